@@ -1,0 +1,23 @@
+"""Errors that a person can act on."""
+
+from __future__ import annotations
+
+
+class SotglpError(ValueError):
+    """Something a user gave can't be used; the message is one sentence that says what and what to do.
+
+    The command line prints the message alone and exits with code 2.
+    """
+
+
+class UnservedTowerError(SotglpError):
+    """A tower of an open_clip model that the method can't work with; ``reason`` says why."""
+
+    def __init__(self, tower: str, reason: str) -> None:
+        super().__init__(
+            f"the {tower} can't be served, since {reason}: choose one of those that `sotglp info --backbones` lists"
+        )
+
+
+class SotglpWarning(UserWarning):
+    """The work goes on, but not quite as the user asked."""
