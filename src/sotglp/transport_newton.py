@@ -1,0 +1,175 @@
+"""Newton's method for the transport problems on which Sinkhorn sweeps crawl.
+
+Entropic transport is a smooth concave maximisation over one potential per column: given those, the best potential of
+every row has a closed form. Newton's method on that function converges quadratically however small epsilon is, where
+the error of a Sinkhorn sweep shrinks by a factor that tends to 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+FIRST_SPREAD = 8.0
+"""Cost range over temperature of the first, easy problem; 4 to 16 take equally many steps."""
+
+COOLING = 5.0
+"""Factor between two temperatures; 2 to 10 take equally many steps."""
+
+RIDGE = 1e-15
+"""Curvature added to every column, as a part of the largest column mass: the size of float64 rounding errors."""
+
+
+@dataclass(frozen=True)
+class Problems:
+    """A batch of transport problems in float64, and how far each one is solved.
+
+    The plan of a problem is `reference * exp(-reduced_cost / temperature)`.
+
+    Attributes
+    ----------
+    reduced_cost : Tensor, shape (B, K, N)
+        Cost less both potentials, in units of the cost.
+    log_reference : Tensor, shape (B, K, N)
+        Logarithm of the product of the marginals that the problem was given with.
+    log_row : Tensor, shape (B, K)
+        Logarithm of the mass each row has to hold. With relaxed marginals it moves with the potentials.
+    log_column : Tensor, shape (B, N)
+        The same for columns.
+    temperature : Tensor, shape (B,)
+        Entropic regularisation, in units of the cost, at which the problem is being solved.
+    """
+
+    reduced_cost: Tensor
+    log_reference: Tensor
+    log_row: Tensor
+    log_column: Tensor
+    temperature: Tensor
+
+    def __getitem__(self, index: Tensor) -> Problems:
+        """Those problems of the batch that `index` (a mask or indices, shape (B,)) picks."""
+        return Problems(
+            self.reduced_cost[index],
+            self.log_reference[index],
+            self.log_row[index],
+            self.log_column[index],
+            self.temperature[index],
+        )
+
+    def transposed(self) -> Problems:
+        """The same problems with rows and columns exchanged."""
+        return Problems(self.reduced_cost.mT, self.log_reference.mT, self.log_column, self.log_row, self.temperature)
+
+
+def solve_by_newton(problems: Problems, slack: float, tolerance: float, max_iterations: int) -> tuple[Tensor, Tensor]:
+    """Solve each problem at its temperature, cooling down to it from a high one.
+
+    Parameters
+    ----------
+    problems : Problems
+        B problems of K x N entries, with no potential subtracted yet.
+    slack : float
+        One over the weight of the marginal penalty, per unit of cost; 0 for hard marginals.
+    tolerance : float
+        Largest total-variation error of the column marginals, relative to the mass of the problem.
+    max_iterations : int
+        Most Newton steps a problem may take.
+
+    Returns
+    -------
+    plans : Tensor, shape (B, K, N)
+        Row marginals hold to rounding, column marginals to the tolerance where that was reached.
+    errors : Tensor, shape (B,)
+        Total-variation error of the column marginals, relative to the mass.
+
+    References
+    ----------
+    G. Peyre and M. Cuturi, "Computational Optimal Transport", 2019, sections 4.3 (epsilon scaling) and 4.4-4.5 (dual
+    and semi-dual). T. Sun and Q. Tran-Dinh, "Generalized self-concordant functions: a recipe for Newton-type methods",
+    Mathematical Programming 178, 2019 (the step length).
+    """
+    n_rows, n_columns = problems.reduced_cost.shape[1:]
+    if n_columns > n_rows:  # the linear systems have the size of the column side
+        plans, errors = solve_by_newton(problems.transposed(), slack, tolerance, max_iterations)
+        return plans.mT, errors
+
+    final_temperature = problems.temperature
+    first_temperature = problems.reduced_cost.abs().amax((1, 2)) / FIRST_SPREAD
+    state = replace(problems, temperature=torch.maximum(final_temperature, first_temperature))
+    plans = torch.empty_like(problems.reduced_cost)
+    errors = torch.full_like(final_temperature, torch.inf)
+    pending = torch.arange(len(plans), device=plans.device)
+    for iteration in range(max_iterations + 1):
+        state, plan = _fill_rows(state, slack)
+        lack = state.log_column.exp() - plan.sum(1)
+        error = total_variation(lack, state.log_column.exp())
+        cold = state.temperature <= final_temperature
+        finished = (error <= tolerance) & cold | (iteration == max_iterations)
+        # A host look per step costs little beside the linear solve of that step.
+        if finished.any():
+            plans[pending[finished]] = plan[finished]
+            errors[pending[finished]] = error[finished]
+            going_on = ~finished
+            pending, final_temperature = pending[going_on], final_temperature[going_on]
+            if len(pending) == 0:
+                break
+            state, plan, lack = state[going_on], plan[going_on], lack[going_on]
+        state = _newton_step(state, plan, lack, final_temperature, slack)
+    return plans, errors
+
+
+def total_variation(lack: Tensor, target: Tensor) -> Tensor:
+    """Half the summed absolute `lack` of mass per column, relative to the summed `target` (both (..., N)).
+
+    To first order no entry of the plan is further than this, times the mass, from the exact plan's: the correction is
+    an electrical flow that feeds the lacking columns, and no edge of it carries more than is fed.
+    """
+    return lack.abs().sum(-1) / (2 * target.sum(-1))
+
+
+def _fill_rows(state: Problems, slack: float) -> tuple[Problems, Tensor]:
+    """Set every row potential to its best value, given those of the columns; also return the plan (B, K, N)."""
+    temperature = state.temperature[:, None]
+    log_plan = state.log_reference - state.reduced_cost / temperature[:, :, None]
+    gain = (state.log_row - log_plan.logsumexp(2)) / (1 + slack * temperature)  # (B, K)
+    filled = replace(
+        state,
+        # Subtracting from the reduced cost itself, and not keeping potentials beside the cost, leaves the entries
+        # that carry mass small, so that they stay exact even where the cost is 1e6 times the temperature.
+        reduced_cost=state.reduced_cost - (temperature * gain)[:, :, None],
+        log_row=state.log_row - slack * temperature * gain,
+    )
+    return filled, (log_plan + gain[:, :, None]).exp()
+
+
+def _newton_step(state: Problems, plan: Tensor, lack: Tensor, final_temperature: Tensor, slack: float) -> Problems:
+    """Move the column potentials uphill, and cool down those problems that are nearly solved at their temperature."""
+    give = slack * state.temperature[:, None]  # (B, 1): 0 for hard marginals
+    row_mass = plan.sum(2, keepdim=True)
+    coupling = plan.mT @ (plan / (row_mass * (1 + give[:, :, None])))  # (B, N, N)
+    coupling.diagonal(dim1=1, dim2=2).zero_()
+    target = state.log_column.exp()
+    # The diagonal as a sum of positive terms, not as "column mass minus coupling with itself": nearly separate blocks
+    # of a plan hang together by entries far smaller than the rounding error of that difference.
+    curvature = coupling.sum(2) + give * target + give / (1 + give) * plan.sum(1)
+    curvature = curvature + RIDGE * target.amax(1, keepdim=True)
+    hessian = torch.diag_embed(curvature) - coupling
+    direction = torch.linalg.solve_ex(hessian, lack[:, :, None])[0].squeeze(2)  # (B, N)
+
+    # Along the direction the third derivative is at most `reach` times the second. For such functions this damping
+    # never overshoots the maximum, tends to the full step near it, and is right for a single exponential far from it.
+    reach = direction.clamp(min=0).amax(1) - direction.clamp(max=0).amin(1)
+    reach = reach * (1 + 3 * give / (1 + give)).squeeze(1)
+    damping = torch.where(reach > 0, torch.log1p(reach) / reach, 1.0)
+    move = state.temperature[:, None] * damping[:, None] * direction
+
+    cooler = torch.maximum(state.temperature / COOLING, final_temperature)
+    return replace(
+        state,
+        reduced_cost=state.reduced_cost - move[:, None, :],
+        log_column=state.log_column - slack * move,
+        # Within reach 1 Newton converges quadratically. Cooling earlier leaves a gap that grows with each cooling.
+        temperature=torch.where(reach <= 1, cooler, state.temperature),
+    )
