@@ -1,0 +1,245 @@
+"""A frozen CLIP-like model: images to features and patch tokens, prompts to text features."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from torch import Tensor, nn
+
+from sotglp import weights
+from sotglp.errors import SotglpError
+from sotglp.text_tower import TextTower
+from sotglp.vision import check_vision_tower, encode_resnet, encode_vit
+
+
+class Backbone(nn.Module):
+    """An open_clip model, frozen, with the patch stream that local prompts are compared with.
+
+    Build it with :meth:`load` or :meth:`from_open_clip`.
+
+    Attributes
+    ----------
+    clip : nn.Module
+        The open_clip model itself; its parameters take no gradient and it stays in evaluation mode.
+    preprocess : callable
+        PIL image to normalised tensor (3, H, W).
+    name : str
+        Architecture as open_clip names it, or the class name of a model given by hand.
+    pretrained : str or None
+        Tag or file that the weights came from; None for random weights.
+    seed : int or None
+        Seed of random weights.
+    """
+
+    def __init__(
+        self,
+        clip: nn.Module,
+        preprocess: Callable[[Image.Image], Tensor],
+        *,
+        name: str,
+        pretrained: str | None,
+        seed: int | None,
+    ) -> None:
+        super().__init__()
+        self.clip = clip
+        check_vision_tower(self._visual)
+        self.text = TextTower(clip)
+        clip.requires_grad_(False)
+        self.eval()
+        self.preprocess = preprocess
+        self.name = name
+        self.pretrained = pretrained
+        self.seed = seed
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        pretrained: str | os.PathLike[str] | None = None,
+        *,
+        image_size: int | None = None,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+    ) -> Backbone:
+        """Load an open_clip architecture by name.
+
+        Parameters
+        ----------
+        name : str
+            Such as ``"ViT-B-16"``, ``"ViT-L-14-336-quickgelu"`` or ``"RN50"``.
+        pretrained : str, path or None, default None
+            Tag known to open_clip (downloaded once), a local .safetensors or .pt file, or None for random weights.
+        image_size : int or None, default None
+            Side of the input in pixels, if not the architecture's own.
+        device : str or torch.device, default "cpu"
+            Where the weights go.
+        seed : int, default 0
+            Seed of random weights.
+
+        Raises
+        ------
+        SotglpError
+            For an unknown or unserved name, or weights that can't be had or read.
+        """
+        is_random = pretrained is None or str(pretrained).lower() == "none"
+        clip = weights.build_clip(name, pretrained, image_size=image_size, seed=seed)
+        backbone = cls(
+            clip,
+            _evaluation_transform(clip),
+            name=name.replace("/", "-"),
+            pretrained=None if is_random else str(pretrained),
+            seed=seed if is_random else None,
+        )
+        return backbone.to(device)
+
+    @classmethod
+    def from_open_clip(cls, model: nn.Module, preprocess: Callable[[Image.Image], Tensor] | None = None) -> Backbone:
+        """Wrap a model that open_clip built; it is frozen and put in evaluation mode, not copied.
+
+        Parameters
+        ----------
+        model : nn.Module
+            ``open_clip.CLIP`` or ``open_clip.CustomTextCLIP``.
+        preprocess : callable or None, default None
+            PIL image to tensor (3, H, W); None builds open_clip's evaluation transform for the model's image size.
+
+        Raises
+        ------
+        SotglpError
+            If one of its towers can't be served.
+        """
+        if not hasattr(model, "visual"):
+            raise SotglpError(f"{type(model).__name__} is not an open_clip model: it has no image tower `visual`")
+        return cls(
+            model, preprocess or _evaluation_transform(model), name=type(model).__name__, pretrained=None, seed=None
+        )
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Stay in evaluation mode: a frozen model has nothing to train."""
+        return super().train(False)
+
+    def __repr__(self) -> str:
+        """One line: the estimator prints it among its parameters."""
+        return f"Backbone({self.name!r}, pretrained={self.pretrained!r})"
+
+    def __sklearn_clone__(self) -> Backbone:
+        """Frozen weights are shared between clones of an estimator."""
+        return self
+
+    @property
+    def _visual(self) -> Any:
+        return self.clip.visual
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of an input image in pixels."""
+        size = self._visual.image_size
+        return (size, size) if isinstance(size, int) else tuple(size)
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """Rows and columns of patches; P is their product."""
+        visual = self._visual
+        if isinstance(visual, ModifiedResNet):
+            return self.image_size[0] // 32, self.image_size[1] // 32
+        return tuple(visual.grid_size)
+
+    @property
+    def n_patches(self) -> int:
+        """Patches of an image, P."""
+        rows, columns = self.patch_grid
+        return rows * columns
+
+    @property
+    def patch_width(self) -> int:
+        """Width of a patch token, W; for a ResNet the joint size, since its tokens are projected already."""
+        visual = self._visual
+        return int(visual.output_dim if isinstance(visual, ModifiedResNet) else visual.ln_post.normalized_shape[0])
+
+    @property
+    def embed_dim(self) -> int:
+        """Size of the joint embedding, d."""
+        return int(self._visual.output_dim)
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor on cosines, s = exp(logit_scale); about 100 for published weights."""
+        return float(self._logit_scale.exp())
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of the three colours that the weights were trained with."""
+        known = _preprocess_settings(self.clip)
+        return tuple(known.mean), tuple(known.std)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._logit_scale.device
+
+    @property
+    def _logit_scale(self) -> Tensor:
+        return cast(Tensor, self.clip.logit_scale)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights; a model file is tied to it."""
+        return weights.fingerprint(self.clip)
+
+    def encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Image features and patch tokens, neither normalised.
+
+        Parameters
+        ----------
+        images : Tensor
+            Preprocessed images, (B, 3, H, W).
+
+        Returns
+        -------
+        image_features : Tensor
+            The model's own image features, (B, d).
+        patch_tokens : Tensor
+            V-V patch tokens of a ViT after ``ln_post``, or a ResNet's value-projected patches, (B, P, W).
+
+        Raises
+        ------
+        SotglpError
+            If the images have another shape than the backbone takes.
+
+        References
+        ----------
+        SOT-GLP, arXiv 2603.08347, section on local features.
+        """
+        if images.ndim != 4 or tuple(images.shape[1:]) != (3, *self.image_size):
+            height, width = self.image_size
+            raise SotglpError(
+                f"images of shape {tuple(images.shape)} don't fit {self.name}, which takes (B, 3, {height}, {width}): "
+                "use backbone.preprocess"
+            )
+        visual = self._visual
+        images = images.to(self.device, visual.conv1.weight.dtype)
+        encode = encode_resnet if isinstance(visual, ModifiedResNet) else encode_vit
+        return encode(visual, images)
+
+    def project_patches(self, patch_tokens: Tensor) -> Tensor:
+        """Patch tokens in the joint space, not normalised: (B, P, W) to (B, P, d)."""
+        projection = getattr(self._visual, "proj", None)
+        return patch_tokens if projection is None else patch_tokens @ projection.to(patch_tokens.dtype)
+
+
+def _preprocess_settings(clip: nn.Module) -> PreprocessCfg:
+    """Size, mean, deviation and resampling that open_clip noted on the tower; CLIP's own where it noted nothing."""
+    visual: Any = clip.visual
+    return PreprocessCfg(**{**getattr(visual, "preprocess_cfg", {}), "size": visual.image_size})
+
+
+def _evaluation_transform(clip: nn.Module) -> Callable[[Image.Image], Tensor]:
+    transform: Callable[[Image.Image], Tensor] = image_transform_v2(_preprocess_settings(clip), is_train=False)
+    return transform

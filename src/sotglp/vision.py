@@ -1,0 +1,128 @@
+"""Image features and patch tokens, read out of open_clip's own image towers.
+
+The towers are used as they are: every weight and every layer below is the loaded module's own.
+"""
+
+from __future__ import annotations
+
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sotglp.errors import UnservedTowerError
+
+
+def check_vision_tower(visual: nn.Module) -> None:
+    """Refuse an image tower whose patches the method can't read.
+
+    Raises
+    ------
+    UnservedTowerError
+        If the tower is neither a ViT with CLS pooling nor a ModifiedResNet.
+    """
+    if isinstance(visual, ModifiedResNet):
+        return
+    if not isinstance(visual, VisionTransformer):
+        raise UnservedTowerError(
+            f"image tower {type(visual).__name__}",
+            "patch tokens need open_clip's own VisionTransformer with a CLS token, or a ModifiedResNet",
+        )
+    if visual.attn_pool is not None:
+        raise UnservedTowerError("image tower", "it pools by attention and has no CLS feature of its own")
+    if visual.pool_type != "tok":
+        raise UnservedTowerError("image tower", f"it pools its tokens by {visual.pool_type!r} instead of a CLS token")
+    if not all(isinstance(block, ResidualAttentionBlock) for block in visual.transformer.resblocks):
+        raise UnservedTowerError("image tower", "V-V attention is not defined in its custom attention blocks")
+
+
+def encode_vit(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a ViT once for its ordinary feature and its V-V patch tokens.
+
+    Two residual streams share every weight: the ordinary one, h, and a second one, r, that collects the V-V attention
+    of each block and starts from the first block's input plus that block's ordinary attention output.
+
+    Parameters
+    ----------
+    visual : VisionTransformer
+        open_clip tower with CLS pooling.
+    images : Tensor
+        Preprocessed images, (B, 3, H, W).
+
+    Returns
+    -------
+    image_features : Tensor
+        What ``visual(images)`` returns, (B, d).
+    patch_tokens : Tensor
+        ``ln_post(r)`` without CLS, (B, P, W).
+
+    References
+    ----------
+    SOT-GLP, arXiv 2603.08347, section on local features.
+    """
+    ordinary = visual._embeds(images)  # h, (B, 1 + P, W)
+    blocks: list[ResidualAttentionBlock] = list(visual.transformer.resblocks)
+    for depth, block in enumerate(blocks):
+        attended, value_attended = _attend(block, ordinary)
+        if depth == 0:
+            value_stream = ordinary[:, 1:] + attended[:, 1:]  # r, (B, P, W)
+        value_stream = value_stream + value_attended
+        if depth == len(blocks) - 1:
+            # Nothing but CLS is read from the ordinary stream any more: spare its patches the last MLP.
+            ordinary, attended = ordinary[:, :1], attended[:, :1]
+        ordinary = ordinary + attended
+        ordinary = ordinary + block.ls_2(block.mlp(block.ln_2(ordinary)))
+    image_features = visual.ln_post(ordinary[:, 0])
+    if visual.proj is not None:
+        image_features = image_features @ visual.proj
+    return image_features, visual.ln_post(value_stream)
+
+
+def _attend(block: ResidualAttentionBlock, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Ordinary attention for all tokens (B, 1 + P, W) and V-V attention for the patches (B, P, W)."""
+    attention: nn.MultiheadAttention = block.attn
+    projected = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)  # (B, 1 + P, 3 W)
+    query, key, value = (_split_heads(part, attention.num_heads) for part in projected.chunk(3, dim=-1))
+    ordinary = F.scaled_dot_product_attention(query, key, value)
+    between_values = F.scaled_dot_product_attention(value[:, :, 1:], value, value)
+    return (
+        block.ls_1(attention.out_proj(_merge_heads(ordinary))),
+        block.ls_1(attention.out_proj(_merge_heads(between_values))),
+    )
+
+
+def _split_heads(tokens: Tensor, n_heads: int) -> Tensor:
+    batch, length, _ = tokens.shape
+    return tokens.view(batch, length, n_heads, -1).transpose(1, 2)  # (B, heads, L, W / heads)
+
+
+def _merge_heads(tokens: Tensor) -> Tensor:
+    return tokens.transpose(1, 2).flatten(2)  # (B, L, W)
+
+
+def encode_resnet(visual: ModifiedResNet, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a ModifiedResNet once for its pooled feature and for its patches before pooling.
+
+    Parameters
+    ----------
+    visual : ModifiedResNet
+        open_clip tower.
+    images : Tensor
+        Preprocessed images, (B, 3, H, W).
+
+    Returns
+    -------
+    image_features : Tensor
+        What ``visual(images)`` returns, (B, d).
+    patch_tokens : Tensor
+        The attention pool's ``c_proj(v_proj(.))`` of the last feature map, (B, P, d): already in the joint space.
+
+    References
+    ----------
+    SOT-GLP, arXiv 2603.08347, section on local features.
+    """
+    feature_map = visual.stem(images)
+    for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+        feature_map = layer(feature_map)  # at last (B, 32 width, H / 32, W / 32)
+    pool = visual.attnpool
+    return pool(feature_map), pool.c_proj(pool.v_proj(feature_map.flatten(2).transpose(1, 2)))

@@ -1,0 +1,155 @@
+"""Which open_clip weights are meant, where they come from, and how to tell them apart."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.factory import load_checkpoint
+from torch import Tensor, nn
+
+from sotglp.errors import SotglpError
+from sotglp.text_tower import VOCABULARY_SIZE
+
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+
+
+def supported_backbones() -> list[str]:
+    """Names of open_clip's built-in architectures that the method can serve, sorted."""
+    return sorted(name for name in open_clip.list_models() if _is_served(open_clip.get_model_config(name)))
+
+
+def _is_served(config: dict[str, Any]) -> bool:
+    """Tell by the configuration alone what the tower checks would find after building the model."""
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    reads_patches = not (vision.get("timm_model_name") or vision.get("attentional_pool")) and (
+        isinstance(vision.get("layers"), list) or vision.get("pool_type", "tok") == "tok"
+    )
+    reads_prompts = not (text.get("hf_model_name") or text.get("hf_tokenizer_name") or text.get("embed_cls")) and (
+        text.get("pool_type", "argmax") == "argmax"
+        and not text.get("no_causal_mask")
+        and text.get("vocab_size", VOCABULARY_SIZE) == VOCABULARY_SIZE
+    )
+    return reads_patches and reads_prompts
+
+
+def build_clip(name: str, pretrained: str | os.PathLike[str] | None, *, image_size: int | None, seed: int) -> nn.Module:
+    """Build an open_clip model with pretrained, local or random weights.
+
+    Parameters
+    ----------
+    name : str
+        Architecture as open_clip names it; ``/`` may stand for ``-``.
+    pretrained : str, path or None
+        Tag known to open_clip, a weight file, or None (also ``"none"``) for random weights.
+    image_size : int or None
+        Side of the square input in pixels; None keeps the architecture's own. Position embeddings are resized.
+    seed : int
+        Seed of random weights.
+
+    Raises
+    ------
+    SotglpError
+        For an unknown or unserved name, an unknown tag, weights that can't be downloaded or read.
+    """
+    name = name.replace("/", "-")
+    if name not in open_clip.list_models():
+        raise SotglpError(
+            f"there is no backbone {name!r}{_nearest(name, supported_backbones())}; `sotglp info --backbones` lists all"
+        )
+    if not _is_served(open_clip.get_model_config(name)):
+        raise SotglpError(
+            f"the backbone {name} can't be served: the method needs an image tower with CLS pooling (or a ResNet) and "
+            f"CLIP's own causal text tower{_nearest(name, supported_backbones())}"
+        )
+    # open_clip draws random weights from the global generator; leave that as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if pretrained is None or str(pretrained).lower() == "none":
+            return _create(name, image_size)
+        if str(pretrained) in open_clip.list_pretrained_tags_by_model(name):
+            return _build_from_tag(name, str(pretrained), image_size)
+        model = _create(name, image_size)
+    _load_file(model, name, Path(pretrained))
+    return model
+
+
+def _create(name: str, image_size: int | None, **how: Any) -> nn.Module:
+    model: nn.Module = open_clip.create_model(name, force_image_size=image_size, **how)
+    return model
+
+
+def _build_from_tag(name: str, tag: str, image_size: int | None) -> nn.Module:
+    trained_with = open_clip.get_pretrained_cfg(name, tag)
+    try:
+        # The architecture's plain name means GELU; weights trained with QuickGELU are wrong with it.
+        return _create(name, image_size, pretrained=tag, force_quick_gelu=bool(trained_with.get("quick_gelu")))
+    except (RuntimeError, OSError) as error:
+        raise SotglpError(
+            f"the weights {tag!r} of {name} could not be downloaded ({_first_line(error)}): fetch them where there is "
+            "a network and give the file with --pretrained PATH (pretrained=PATH), or take random ones (none)"
+        ) from error
+
+
+def _load_file(model: nn.Module, name: str, path: Path) -> None:
+    if not path.is_file():
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        raise SotglpError(
+            f"{str(path)!r} is neither a weight file nor a tag of {name}{_nearest(str(path), tags)}; its tags are "
+            f"{', '.join(tags) or '(none)'}"
+        )
+    if path.suffix not in WEIGHT_SUFFIXES:
+        raise SotglpError(f"the weight file {path} must end in one of {', '.join(WEIGHT_SUFFIXES)}")
+    try:
+        load_checkpoint(model, str(path), weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise SotglpError(
+            f"the weight file {path} is not a plain state_dict and is not read since it could run code: save its "
+            "state_dict as .safetensors"
+        ) from error
+    except Exception as error:  # the readers and open_clip's resizing each raise their own kinds
+        reason = _first_line(error)
+        if "TorchScript" in str(error):
+            raise SotglpError(
+                f"the weight file {path} is a TorchScript archive, which is not read since it can hold code: save its "
+                "state_dict as .safetensors"
+            ) from error
+        if isinstance(error, AssertionError) or "loading state_dict" in reason:
+            raise SotglpError(
+                f"the weight file {path} does not fit {name} ({reason}): name the architecture that it was made for"
+            ) from error
+        raise SotglpError(
+            f"the weight file {path} can't be read ({reason}): it may be damaged, so fetch it again"
+        ) from error
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and values of a model's tensors, as ``sha256:`` and 64 digits.
+
+    Equal weights give equal fingerprints on every machine; computing it takes about a second for ViT-B/16.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(_bytes_of(tensor))
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _nearest(name: str, choices: list[str]) -> str:
+    near = difflib.get_close_matches(name, choices, n=3, cutoff=0.4)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
