@@ -1,0 +1,151 @@
+"""Settings of a model and of a training run, with the published values as presets."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sotglp.errors import SotglpError
+from sotglp.prompts import LocalInit
+from sotglp.shots import Draw
+
+LocalFactor = Literal["1/N", "1"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+OodMethod = Literal["mcm", "l-mcm", "gl-mcm"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+SettingsT = TypeVar("SettingsT", bound=_Settings)
+
+
+class ModelConfig(_Settings):
+    """What a SOT-GLP model is made of (section 4 of the paper; defaults as published)."""
+
+    n_global_prompts: int = Field(3, ge=1, description="global prompts, M")
+    n_local_prompts: int = Field(4, ge=1, description="local prompts of each class, N")
+    top_k: int = Field(10, ge=1, description="patches in a support, K")
+    epsilon: float = Field(0.1, gt=0, le=100, description="entropic regularisation of transport")
+    relaxation: float | None = Field(None, gt=0, description="weight of relaxed marginals; none for balanced transport")
+    template: str = Field("A photo of a {}", description="text that the contexts start from, {} for the class")
+    learn_projection: bool = Field(True, description="learn a projection of patch tokens")
+    local_init: LocalInit = Field("xavier", description="what local contexts start from")
+    local_factor: LocalFactor = Field("1/N", description="factor on the local score; 1/N as published")
+
+
+class TrainConfig(_Settings):
+    """How prompts are trained (the paper's implementation details; one fit loop uses them)."""
+
+    shots: int | None = Field(16, ge=1, description="images drawn of each class; none takes all")
+    draw: Draw = Field("per-class", description="how shots are drawn when classes differ in size")
+    epochs: int = Field(200, ge=1, description="passes over the drawn images")
+    batch_size: int = Field(32, ge=1, description="images of one step")
+    micro_batch: int | None = Field(
+        None, ge=1, description="images held at once, gradients added up; none for the batch"
+    )
+    learning_rate: float = Field(0.005, gt=0, description="first step size of the cosine schedule")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
+    weight_decay: float = Field(0.01, ge=0, description="weight decay of SGD")
+    prompt_dropout: float = Field(0.75, ge=0, lt=1, description="share of global prompts left out for an image")
+    views: int = Field(0, ge=0, description="augmented views of an image encoded once; 0 encodes a new one each epoch")
+    augment: bool = Field(True, description="crop and flip; without it one centre crop is encoded once")
+    precision: Precision = Field("auto", description="arithmetic of the backbone; auto is fp16 on a GPU, else fp32")
+    workers: int = Field(0, ge=0, description="processes that decode images")
+    seed: int = Field(1, ge=0, description="seed of every random draw")
+
+
+class Reading(_Settings):
+    """How images are read and scored."""
+
+    batch_size: int = Field(32, ge=1, description="images encoded at once")
+    workers: int = Field(0, ge=0, description="processes that decode images")
+    precision: Precision = Field("auto", description="arithmetic of the backbone; auto is fp16 on a GPU, else fp32")
+    ood_method: OodMethod = Field("gl-mcm", description="score of being in-distribution")
+    temperature: float = Field(1.0, gt=0, description="temperature of that score")
+    show_progress: bool = Field(False, description="show a progress bar on a terminal")
+
+
+class Preset(_Settings):
+    """Published settings of one dataset, or ours for a folder of one's own."""
+
+    model: ModelConfig = ModelConfig()
+    training: TrainConfig = TrainConfig()
+    zero_shot_template: str = "a photo of a {}."
+
+    def changed(self, values: Mapping[str, Any]) -> Preset:
+        """These settings with others in place of some, each found by its name in the model or the training.
+
+        Raises
+        ------
+        SotglpError
+            If there is no setting of that name, or its value can't be used.
+        """
+        known = {*ModelConfig.model_fields, *TrainConfig.model_fields}
+        for name in values:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f" (did you mean {near[0]}?)" if near else ""
+                raise SotglpError(f"there is no setting {name!r}{hint}: choose one of {', '.join(sorted(known))}")
+
+        def updated(settings: SettingsT) -> SettingsT:
+            mine = {name: value for name, value in values.items() if name in type(settings).model_fields}
+            return checked(type(settings), settings.model_dump() | mine)
+
+        return self.model_copy(update={"model": updated(self.model), "training": updated(self.training)})
+
+
+def checked(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
+    """Build settings from values, with one clear sentence where one is wrong.
+
+    Raises
+    ------
+    SotglpError
+        Naming the first value that can't be used.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SotglpError(f"{where} = {first.get('input')!r} can't be used: {first['msg'].lower()}") from error
+
+
+def presets() -> list[str]:
+    """Names of the presets, sorted."""
+    folder = resources.files("sotglp") / "presets"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_preset(name: str) -> Preset:
+    """Read a preset by name, or from a YAML file of one's own.
+
+    Raises
+    ------
+    SotglpError
+        If there is none of that name, or the file can't be used.
+    """
+    try:
+        values = yaml.safe_load(_preset_text(name)) or {}
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise SotglpError(f"the preset file {name} can't be read as YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(values, dict):
+        raise SotglpError(
+            f"the preset file {name} must hold the entries model and training, each with settings by name"
+        )
+    return checked(Preset, values)
+
+
+def _preset_text(name: str) -> str:
+    if name in presets():
+        return (resources.files("sotglp") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    if name.endswith((".yaml", ".yml")):
+        return Path(name).read_text(encoding="utf-8")
+    raise SotglpError(f"there is no preset {name!r}: choose one of {', '.join(presets())}, or give a YAML file")

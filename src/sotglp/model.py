@@ -1,0 +1,304 @@
+"""SOT-GLP: global and local prompts on a frozen backbone, compared with images by cosine and by transport."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sotglp.backbone import Backbone
+from sotglp.config import LocalFactor, ModelConfig, checked
+from sotglp.errors import SotglpError
+from sotglp.head import LocalMatch, match_patches
+from sotglp.prompts import LocalInit, clip_tokenizer, initial_local_contexts, template_tokens, tokenize_classes
+
+
+class TextFeatures(NamedTuple):
+    """Text features of all prompts, not normalised: ``global_`` (C, M, d) and ``local`` (C, N, d)."""
+
+    global_: Tensor
+    local: Tensor
+
+
+class Outputs(NamedTuple):
+    """Cosines between images and classes; larger is more alike.
+
+    Attributes
+    ----------
+    global_logits : Tensor
+        Mean cosine with the global prompts, (B, C).
+    local_logits : Tensor
+        Transported cosine with the local prompts, (B, C).
+    patch_logits : Tensor
+        Mean cosine of each patch with a class's local prompts, without gradient, (B, P, C).
+    """
+
+    global_logits: Tensor
+    local_logits: Tensor
+    patch_logits: Tensor
+
+
+class Loss(NamedTuple):
+    """Cross entropies, averaged over images: ``total`` = ``global_`` + ``local``; ``outputs`` are what they judge."""
+
+    total: Tensor
+    global_: Tensor
+    local: Tensor
+    outputs: Outputs
+
+
+class SOTGLP(nn.Module):
+    """Local-global prompt learning with sparse optimal transport.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Frozen CLIP-like model.
+    class_names : sequence of str
+        C names; underscores are read as spaces.
+    n_global_prompts : int, default 3
+        Prompts shared by all classes, M.
+    n_local_prompts : int, default 4
+        Prompts of each class for image regions, N.
+    top_k : int, default 10
+        Patches kept for each image and class, K.
+    epsilon : float, default 0.1
+        Entropic regularisation of transport.
+    template : str, default "A photo of a {}"
+        Its tokens without the placeholder start the global contexts and set their number, n.
+    learn_projection : bool, default True
+        Learn a (W, W) projection of patch tokens, identity at the start; False is the projection-free variant.
+    local_init : {"xavier", "orthonormal"}, default "xavier"
+        What local contexts start from.
+    local_factor : {"1/N", "1"}, default "1/N"
+        Factor on the transported similarity; the published numbers are made with 1/N.
+    relaxation : float or None, default None
+        Weight of relaxed marginals; None for balanced transport.
+    seed : int, default 1
+        Seed of the local contexts.
+
+    Attributes
+    ----------
+    global_prompts : Parameter
+        (M, n, d_text).
+    local_prompts : Parameter
+        (C, N, n, d_text).
+    local_projection : Parameter or None
+        (W, W), used as ``tokens @ local_projection.T``.
+
+    Raises
+    ------
+    SotglpError
+        For a setting out of range, a name or template without room in the text tower, K above the patches there are.
+
+    References
+    ----------
+    SOT-GLP, "Local-Global Prompt Learning via Sparse Optimal Transport", arXiv 2603.08347.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        class_names: Sequence[str],
+        n_global_prompts: int = 3,
+        n_local_prompts: int = 4,
+        top_k: int = 10,
+        epsilon: float = 0.1,
+        template: str = "A photo of a {}",
+        learn_projection: bool = True,
+        local_init: LocalInit = "xavier",
+        local_factor: LocalFactor = "1/N",
+        relaxation: float | None = None,
+        seed: int = 1,
+    ) -> None:
+        super().__init__()
+        self.config = checked(
+            ModelConfig,
+            {
+                "n_global_prompts": n_global_prompts,
+                "n_local_prompts": n_local_prompts,
+                "top_k": top_k,
+                "epsilon": epsilon,
+                "template": template,
+                "learn_projection": learn_projection,
+                "local_init": local_init,
+                "local_factor": local_factor,
+                "relaxation": relaxation,
+            },
+        )
+        if top_k > backbone.n_patches:
+            raise SotglpError(
+                f"top_k = {top_k} patches can't be kept of the {backbone.n_patches} that {backbone.name} has at "
+                f"{backbone.image_size[0]} x {backbone.image_size[1]} pixels: lower top_k or raise the image size"
+            )
+        self.backbone = backbone
+        self.class_names = tuple(str(name) for name in class_names)
+        text = backbone.text
+        start = template_tokens(template, text.context_length)
+        classes = tokenize_classes(self.class_names, len(start), text.context_length)
+        self.register_buffer("class_tokens", classes.tokens.to(backbone.device), persistent=False)
+        self.register_buffer("eot_positions", classes.eot_positions.to(backbone.device), persistent=False)
+        self.class_tokens: Tensor  # (C, longest name + 1)
+        self.eot_positions: Tensor  # (C,)
+
+        # Prompts stay in float32, whatever the weights are kept in: steps of SGD vanish in half precision.
+        template_context = text.embed(start.to(backbone.device)).float()
+        self.global_prompts = nn.Parameter(template_context.repeat(n_global_prompts, 1, 1))
+        generator = torch.Generator().manual_seed(seed)
+        local = initial_local_contexts(
+            len(self.class_names), n_local_prompts, len(start), text.width, local_init, generator
+        )
+        self.local_prompts = nn.Parameter(local.to(backbone.device))
+        identity = torch.eye(backbone.patch_width, device=backbone.device)
+        self.local_projection = nn.Parameter(identity) if learn_projection else None
+
+    def encode_text(self) -> TextFeatures:
+        """Text features of every prompt of every class, not normalised: (C, M, d) and (C, N, d).
+
+        References
+        ----------
+        SOT-GLP, arXiv 2603.08347, section on prompts.
+        """
+        n_classes = len(self.class_names)
+        contexts = torch.cat([self.global_prompts.expand(n_classes, -1, -1, -1), self.local_prompts], dim=1)
+        n_prompts = contexts.shape[1]  # M + N
+        text = self.backbone.text
+        sot = text.embed(self.class_tokens.new_tensor([clip_tokenizer().sot_token_id])).to(contexts.dtype)
+        names = text.embed(self.class_tokens).to(contexts.dtype)  # (C, longest name + 1, d_text)
+        sequences = torch.cat(
+            [
+                sot.expand(n_classes, n_prompts, -1, -1),
+                contexts,
+                names.unsqueeze(1).expand(-1, n_prompts, -1, -1),
+            ],
+            dim=2,
+        )
+        features = text.encode(sequences.flatten(0, 1), self.eot_positions.repeat_interleave(n_prompts))
+        features = features.reshape(n_classes, n_prompts, -1)
+        return TextFeatures(*features.split([self.config.n_global_prompts, self.config.n_local_prompts], dim=1))
+
+    def compare(
+        self,
+        image_features: Tensor,
+        patch_tokens: Tensor,
+        text: TextFeatures,
+        *,
+        prompt_dropout: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Outputs:
+        """Compare encoded images with encoded prompts.
+
+        Parameters
+        ----------
+        image_features, patch_tokens : Tensor
+            From :meth:`Backbone.encode_image`, (B, d) and (B, P, W).
+        text : TextFeatures
+            From :meth:`encode_text`.
+        prompt_dropout : float, default 0.0
+            Share of global prompts left out for an image; 0 averages all M.
+        generator : torch.Generator or None
+            Draws the prompts that stay.
+
+        References
+        ----------
+        SOT-GLP, arXiv 2603.08347, sections on global and local scores.
+        """
+        with torch.autocast(self.backbone.device.type, enabled=False):
+            image = F.normalize(_full_precision(image_features), dim=-1)
+            cosines = torch.einsum("bd,cmd->bcm", image, F.normalize(_full_precision(text.global_), dim=-1))
+            global_logits = _average_prompts(cosines, prompt_dropout, generator)
+        match = self._match(patch_tokens, text.local)
+        return Outputs(global_logits, match.scores, match.patch_scores)
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Cosines of preprocessed images (B, 3, H, W) with all classes, in evaluation form."""
+        return self.compare(*self._encode_image(images), self.encode_text())
+
+    def loss(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        prompt_dropout: float = 0.75,
+        generator: torch.Generator | None = None,
+    ) -> Loss:
+        """Training loss of preprocessed images.
+
+        Parameters
+        ----------
+        images : Tensor
+            (B, 3, H, W).
+        targets : Tensor
+            Class of each image, int64, (B,).
+        prompt_dropout : float, default 0.75
+            Share of global prompts left out for an image; 0 averages all M.
+        generator : torch.Generator or None
+            Draws the prompts that stay; None uses torch's global one.
+
+        References
+        ----------
+        SOT-GLP, arXiv 2603.08347, training objective.
+        """
+        outputs = self.compare(
+            *self._encode_image(images), self.encode_text(), prompt_dropout=prompt_dropout, generator=generator
+        )
+        return self.judge(outputs, targets)
+
+    def judge(self, outputs: Outputs, targets: Tensor) -> Loss:
+        """Cross entropy of scaled global and local cosines against the true classes (B,)."""
+        targets = targets.to(outputs.global_logits.device)
+        scale = self.backbone.logit_scale
+        global_ = F.cross_entropy(scale * outputs.global_logits, targets)
+        local = F.cross_entropy(scale * outputs.local_logits, targets)
+        return Loss(global_ + local, global_, local, outputs)
+
+    @torch.no_grad()
+    def predict_proba(self, images: Tensor) -> Tensor:
+        """Class probabilities of preprocessed images, (B, C)."""
+        return self.probabilities(self(images))
+
+    def probabilities(self, outputs: Outputs) -> Tensor:
+        """Softmax over classes of s (global + local) / 2, (B, C)."""
+        return torch.softmax(self.backbone.logit_scale * (outputs.global_logits + outputs.local_logits) / 2, dim=-1)
+
+    @torch.no_grad()
+    def transport(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Transport plan (B, C, K, N) and support (B, C, K), patch indices best first, of preprocessed images."""
+        match = self._match(self._encode_image(images)[1], self.encode_text().local)
+        return match.plan, match.support
+
+    @torch.no_grad()
+    def _encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.backbone.encode_image(images)
+
+    def _match(self, patch_tokens: Tensor, local_text: Tensor) -> LocalMatch:
+        with torch.autocast(self.backbone.device.type, enabled=False):
+            patch_tokens = _full_precision(patch_tokens)
+            if self.local_projection is not None:
+                patch_tokens = F.linear(patch_tokens, self.local_projection)
+            patches = self.backbone.project_patches(patch_tokens)
+            return match_patches(
+                F.normalize(patches, dim=-1),
+                F.normalize(_full_precision(local_text), dim=-1),
+                top_k=self.config.top_k,
+                epsilon=self.config.epsilon,
+                relaxation=self.config.relaxation,
+                factor=1 / self.config.n_local_prompts if self.config.local_factor == "1/N" else 1.0,
+            )
+
+
+def _full_precision(features: Tensor) -> Tensor:
+    """Half precision lifted to float32; float64 stays."""
+    return features if features.dtype == torch.float64 else features.float()
+
+
+def _average_prompts(cosines: Tensor, dropout: float, generator: torch.Generator | None) -> Tensor:
+    """Mean of cosines (B, C, M) over all prompts, or over prompts drawn with replacement for each image."""
+    n_images, _, n_prompts = cosines.shape
+    if dropout == 0:
+        return cosines.mean(dim=-1)
+    n_drawn = max(n_prompts - int(dropout * n_prompts), 1)
+    drawn = torch.randint(n_prompts, (n_images, n_drawn), generator=generator).to(cosines.device)
+    return cosines.gather(2, drawn.unsqueeze(1).expand(-1, cosines.shape[1], -1)).mean(dim=-1)
