@@ -1,0 +1,109 @@
+"""The state of a fit after an epoch, from which a killed run goes on to the same result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sotglp.config import TrainConfig
+from sotglp.dataset import ImageSet
+from sotglp.errors import SotglpError
+from sotglp.model import SOTGLP
+from sotglp.modelfile import learned_tensors, read_tensors, write_tensors
+
+MOMENTUM_PREFIX = "momentum."
+
+# Settings that change how fast a run is, not what it computes.
+_FREE_SETTINGS = {"workers"}
+
+
+def checkpoint_path(model_path: Path) -> Path:
+    """Where the checkpoint of a run that writes ``model_path`` lies: beside it."""
+    return model_path.with_name(model_path.name + ".checkpoint")
+
+
+def run_identity(model: SOTGLP, images: ImageSet, config: TrainConfig) -> str:
+    """A digest of everything that a run's result depends on, so that no run goes on from another one's state."""
+    parts = {
+        "model": model.config.model_dump(),
+        "training": config.model_dump(exclude=_FREE_SETTINGS),
+        "classes": model.class_names,
+        "backbone": model.backbone.fingerprint,
+        "images": [images.name(index) for index in range(len(images))],
+        "labels": images.labels,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass
+class Checkpoint:
+    """A place for the state of one run.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    identity : str
+        From :func:`run_identity`.
+    """
+
+    path: Path
+    identity: str
+
+    def write(
+        self,
+        model: SOTGLP,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        history: list[dict[str, float]],
+    ) -> None:
+        """Keep the state after ``len(history)`` epochs, in place of the one before."""
+        tensors = learned_tensors(model)
+        for name in list(tensors):
+            momentum = optimizer.state[getattr(model, name)].get("momentum_buffer")
+            if momentum is not None:
+                tensors[MOMENTUM_PREFIX + name] = momentum
+        record = {"identity": self.identity, "history": history, "loss_scale": scaler.get_scale()}
+        write_tensors(self.path, tensors, record, force=True)
+
+    def read(
+        self, model: SOTGLP, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+    ) -> list[dict[str, float]]:
+        """Put the kept state into a run's parts and return its history; an empty one if nothing was kept.
+
+        Raises
+        ------
+        SotglpError
+            If the file is damaged or belongs to a run with other settings or images.
+        """
+        if not self.path.exists():
+            return []
+        tensors, record = read_tensors(self.path, "checkpoint")
+        if record.get("identity") != self.identity:
+            raise SotglpError(
+                f"{self.path} belongs to a run with other settings, images or weights: repeat that run's command with "
+                "--resume, or begin anew with --force"
+            )
+        _copy_state(tensors, model, optimizer)
+        if scaler.is_enabled():
+            scaler.load_state_dict({**scaler.state_dict(), "scale": record["loss_scale"]})
+        history: list[dict[str, float]] = record["history"]
+        return history
+
+    def remove(self) -> None:
+        """Forget the state, once the run's result is safe."""
+        self.path.unlink(missing_ok=True)
+
+
+@torch.no_grad()
+def _copy_state(tensors: dict[str, Tensor], model: SOTGLP, optimizer: torch.optim.Optimizer) -> None:
+    for name in learned_tensors(model):
+        parameter: Tensor = getattr(model, name)
+        parameter.copy_(tensors[name])
+        if MOMENTUM_PREFIX + name in tensors:
+            optimizer.state[parameter]["momentum_buffer"] = tensors[MOMENTUM_PREFIX + name].to(parameter.device)

@@ -1,0 +1,93 @@
+"""Files that are either whole or not there, and never written over what a user made."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from sotglp.errors import SotglpError
+
+
+def check_output(path: Path, *, force: bool) -> None:
+    """Find out before long work whether its result can be written.
+
+    Raises
+    ------
+    SotglpError
+        If ``path`` exists and ``force`` is off, is a folder, or lies where nothing can be written.
+    """
+    if path.is_dir():
+        raise SotglpError(f"{path} is a folder: give the name of a file")
+    if path.exists() and not force:
+        raise SotglpError(f"{path} exists: give another name, or --force (force=True) to replace it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def write_file(path: Path, write: Callable[[Path], None], *, force: bool) -> None:
+    """Write a file beside its place and rename it into it, so that no half-written file is ever seen.
+
+    Parameters
+    ----------
+    path : Path
+        Where the file goes; its folder is made if it is missing.
+    write : callable
+        Writes the whole content to the path that it is given.
+    force : bool
+        Replace an existing file; otherwise it is kept and the write refused.
+
+    Raises
+    ------
+    SotglpError
+        If ``path`` exists and ``force`` is off, or the disk refuses the write.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    beside = Path(name)
+    try:
+        write(beside)
+        with open(beside, "rb+") as written:
+            os.fsync(written.fileno())
+        beside.chmod(0o666 & ~_umask())
+        _put_in_place(beside, path, force)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _put_in_place(beside: Path, path: Path, force: bool) -> None:
+    if force:
+        os.replace(beside, path)
+        return
+    try:
+        # Unlike a rename, a link never replaces a file that came into being meanwhile.
+        os.link(beside, path)
+    except FileExistsError:
+        raise SotglpError(f"{path} exists: give another name, or --force (force=True) to replace it") from None
+    except OSError:
+        # Some file systems know no hard links.
+        if path.exists():
+            raise SotglpError(f"{path} exists: give another name, or --force (force=True) to replace it") from None
+        os.replace(beside, path)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _unwritable(path: Path, error: OSError) -> SotglpError:
+    reason = error.strerror or type(error).__name__
+    return SotglpError(f"{path} can't be written ({reason}): choose a folder that you may write to and that has room")

@@ -1,0 +1,270 @@
+"""The model file: one safetensors file with what was learned, and what it was learned on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sotglp.backbone import Backbone
+from sotglp.config import ModelConfig, TrainConfig, checked
+from sotglp.errors import SotglpError
+from sotglp.files import write_file
+from sotglp.model import SOTGLP
+from sotglp.weights import build_clip
+
+FORMAT_VERSION = 1
+METADATA_KEY = "sotglp"
+BACKBONE_PREFIX = "backbone."
+LEARNED = ("global_prompts", "local_prompts", "local_projection")
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """What a model file tells beside its tensors.
+
+    Attributes
+    ----------
+    classes : list
+        Class labels in the model's order, strings or whole numbers.
+    model : ModelConfig
+        Settings of the model.
+    training : TrainConfig or None
+        Settings of the run that made it.
+    backbone : dict
+        ``name``, ``pretrained``, ``seed``, ``image_size``, ``fingerprint``.
+    history : list of dict
+        Loss, accuracy and learning rate of each epoch.
+    threshold : dict or None
+        OOD method, temperature and threshold, once calibrated.
+    versions : dict
+        Versions of sotglp, torch and open_clip that wrote the file.
+    """
+
+    classes: list[str | int]
+    model: ModelConfig
+    training: TrainConfig | None
+    backbone: dict[str, Any]
+    history: list[dict[str, float]] = field(default_factory=list)
+    threshold: dict[str, Any] | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    return {name: version(name) for name in ("sotglp", "torch", "torchvision", "open_clip_torch")}
+
+
+def save_model(
+    path: Path,
+    model: SOTGLP,
+    *,
+    classes: list[str | int] | None = None,
+    training: TrainConfig | None = None,
+    history: list[dict[str, float]] | None = None,
+    threshold: dict[str, Any] | None = None,
+    include_backbone: bool = False,
+    force: bool = False,
+) -> None:
+    """Write a model file; the same model gives the same bytes.
+
+    Parameters
+    ----------
+    path : Path
+        Where the file goes.
+    model : SOTGLP
+        What to write.
+    classes : list or None
+        Labels, if other than the model's class names.
+    training, history, threshold
+        See :class:`ModelRecord`.
+    include_backbone : bool, default False
+        Put the backbone's weights in too; otherwise the file names them and holds their fingerprint.
+    force : bool, default False
+        Replace an existing file.
+
+    Raises
+    ------
+    SotglpError
+        If the file exists and ``force`` is off, or can't be written.
+    """
+    backbone = model.backbone
+    record = {
+        "format_version": FORMAT_VERSION,
+        "classes": list(model.class_names) if classes is None else classes,
+        "model": model.config.model_dump(),
+        "training": training.model_dump() if training else None,
+        "backbone": {
+            "name": backbone.name,
+            "pretrained": backbone.pretrained,
+            "seed": backbone.seed,
+            "image_size": list(backbone.image_size),
+            "fingerprint": backbone.fingerprint,
+        },
+        "history": history or [],
+        "threshold": threshold,
+        "versions": installed_versions(),
+    }
+    tensors = learned_tensors(model)
+    if include_backbone:
+        tensors |= {BACKBONE_PREFIX + name: tensor for name, tensor in backbone.clip.state_dict().items()}
+    write_tensors(path, tensors, record, force=force)
+
+
+def learned_tensors(model: SOTGLP) -> dict[str, Tensor]:
+    """The model's own parameters by name, without the backbone's."""
+    return {name: getattr(model, name).detach() for name in LEARNED if getattr(model, name) is not None}
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], *, force: bool) -> None:
+    """Write tensors and a JSON record as safetensors, whole or not at all."""
+    # safetensors keeps no order among several metadata keys; a single one keeps equal models equal byte for byte.
+    metadata = {METADATA_KEY: json.dumps(record, sort_keys=True)}
+    content = safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()}, metadata)
+    write_file(path, lambda beside: _write_bytes(beside, content), force=force)
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def read_tensors(path: Path, kind: str, prefix: str | tuple[str, ...] = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`write_tensors` wrote: tensors whose names start with ``prefix``, and the record.
+
+    Raises
+    ------
+    SotglpError
+        If the file is missing, damaged, or not ``kind`` written by sotglp.
+    """
+    if not path.is_file():
+        raise SotglpError(f"there is no {kind} {path}")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            if METADATA_KEY not in metadata:
+                raise SotglpError(
+                    f"{path} is a safetensors file, but no {kind} of sotglp: give one that `sotglp fit` wrote"
+                )
+            record = json.loads(metadata[METADATA_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        if isinstance(error, SotglpError):
+            raise
+        raise SotglpError(f"{path} can't be read as a {kind}: it is damaged or something else ({error})") from error
+    if not isinstance(record, dict):
+        raise SotglpError(f"{path} can't be read as a {kind}: its record is damaged")
+    return tensors, record
+
+
+def read_record(path: Path) -> ModelRecord:
+    """What a model file tells, without its weights.
+
+    Raises
+    ------
+    SotglpError
+        If the file is missing, damaged, foreign or written by a newer version.
+    """
+    return _checked_record(path, read_tensors(path, "model file", prefix=("\0",))[1])
+
+
+def load_model(
+    path: Path,
+    *,
+    backbone: Backbone | None = None,
+    pretrained: str | None = None,
+    device: str | torch.device = "cpu",
+) -> tuple[SOTGLP, ModelRecord]:
+    """Read a model file and put it on its backbone.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    backbone : Backbone or None
+        A backbone at hand; None loads the one that the file names.
+    pretrained : str or None
+        Tag or file to load the backbone's weights from, if not the place that the file names.
+    device : str or torch.device, default "cpu"
+        Where a loaded backbone goes.
+
+    Raises
+    ------
+    SotglpError
+        If the file can't be read, or the backbone's weights are not those that the model was trained on.
+    """
+    learned, raw = read_tensors(path, "model file", prefix=LEARNED)
+    record = _checked_record(path, raw)
+    if backbone is None:
+        backbone = _load_backbone(path, record, pretrained, device)
+    if backbone.fingerprint != record.backbone["fingerprint"]:
+        trained_on, given = (text[:19] for text in (record.backbone["fingerprint"], backbone.fingerprint))
+        raise SotglpError(
+            f"{path} was trained on other weights of {record.backbone['name']} ({trained_on}..., not {given}...): "
+            "give the right ones with --pretrained (pretrained=, backbone=)"
+        )
+    names = [str(label) for label in record.classes]
+    model = SOTGLP(backbone, names, **record.model.model_dump())
+    for name, parameter in model.named_parameters():
+        if name.startswith(BACKBONE_PREFIX):
+            continue
+        value = learned.pop(name, None)
+        if value is None or value.shape != parameter.shape or not value.is_floating_point():
+            raise SotglpError(f"{path} is damaged: its {name} is missing or has another shape than its settings say")
+        with torch.no_grad():
+            parameter.copy_(value)
+    return model.eval(), record
+
+
+def _load_backbone(path: Path, record: ModelRecord, pretrained: str | None, device: str | torch.device) -> Backbone:
+    name, size = record.backbone["name"], record.backbone["image_size"]
+    carried, _ = read_tensors(path, "model file", prefix=BACKBONE_PREFIX)
+    if not carried:
+        return Backbone.load(
+            name,
+            pretrained or record.backbone["pretrained"],
+            image_size=size[0],
+            device=device,
+            seed=record.backbone["seed"] or 0,
+        )
+    clip = build_clip(name, None, image_size=size[0], seed=0)
+    try:
+        clip.load_state_dict({key.removeprefix(BACKBONE_PREFIX): value for key, value in carried.items()})
+    except RuntimeError as error:
+        raise SotglpError(f"{path} is damaged: the weights in it are not those of {name}") from error
+    backbone = Backbone.from_open_clip(clip)
+    backbone.name, backbone.pretrained = name, record.backbone["pretrained"]
+    return backbone.to(device)
+
+
+def _checked_record(path: Path, raw: dict[str, Any]) -> ModelRecord:
+    written_by = raw.get("format_version")
+    if isinstance(written_by, int) and written_by > FORMAT_VERSION:
+        raise SotglpError(
+            f"{path} has format {written_by}, but this sotglp reads up to {FORMAT_VERSION}: update sotglp"
+        )
+    try:
+        record = ModelRecord(
+            classes=list(raw["classes"]),
+            model=checked(ModelConfig, raw["model"]),
+            training=checked(TrainConfig, raw["training"]) if raw["training"] else None,
+            backbone=dict(raw["backbone"]),
+            history=list(raw["history"]),
+            threshold=raw["threshold"],
+            versions=dict(raw["versions"]),
+        )
+        if not all(isinstance(label, str | int) for label in record.classes):
+            raise TypeError("class labels")
+        missing = {"name", "pretrained", "seed", "image_size", "fingerprint"} - record.backbone.keys()
+        if missing:
+            raise KeyError(*missing)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SotglpError(f"{path} can't be read as a model file: its record is damaged ({error})") from error
+    return record

@@ -1,0 +1,54 @@
+"""Progress bars with rate and time left, silent where nobody is watching."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Advance = Callable[[int, str], None]
+"""Say that ``n`` more units are done, with a short text such as the loss."""
+
+
+@contextmanager
+def progress_bar(title: str, total: int, unit: str, *, show: bool) -> Iterator[Advance]:
+    """A bar on standard error that counts to ``total``.
+
+    Parameters
+    ----------
+    title : str
+        What is being done.
+    total : int
+        Units in all.
+    unit : str
+        What is counted, such as ``"images"``.
+    show : bool
+        False shows nothing; so does a standard error that is not a terminal.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.1f} {unit}/s" if task.speed else f"- {unit}/s", style="progress.data.speed")
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, disable=not (show and console.is_terminal)) as bar:
+        task = bar.add_task(title, total=total, note="")
+        yield lambda n, note: bar.update(task, advance=n, note=note)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from safetensors import safe_open
+
+from conftest import tiny_clip
+from sotglp import SOTGLP, Backbone, SotglpError
+from sotglp.config import TrainConfig
+from sotglp.modelfile import load_model, read_record, save_model
+
+NAMES = ["cat", "golden_retriever"]
+
+
+@pytest.fixture
+def model(tiny_backbone: Backbone) -> SOTGLP:
+    model = SOTGLP(tiny_backbone, NAMES, n_local_prompts=2, top_k=5)
+    with torch.no_grad():
+        for parameter in (model.global_prompts, model.local_prompts, model.local_projection):
+            assert parameter is not None
+            parameter += 0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    return model
+
+
+def test_a_model_comes_back(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    model = SOTGLP(tiny_backbone, ["3", "7"], n_local_prompts=2, top_k=5, seed=9)
+    path = tmp_path / "m.safetensors"
+    history = [{"epoch": 1, "loss": 0.5, "accuracy": 0.25, "learning_rate": 0.1}]
+    save_model(path, model, classes=[3, 7], training=TrainConfig(epochs=1), history=history)
+    loaded, record = load_model(path, backbone=model.backbone)
+    images = torch.randn(3, 3, 32, 32)
+    assert torch.equal(loaded(images).local_logits, model(images).local_logits)
+    assert loaded.config == model.config
+    assert (record.classes, record.training, record.history) == ([3, 7], TrainConfig(epochs=1), history)
+    assert loaded.class_names == ("3", "7")
+    assert record.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert read_record(path) == record
+
+
+def test_the_file_is_small_plain_safetensors_and_the_same_each_time(model: SOTGLP, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_model(tmp_path / name, model)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    with safe_open(tmp_path / "a", framework="pt") as file:
+        assert set(file.keys()) == {"global_prompts", "local_prompts", "local_projection"}
+        assert json.loads(file.metadata()["sotglp"])["format_version"] == 1
+
+
+def test_other_weights_are_refused(model: SOTGLP, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_model(path, model)
+    with pytest.raises(SotglpError, match="was trained on other weights of CLIP"):
+        load_model(path, backbone=Backbone.from_open_clip(tiny_clip(seed=1)))
+
+
+def test_backbone_inside(tmp_path: Path) -> None:
+    backbone = Backbone.load("ViT-S-32-alt", seed=5, image_size=64)
+    model = SOTGLP(backbone, NAMES, top_k=2)
+    with torch.no_grad():
+        backbone.clip.ln_final.bias += 1  # type: ignore[union-attr, operator]
+    save_model(tmp_path / "whole", model, include_backbone=True)
+    save_model(tmp_path / "lean", model)
+    loaded, _ = load_model(tmp_path / "whole")
+    images = torch.randn(1, 3, 64, 64)
+    assert torch.equal(loaded(images).global_logits, model(images).global_logits)
+    with pytest.raises(SotglpError, match="other weights of ViT-S-32-alt"):
+        load_model(tmp_path / "lean")
+
+
+def test_existing_file_is_kept(model: SOTGLP, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_text("precious")
+    with pytest.raises(SotglpError, match="exists"):
+        save_model(path, model)
+    assert path.read_text() == "precious"
+    save_model(path, model, force=True)
+    assert read_record(path).classes == NAMES
+
+
+def rewrite(path: Path, target: Path, change: dict[str, object], drop: str = "") -> Path:
+    """A copy of a model file with another record."""
+    with safe_open(path, framework="pt") as file:
+        record = json.loads(file.metadata()["sotglp"]) | change
+        record.pop(drop, None)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    safetensors.torch.save_file(tensors, target, {"sotglp": json.dumps(record)})
+    return target
+
+
+def test_files_that_cannot_be_read(model: SOTGLP, tmp_path: Path) -> None:
+    good = tmp_path / "m.safetensors"
+    save_model(good, model)
+    foreign = tmp_path / "foreign"
+    safetensors.torch.save_file({"weight": torch.zeros(2)}, foreign)
+    cut = tmp_path / "cut"
+    cut.write_bytes(good.read_bytes()[:-10])
+    noise = tmp_path / "noise"
+    noise.write_bytes(b"\x80\x04 pickled, perhaps")
+    huge = tmp_path / "huge"
+    huge.write_bytes(struct.pack("<Q", 2**62) + b"{}")
+    wrong = {
+        tmp_path / "absent": "there is no model file",
+        tmp_path: "there is no model file",
+        foreign: "no model file of sotglp",
+        cut: "damaged or something else",
+        noise: "damaged or something else",
+        huge: "damaged or something else",
+        rewrite(good, tmp_path / "newer", {"format_version": 2}): "format 2, but this sotglp reads up to 1: update",
+        rewrite(good, tmp_path / "short", {}, drop="backbone"): "record is damaged",
+        rewrite(
+            good, tmp_path / "classes", {"classes": ["a", "b", "c"]}
+        ): "local_prompts is missing or has another shape",
+        rewrite(good, tmp_path / "config", {"model": {"top_k": -1}}): "top_k = -1",
+    }
+    for path, words in wrong.items():
+        with pytest.raises(SotglpError, match=words):
+            load_model(path, backbone=model.backbone)

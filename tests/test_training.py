@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from conftest import COLOURS, coloured_image
+from sotglp import SOTGLP, Backbone, SotglpError
+from sotglp.checkpoint import Checkpoint, run_identity
+from sotglp.config import ModelConfig, TrainConfig
+from sotglp.dataset import ImageSet
+from sotglp.images import UnreadableImageError
+from sotglp.training import adapt, epoch_batches, train
+
+QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 4, "learning_rate": 0.02, "shots": None}
+
+
+@pytest.fixture
+def images(class_folders: Path) -> ImageSet:
+    return ImageSet.from_path(class_folders)
+
+
+def learned(model: SOTGLP) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in model.state_dict().items() if not name.startswith("backbone.")}
+
+
+def run(backbone: Backbone, images: ImageSet, model: dict[str, Any] | None = None, **config: Any) -> Any:
+    return adapt(backbone, images, ModelConfig(**(model or {})), TrainConfig(**{**QUICK, **config}))
+
+
+def assert_same(one: SOTGLP, other: SOTGLP, exactly: bool = True) -> None:
+    for name, value in learned(one).items():
+        if exactly:
+            assert torch.equal(value, learned(other)[name]), name
+        else:
+            torch.testing.assert_close(value, learned(other)[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("source", [{"augment": False}, {"views": 2}, {"views": 0}], ids=str)
+def test_same_seed_same_result_bit_for_bit(tiny_backbone: Backbone, images: ImageSet, source: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    first = run(tiny_backbone, images, **source)
+    torch.manual_seed(1)
+    second = run(tiny_backbone, images, **source)
+    assert first.history == second.history
+    assert_same(first.model, second.model)
+    other = run(tiny_backbone, images, seed=2, **source)
+    assert not torch.equal(other.model.local_prompts, first.model.local_prompts)
+
+
+def test_the_loop_is_plain_sgd(tiny_backbone: Backbone, images: ImageSet) -> None:
+    """Two epochs written out with torch alone, on centre crops and without prompt dropout."""
+    config = TrainConfig(**{**QUICK, "epochs": 2, "augment": False, "prompt_dropout": 0.0, "batch_size": 8})
+    found = adapt(tiny_backbone, images, ModelConfig(), config)
+
+    model = SOTGLP(tiny_backbone, images.classes, seed=config.seed)
+    pixels = torch.stack([tiny_backbone.preprocess(Image.open(path).convert("RGB")) for path in images.images])
+    targets = torch.tensor([images.classes.index(label) for label in images.labels or ()])
+    trained = [model.global_prompts, model.local_prompts, model.local_projection]
+    velocity = [torch.zeros_like(parameter) for parameter in trained]
+    for epoch in range(2):
+        rate = config.learning_rate * (1 + math.cos(math.pi * epoch / 2)) / 2
+        for batch in epoch_batches(len(images), config, epoch):
+            outputs = model(pixels[batch])
+            scale = tiny_backbone.logit_scale
+            loss = F.cross_entropy(scale * outputs.global_logits, targets[batch])
+            loss = loss + F.cross_entropy(scale * outputs.local_logits, targets[batch])
+            for index, gradient in enumerate(torch.autograd.grad(loss, trained)):
+                velocity[index] = 0.9 * velocity[index] + gradient + 0.01 * trained[index].detach()
+                with torch.no_grad():
+                    trained[index] -= rate * velocity[index]
+    assert_same(found.model, model, exactly=False)
+    assert found.history[0]["learning_rate"] == config.learning_rate
+
+
+def test_it_learns(tiny_backbone: Backbone, images: ImageSet) -> None:
+    fitted = run(tiny_backbone, images, epochs=30, augment=False, batch_size=18)
+    assert fitted.history[-1]["loss"] < 0.8 * fitted.history[0]["loss"]
+    assert fitted.history[-1]["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 8])
+def test_gradient_accumulation_gives_the_whole_batchs_step(
+    tiny_backbone: Backbone, images: ImageSet, micro_batch: int
+) -> None:
+    whole = run(tiny_backbone, images, batch_size=8, views=1)
+    parts = run(tiny_backbone, images, batch_size=8, views=1, micro_batch=micro_batch)
+    assert_same(whole.model, parts.model, exactly=False)
+    assert parts.history[-1]["loss"] == pytest.approx(whole.history[-1]["loss"], rel=1e-4)
+
+
+def test_batches_of_an_epoch() -> None:
+    config = TrainConfig(batch_size=4)
+    batches = epoch_batches(10, config, epoch=0)
+    assert [len(batch) for batch in batches] == [4, 4]
+    assert len(set(np.concatenate(batches))) == 8
+    assert not np.array_equal(batches, epoch_batches(10, config, epoch=1))
+    assert [len(batch) for batch in epoch_batches(3, config, epoch=0)] == [3]
+
+
+def test_every_epoch_sees_new_views_when_none_are_stored(tiny_backbone: Backbone, images: ImageSet) -> None:
+    fresh = run(tiny_backbone, images, epochs=2, views=0)
+    stored = run(tiny_backbone, images, epochs=2, views=1)
+    assert fresh.history[0]["loss"] == pytest.approx(stored.history[0]["loss"], rel=1e-5)
+    assert fresh.history[1]["loss"] != pytest.approx(stored.history[1]["loss"], rel=1e-5)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("source", [{"augment": False}, {"views": 2}, {"views": 0}], ids=str)
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_killed_run_resumes_to_the_same_bits(
+    tiny_backbone: Backbone,
+    images: ImageSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: dict[str, Any],
+    after: int,
+) -> None:
+    config = TrainConfig(**{**QUICK, **source})
+    whole = adapt(tiny_backbone, images, ModelConfig(), config)
+    path = tmp_path / "m.checkpoint"
+    write = Checkpoint.write
+
+    def write_and_die(self: Checkpoint, *state: Any) -> None:
+        write(self, *state)
+        if len(state[-1]) == after:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "write", write_and_die)
+        with pytest.raises(Killed):
+            adapt(tiny_backbone, images, ModelConfig(), config, checkpoint=path)
+    resumed = adapt(tiny_backbone, images, ModelConfig(), config, checkpoint=path, resume=True)
+    assert_same(whole.model, resumed.model)
+    assert whole.history == resumed.history
+
+
+def test_a_checkpoint_of_another_run_is_refused(tiny_backbone: Backbone, images: ImageSet, tmp_path: Path) -> None:
+    path = tmp_path / "m.checkpoint"
+    config = TrainConfig(**QUICK)
+    adapt(tiny_backbone, images, ModelConfig(), config, checkpoint=path)
+    for changed in (config.model_copy(update={"seed": 5}), config.model_copy(update={"learning_rate": 0.01})):
+        with pytest.raises(SotglpError, match="belongs to a run with other settings"):
+            adapt(tiny_backbone, images, ModelConfig(), changed, checkpoint=path, resume=True)
+    # More processes make no other result.
+    adapt(tiny_backbone, images, ModelConfig(), config.model_copy(update={"workers": 1}), checkpoint=path, resume=True)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(SotglpError, match="can't be read as a checkpoint"):
+        adapt(tiny_backbone, images, ModelConfig(), config, checkpoint=path, resume=True)
+
+
+def test_identity_depends_on_images_and_weights(tiny_backbone: Backbone, images: ImageSet) -> None:
+    model = SOTGLP(tiny_backbone, images.classes)
+    identity = run_identity(model, images, TrainConfig())
+    assert identity == run_identity(model, images, TrainConfig(workers=3))
+    assert identity != run_identity(model, images.take(range(5)), TrainConfig())
+    assert identity != run_identity(SOTGLP(tiny_backbone, images.classes, top_k=3), images, TrainConfig())
+
+
+def test_a_loss_that_is_not_a_number_stops_at_once(tiny_backbone: Backbone, images: ImageSet) -> None:
+    with pytest.raises(
+        SotglpError, match=r"training (stopped at epoch|ended in weights).*learning rate \(now 1e\+18\)"
+    ):
+        run(tiny_backbone, images, learning_rate=1e18, augment=False)
+
+
+def test_shots_are_drawn(tiny_backbone: Backbone, images: ImageSet) -> None:
+    fitted = run(tiny_backbone, images, shots=2)
+    assert sorted(fitted.images.labels) == sorted([*COLOURS] * 2)
+
+
+def test_unreadable_images(tiny_backbone: Backbone, class_folders: Path) -> None:
+    (class_folders / "red_brick" / "0.png").write_bytes(b"not an image")
+    images = ImageSet.from_path(class_folders)
+    with pytest.raises(UnreadableImageError, match=r"0\.png"):
+        run(tiny_backbone, images)
+    found: list[UnreadableImageError] = []
+    fitted = adapt(tiny_backbone, images, ModelConfig(), TrainConfig(**QUICK), unreadable=found)
+    assert [Path(str(error.source)).name for error in found] == ["0.png"]
+    assert len(fitted.images) == len(images) - 1
+
+
+def test_a_class_without_a_readable_image(tiny_backbone: Backbone, class_folders: Path) -> None:
+    for path in (class_folders / "red_brick").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(SotglpError, match="no image of the class 'red_brick' can be read"):
+        adapt(tiny_backbone, ImageSet.from_path(class_folders), ModelConfig(), TrainConfig(**QUICK), unreadable=[])
+
+
+def test_images_in_memory(tiny_backbone: Backbone) -> None:
+    rng = np.random.default_rng(0)
+    labels = [name for name in COLOURS for _ in range(4)]
+    pictures = ImageSet.from_items([coloured_image(rng, COLOURS[name]) for name in labels], labels)
+    fitted = run(tiny_backbone, pictures, augment=False)
+    pixels = torch.stack([tiny_backbone.preprocess(image) for image in pictures.images])
+    again = run(tiny_backbone, ImageSet.from_items(pixels, labels), augment=False)
+    assert_same(fitted.model, again.model)
+
+
+def test_stored_views_that_do_not_fit_are_refused(
+    tiny_backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sotglp.encoding.LARGEST_BANK", 1000)
+    with pytest.raises(SotglpError, match="GiB of memory: use fewer views"):
+        run(tiny_backbone, images, views=2)
+
+
+def test_unlabelled_images(tiny_backbone: Backbone, class_folders: Path) -> None:
+    with pytest.raises(SotglpError, match="needs labelled images"):
+        run(tiny_backbone, ImageSet.from_flat_folder(class_folders))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_learns_about_the_same(tiny_backbone: Backbone, images: ImageSet, precision: str) -> None:
+    exact = run(tiny_backbone, images, augment=False, batch_size=18)
+    half = run(tiny_backbone, images, augment=False, batch_size=18, precision=precision)
+    assert half.history[-1]["loss"] == pytest.approx(exact.history[-1]["loss"], rel=0.02)
+    assert half.model.local_prompts.dtype == torch.float32
+
+
+def test_train_changes_nothing_but_prompts_and_projection(tiny_backbone: Backbone, images: ImageSet) -> None:
+    model = SOTGLP(tiny_backbone, images.classes)
+    before = tiny_backbone.fingerprint
+    start = {name: value.clone() for name, value in learned(model).items()}
+    train(model, images, TrainConfig(**QUICK))
+    assert all(not torch.equal(value, start[name]) for name, value in learned(model).items())
+    del tiny_backbone.__dict__["fingerprint"]
+    assert tiny_backbone.fingerprint == before
