@@ -1,0 +1,50 @@
+"""The command line: thin commands over the library, with errors for people."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+
+import typer
+
+from sotglp.cli.evaluate import evaluate
+from sotglp.cli.fit import fit
+from sotglp.cli.info import info
+from sotglp.cli.predict import predict
+from sotglp.errors import SotglpError, SotglpWarning
+
+app = typer.Typer(
+    name="sotglp",
+    help="Adapt a CLIP-like model to your own image classes from a few photos each, and know what it does not know.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+for command in (fit, evaluate, predict, info):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one sentence and exit code 2."""
+    debug = "--debug" in sys.argv
+    logging.basicConfig(level=logging.INFO if debug else logging.ERROR)
+    if not debug:
+        warnings.showwarning = _show_warning
+    try:
+        app()
+    except SotglpError as error:
+        if debug:
+            raise
+        print(f"sotglp: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("sotglp: stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    # Warnings of other libraries are for developers: --debug shows them.
+    if issubclass(category, SotglpWarning):
+        print(f"sotglp: warning: {message}", file=sys.stderr)

@@ -1,0 +1,95 @@
+"""``sotglp evaluate``: accuracy of a model, and how well it knows what it does not know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from sotglp.cli import options
+from sotglp.cli.output import check_result_file, list_unreadable, say, write_json
+
+if TYPE_CHECKING:
+    from sotglp.dataset import ImageSet
+    from sotglp.images import UnreadableImageError
+
+
+def evaluate(
+    model_file: options.ModelFile,
+    test: Annotated[Path, typer.Argument(metavar="TEST", help="Folder of class folders, or manifest.")],
+    ood: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(metavar="DIR", help="Folder of images of none of the classes (repeat for more)."),
+    ] = None,
+    ood_method: options.OodMethod = "gl-mcm",
+    temperature: options.Temperature = 1.0,
+    pretrained: options.Pretrained = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    workers: options.Workers = 0,
+    batch_size: options.BatchSize = 32,
+    skip_unreadable: options.SkipUnreadable = False,
+    json_file: options.Json = None,
+    debug: options.Debug = False,
+) -> None:
+    """Measure a model on labelled images, and on others that it should not know.
+
+    [bold]Example[/bold]: sotglp evaluate birds.safetensors photos/test --ood photos/no_birds --json result.json
+    """
+    from sotglp.arithmetic import choose_device
+    from sotglp.config import Reading, checked
+    from sotglp.dataset import ImageSet
+    from sotglp.evaluation import evaluate as measure
+    from sotglp.modelfile import load_model
+
+    check_result_file(json_file)
+    reading = checked(
+        Reading,
+        {
+            "batch_size": batch_size,
+            "workers": workers,
+            "precision": precision,
+            "ood_method": ood_method,
+            "temperature": temperature,
+            "show_progress": True,
+        },
+    )
+    images = ImageSet.from_path(test)
+    ood_sets = _named(ood or [])
+    model, record = load_model(model_file, pretrained=pretrained, device=choose_device(device))
+    unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
+    result = measure(model, images, ood_sets, reading, unreadable=unreadable)
+    list_unreadable(unreadable or [])
+    for line in _lines(result):
+        say(line, json_target=json_file)
+    if json_file:
+        about = {
+            "backbone": record.backbone,
+            "ood_method": ood_method,
+            "temperature": temperature,
+            "unreadable": [str(error.source) for error in unreadable or []],
+        }
+        write_json(json_file, result | about)
+
+
+def _named(folders: list[Path]) -> dict[str, ImageSet]:
+    """OOD sets by folder name; by whole path where two names are the same."""
+    from sotglp.dataset import ImageSet
+
+    names = [folder.resolve().name for folder in folders]
+    return {
+        (name if names.count(name) == 1 else str(folder)): ImageSet.from_flat_folder(folder)
+        for name, folder in zip(names, folders, strict=True)
+    }
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    branches = f"global {result['accuracy_global']:.3f}, local {result['accuracy_local']:.3f}"
+    lines = [f"accuracy {result['accuracy']:.3f} ({branches}) on {result['n']} images"]
+    for name, numbers in result["ood"].items():
+        lines.append(
+            f"{name}: AUROC {numbers['auroc']:.3f}, FPR95 {numbers['fpr95']:.3f}, AUPR in {numbers['aupr_in']:.3f}, "
+            f"out {numbers['aupr_out']:.3f} on {numbers['n']} images"
+        )
+    return lines

@@ -1,0 +1,128 @@
+"""``sotglp fit``: learn a model from a folder of labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from sotglp.cli.options import Debug, Device, Json, SkipUnreadable
+from sotglp.cli.output import check_result_file, list_unreadable, say, write_json
+from sotglp.errors import SotglpError
+
+if TYPE_CHECKING:
+    from sotglp.config import Preset
+    from sotglp.images import UnreadableImageError
+
+
+def fit(
+    train: Annotated[Path, typer.Argument(metavar="TRAIN", help="Folder of class folders, or manifest.")],
+    out: Annotated[Path, typer.Option(help="Model file to write.")],
+    backbone: Annotated[
+        str, typer.Option(help="open_clip architecture; `sotglp info --backbones` lists them.")
+    ] = "ViT-B-16",
+    pretrained: Annotated[str, typer.Option(help="Tag, weight file, or none for random weights.")] = "openai",
+    image_size: Annotated[Optional[int], typer.Option(help="Side of the input in pixels.")] = None,  # noqa: UP045
+    preset: Annotated[
+        str, typer.Option(help="Settings to start from: a name (`sotglp info --presets`) or a YAML file.")
+    ] = "folder",
+    shots: Annotated[Optional[int], typer.Option(help="Images of each class to learn from.")] = None,  # noqa: UP045
+    epochs: Annotated[Optional[int], typer.Option(help="Passes over them.")] = None,  # noqa: UP045
+    seed: Annotated[Optional[int], typer.Option(help="Seed of every random draw.")] = None,  # noqa: UP045
+    setting: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, such as --set top_k=20 (repeat)."),
+    ] = None,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a stopped run was.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT, and forget a stopped run.")] = False,
+    include_backbone: Annotated[
+        bool, typer.Option("--include-backbone", help="Put the backbone's weights into OUT too.")
+    ] = False,
+    skip_unreadable: SkipUnreadable = False,
+    json_file: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Learn a model from a few labelled images of each class.
+
+    [bold]Example[/bold]: sotglp fit photos/train --out birds.safetensors --shots 16
+
+    TRAIN holds a folder of images for each class, named as the class; or it is a CSV or Parquet file with the columns
+    path and label. A run that was stopped goes on with the same command and --resume.
+    """
+    from sotglp.arithmetic import choose_device
+    from sotglp.backbone import Backbone
+    from sotglp.checkpoint import checkpoint_path
+    from sotglp.dataset import ImageSet
+    from sotglp.files import check_output
+    from sotglp.modelfile import save_model
+    from sotglp.training import adapt
+
+    settings = _settings(preset, {"shots": shots, "epochs": epochs, "seed": seed}, setting or [])
+    check_output(out, force=force)
+    check_result_file(json_file)
+    checkpoint = checkpoint_path(out)
+    if checkpoint.exists() and not (resume or force):
+        raise SotglpError(f"{checkpoint} holds a stopped run: go on with --resume, or begin anew with --force")
+    images = ImageSet.from_path(train)
+    unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
+    fitted = adapt(
+        Backbone.load(backbone, pretrained, image_size=image_size, device=choose_device(device)),
+        images,
+        settings.model,
+        settings.training,
+        checkpoint=checkpoint,
+        resume=resume,
+        unreadable=unreadable,
+        show_progress=True,
+    )
+    save_model(
+        out,
+        fitted.model,
+        training=settings.training,
+        history=fitted.history,
+        include_backbone=include_backbone,
+        force=force,
+    )
+    checkpoint.unlink(missing_ok=True)
+    list_unreadable(unreadable or [])
+    last = fitted.history[-1]
+    say(
+        f"{out}: {len(fitted.model.class_names)} classes from {len(fitted.images)} images, "
+        f"{len(fitted.history)} epochs; loss {last['loss']:.3f}, training accuracy {last['accuracy']:.3f}",
+        json_target=json_file,
+    )
+    if json_file:
+        write_json(
+            json_file,
+            {
+                "classes": fitted.model.class_names,
+                "n_images": len(fitted.images),
+                "settings": settings.model_dump(),
+                "history": fitted.history,
+                "unreadable": [str(error.source) for error in unreadable or []],
+            },
+        )
+
+
+def _settings(preset: str, common: dict[str, Any], changes: list[str]) -> Preset:
+    """Settings of a preset with what the command line says over them."""
+    from sotglp.config import load_preset
+
+    values = {name: value for name, value in common.items() if value is not None}
+    return load_preset(preset).changed(values | dict(_change(text) for text in changes))
+
+
+def _change(text: str) -> tuple[str, Any]:
+    import yaml
+
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise SotglpError(f"--set {text!r} has no value: write --set NAME=VALUE")
+    try:
+        return name.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SotglpError(
+            f"--set {text!r} has a value that can't be read: write it as YAML, such as 10, true or 'text'"
+        ) from error

@@ -1,0 +1,93 @@
+"""``sotglp info``: what is installed, what can be used, what a model file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from sotglp.cli import options
+from sotglp.cli.output import check_result_file, say, write_json
+
+
+def info(
+    model_file: Annotated[Optional[Path], typer.Argument(metavar="[MODEL]", help="Model file to describe.")] = None,  # noqa: UP045
+    backbones: Annotated[bool, typer.Option("--backbones", help="List the backbones that can be adapted.")] = False,
+    presets: Annotated[bool, typer.Option("--presets", help="List the presets and their settings.")] = False,
+    json_file: options.Json = None,
+    debug: options.Debug = False,
+) -> None:
+    """Describe a model file, or this installation.
+
+    [bold]Example[/bold]: sotglp info birds.safetensors
+    """
+    check_result_file(json_file)
+    if model_file:
+        result, lines = _about_model(model_file)
+    elif backbones:
+        from sotglp.weights import supported_backbones
+
+        result = {"backbones": supported_backbones()}
+        lines = result["backbones"]
+    elif presets:
+        from sotglp.config import load_preset
+        from sotglp.config import presets as names
+
+        result = {"presets": {name: load_preset(name).model_dump() for name in names()}}
+        lines = [_preset_line(name, values) for name, values in result["presets"].items()]
+    else:
+        result, lines = _about_installation()
+    for line in lines:
+        say(line, json_target=json_file)
+    if json_file:
+        write_json(json_file, result)
+
+
+def _about_model(path: Path) -> tuple[dict[str, Any], list[str]]:
+    from sotglp.modelfile import read_record
+
+    record = read_record(path)
+    result: dict[str, Any] = {
+        "classes": record.classes,
+        "backbone": record.backbone,
+        "model": record.model.model_dump(),
+        "training": record.training.model_dump() if record.training else None,
+        "history": record.history,
+        "threshold": record.threshold,
+        "written_by": record.versions,
+    }
+    weights = record.backbone["pretrained"] or "random weights"
+    lines = [
+        f"backbone    {record.backbone['name']}, {weights}, {record.backbone['image_size'][0]} pixels",
+        f"weights     {record.backbone['fingerprint']}",
+        f"classes     {len(record.classes)}: {', '.join(map(str, record.classes))}",
+        f"model       {_settings_line(result['model'])}",
+    ]
+    if result["training"]:
+        lines.append(f"training    {_settings_line(result['training'])}")
+    if record.history:
+        last = record.history[-1]
+        lines.append(f"last epoch  {last['epoch']}: loss {last['loss']:.3f}, training accuracy {last['accuracy']:.3f}")
+    lines.append(f"written by  {_settings_line(record.versions)}")
+    return result, lines
+
+
+def _about_installation() -> tuple[dict[str, Any], list[str]]:
+    import torch
+
+    from sotglp.modelfile import installed_versions
+
+    devices = ["cpu"] + [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    result = {"devices": devices, "threads": torch.get_num_threads()}
+    lines = [f"{name:16}{version}" for name, version in installed_versions().items()]
+    return result, [*lines, f"{'devices':16}{', '.join(devices)} ({result['threads']} CPU threads)"]
+
+
+def _preset_line(name: str, values: dict[str, Any]) -> str:
+    training = {key: values["training"][key] for key in ("epochs", "batch_size", "learning_rate", "views", "draw")}
+    return f"{name:16}n_local_prompts={values['model']['n_local_prompts']} {_settings_line(training)}"
+
+
+def _settings_line(settings: dict[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in settings.items())
