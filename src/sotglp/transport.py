@@ -3,7 +3,7 @@
 Many small problems are solved at once and each as if it were alone. Sinkhorn sweeps solve those that are easy at
 their epsilon; Newton's method (`sotglp.transport_newton`) solves the others. All arithmetic is in float64: at the
 sizes of this project it costs a third more time than float32, and float32 can't hold the marginals to 1e-6 once
-cost / epsilon is large.
+cost / epsilon is large. Mixed precision (autocast) leaves float64 alone.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ SWEEP_SPREAD = 100.0
 
 ENTRIES_AT_ONCE = 2**20
 """Plan entries solved together, which bounds temporary memory to about 100 MB."""
+
+MAX_COST_PER_RELAXATION = 200
+"""Beyond this the mass of a relaxed plan changes by more than exp(100): all or nothing, and Newton's steps get lost."""
 
 MARGINAL_SUM_TOLERANCE = 1e-5
 """Relative difference of the marginals' sums that counts as float32 rounding."""
@@ -63,7 +66,8 @@ def sinkhorn(
         Positive mass of every column. Default: 1 / N. In balanced problems it must have the sum of the row marginal;
         a relative difference below 1e-5 is taken for rounding and scaled away.
     relaxation : float, optional
-        Weight rho of the penalty on marginals, in units of the cost. Default: marginals are hard constraints.
+        Weight rho of the penalty on marginals, in units of the cost; at least 1/200 of the largest absolute
+        cost. Default: marginals are hard constraints.
     tolerance : float, optional
         Largest total-variation error of the marginals (half the summed absolute errors), relative to the mass; to
         first order no entry of the plan is further off than this (twice this, if relaxed). Default: 1e-11 for float64
@@ -75,14 +79,14 @@ def sinkhorn(
     Returns
     -------
     Tensor, shape (..., K, N)
-        The plans, without gradient, in the dtype of `cost` (float32 for half-precision cost). Rounding to float32
-        aside, rows of a balanced plan sum to the row marginal exactly.
+        The plans, without gradient, in the dtype of `cost` (float32 for half-precision cost).
 
     Raises
     ------
     SotglpError
         If cost is not a finite floating tensor with at least one row and column, epsilon, relaxation, tolerance or
-        max_iterations is not positive, a marginal is not positive or has another shape, or marginals differ in sum.
+        max_iterations is not positive, relaxation is too small for the cost, a marginal is not positive or has
+        another shape, or marginals differ in sum.
 
     Warns
     -----
@@ -104,10 +108,11 @@ def sinkhorn(
         tolerance = 1e-11 if dtype == torch.float64 else 1e-7
     slack = 0.0 if relaxation is None else 1 / relaxation
 
-    with torch.no_grad(), torch.autocast(cost.device.type, enabled=False):
-        costs = _in_float64(cost).flatten(0, -3) if cost.dim() > 2 else _in_float64(cost)[None]
-        rows, columns = _marginals(cost, row_marginal, column_marginal, balanced=slack == 0)
-        per_chunk = max(1, ENTRIES_AT_ONCE // costs[0].numel()) if len(costs) else 1
+    with torch.no_grad():
+        costs, rows, columns = _flatten_batch(cost, row_marginal, column_marginal)
+        if slack == 0:
+            columns = _equal_sums(rows, columns)
+        per_chunk = max(1, ENTRIES_AT_ONCE // costs.shape[1:].numel())
         chunks = [
             _solve(*chunk, epsilon, slack, tolerance, max_iterations)
             for chunk in zip(costs.split(per_chunk), rows.split(per_chunk), columns.split(per_chunk), strict=True)
@@ -140,10 +145,9 @@ def marginal_error(plan: Tensor, row_marginal: Tensor | None = None, column_marg
         If a marginal is not positive or has another shape.
     """
     with torch.no_grad():
-        masses = _in_float64(plan)
-        rows, columns = _marginals(plan, row_marginal, column_marginal, balanced=False)
-        row_error = (masses.sum(-1).reshape(rows.shape) - rows).abs().amax(-1)
-        column_error = (masses.sum(-2).reshape(columns.shape) - columns).abs().amax(-1)
+        plans, rows, columns = _flatten_batch(plan, row_marginal, column_marginal)
+        row_error = (plans.sum(2) - rows).abs().amax(1)
+        column_error = (plans.sum(1) - columns).abs().amax(1)
         return torch.maximum(row_error, column_error).reshape(plan.shape[:-2])
 
 
@@ -168,56 +172,59 @@ def _check_cost(cost: Tensor, relaxation: float | None) -> None:
     lowest, highest = torch.stack(torch.aminmax(cost.detach())).tolist()
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         raise SotglpError("cost must be finite, but it has infinite or NaN entries.")
-    if relaxation is not None and lowest < -500 * relaxation:
+    largest = max(-lowest, highest)
+    if relaxation is not None and largest > MAX_COST_PER_RELAXATION * relaxation:
         raise SotglpError(
-            f"cost must be at least -500 times relaxation, but its minimum is {lowest:.6g}: the mass would overflow."
+            f"relaxation must be at least 1/{MAX_COST_PER_RELAXATION} of the largest absolute cost ({largest:.6g}), "
+            f"but it is {relaxation}."
         )
 
 
 def _in_float64(values: Tensor) -> Tensor:
     """The values in float64, on the CPU where their own device (Apple's GPUs) has no float64."""
-    values = values.detach()
     return (values.cpu() if values.device.type == "mps" else values).double()
 
 
-def _marginals(
-    cost: Tensor, row_marginal: Tensor | None, column_marginal: Tensor | None, balanced: bool
-) -> tuple[Tensor, Tensor]:
-    """Marginals (B, K) and (B, N) in float64, with B the product of the batch dimensions of `cost`."""
+def _flatten_batch(
+    cost: Tensor, row_marginal: Tensor | None, column_marginal: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Costs (B, K, N) and marginals (B, K) and (B, N) in float64, with B the product of the batch dimensions."""
     *batch, n_rows, n_columns = cost.shape
-    rows = _marginal(row_marginal, "row_marginal", cost, (*batch, n_rows))
-    columns = _marginal(column_marginal, "column_marginal", cost, (*batch, n_columns))
-    if balanced and not (row_marginal is None and column_marginal is None):
-        row_sum, column_sum = rows.sum(1, keepdim=True), columns.sum(1, keepdim=True)
-        if ((row_sum - column_sum).abs() > MARGINAL_SUM_TOLERANCE * row_sum).any():
-            raise SotglpError("row_marginal and column_marginal must have the same sum unless relaxation is given.")
-        columns = columns * (row_sum / column_sum)
-    return rows, columns
+    costs = _in_float64(cost).reshape(math.prod(batch), n_rows, n_columns)
+    rows = _marginal(row_marginal, "row_marginal", (*batch, n_rows), costs)
+    columns = _marginal(column_marginal, "column_marginal", (*batch, n_columns), costs)
+    return costs, rows, columns
 
 
-def _marginal(values: Tensor | None, name: str, cost: Tensor, shape: tuple[int, ...]) -> Tensor:
-    n_problems = math.prod(shape[:-1])
+def _marginal(values: Tensor | None, name: str, shape: tuple[int, ...], costs: Tensor) -> Tensor:
     if values is None:
-        uniform = _in_float64(cost).new_full((1, shape[-1]), 1 / shape[-1])
-        return uniform.expand(n_problems, -1)
-    try:
-        masses = _in_float64(values).to(_in_float64(cost).device).broadcast_to(shape)
-    except RuntimeError:
-        raise SotglpError(f"{name} must broadcast to shape {shape}, but its shape is {tuple(values.shape)}.") from None
+        return costs.new_full((1, shape[-1]), 1 / shape[-1]).expand(len(costs), -1)
+    masses = _in_float64(values).to(costs.device)
     if not ((masses > 0) & masses.isfinite()).all():
         raise SotglpError(f"{name} must be positive and finite in every entry.")
-    return masses.reshape(n_problems, shape[-1])
+    try:
+        return masses.broadcast_to(shape).reshape(len(costs), shape[-1])
+    except RuntimeError:
+        given = tuple(values.shape)
+        raise SotglpError(f"{name} must broadcast to shape {shape}, but its shape is {given}.") from None
+
+
+def _equal_sums(rows: Tensor, columns: Tensor) -> Tensor:
+    """The column marginals (B, N), scaled to the sum of the row marginals (B, K)."""
+    row_sum, column_sum = rows.sum(1, keepdim=True), columns.sum(1, keepdim=True)
+    if ((row_sum - column_sum).abs() > MARGINAL_SUM_TOLERANCE * row_sum).any():
+        raise SotglpError("row_marginal and column_marginal must have the same sum unless relaxation is given.")
+    return columns * (row_sum / column_sum)
 
 
 def _prepare(costs: Tensor, rows: Tensor, columns: Tensor, epsilon: float, slack: float) -> Problems:
-    """Problems (B, K, N) whose cost is centred about 0, which is exact: see the comment."""
+    """Put the problems (B, K, N) into a form whose costs are centred about 0."""
     log_rows, log_columns = rows.log(), columns.log()
     middle = (costs.amax((1, 2)) + costs.amin((1, 2))) / 2
-    # If all costs were equal to `middle`, this would be the potential of every row and of every column. Any constant
-    # may be moved from the cost into the potentials, and hence (with slack) into the mass that marginals are held to.
-    potential = middle / (2 + epsilon * slack)  # (B,)
+    # A constant may move from the cost into the potentials and so, with slack, into the mass that marginals must hold.
+    potential = middle / 2  # (B,), of each row and of each column
     return Problems(
-        reduced_cost=costs - 2 * potential[:, None, None],
+        reduced_cost=costs - middle[:, None, None],
         log_reference=log_rows[:, :, None] + log_columns[:, None, :],
         log_row=log_rows - slack * potential[:, None],
         log_column=log_columns - slack * potential[:, None],
@@ -247,7 +254,7 @@ def _sweep(problems: Problems, give: float, tolerance: float) -> tuple[Tensor, T
     plans = torch.empty_like(log_kernels)
     errors = torch.full_like(problems.temperature, torch.inf)
     pending = (log_kernels.abs().amax((1, 2)) <= SWEEP_SPREAD).nonzero().squeeze(1)
-    # With the batch dimension last all sums run over whole vectors of problems: 3 times faster than (B, K, N).
+    # With the batch dimension last all sums run over whole vectors of problems: twice as fast as (B, K, N).
     kernel = log_kernels[pending].permute(1, 2, 0).contiguous().exp_()  # (K, N, B)
     row_mass, column_mass = problems.log_row[pending].T.exp(), problems.log_column[pending].T.exp()  # (K, B), (N, B)
     row_scale = torch.ones_like(row_mass)

@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 
 FIRST_SPREAD = 8.0
-"""Cost range over temperature of the first, easy problem; 4 to 16 take equally many steps."""
+"""Largest absolute reduced cost over the first temperature; 4 to 16 take equally many steps."""
 
 COOLING = 5.0
 """Factor between two temperatures; 2 to 10 take equally many steps."""
 
 RIDGE = 1e-15
 """Curvature added to every column, as a part of the largest column mass: the size of float64 rounding errors."""
+
+TINY = torch.finfo(torch.float64).tiny
+"""Keeps quotients finite where relaxed marginals let all mass vanish."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,8 @@ def solve_by_newton(problems: Problems, slack: float, tolerance: float, max_iter
     errors = torch.full_like(final_temperature, torch.inf)
     pending = torch.arange(len(plans), device=plans.device)
     for iteration in range(max_iterations + 1):
+        if iteration == max_iterations:  # what is given up on must at least be a plan, and an error, at its own epsilon
+            state = replace(state, temperature=final_temperature)
         state, plan = _fill_rows(state, slack)
         lack = state.log_column.exp() - plan.sum(1)
         error = total_variation(lack, state.log_column.exp())
@@ -126,7 +131,7 @@ def total_variation(lack: Tensor, target: Tensor) -> Tensor:
     To first order no entry of the plan is further than this, times the mass, from the exact plan's: the correction is
     an electrical flow that feeds the lacking columns, and no edge of it carries more than is fed.
     """
-    return lack.abs().sum(-1) / (2 * target.sum(-1))
+    return lack.abs().sum(-1) / (2 * target.sum(-1)).clamp(min=TINY)
 
 
 def _fill_rows(state: Problems, slack: float) -> tuple[Problems, Tensor]:
@@ -147,14 +152,14 @@ def _fill_rows(state: Problems, slack: float) -> tuple[Problems, Tensor]:
 def _newton_step(state: Problems, plan: Tensor, lack: Tensor, final_temperature: Tensor, slack: float) -> Problems:
     """Move the column potentials uphill, and cool down those problems that are nearly solved at their temperature."""
     give = slack * state.temperature[:, None]  # (B, 1): 0 for hard marginals
-    row_mass = plan.sum(2, keepdim=True)
+    row_mass = plan.sum(2, keepdim=True).clamp(min=TINY)
     coupling = plan.mT @ (plan / (row_mass * (1 + give[:, :, None])))  # (B, N, N)
     coupling.diagonal(dim1=1, dim2=2).zero_()
     target = state.log_column.exp()
     # The diagonal as a sum of positive terms, not as "column mass minus coupling with itself": nearly separate blocks
     # of a plan hang together by entries far smaller than the rounding error of that difference.
     curvature = coupling.sum(2) + give * target + give / (1 + give) * plan.sum(1)
-    curvature = curvature + RIDGE * target.amax(1, keepdim=True)
+    curvature = (curvature + RIDGE * target.amax(1, keepdim=True)).clamp(min=TINY)
     hessian = torch.diag_embed(curvature) - coupling
     direction = torch.linalg.solve_ex(hessian, lack[:, :, None])[0].squeeze(2)  # (B, N)
 
