@@ -1,9 +1,9 @@
 """Entropic optimal transport between the kept patches and the local prompts of a class.
 
 Many small problems are solved at once and each as if it were alone. Sinkhorn sweeps solve those that are easy at
-their epsilon; Newton's method (`sotglp.transport_newton`) solves the others. All arithmetic is in float64: at the
-sizes of this project it costs a third more time than float32, and float32 can't hold the marginals to 1e-6 once
-cost / epsilon is large. Mixed precision (autocast) leaves float64 alone.
+their epsilon; Newton's method (`sotglp.transport_newton`) solves the others, and those with relaxed marginals. All
+arithmetic is in float64: at the sizes of this project it costs a third more time than float32, and float32 can't hold
+the marginals to 1e-6 once cost / epsilon is large. Mixed precision (autocast) leaves float64 alone.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def sinkhorn(
         first order no entry of the plan is further off than this (twice this, if relaxed). Default: 1e-11 for float64
         cost, 1e-7 otherwise.
     max_iterations : int
-        Most Newton steps a problem may take once sweeps were not enough. A few tens are usual; 160 were seen
+        Most Newton steps a problem may take, where sweeps are not enough. A few tens are usual; 160 were seen
         at 60 x 40 and a cost range of 1e6 epsilon.
 
     Returns
@@ -222,9 +222,10 @@ def _prepare(costs: Tensor, rows: Tensor, columns: Tensor, epsilon: float, slack
     log_rows, log_columns = rows.log(), columns.log()
     middle = (costs.amax((1, 2)) + costs.amin((1, 2))) / 2
     # A constant may move from the cost into the potentials and so, with slack, into the mass that marginals must hold.
-    potential = middle / 2  # (B,), of each row and of each column
+    # This much would be the potential of each row and of each column if all costs were equal to `middle`.
+    potential = middle / (2 + epsilon * slack)  # (B,)
     return Problems(
-        reduced_cost=costs - middle[:, None, None],
+        reduced_cost=costs - 2 * potential[:, None, None],
         log_reference=log_rows[:, :, None] + log_columns[:, None, :],
         log_row=log_rows - slack * potential[:, None],
         log_column=log_columns - slack * potential[:, None],
@@ -237,19 +238,20 @@ def _solve(
 ) -> tuple[Tensor, Tensor]:
     """Plans (B, K, N) and their total-variation errors (B,)."""
     problems = _prepare(costs, rows, columns, epsilon, slack)
-    plans, errors = _sweep(problems, slack * epsilon, tolerance)
+    if slack > 0:  # sweeps find the total mass of a relaxed plan too slowly to pay
+        return solve_by_newton(problems, slack, tolerance, max_iterations)
+    plans, errors = _sweep(problems, tolerance)
     hard = (errors > tolerance).nonzero().squeeze(1)
     if len(hard):
         plans[hard], errors[hard] = solve_by_newton(problems[hard], slack, tolerance, max_iterations)
     return plans, errors
 
 
-def _sweep(problems: Problems, give: float, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Scale columns and rows in turn, with `give` = epsilon / relaxation (0 for hard marginals).
+def _sweep(problems: Problems, tolerance: float) -> tuple[Tensor, Tensor]:
+    """Scale columns and rows to their marginals in turn.
 
     Problems that stay unsolved, or are too spread out to scale, have an infinite error.
     """
-    exponent = 1 / (1 + give)
     log_kernels = problems.log_reference - problems.reduced_cost / problems.temperature[:, None, None]
     plans = torch.empty_like(log_kernels)
     errors = torch.full_like(problems.temperature, torch.inf)
@@ -262,11 +264,10 @@ def _sweep(problems: Problems, give: float, tolerance: float) -> tuple[Tensor, T
         if len(pending) == 0:
             break
         for _ in range(SWEEPS_PER_CHECK):
-            column_scale = (column_mass / (kernel * row_scale[:, None]).sum(0)) ** exponent
-            row_scale = (row_mass / (kernel * column_scale).sum(1)) ** exponent
+            column_scale = column_mass / (kernel * row_scale[:, None]).sum(0)
+            row_scale = row_mass / (kernel * column_scale).sum(1)
         plan = kernel * row_scale[:, None] * column_scale
-        target = column_mass * column_scale**-give
-        error = total_variation((target - plan.sum(0)).T, target.T)
+        error = total_variation((column_mass - plan.sum(0)).T, column_mass.T)
         solved = error <= tolerance
         plans[pending[solved]] = plan[:, :, solved].permute(2, 0, 1)
         errors[pending[solved]] = error[solved]
