@@ -26,8 +26,29 @@ def test_encoding_up_to_the_longest_eot_is_open_clips_77_tokens(clip: nn.Module)
     tokens = open_clip.tokenize(TEXTS)
     eot = tokens.argmax(dim=1)
     tower = TextTower(clip)
-    found = tower.encode(tower.embed(tokens[:, : int(eot.max()) + 1]), eot)
+    embedded = tower.embed(tokens[:, : int(eot.max()) + 1])
+    found = tower.encode(embedded[0, :1], embedded[:, 1:], eot - 1)
     torch.testing.assert_close(found, clip.encode_text(tokens), rtol=1e-5, atol=1e-5)
+
+
+def test_a_longer_common_beginning_changes_nothing_but_the_time() -> None:
+    clip = tiny_clip().double()
+    tower = TextTower(clip)
+    tokens = open_clip.tokenize(["a photo of a cat", "a photo of a golden retriever", "a photo of a sea"])
+    eot = tokens.argmax(dim=1)
+    embedded = tower.embed(tokens[:, : int(eot.max()) + 1])
+    results, slopes = [], []
+    for n_trunk in (1, 3, 5):
+        words = embedded.clone().requires_grad_()
+        found = tower.encode(words[0, :n_trunk], words[:, n_trunk:], eot - n_trunk)
+        (slope,) = torch.autograd.grad((found * torch.arange(found.numel()).view_as(found)).sum(), words)
+        results.append(found)
+        # The common beginning is read from the first sequence alone: its slope is the sum over all.
+        slopes.append(torch.cat([slope[:, :5].sum(0), slope[:, 5:].flatten(0, 1)]))
+    torch.testing.assert_close(results[0], clip.encode_text(tokens), rtol=1e-9, atol=1e-9)
+    for found, slope in zip(results[1:], slopes[1:], strict=True):
+        torch.testing.assert_close(found, results[0], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(slope, slopes[0], rtol=1e-7, atol=1e-7)
 
 
 def test_published_text_features(reference: Reference) -> None:
@@ -48,6 +69,7 @@ def test_sizes() -> None:
         ({"no_causal_mask": True}, "not causal"),
         ({"pool_type": "last"}, "not causal and read at EOT"),
         ({"vocab_size": 1000}, "vocabulary of 1000"),
+        ({"qk_norm": True}, "custom"),
     ],
 )
 def test_unserved_text_tower_is_refused(text: dict[str, Any], words: str) -> None:
@@ -67,4 +89,5 @@ def test_it_follows_the_model_to_another_dtype() -> None:
     tower = TextTower(clip)
     clip.double()
     tokens = open_clip.tokenize(TEXTS)
-    assert tower.encode(tower.embed(tokens), tokens.argmax(dim=1)).dtype == torch.float64
+    embedded = tower.embed(tokens)
+    assert tower.encode(embedded[0, :1], embedded[:, 1:], tokens.argmax(dim=1) - 1).dtype == torch.float64

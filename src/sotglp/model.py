@@ -162,23 +162,18 @@ class SOTGLP(nn.Module):
         ----------
         SOT-GLP, arXiv 2603.08347, section on prompts.
         """
-        n_classes = len(self.class_names)
-        contexts = torch.cat([self.global_prompts.expand(n_classes, -1, -1, -1), self.local_prompts], dim=1)
-        n_prompts = contexts.shape[1]  # M + N
-        text = self.backbone.text
-        sot = text.embed(self.class_tokens.new_tensor([clip_tokenizer().sot_token_id])).to(contexts.dtype)
-        names = text.embed(self.class_tokens).to(contexts.dtype)  # (C, longest name + 1, d_text)
-        sequences = torch.cat(
-            [
-                sot.expand(n_classes, n_prompts, -1, -1),
-                contexts,
-                names.unsqueeze(1).expand(-1, n_prompts, -1, -1),
-            ],
-            dim=2,
-        )
-        features = text.encode(sequences.flatten(0, 1), self.eot_positions.repeat_interleave(n_prompts))
-        features = features.reshape(n_classes, n_prompts, -1)
-        return TextFeatures(*features.split([self.config.n_global_prompts, self.config.n_local_prompts], dim=1))
+        text, names, n_context = self.backbone.text, self.class_tokens, self.global_prompts.shape[1]
+        n_classes, n_local = self.local_prompts.shape[:2]
+        sot = text.embed(names.new_tensor([clip_tokenizer().sot_token_id]))
+        endings = text.embed(names)  # names and [EOT], (C, longest, d_text)
+        at_eot = self.eot_positions - 1 - n_context  # in the endings, (C,)
+        # Global prompts share all before the name, local ones [SOT] alone.
+        global_ = [
+            text.encode(torch.cat([sot, context.to(sot.dtype)]), endings, at_eot) for context in self.global_prompts
+        ]
+        local = torch.cat([self.local_prompts.to(sot.dtype), endings.unsqueeze(1).expand(-1, n_local, -1, -1)], dim=2)
+        local_features = text.encode(sot, local.flatten(0, 1), (at_eot + n_context).repeat_interleave(n_local))
+        return TextFeatures(torch.stack(global_, dim=1), local_features.reshape(n_classes, n_local, -1))
 
     def compare(
         self,
