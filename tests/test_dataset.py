@@ -109,14 +109,14 @@ def test_a_read_only_array_is_taken_without_a_warning():
         (torch.zeros(2, 3, 4, 4, dtype=torch.int64), "type torch.int64"),
         (np.zeros((2, 3, 4, 4), dtype=bool), "type bool"),
         (np.zeros((2, 3, 4, 4), dtype=complex), "type complex128"),
-        (torch.zeros(0, 3, 4, 4), "There are no images"),
-        ([], "There are no images"),
-        ("a.png", "The images are one str; give a list"),
+        (torch.zeros(0, 3, 4, 4), "there are no images"),
+        ([], "there are no images"),
+        ("a.png", "the images are one str; give a list"),
         (Path("a.png"), "PosixPath; give a list|WindowsPath; give a list"),
-        (picture(), "The images are one Image; give a list"),
-        (7, "The images are one int; give a list"),
-        (["a.png", 3], "Image 1 is of type int; give paths"),
-        ([torch.zeros(3, 4, 4)], "Image 0 is of type Tensor; give paths, PIL images or one"),
+        (picture(), "the images are one Image; give a list"),
+        (7, "the images are one int; give a list"),
+        (["a.png", 3], "image 1 is of type int; give paths"),
+        ([torch.zeros(3, 4, 4)], "image 0 is of type Tensor; give paths, PIL images or one"),
     ],
 )
 def test_images_of_another_kind(images, words):
@@ -130,11 +130,11 @@ def test_images_of_another_kind(images, words):
         (["cat"], "2 images but 1 labels; give one label for each image"),
         (["cat", "dog", "cat"], "2 images but 3 labels"),
         ([], "2 images but 0 labels"),
-        ([0, 1], "Label 0 is 0 of type int; give class names as text"),
-        (np.array([0, 1]), "Label 0 is .*0.* of type int64"),
-        (["cat", None], "Label 1 is None"),
-        ("ab", "The labels are one str"),
-        (3, "The labels are one int"),
+        ([0, 1], "label 0 is 0 of type int; give class names as text"),
+        (np.array([0, 1]), "label 0 is .*0.* of type int64"),
+        (["cat", None], "label 1 is None"),
+        ("ab", "the labels are one str"),
+        (3, "the labels are one int"),
     ],
 )
 def test_labels_of_another_kind(labels, words):
@@ -178,7 +178,7 @@ def test_take_keeps_order_labels_and_names():
 
 def test_take_of_nothing_and_of_too_much():
     images = ImageSet.from_items(["a", "b"])
-    with pytest.raises(SotglpError, match="There are no images"):
+    with pytest.raises(SotglpError, match="there are no images"):
         images.take([])
     with pytest.raises(IndexError):
         images.take([2])

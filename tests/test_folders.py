@@ -119,8 +119,8 @@ def test_images_beside_the_class_folders_are_left_out_with_a_warning(tmp_path):
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        (["1.png"], "has images but no class folders in it; expected {root}/<class name>/image.jpg."),
-        (["readme.txt"], "has no class folders in it; expected {root}/<class name>/image.jpg."),
+        (["1.png"], "has images but no class folders in it; expected {root}/<class name>/image.jpg"),
+        (["readme.txt"], "has no class folders in it; expected {root}/<class name>/image.jpg"),
         (["cat/notes.txt", "dog/a.heic"], "have no images in them; put files that end in one of .avif .bmp"),
     ],
 )

@@ -36,8 +36,8 @@ def refused(path):
     with pytest.raises(SotglpError) as caught:
         read_manifest(path)
     message = str(caught.value)
-    assert message.startswith((str(path), f"Reading {path}"))
-    assert message.endswith(".")
+    assert message.startswith((str(path), f"reading {path}"))
+    assert not message.endswith(".")
     return message
 
 

@@ -112,7 +112,7 @@ def test_classes_with_too_few_images_are_named_in_one_warning(draw):
     assert drawn.tolist() == list(range(11))
     assert [str(warning.message) for warning in caught] == [
         "7 classes have fewer than 4 images and will be used whole: "
-        "class 1, class 2, class 3, class 4, class 5 and 2 more."
+        "class 1, class 2, class 3, class 4, class 5 and 2 more"
     ]
     assert caught[0].filename == __file__
 

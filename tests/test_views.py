@@ -234,7 +234,7 @@ def test_unreadable_images_can_be_left_out(spoilt, workers):
 def test_an_unreadable_picture_is_named_by_its_number():
     pictures = [Image.new("RGB", (3, 3)), Image.new("RGB", (0, 3)), Image.new("RGB", (3, 3))]
     images = ImageSet.from_items(pictures).take([2, 1])
-    with pytest.raises(UnreadableImageError, match="Can't read image 1: its size is 0 x 3"):
+    with pytest.raises(UnreadableImageError, match="can't read image 1: its size is 0 x 3"):
         next(load_batches(images, evaluation(), [[0, 1]]))
 
 
@@ -250,7 +250,7 @@ class Fails:
 
 @pytest.mark.skipif(os.name == "nt", reason="kills by a signal")
 def test_a_process_that_dies_is_reported_in_a_sentence(files):
-    with pytest.raises(SotglpError, match=r"A process that loads images died.*use fewer workers"):
+    with pytest.raises(SotglpError, match=r"a process that loads images died.*use fewer workers"):
         list(load_batches(files, Dies(), runs(files, 4), workers=1))
 
 

@@ -47,10 +47,10 @@ class ImageSet:
 
     def __post_init__(self) -> None:
         if not self.images:
-            raise SotglpError("There are no images; give at least one.")
+            raise SotglpError("there are no images; give at least one")
         if self.labels is not None and len(self.labels) != len(self.images):
             raise SotglpError(
-                f"There are {len(self.images)} images but {len(self.labels)} labels; give one label for each image."
+                f"there are {len(self.images)} images but {len(self.labels)} labels; give one label for each image"
             )
 
     @classmethod
@@ -71,7 +71,7 @@ class ImageSet:
         if path.is_file():
             if path.suffix.lower() not in MANIFEST_SUFFIXES:
                 raise SotglpError(
-                    f"{path} is neither a folder nor a manifest; give a folder, a .csv or a .parquet file."
+                    f"{path} is neither a folder nor a manifest; give a folder, a .csv or a .parquet file"
                 )
             return cls.from_manifest(path)
         return cls.from_class_folders(path)
@@ -215,13 +215,13 @@ class ImageSet:
         if unknown := Counter(label for label in labels if label not in position):
             raise SotglpError(
                 f"{unknown.total()} of {len(self)} images have labels that are not among the {len(classes)} classes: "
-                f"{some_names(sorted(unknown))}; rename these labels or leave the images out."
+                f"{some_names(sorted(unknown))}; rename these labels or leave the images out"
             )
         return np.array([position[label] for label in labels], dtype=np.int64)
 
     def _known_labels(self) -> tuple[str, ...]:
         if self.labels is None:
-            raise SotglpError("The images have no labels; give class folders or a manifest with a column label.")
+            raise SotglpError("the images have no labels; give class folders or a manifest with a column label")
         return self.labels
 
 
@@ -231,8 +231,8 @@ def _rows(images: torch.Tensor | NDArray[Any]) -> tuple[torch.Tensor, ...]:
     if images.ndim != 4 or images.shape[1] != 3 or not (whole or floating):
         shape = tuple(images.shape)
         raise SotglpError(
-            f"The images are numbers of type {images.dtype} and shape {shape}; give uint8 or floating point numbers "
-            "of shape (B, 3, H, W)."
+            f"the images are numbers of type {images.dtype} and shape {shape}; give uint8 or floating point numbers "
+            "of shape (B, 3, H, W)"
         )
     if isinstance(images, torch.Tensor):
         return images.detach().to("cpu", torch.uint8 if whole else torch.float32).unbind()
@@ -241,7 +241,7 @@ def _rows(images: torch.Tensor | NDArray[Any]) -> tuple[torch.Tensor, ...]:
 
 def _items(images: Any) -> tuple[Path | Image.Image, ...]:
     if isinstance(images, str | bytes | os.PathLike | Image.Image) or not isinstance(images, Iterable):
-        raise SotglpError(f"The images are one {type(images).__name__}; give a list of paths or of PIL images.")
+        raise SotglpError(f"the images are one {type(images).__name__}; give a list of paths or of PIL images")
     items: list[Path | Image.Image] = []
     for i, item in enumerate(images):
         if isinstance(item, Image.Image):
@@ -250,17 +250,17 @@ def _items(images: Any) -> tuple[Path | Image.Image, ...]:
             items.append(Path(item))
         else:
             raise SotglpError(
-                f"Image {i} is of type {type(item).__name__}; give paths, PIL images or one (B, 3, H, W) tensor."
+                f"image {i} is of type {type(item).__name__}; give paths, PIL images or one (B, 3, H, W) tensor"
             )
     return tuple(items)
 
 
 def _texts(labels: Any) -> tuple[str, ...]:
     if isinstance(labels, str) or not isinstance(labels, Iterable):
-        raise SotglpError(f"The labels are one {type(labels).__name__}; give a list with one label for each image.")
+        raise SotglpError(f"the labels are one {type(labels).__name__}; give a list with one label for each image")
     texts = []
     for i, label in enumerate(labels):
         if not isinstance(label, str):
-            raise SotglpError(f"Label {i} is {label!r} of type {type(label).__name__}; give class names as text.")
+            raise SotglpError(f"label {i} is {label!r} of type {type(label).__name__}; give class names as text")
         texts.append(str(label))
     return tuple(texts)

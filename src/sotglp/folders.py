@@ -51,22 +51,22 @@ def read_class_folders(root: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     folders, files = _folder_content(root)
     if not folders:
         if files:
-            raise SotglpError(f"{root} has images but no class folders in it; {expected}.")
-        raise SotglpError(f"{root} has no class folders in it; {expected}.")
+            raise SotglpError(f"{root} has images but no class folders in it; {expected}")
+        raise SotglpError(f"{root} has no class folders in it; {expected}")
     found = {folder.name: _images_below(folder, visited={_identity(root)}) for folder in folders}
     empty = [name for name, images in found.items() if not images]
     if len(empty) == len(found):
-        raise SotglpError(f"The class folders of {root} have no images in them; put {_ENDINGS} there.")
+        raise SotglpError(f"the class folders of {root} have no images in them; put {_ENDINGS} there")
     if empty:
         warnings.warn(
-            f"Class folders of {root} without images are left out: {some_names(empty)}.",
+            f"class folders of {root} without images are left out: {some_names(empty)}",
             SotglpWarning,
             stacklevel=3,
         )
     if files:
         warnings.warn(
             f"{root} has images outside the class folders, which are left out: "
-            f"{some_names([file.name for file in files])}.",
+            f"{some_names([file.name for file in files])}",
             SotglpWarning,
             stacklevel=3,
         )
@@ -91,15 +91,15 @@ def read_flat_folder(root: Path) -> tuple[Path, ...]:
     _check_folder(root)
     images = _images_below(root, visited=set())
     if not images:
-        raise SotglpError(f"{root} has no images in it; give a folder with {_ENDINGS}.")
+        raise SotglpError(f"{root} has no images in it; give a folder with {_ENDINGS}")
     return tuple(images)
 
 
 def _check_folder(root: Path) -> None:
     if not root.exists():
-        raise SotglpError(f"{root} does not exist; check the path.")
+        raise SotglpError(f"{root} does not exist; check the path")
     if not root.is_dir():
-        raise SotglpError(f"{root} is a file; give a folder of images.")
+        raise SotglpError(f"{root} is a file; give a folder of images")
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -121,7 +121,7 @@ def _folder_content(folder: Path) -> tuple[list[Path], list[Path]]:
                 elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
                     images.append(folder / entry.name)
     except OSError as error:
-        raise SotglpError(f"The folder {folder} can't be read ({error.strerror}); check its permissions.") from error
+        raise SotglpError(f"the folder {folder} can't be read ({error.strerror}); check its permissions") from error
     return sorted(folders, key=lambda path: path.name), sorted(images, key=lambda path: path.name)
 
 

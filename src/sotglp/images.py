@@ -85,7 +85,7 @@ class UnreadableImageError(SotglpError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"Can't read {self.source}: {self.reason}."
+        return f"can't read {self.source}: {self.reason}"
 
 
 def open_image(source: ImageLike) -> Image.Image:

@@ -42,12 +42,12 @@ def read_manifest(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...] | None]
     """
     suffix = path.suffix.lower()
     if suffix not in MANIFEST_SUFFIXES:
-        raise SotglpError(f"{path} is no manifest that can be read; give a .csv or a .parquet file.")
+        raise SotglpError(f"{path} is no manifest that can be read; give a .csv or a .parquet file")
     rows = _csv_rows(path) if suffix == ".csv" else _parquet_rows(path)
     columns = next(rows)[1]
     if "path" not in columns:
         has = ", ".join(columns)
-        raise SotglpError(f"{path} has no column path, only: {has}; {_EXPECTED}, which commas separate in a CSV file.")
+        raise SotglpError(f"{path} has no column path, only: {has}; {_EXPECTED}, which commas separate in a CSV file")
     at_path = columns.index("path")
     at_label = columns.index("label") if "label" in columns else None
     images: list[Path] = []
@@ -55,22 +55,22 @@ def read_manifest(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...] | None]
     for where, row in rows:
         if len(row) > len(columns):
             raise SotglpError(
-                f"{path} has more fields in {where} than the {len(columns)} columns; put quotes around a comma."
+                f"{path} has more fields in {where} than the {len(columns)} columns; put quotes around a comma"
             )
         if not (file := _cell(row, at_path)):
-            raise SotglpError(f"{path} has no path in {where}; fill it in or remove the row.")
+            raise SotglpError(f"{path} has no path in {where}; fill it in or remove the row")
         image = path.parent / file
         if not os.path.isfile(image):
             raise SotglpError(
-                f"{path} lists {file} in {where}, but there is no file {image}; correct the path or remove the row."
+                f"{path} lists {file} in {where}, but there is no file {image}; correct the path or remove the row"
             )
         images.append(image)
         if at_label is not None:
             if not (label := _cell(row, at_label)):
-                raise SotglpError(f"{path} has no label for {file} in {where}; fill it in or remove the row.")
+                raise SotglpError(f"{path} has no label for {file} in {where}; fill it in or remove the row")
             labels.append(label)
     if not images:
-        raise SotglpError(f"{path} lists no images; add a row for each image.")
+        raise SotglpError(f"{path} lists no images; add a row for each image")
     return tuple(images), None if at_label is None else tuple(labels)
 
 
@@ -84,12 +84,12 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, list[Any]]]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise SotglpError(f"{path} can't be opened ({error.strerror}); check the path.") from error
+        raise SotglpError(f"{path} can't be opened ({error.strerror}); check the path") from error
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise SotglpError(f"{path} is not UTF-8 text in line {line}; save it as CSV in UTF-8.") from error
+        raise SotglpError(f"{path} is not UTF-8 text in line {line}; save it as CSV in UTF-8") from error
     # Strict, or a quote that is never closed would swallow the rest of the file as one field.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     n_rows = -1
@@ -101,13 +101,13 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, list[Any]]]:
             break
         except csv.Error as error:
             raise SotglpError(
-                f"{path} is not proper CSV in the row that starts at line {line} ({error}); check the quotes there."
+                f"{path} is not proper CSV in the row that starts at line {line} ({error}); check the quotes there"
             ) from error
         if any(field.strip() for field in fields):
             n_rows += 1
             yield f"row {n_rows} (line {line})", [field.strip() for field in fields]
     if n_rows < 0:
-        raise SotglpError(f"{path} is empty; {_EXPECTED}.")
+        raise SotglpError(f"{path} is empty; {_EXPECTED}")
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, list[Any]]]:
@@ -116,7 +116,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, list[Any]]]:
         import pyarrow.parquet
     except ImportError as error:
         raise SotglpError(
-            f'Reading {path} takes pyarrow; install it with pip install "sotglp[parquet]", or give a CSV file.'
+            f'reading {path} takes pyarrow; install it with pip install "sotglp[parquet]", or give a CSV file'
         ) from error
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
@@ -124,13 +124,13 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, list[Any]]]:
             wanted = [name for name in columns if name in ("path", "label")]
             table = file.read(columns=wanted)
     except OSError as error:
-        raise SotglpError(f"{path} can't be opened ({error.strerror or error}); check it.") from error
+        raise SotglpError(f"{path} can't be opened ({error.strerror or error}); check it") from error
     except pyarrow.ArrowException as error:
-        raise SotglpError(f"{path} is not a whole Parquet file; write it again or give a CSV file.") from error
+        raise SotglpError(f"{path} is not a whole Parquet file; write it again or give a CSV file") from error
     yield "the header", columns if "path" not in columns else wanted
     for name, column in zip(wanted, table.columns, strict=True):
         kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
         if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_integer(kind)):
-            raise SotglpError(f"{path} has a column {name} of type {column.type}; write it as text.")
+            raise SotglpError(f"{path} has a column {name} of type {column.type}; write it as text")
     for n_rows, values in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True), start=1):
         yield f"row {n_rows}", list(values)

@@ -77,13 +77,13 @@ def some_names(names: Sequence[str]) -> str:
 
 def _check(labels: Sequence[str], shots: int, seed: int, draw: Draw) -> None:
     if len(labels) == 0:
-        raise SotglpError("There are no labels to draw shots from; give at least one labelled image a class.")
+        raise SotglpError("there are no labels to draw shots from; give at least one labelled image a class")
     if not isinstance(shots, Integral) or shots < 1:
-        raise SotglpError(f"shots is {shots!r}; give the number of images to draw for a class, at least 1.")
+        raise SotglpError(f"shots is {shots!r}; give the number of images to draw for a class, at least 1")
     if not isinstance(seed, Integral) or not 0 <= seed <= _MOST_SEED:
-        raise SotglpError(f"seed is {seed!r}; give an integer from 0 to {_MOST_SEED}.")
+        raise SotglpError(f"seed is {seed!r}; give an integer from 0 to {_MOST_SEED}")
     if draw not in get_args(Draw):
-        raise SotglpError(f"draw is {draw!r}; give one of {', '.join(map(repr, get_args(Draw)))}.")
+        raise SotglpError(f"draw is {draw!r}; give one of {', '.join(map(repr, get_args(Draw)))}")
 
 
 def _warn_of_small_classes(classes: Sequence[str], counts: NDArray[np.int64], shots: int) -> None:
@@ -91,7 +91,7 @@ def _warn_of_small_classes(classes: Sequence[str], counts: NDArray[np.int64], sh
     if small:
         few = "1 class has" if len(small) == 1 else f"{len(small)} classes have"
         warnings.warn(
-            f"{few} fewer than {shots} images and will be used whole: {some_names(small)}.",
+            f"{few} fewer than {shots} images and will be used whole: {some_names(small)}",
             SotglpWarning,
             stacklevel=3,
         )
@@ -105,12 +105,12 @@ def _proportional(
     if counts.min() < 2:
         single = some_names([name for name, count in zip(classes, counts, strict=True) if count < 2])
         raise SotglpError(
-            f"The published draw needs two images of every class, and there is one of: {single}; {advice}."
+            f"the published draw needs two images of every class, and there is one of: {single}; {advice}"
         )
     if len(targets) - n_drawn < len(classes):
         raise SotglpError(
-            f"The published draw of {n_drawn} from {len(targets)} images is impossible because it has to leave out at "
-            f"least one for each of the {len(classes)} classes; {advice}."
+            f"the published draw of {n_drawn} from {len(targets)} images is impossible because it has to leave out at "
+            f"least one for each of the {len(classes)} classes; {advice}"
         )
     splitter = StratifiedShuffleSplit(n_splits=1, train_size=int(n_drawn), random_state=int(seed))
     drawn, _ = next(splitter.split(np.zeros(len(targets)), targets))
@@ -118,7 +118,7 @@ def _proportional(
     missed = [name for name, count in zip(classes, taken, strict=True) if count == 0]
     if missed:
         warnings.warn(
-            f"The published draw took no image of: {some_names(missed)}; {advice} to have some of every class.",
+            f"the published draw took no image of: {some_names(missed)}; {advice} to have some of every class",
             SotglpWarning,
             stacklevel=3,
         )

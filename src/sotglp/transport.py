@@ -153,30 +153,30 @@ def marginal_error(plan: Tensor, row_marginal: Tensor | None = None, column_marg
 
 def _check_numbers(epsilon: float, relaxation: float | None, tolerance: float | None, max_iterations: int) -> None:
     if not 0 < epsilon < math.inf:
-        raise SotglpError(f"epsilon must be a positive number, but it is {epsilon}.")
+        raise SotglpError(f"epsilon must be a positive number, but it is {epsilon}")
     if relaxation is not None and not relaxation > 0:
-        raise SotglpError(f"relaxation must be a positive number or None, but it is {relaxation}.")
+        raise SotglpError(f"relaxation must be a positive number or None, but it is {relaxation}")
     if tolerance is not None and not tolerance > 0:
-        raise SotglpError(f"tolerance must be a positive number or None, but it is {tolerance}.")
+        raise SotglpError(f"tolerance must be a positive number or None, but it is {tolerance}")
     if max_iterations < 1:
-        raise SotglpError(f"max_iterations must be at least 1, but it is {max_iterations}.")
+        raise SotglpError(f"max_iterations must be at least 1, but it is {max_iterations}")
 
 
 def _check_cost(cost: Tensor, relaxation: float | None) -> None:
     if cost.dim() < 2 or 0 in cost.shape[-2:]:
-        raise SotglpError(f"cost must have shape (..., K, N) with K, N >= 1, but its shape is {tuple(cost.shape)}.")
+        raise SotglpError(f"cost must have shape (..., K, N) with K, N >= 1, but its shape is {tuple(cost.shape)}")
     if not cost.is_floating_point():
-        raise SotglpError(f"cost must be a floating tensor, but its dtype is {cost.dtype}.")
+        raise SotglpError(f"cost must be a floating tensor, but its dtype is {cost.dtype}")
     if cost.numel() == 0:
         return
     lowest, highest = torch.stack(torch.aminmax(cost.detach())).tolist()
     if not (math.isfinite(lowest) and math.isfinite(highest)):
-        raise SotglpError("cost must be finite, but it has infinite or NaN entries.")
+        raise SotglpError("cost must be finite, but it has infinite or NaN entries")
     largest = max(-lowest, highest)
     if relaxation is not None and largest > MAX_COST_PER_RELAXATION * relaxation:
         raise SotglpError(
             f"relaxation must be at least 1/{MAX_COST_PER_RELAXATION} of the largest absolute cost ({largest:.6g}), "
-            f"but it is {relaxation}."
+            f"but it is {relaxation}"
         )
 
 
@@ -201,19 +201,19 @@ def _marginal(values: Tensor | None, name: str, shape: tuple[int, ...], costs: T
         return costs.new_full((1, shape[-1]), 1 / shape[-1]).expand(len(costs), -1)
     masses = _in_float64(values).to(costs.device)
     if not ((masses > 0) & masses.isfinite()).all():
-        raise SotglpError(f"{name} must be positive and finite in every entry.")
+        raise SotglpError(f"{name} must be positive and finite in every entry")
     try:
         return masses.broadcast_to(shape).reshape(len(costs), shape[-1])
     except RuntimeError:
         given = tuple(values.shape)
-        raise SotglpError(f"{name} must broadcast to shape {shape}, but its shape is {given}.") from None
+        raise SotglpError(f"{name} must broadcast to shape {shape}, but its shape is {given}") from None
 
 
 def _equal_sums(rows: Tensor, columns: Tensor) -> Tensor:
     """The column marginals (B, N), scaled to the sum of the row marginals (B, K)."""
     row_sum, column_sum = rows.sum(1, keepdim=True), columns.sum(1, keepdim=True)
     if ((row_sum - column_sum).abs() > MARGINAL_SUM_TOLERANCE * row_sum).any():
-        raise SotglpError("row_marginal and column_marginal must have the same sum unless relaxation is given.")
+        raise SotglpError("row_marginal and column_marginal must have the same sum unless relaxation is given")
     return columns * (row_sum / column_sum)
 
 
@@ -283,7 +283,7 @@ def _warn_of_failures(errors: Tensor, tolerance: float, max_iterations: int) -> 
         warnings.warn(
             f"{int(failed.sum())} of {len(errors)} transport problems did not converge in {max_iterations} Newton "
             f"steps: their marginals are off by up to {float(errors[failed].max()):.2g} of the mass, where "
-            f"{tolerance:.2g} was asked for; raise epsilon or max_iterations.",
+            f"{tolerance:.2g} was asked for; raise epsilon or max_iterations",
             SotglpWarning,
             stacklevel=3,
         )

@@ -45,7 +45,7 @@ class ViewDataset(Dataset[View]):
 
     def __init__(self, images: ImageSet, transform: Transform, seed: int | None = None, epoch: int = 0) -> None:
         if epoch < 0 or (seed is not None and seed < 0):
-            raise SotglpError(f"seed is {seed} and epoch is {epoch}; give numbers from 0.")
+            raise SotglpError(f"seed is {seed} and epoch is {epoch}; give numbers from 0")
         self.images = images
         self.transform = transform
         self.seed = seed
@@ -155,7 +155,7 @@ def load_batches(
         If `workers`, `seed` or `epoch` is below 0, or a worker process dies.
     """
     if workers < 0:
-        raise SotglpError(f"workers is {workers}; give the number of processes that load images, 0 for none.")
+        raise SotglpError(f"workers is {workers}; give the number of processes that load images, 0 for none")
     in_memory = isinstance(images.images[0], torch.Tensor)
     loader: DataLoader[View] = DataLoader(
         ViewDataset(images, transform, seed, epoch),
@@ -197,8 +197,8 @@ def _batches(
             if "DataLoader worker (pid" not in str(error):
                 raise
             raise SotglpError(
-                "A process that loads images died, most often for want of memory or shared memory (/dev/shm); use "
-                "fewer workers (0 loads without processes) or smaller batches."
+                "a process that loads images died, most often for want of memory or shared memory (/dev/shm); use "
+                "fewer workers (0 loads without processes) or smaller batches"
             ) from error
         if errors and unreadable is None:
             # The error keeps this frame alive by its traceback; the worker processes shall end now all the same.
