@@ -65,6 +65,13 @@ def test_presets_that_cannot_be_used(tmp_path: Path, text: str, words: str) -> N
         load_preset(str(tmp_path / "absent.yaml"))
 
 
+def test_epochs_make_enough_steps_if_not_set() -> None:
+    config = TrainConfig(batch_size=32)
+    # 10 steps an epoch; a single one; 500, where a few epochs are the least.
+    assert [config.n_epochs(n) for n in (320, 20, 16000)] == [10, 100, 5]
+    assert TrainConfig(batch_size=1, epochs=7).n_epochs(3) == 7
+
+
 def test_changes_find_their_place() -> None:
     changed = Preset().changed({"top_k": 3, "shots": None, "learning_rate": 0.1})
     assert (changed.model.top_k, changed.training.shots, changed.training.learning_rate) == (3, None, 0.1)

@@ -128,7 +128,8 @@ def test_paths_pictures_pixels_and_tensors_say_the_same(
 def test_a_folder_is_enough(tiny_backbone: Backbone, class_folders: Path, fitted: SOTGLPClassifier, paths: Any) -> None:
     from_folder = classifier(tiny_backbone).fit(class_folders)
     np.testing.assert_allclose(from_folder.predict_proba(paths[0]), fitted.predict_proba(paths[0]), rtol=1e-4)
-    assert from_folder.predict_proba(class_folders).shape == (18, 3)
+    np.testing.assert_allclose(from_folder.predict_proba(class_folders), from_folder.predict_proba(paths[0]), rtol=1e-4)
+    assert from_folder.predict(Path(paths[0][3])).shape == (1,)
 
 
 def test_whole_numbers_as_labels_keep_their_order(tiny_backbone: Backbone, paths: Any) -> None:

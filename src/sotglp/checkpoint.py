@@ -95,10 +95,6 @@ class Checkpoint:
         history: list[dict[str, float]] = record["history"]
         return history
 
-    def remove(self) -> None:
-        """Forget the state, once the run's result is safe."""
-        self.path.unlink(missing_ok=True)
-
 
 @torch.no_grad()
 def _copy_state(tensors: dict[str, Tensor], model: SOTGLP, optimizer: torch.optim.Optimizer) -> None:

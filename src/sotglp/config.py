@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -18,6 +19,12 @@ from sotglp.shots import Draw
 LocalFactor = Literal["1/N", "1"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 OodMethod = Literal["mcm", "l-mcm", "gl-mcm"]
+
+LEAST_STEPS = 100
+"""Steps of a run whose epochs are not set: minutes on two CPU cores. The published runs take thousands."""
+
+FEWEST_EPOCHS = 5
+MOST_EPOCHS = 200
 
 
 class _Settings(BaseModel):
@@ -42,11 +49,15 @@ class ModelConfig(_Settings):
 
 
 class TrainConfig(_Settings):
-    """How prompts are trained (the paper's implementation details; one fit loop uses them)."""
+    """How prompts are trained.
+
+    Optimiser, schedule and prompt dropout are the published ones. Epochs and views are ours, for a laptop: the presets
+    of the eleven benchmarks hold the published values of both.
+    """
 
     shots: int | None = Field(16, ge=1, description="images drawn of each class; none takes all")
     draw: Draw = Field("per-class", description="how shots are drawn when classes differ in size")
-    epochs: int = Field(200, ge=1, description="passes over the drawn images")
+    epochs: int | None = Field(None, ge=1, description="passes over the drawn images; none for about 100 steps")
     batch_size: int = Field(32, ge=1, description="images of one step")
     micro_batch: int | None = Field(
         None, ge=1, description="images held at once, gradients added up; none for the batch"
@@ -55,11 +66,18 @@ class TrainConfig(_Settings):
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
     weight_decay: float = Field(0.01, ge=0, description="weight decay of SGD")
     prompt_dropout: float = Field(0.75, ge=0, lt=1, description="share of global prompts left out for an image")
-    views: int = Field(0, ge=0, description="augmented views of an image encoded once; 0 encodes a new one each epoch")
+    views: int = Field(2, ge=0, description="augmented views of an image encoded once; 0 encodes a new one each epoch")
     augment: bool = Field(True, description="crop and flip; without it one centre crop is encoded once")
     precision: Precision = Field("auto", description="arithmetic of the backbone; auto is fp16 on a GPU, else fp32")
     workers: int = Field(0, ge=0, description="processes that decode images")
     seed: int = Field(1, ge=0, description="seed of every random draw")
+
+    def n_epochs(self, n_images: int) -> int:
+        """Passes over ``n_images``: as set, or enough for LEAST_STEPS steps within FEWEST_EPOCHS and MOST_EPOCHS."""
+        if self.epochs is not None:
+            return self.epochs
+        steps = n_images // min(self.batch_size, n_images)
+        return min(max(math.ceil(LEAST_STEPS / steps), FEWEST_EPOCHS), MOST_EPOCHS)
 
 
 class Reading(_Settings):

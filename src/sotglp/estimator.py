@@ -28,6 +28,7 @@ from sotglp.config import (
 from sotglp.dataset import ImageSet
 from sotglp.errors import SotglpError
 from sotglp.evaluation import Predictions, predict
+from sotglp.images import IMAGE_SUFFIXES
 from sotglp.modelfile import load_model, save_model
 from sotglp.prompts import LocalInit
 from sotglp.shots import Draw
@@ -38,8 +39,8 @@ class SOTGLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Few-shot image classifier with out-of-distribution scores.
 
     Images (X) are paths, PIL images, or a tensor (B, 3, H, W): uint8 pixels are preprocessed like photos, floats are
-    taken as preprocessed by the backbone already. X may also be one path, of a folder with a folder for each class or
-    of a manifest, and then needs no y.
+    taken as preprocessed by the backbone already. X may also be one path: of a folder with a folder for each class or
+    of a manifest, which needs no y in :meth:`fit`; elsewhere of any folder of images, a manifest, or one image.
 
     Parameters
     ----------
@@ -102,14 +103,14 @@ class SOTGLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         learn_projection: bool = True,
         local_init: LocalInit = "xavier",
         local_factor: LocalFactor = "1/N",
-        epochs: int = 200,
+        epochs: int | None = None,
         batch_size: int = 32,
         micro_batch: int | None = None,
         learning_rate: float = 0.005,
         momentum: float = 0.9,
         weight_decay: float = 0.01,
         prompt_dropout: float = 0.75,
-        views: int = 0,
+        views: int = 2,
         augment: bool = True,
         precision: Precision = "auto",
         workers: int = 0,
@@ -295,8 +296,8 @@ class SOTGLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         model, record = load_model(Path(path), backbone=backbone, pretrained=pretrained, device=choose_device(device))
         training = record.training or TrainConfig()
         classifier = cls(
-            backbone or record.backbone["name"],
-            pretrained or record.backbone["pretrained"],
+            model.backbone,
+            model.backbone.pretrained,
             device=device,
             **record.model.model_dump(),
             **training.model_dump(),
@@ -367,4 +368,9 @@ def class_name(label: Any) -> str:
 
 
 def _unlabelled(X: Any) -> ImageSet:
-    return ImageSet.from_path(X) if isinstance(X, str | os.PathLike) else ImageSet.from_items(X)
+    if not isinstance(X, str | os.PathLike):
+        return ImageSet.from_items(X)
+    path = Path(X)
+    if path.is_dir():
+        return ImageSet.from_flat_folder(path)
+    return ImageSet.from_items([path]) if path.suffix.lower() in IMAGE_SUFFIXES else ImageSet.from_manifest(path)

@@ -118,31 +118,31 @@ def train(
     history = checkpoint.read(model, optimizer, scaler) if checkpoint and resume else []
     source = FeatureSource(model.backbone, images, config, show_progress=show_progress)
     steps = len(images) // min(config.batch_size, len(images))
+    epochs = config.n_epochs(len(images))
     model.train()
-    with progress_bar("training", config.epochs * steps, "steps", show=show_progress) as advance:
+    with progress_bar("training", epochs * steps, "steps", show=show_progress) as advance:
         advance(len(history) * steps, "")
-        for epoch in range(len(history), config.epochs):
-            rate = config.learning_rate * (1 + math.cos(math.pi * epoch / config.epochs)) / 2
+        for epoch in range(len(history), epochs):
+            rate = config.learning_rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
             for group in optimizer.param_groups:
                 group["lr"] = rate
             tally = np.zeros(4)  # loss, global loss, local loss, right answers; summed over images
             n_seen = 0
             for step, parts in enumerate(source.steps(epoch)):
                 generator = torch.Generator().manual_seed(_number(config.seed, _DROPOUT, epoch, step))
-                tally += _step(model, optimizer, scaler, parts, targets, config, generator)
+                try:
+                    tally += _step(model, optimizer, scaler, parts, targets, config, generator)
+                except SotglpError as error:  # transport refuses costs that are not numbers
+                    raise _diverged(epoch, step, config) from error
                 n_seen += sum(len(indices) for indices, _, _ in parts)
                 loss, accuracy = tally[0] / n_seen, tally[3] / n_seen
-                if not math.isfinite(loss):
-                    raise SotglpError(
-                        f"training stopped at epoch {epoch + 1}, step {step + 1}, since the loss is {loss}: lower the "
-                        f"learning rate (now {config.learning_rate}) or use precision fp32"
-                    )
+                if not (math.isfinite(loss) and _is_finite(model)):
+                    raise _diverged(epoch, step, config)
                 advance(1, f"loss {loss:.3f}  accuracy {accuracy:.3f}")
             mean = dict(zip(("loss", "loss_global", "loss_local", "accuracy"), (tally / n_seen).tolist(), strict=True))
             history.append({"epoch": epoch + 1, **mean, "learning_rate": rate})
             if checkpoint:
                 checkpoint.write(model, optimizer, scaler, history)
-    _check_finite(model, config)
     return history
 
 
@@ -272,10 +272,13 @@ def _readable(images: ImageSet, unreadable: list[UnreadableImageError] | None) -
     return rest
 
 
-def _check_finite(model: SOTGLP, config: TrainConfig) -> None:
-    """The last step's update is seen by no loss."""
-    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters() if parameter.requires_grad):
-        raise SotglpError(
-            f"training ended in weights that are not numbers: lower the learning rate (now {config.learning_rate}) or "
-            "use precision fp32"
-        )
+def _is_finite(model: SOTGLP) -> bool:
+    """Whether the step left numbers in everything learned; its loss tells only of the step before."""
+    return all(bool(parameter.isfinite().all()) for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _diverged(epoch: int, step: int, config: TrainConfig) -> SotglpError:
+    return SotglpError(
+        f"training stopped at epoch {epoch + 1}, step {step + 1}, since its numbers went beyond all bounds: lower the "
+        f"learning rate (now {config.learning_rate}) or use precision fp32"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 
@@ -28,6 +29,8 @@ for command in (fit, evaluate, predict, info):
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one sentence and exit code 2."""
+    # Threads that wait by spinning make torch several times slower wherever another program wants the processor too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in sys.argv
     logging.basicConfig(level=logging.INFO if debug else logging.ERROR)
     if not debug:

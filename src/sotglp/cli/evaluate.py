@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,7 +19,7 @@ def evaluate(
     model_file: options.ModelFile,
     test: Annotated[Path, typer.Argument(metavar="TEST", help="Folder of class folders, or manifest.")],
     ood: Annotated[
-        Optional[list[Path]],  # noqa: UP045
+        list[Path] | None,
         typer.Option(metavar="DIR", help="Folder of images of none of the classes (repeat for more)."),
     ] = None,
     ood_method: options.OodMethod = "gl-mcm",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,15 +23,15 @@ def fit(
         str, typer.Option(help="open_clip architecture; `sotglp info --backbones` lists them.")
     ] = "ViT-B-16",
     pretrained: Annotated[str, typer.Option(help="Tag, weight file, or none for random weights.")] = "openai",
-    image_size: Annotated[Optional[int], typer.Option(help="Side of the input in pixels.")] = None,  # noqa: UP045
+    image_size: Annotated[int | None, typer.Option(help="Side of the input in pixels.")] = None,
     preset: Annotated[
         str, typer.Option(help="Settings to start from: a name (`sotglp info --presets`) or a YAML file.")
     ] = "folder",
-    shots: Annotated[Optional[int], typer.Option(help="Images of each class to learn from.")] = None,  # noqa: UP045
-    epochs: Annotated[Optional[int], typer.Option(help="Passes over them.")] = None,  # noqa: UP045
-    seed: Annotated[Optional[int], typer.Option(help="Seed of every random draw.")] = None,  # noqa: UP045
+    shots: Annotated[int | None, typer.Option(help="Images of each class to learn from; 16 if not given.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over them; about 100 steps if not given.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random draw; 1 if not given.")] = None,
     setting: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, such as --set top_k=20 (repeat)."),
     ] = None,
     device: Device = "auto",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ from sotglp.cli.output import check_result_file, say, write_json
 
 
 def info(
-    model_file: Annotated[Optional[Path], typer.Argument(metavar="[MODEL]", help="Model file to describe.")] = None,  # noqa: UP045
+    model_file: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="Model file to describe.")] = None,
     backbones: Annotated[bool, typer.Option("--backbones", help="List the backbones that can be adapted.")] = False,
     presets: Annotated[bool, typer.Option("--presets", help="List the presets and their settings.")] = False,
     json_file: options.Json = None,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file that `sotglp fit` wrote.")]
 Pretrained = Annotated[
-    Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+    str | None,
     typer.Option(help="Tag or file with the backbone's weights, if not the one that the model file names."),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU where there is one.")]
@@ -22,7 +22,7 @@ SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out images that can't be read, and list them.")
 ]
 Json = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--json", metavar="FILE", help="Write the result as JSON; - for standard output."),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +20,7 @@ def predict(
     model_file: options.ModelFile,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Images, or folders of images.")],
     csv_file: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--csv", metavar="FILE", help="Write a CSV table; - for standard output."),
     ] = None,
     ood_method: options.OodMethod = "gl-mcm",
