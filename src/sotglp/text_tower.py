@@ -30,7 +30,7 @@ class TextTower:
     """
 
     def __init__(self, clip: nn.Module) -> None:
-        text = getattr(clip, "text", clip)
+        text: Any = getattr(clip, "text", clip)
         if text is not clip and not isinstance(text, TextTransformer):
             raise UnservedTowerError(
                 f"text tower {type(text).__name__}", "learned prompts need open_clip's own text transformer"
@@ -47,7 +47,7 @@ class TextTower:
         if not all(isinstance(block, ResidualAttentionBlock) for block in text.transformer.resblocks):
             raise UnservedTowerError("text tower", "its attention blocks are custom ones")
         # Read through the module at each use: moving it to a device replaces its buffers.
-        self._text: Any = text
+        self._text = text
 
     @property
     def context_length(self) -> int:
