@@ -47,7 +47,7 @@ class TextTower:
         if not all(isinstance(block, ResidualAttentionBlock) for block in text.transformer.resblocks):
             raise UnservedTowerError("text tower", "its attention blocks are custom ones")
         # Read through the module at each use: moving it to a device replaces its buffers.
-        self._text = text
+        self._text: Any = text
 
     @property
     def context_length(self) -> int:
