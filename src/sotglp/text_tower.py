@@ -44,10 +44,10 @@ class TextTower:
             raise UnservedTowerError(
                 "text tower", f"it reads a vocabulary of {text.vocab_size} tokens instead of CLIP's {VOCABULARY_SIZE}"
             )
-        if not all(isinstance(block, ResidualAttentionBlock) for block in text.transformer.resblocks):
-            raise UnservedTowerError("text tower", "its attention blocks are custom ones")
         # Read through the module at each use: moving it to a device replaces its buffers.
         self._text: Any = text
+        if not all(isinstance(block, ResidualAttentionBlock) for block in self._text.transformer.resblocks):
+            raise UnservedTowerError("text tower", "its attention blocks are custom ones")
 
     @property
     def context_length(self) -> int:
