@@ -46,7 +46,8 @@ class TextTower:
             )
         # Read through the module at each use: moving it to a device replaces its buffers.
         self._text: Any = text
-        if not all(isinstance(block, ResidualAttentionBlock) for block in self._text.transformer.resblocks):
+        blocks: Any = text.transformer.get_submodule("resblocks")
+        if not all(isinstance(block, ResidualAttentionBlock) for block in blocks):
             raise UnservedTowerError("text tower", "its attention blocks are custom ones")
 
     @property
