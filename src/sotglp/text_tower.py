@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from open_clip.transformer import ResidualAttentionBlock, TextTransformer
@@ -46,8 +46,7 @@ class TextTower:
             )
         # Read through the module at each use: moving it to a device replaces its buffers.
         self._text: Any = text
-        blocks: Any = text.transformer.get_submodule("resblocks")
-        if not all(isinstance(block, ResidualAttentionBlock) for block in blocks):
+        if not all(isinstance(block, ResidualAttentionBlock) for block in cast(Any, text).transformer.resblocks):
             raise UnservedTowerError("text tower", "its attention blocks are custom ones")
 
     @property
