@@ -142,6 +142,17 @@ def test_whole_numbers_as_labels_keep_their_order(tiny_backbone: Backbone, paths
     assert model.score(X, labels) > 0.6
 
 
+@pytest.mark.parametrize("kind", [int, float, np.float32])
+def test_number_labels_survive_the_model_file(tiny_backbone: Backbone, paths: Any, tmp_path: Path, kind: Any) -> None:
+    X, y = paths
+    labels = np.array([sorted(COLOURS).index(name) for name in y], dtype=kind)
+    model = classifier(tiny_backbone).fit(X, labels)
+    model.save(tmp_path / "m.safetensors")
+    loaded = SOTGLPClassifier.load(tmp_path / "m.safetensors", backbone=tiny_backbone)
+    assert loaded.classes_.tolist() == model.classes_.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
+
+
 def test_clone_shares_the_backbone_and_forgets_the_fit(fitted: SOTGLPClassifier, paths: Any) -> None:
     copy = clone(fitted)
     assert copy.backbone is fitted.backbone

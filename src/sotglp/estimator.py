@@ -30,7 +30,7 @@ from sotglp.errors import SotglpError
 from sotglp.evaluation import Predictions, predict
 from sotglp.images import IMAGE_SUFFIXES
 from sotglp.modelfile import load_model, save_model
-from sotglp.prompts import LocalInit
+from sotglp.prompts import LocalInit, label_text
 from sotglp.shots import Draw
 from sotglp.training import adapt
 
@@ -175,7 +175,7 @@ class SOTGLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             images,
             model_config,
             config,
-            classes=[class_name(label) for label in self.classes_],
+            classes=[label_text(label) for label in self.classes_],
             show_progress=self.verbose,
         )
         self.model_, self.history_ = fitted.model, fitted.history
@@ -359,12 +359,7 @@ def _labelled(X: Any, y: ArrayLike | None) -> tuple[ImageSet, NDArray[Any]]:
         raise SotglpError(
             f"labels y must be one string or whole number an image, not {labels.dtype} of shape {labels.shape}"
         )
-    return ImageSet.from_items(X, [class_name(label) for label in labels]), labels
-
-
-def class_name(label: Any) -> str:
-    """A label as it stands in prompts; whole numbers without a decimal point."""
-    return str(int(label)) if isinstance(label, float | np.floating) else str(label)
+    return ImageSet.from_items(X, [label_text(label) for label in labels]), labels
 
 
 def _unlabelled(X: Any) -> ImageSet:

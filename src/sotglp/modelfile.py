@@ -19,6 +19,7 @@ from sotglp.config import ModelConfig, TrainConfig, checked
 from sotglp.errors import SotglpError
 from sotglp.files import write_file
 from sotglp.model import SOTGLP
+from sotglp.prompts import label_text
 from sotglp.weights import build_clip
 
 FORMAT_VERSION = 1
@@ -34,7 +35,7 @@ class ModelRecord:
     Attributes
     ----------
     classes : list
-        Class labels in the model's order, strings or whole numbers.
+        Class labels in the model's order: text or whole numbers.
     model : ModelConfig
         Settings of the model.
     training : TrainConfig or None
@@ -49,7 +50,7 @@ class ModelRecord:
         Versions of sotglp, torch and open_clip that wrote the file.
     """
 
-    classes: list[str | int]
+    classes: list[str | int | float]
     model: ModelConfig
     training: TrainConfig | None
     backbone: dict[str, Any]
@@ -67,7 +68,7 @@ def save_model(
     path: Path,
     model: SOTGLP,
     *,
-    classes: list[str | int] | None = None,
+    classes: list[str | int | float] | None = None,
     training: TrainConfig | None = None,
     history: list[dict[str, float]] | None = None,
     threshold: dict[str, Any] | None = None,
@@ -210,7 +211,7 @@ def load_model(
             f"{path} was trained on other weights of {record.backbone['name']} ({trained_on}..., not {given}...): "
             "give the right ones with --pretrained (pretrained=, backbone=)"
         )
-    names = [str(label) for label in record.classes]
+    names = [label_text(label) for label in record.classes]
     model = SOTGLP(backbone, names, **record.model.model_dump())
     for name, parameter in model.named_parameters():
         if name.startswith(BACKBONE_PREFIX):
@@ -260,7 +261,7 @@ def _checked_record(path: Path, raw: dict[str, Any]) -> ModelRecord:
             threshold=raw["threshold"],
             versions=dict(raw["versions"]),
         )
-        if not all(isinstance(label, str | int) for label in record.classes):
+        if not all(isinstance(label, str | int | float) for label in record.classes):
             raise TypeError("class labels")
         missing = {"name", "pretrained", "seed", "image_size", "fingerprint"} - record.backbone.keys()
         if missing:

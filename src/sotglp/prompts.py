@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from numbers import Integral, Real
 from typing import Literal
 
 import torch
@@ -23,6 +24,11 @@ ORTHONORMAL_SCALE = 0.001
 def clip_tokenizer() -> SimpleTokenizer:
     """CLIP's byte-pair tokenizer; its vocabulary lies inside the open_clip package."""
     return SimpleTokenizer()
+
+
+def label_text(label: object) -> str:
+    """A class label as text; whole numbers go without a decimal point."""
+    return f"{label:.0f}" if isinstance(label, Real) and not isinstance(label, Integral) else str(label)
 
 
 def spoken_name(class_name: str) -> str:

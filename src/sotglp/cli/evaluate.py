@@ -38,23 +38,12 @@ def evaluate(
     [bold]Example[/bold]: sotglp evaluate birds.safetensors photos/test --ood photos/no_birds --json result.json
     """
     from sotglp.arithmetic import choose_device
-    from sotglp.config import Reading, checked
     from sotglp.dataset import ImageSet
     from sotglp.evaluation import evaluate as measure
     from sotglp.modelfile import load_model
 
     check_result_file(json_file)
-    reading = checked(
-        Reading,
-        {
-            "batch_size": batch_size,
-            "workers": workers,
-            "precision": precision,
-            "ood_method": ood_method,
-            "temperature": temperature,
-            "show_progress": True,
-        },
-    )
+    reading = options.read_by(batch_size, workers, precision, ood_method, temperature)
     images = ImageSet.from_path(test)
     ood_sets = _named(ood or [])
     model, record = load_model(model_file, pretrained=pretrained, device=choose_device(device))

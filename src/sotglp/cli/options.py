@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from sotglp.config import Reading
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file that `sotglp fit` wrote.")]
 Pretrained = Annotated[
@@ -26,3 +29,24 @@ Json = Annotated[
     typer.Option("--json", metavar="FILE", help="Write the result as JSON; - for standard output."),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def read_by(batch_size: int, workers: int, precision: str, ood_method: str, temperature: float) -> Reading:
+    """What these options say of how images are read.
+
+    Raises
+    ------
+    SotglpError
+        If one of them can't be used.
+    """
+    from sotglp.config import Reading, checked
+
+    values = {
+        "batch_size": batch_size,
+        "workers": workers,
+        "precision": precision,
+        "ood_method": ood_method,
+        "temperature": temperature,
+        "show_progress": True,
+    }
+    return checked(Reading, values)

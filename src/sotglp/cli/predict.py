@@ -39,24 +39,13 @@ def predict(
     [bold]Example[/bold]: sotglp predict birds.safetensors garden.jpg more_photos/ --csv result.csv
     """
     from sotglp.arithmetic import choose_device
-    from sotglp.config import Reading, checked
     from sotglp.dataset import ImageSet
     from sotglp.evaluation import predict as run
     from sotglp.modelfile import load_model
 
     for target in (json_file, csv_file):
         check_result_file(target)
-    reading = checked(
-        Reading,
-        {
-            "batch_size": batch_size,
-            "workers": workers,
-            "precision": precision,
-            "ood_method": ood_method,
-            "temperature": temperature,
-            "show_progress": True,
-        },
-    )
+    reading = options.read_by(batch_size, workers, precision, ood_method, temperature)
     image_set = ImageSet.from_items(
         [image for path in images for image in (ImageSet.from_flat_folder(path).images if path.is_dir() else [path])]
     )
