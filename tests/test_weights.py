@@ -44,7 +44,7 @@ def test_list_of_backbones_agrees_with_the_towers_themselves() -> None:
             assert name not in listed
             continue
         with torch.device("meta"):
-            model = open_clip.create_model(name)
+            model = open_clip.create_model(name, device="meta")
         try:
             BackboneClass.from_open_clip(model)
             served = not config["text_cfg"].get("hf_tokenizer_name")
