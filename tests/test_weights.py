@@ -147,7 +147,7 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError("no route to host")
 
     monkeypatch.setattr(open_clip.factory, "download_pretrained", refuse)
-    with pytest.raises(SotglpError, match=r"could not be downloaded .*no route to host.*--pretrained PATH"):
+    with pytest.raises(SotglpError, match=r"'openai' of ViT-B-32 could not be downloaded.*--pretrained PATH"):
         Backbone.load("ViT-B-32", "openai")
 
 

@@ -92,8 +92,8 @@ def _build_from_tag(name: str, tag: str, image_size: int | None) -> nn.Module:
         return _create(name, image_size, pretrained=tag, force_quick_gelu=bool(trained_with.get("quick_gelu")))
     except (RuntimeError, OSError) as error:
         raise SotglpError(
-            f"the weights {tag!r} of {name} could not be downloaded ({_first_line(error)}): fetch them where there is "
-            "a network and give the file with --pretrained PATH (pretrained=PATH), or take random ones (none)"
+            f"the weights {tag!r} of {name} could not be downloaded (--debug tells why): fetch them where there is a "
+            "network and give the file with --pretrained PATH (pretrained=PATH), or take random ones (none)"
         ) from error
 
 
