@@ -13,14 +13,8 @@ from sotglp.backbone import Backbone
 from sotglp.config import LocalFactor, ModelConfig, checked
 from sotglp.errors import SotglpError
 from sotglp.head import LocalMatch, match_patches
-from sotglp.prompts import LocalInit, clip_tokenizer, initial_local_contexts, template_tokens, tokenize_classes
-
-
-class TextFeatures(NamedTuple):
-    """Text features of all prompts, not normalised: ``global_`` (C, M, d) and ``local`` (C, N, d)."""
-
-    global_: Tensor
-    local: Tensor
+from sotglp.prompts import LocalInit, TokenizedClasses, initial_local_contexts, template_tokens, tokenize_classes
+from sotglp.text_features import TextFeatures, encode_prompts
 
 
 class Outputs(NamedTuple):
@@ -162,18 +156,8 @@ class SOTGLP(nn.Module):
         ----------
         SOT-GLP, arXiv 2603.08347, section on prompts.
         """
-        text, names, n_context = self.backbone.text, self.class_tokens, self.global_prompts.shape[1]
-        n_classes, n_local = self.local_prompts.shape[:2]
-        sot = text.embed(names.new_tensor([clip_tokenizer().sot_token_id]))
-        endings = text.embed(names)  # names and [EOT], (C, longest, d_text)
-        at_eot = self.eot_positions - 1 - n_context  # in the endings, (C,)
-        # Global prompts share all before the name, local ones [SOT] alone.
-        global_ = [
-            text.encode(torch.cat([sot, context.to(sot.dtype)]), endings, at_eot) for context in self.global_prompts
-        ]
-        local = torch.cat([self.local_prompts.to(sot.dtype), endings.unsqueeze(1).expand(-1, n_local, -1, -1)], dim=2)
-        local_features = text.encode(sot, local.flatten(0, 1), (at_eot + n_context).repeat_interleave(n_local))
-        return TextFeatures(torch.stack(global_, dim=1), local_features.reshape(n_classes, n_local, -1))
+        names = TokenizedClasses(self.class_tokens, self.eot_positions)
+        return encode_prompts(self.backbone.text, names, self.global_prompts, self.local_prompts)
 
     def compare(
         self,

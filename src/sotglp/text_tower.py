@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -13,6 +15,37 @@ from sotglp.errors import UnservedTowerError
 
 VOCABULARY_SIZE = 49408
 """Tokens of CLIP's byte-pair vocabulary, which open_clip's SimpleTokenizer carries."""
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Stretches of tokens, equally long, each of which goes on from a sequence that has begun before.
+
+    Attributes
+    ----------
+    embeddings : Tensor
+        Token embeddings without positions of S stretches of L tokens, (S, L, d_text).
+    before : Segment or None
+        What they go on from: a segment of S' stretches, each the beginning of S / S' neighbours; None at [SOT].
+    """
+
+    embeddings: Tensor
+    before: Segment | None = None
+
+    @property
+    def n_sequences(self) -> int:
+        """Stretches, S."""
+        return self.embeddings.shape[0]
+
+    @property
+    def start(self) -> int:
+        """Position of the first token in the whole sequence."""
+        return 0 if self.before is None else self.before.stop
+
+    @property
+    def stop(self) -> int:
+        """Position after the last token."""
+        return self.start + self.embeddings.shape[1]
 
 
 class TextTower:
@@ -59,80 +92,99 @@ class TextTower:
         """Width of a token embedding, d_text."""
         return int(self._text.positional_embedding.shape[1])
 
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of one token's residual stream in all blocks."""
+        return len(self._text.transformer.resblocks) * self.width * int(self._text.positional_embedding.itemsize)
+
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeddings of token numbers, without positions: (...) to (..., d_text)."""
         embeddings: Tensor = self._text.token_embedding(tokens)
         return embeddings
 
-    def encode(self, trunk: Tensor, branches: Tensor, eot_positions: Tensor) -> Tensor:
-        """Encode sequences that begin alike, their common beginning once.
+    def encode(self, segments: Sequence[Segment]) -> list[Tensor]:
+        """Encode sequences that share their beginnings, each shared token once.
 
-        The tower is causal: a token sees only those before it. So the trunk's keys and values are the same for all
-        branches, and what follows the longest EOT need not be there.
+        The tower is causal: a token sees only those before it. So the keys and values of a beginning are the same for
+        all sequences that go on from it, and what would follow [EOT] need not be there.
 
         Parameters
         ----------
-        trunk : Tensor
-            Token embeddings without positions of the common beginning, (T, d_text), at least [SOT].
-        branches : Tensor
-            Token embeddings without positions of the ways in which it goes on, (S, L, d_text).
-        eot_positions : Tensor
-            Index of [EOT] in each branch, counted from the start of the branch, (S,).
+        segments : sequence of Segment
+            Each of them after the one that it goes on from. Those from which none goes on end in [EOT].
 
         Returns
         -------
-        Tensor
-            Text features, not normalised, (S, d).
+        list of Tensor
+            Text features of the segments that end in [EOT], in their order, not normalised, (S, d) each.
 
         References
         ----------
         SOT-GLP, arXiv 2603.08347, section on prompts; CLIP, arXiv 2103.00020, section 2.4.
         """
         text = self._text
-        n_trunk, length = len(trunk), branches.shape[1]
-        positions = text.positional_embedding[: n_trunk + length]
-        trunk = trunk.to(positions.dtype).unsqueeze(0) + positions[:n_trunk]
-        branches = branches.to(positions.dtype) + positions[n_trunk:]
-        mask = text.attn_mask[: n_trunk + length, : n_trunk + length]
-        for block in text.transformer.resblocks:
-            trunk, branches = _run_block(block, trunk, branches, mask)
-        at_eot = branches[torch.arange(len(branches), device=branches.device), eot_positions]
-        # LayerNorm works token by token, so only the EOT tokens need it.
-        features: Tensor = text.ln_final(at_eot)
+        positions = text.positional_embedding
+        # All tokens stand in one matrix (T, W), so that a linear layer is one product whatever the lengths are.
+        tokens = torch.cat(
+            [(one.embeddings.to(positions.dtype) + positions[one.start : one.stop]).flatten(0, 1) for one in segments]
+        )
+        *blocks, last_block = text.transformer.resblocks
+        for block in blocks:
+            attended = _attend(block, tokens, segments, text.attn_mask)
+            tokens = _finish_block(block, tokens, torch.cat([part.flatten(0, 1) for part in attended]))
+        # Only [EOT] is read in the end: other tokens give their keys and values to the last block and no more.
+        ends = [one for one in segments if all(other.before is not one for other in segments)]
+        attended = _attend(last_block, tokens, segments, text.attn_mask, ends)
+        at_eot = [part[:, -1] for one, part in zip(segments, _split(tokens, segments), strict=True) if one in ends]
+        tokens = _finish_block(last_block, torch.cat(at_eot), torch.cat(attended).flatten(0, 1))
+        features: Tensor = text.ln_final(tokens)
         if isinstance(text.text_projection, nn.Linear):
             features = text.text_projection(features)
         elif text.text_projection is not None:
             features = features @ text.text_projection
-        return features
+        return list(features.split([one.n_sequences for one in ends]))
 
 
-def _run_block(block: ResidualAttentionBlock, trunk: Tensor, branches: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """One transformer block on a trunk (1, T, W) and on branches (S, L, W) that also see the trunk."""
-    n_trunk = trunk.shape[1]
-    trunk_query, trunk_key, trunk_value = _heads(block, trunk)  # (1, heads, T, W / heads)
-    query, key, value = _heads(block, branches)  # (S, heads, L, W / heads)
-    trunk_attended = F.scaled_dot_product_attention(
-        trunk_query, trunk_key, trunk_value, attn_mask=mask[:n_trunk, :n_trunk].to(trunk_query.dtype)
-    )
-    attended = F.scaled_dot_product_attention(
-        query,
-        torch.cat([trunk_key.expand(len(key), -1, -1, -1), key], dim=2),
-        torch.cat([trunk_value.expand(len(value), -1, -1, -1), value], dim=2),
-        attn_mask=mask[n_trunk:].to(query.dtype),
-    )
-    return _finish_block(block, trunk, trunk_attended), _finish_block(block, branches, attended)
+def _split(tokens: Tensor, segments: Sequence[Segment]) -> list[Tensor]:
+    """The tokens (T, W) of each segment, (S, L, W)."""
+    shapes = [one.embeddings.shape[:2] for one in segments]
+    parts = tokens.split([shape.numel() for shape in shapes])
+    return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _heads(block: ResidualAttentionBlock, tokens: Tensor) -> tuple[Tensor, ...]:
-    """Query, key and value of each head, from (S, L, W)."""
+def _attend(
+    block: ResidualAttentionBlock,
+    tokens: Tensor,
+    segments: Sequence[Segment],
+    mask: Tensor,
+    ends: Sequence[Segment] | None = None,
+) -> list[Tensor]:
+    """What the tokens (T, W) of each segment see, (S, L, W); given ``ends``, what their last tokens see, (S, 1, W)."""
     attention = block.attn
     projected = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
-    n_sequences, length, _ = tokens.shape
-    return projected.view(n_sequences, length, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
+    seen: dict[Segment, tuple[Tensor, Tensor]] = {}  # keys and values, (S, heads, stop, W / heads)
+    attended = []
+    for one, part in zip(segments, _split(projected, segments), strict=True):
+        query, key, value = part.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        if one.before is not None:
+            key, value = (
+                torch.cat([earlier.repeat_interleave(len(now) // len(earlier), dim=0), now], dim=2)
+                for earlier, now in zip(seen[one.before], (key, value), strict=True)
+            )
+        seen[one] = key, value
+        if ends is None:
+            own_mask = mask[one.start : one.stop, : one.stop].to(query.dtype)
+            heads = F.scaled_dot_product_attention(query, key, value, attn_mask=own_mask)
+        elif one in ends:
+            heads = F.scaled_dot_product_attention(query[:, :, -1:], key, value)
+        else:
+            continue
+        attended.append(heads.transpose(1, 2).flatten(2))
+    return attended
 
 
 def _finish_block(block: ResidualAttentionBlock, tokens: Tensor, attended: Tensor) -> Tensor:
-    """Add what was attended to (S, heads, L, W / heads), and the MLP, to the residual stream (S, L, W)."""
-    tokens = tokens + block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
+    """Add what was attended to, and the MLP, to the residual stream (T, W)."""
+    tokens = tokens + block.ls_1(block.attn.out_proj(attended))
     stream: Tensor = tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
     return stream

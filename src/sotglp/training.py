@@ -21,9 +21,10 @@ from sotglp.dataset import ImageSet
 from sotglp.encoding import Batch, FeatureBank, encode_batches, encode_views, training_views
 from sotglp.errors import SotglpError
 from sotglp.images import UnreadableImageError, open_image
-from sotglp.model import SOTGLP, Loss, TextFeatures
+from sotglp.model import SOTGLP, Loss
 from sotglp.progress import progress_bar
 from sotglp.shots import draw_shots
+from sotglp.text_features import TextFeatures
 
 # Streams of random numbers, so that no draw depends on how many another one made.
 _ORDER, _VIEW, _DROPOUT = range(3)
