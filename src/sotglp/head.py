@@ -1,13 +1,21 @@
-"""The local branch: patches of an image against the local prompts of each class."""
+"""The local branch: patches of an image against the local prompts of each class.
+
+Similarities of all patches with all prompts, (B, P, C, N), never exist as a whole, neither forward nor backward.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from sotglp.transport import sinkhorn
+
+SIMILARITY_BYTES = 2**26
+"""Similarities S of all patches with all prompts that are held at once: classes come in chunks of this size."""
 
 
 class LocalMatch(NamedTuple):
@@ -39,9 +47,9 @@ def match_patches(
     Parameters
     ----------
     patches : Tensor
-        Patch features of unit length, (B, P, d), float32.
+        Patch features of unit length, (B, P, d), float32 or float64.
     prompts : Tensor
-        Local text features of unit length, (C, N, d), float32.
+        Local text features of unit length, (C, N, d), of the same dtype.
     top_k : int
         Patches kept for each image and class, K.
     epsilon : float
@@ -55,11 +63,69 @@ def match_patches(
     ----------
     SOT-GLP, arXiv 2603.08347, sections on sparse support and on optimal transport.
     """
-    similarity = torch.einsum("bpd,cjd->bpcj", patches, prompts)  # S, (B, P, C, N)
-    patch_scores = similarity.detach().mean(dim=-1)
-    support = patch_scores.topk(top_k, dim=1).indices  # (B, K, C)
-    kept = similarity.gather(1, support.unsqueeze(-1).expand(-1, -1, -1, similarity.shape[-1]))
-    kept = kept.transpose(1, 2)  # (B, C, K, N)
-    plan = sinkhorn(1 - kept.detach(), epsilon, relaxation=relaxation)
-    scores = factor * (plan * kept).sum(dim=(-2, -1))
-    return LocalMatch(scores, patch_scores, plan, support.transpose(1, 2))
+    with torch.no_grad():
+        patch_scores, support, kept = _keep_best(patches, prompts, top_k)
+    plan = sinkhorn(1 - kept, epsilon, relaxation=relaxation)
+    scores: Tensor = factor * _TransportedSimilarity.apply(patches, prompts, support, plan, kept)
+    return LocalMatch(scores, patch_scores, plan, support)
+
+
+def _keep_best(patches: Tensor, prompts: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean similarity (B, P, C), the support (B, C, K) of its largest values, and S there (B, C, K, N)."""
+    n_images, n_patches, _ = patches.shape
+    n_classes, n_prompts, _ = prompts.shape
+    means = patches.new_empty(n_images, n_patches, n_classes)
+    support = torch.empty(n_images, n_classes, top_k, dtype=torch.long, device=patches.device)
+    kept = patches.new_empty(n_images, n_classes, top_k, n_prompts)
+    for classes in _class_chunks(patches, prompts):
+        similarity = patches.flatten(0, 1) @ prompts[classes].flatten(0, 1).T
+        similarity = similarity.view(n_images, n_patches, -1, n_prompts)  # S, (B, P, C', N)
+        means[:, :, classes] = similarity.mean(dim=-1)
+        best = means[:, :, classes].topk(top_k, dim=1).indices  # (B, K, C')
+        support[:, classes] = best.transpose(1, 2)
+        kept[:, classes] = similarity.gather(1, _for_each_prompt(best, n_prompts)).transpose(1, 2)
+    return means, support, kept
+
+
+class _TransportedSimilarity(torch.autograd.Function):
+    """Sum of T S over the support, (B, C).
+
+    The plan T takes no gradient, so the sum is linear in S: its slope is T on the support and 0 elsewhere.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, patches: Tensor, prompts: Tensor, support: Tensor, plan: Tensor, kept: Tensor) -> Tensor:
+        ctx.save_for_backward(patches, prompts, support, plan)
+        return (plan * kept).sum(dim=(-2, -1))
+
+    @staticmethod
+    @once_differentiable  # type: ignore[misc]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        patches, prompts, support, plan = ctx.saved_tensors
+        n_images, n_patches, n_prompts = len(patches), patches.shape[1], prompts.shape[1]
+        patches_slope = patches.new_zeros(patches.shape) if ctx.needs_input_grad[0] else None
+        prompts_slope = torch.empty_like(prompts) if ctx.needs_input_grad[1] else None
+        for classes in _class_chunks(patches, prompts):
+            weights = (slope[:, classes, None, None] * plan[:, classes]).transpose(1, 2)  # (B, K, C', N)
+            best = _for_each_prompt(support[:, classes].transpose(1, 2), n_prompts)
+            # A dense product with these zeros takes less time than gathering the kept patches, on CPUs too.
+            similarity_slope = patches.new_zeros(n_images, n_patches, *weights.shape[2:]).scatter_(1, best, weights)
+            similarity_slope = similarity_slope.view(n_images * n_patches, -1)
+            if patches_slope is not None:
+                patches_slope.flatten(0, 1).addmm_(similarity_slope, prompts[classes].flatten(0, 1))
+            if prompts_slope is not None:
+                prompts_slope[classes] = (similarity_slope.T @ patches.flatten(0, 1)).view_as(prompts[classes])
+        return patches_slope, prompts_slope, None, None, None
+
+
+def _class_chunks(patches: Tensor, prompts: Tensor) -> Iterator[slice]:
+    """Slices of classes whose similarities to all patches take at most SIMILARITY_BYTES, or of one class."""
+    n_classes, n_prompts, _ = prompts.shape
+    per_class = patches.shape[0] * patches.shape[1] * n_prompts * patches.itemsize
+    size = max(1, SIMILARITY_BYTES // per_class)
+    return (slice(start, min(start + size, n_classes)) for start in range(0, n_classes, size))
+
+
+def _for_each_prompt(patch_indices: Tensor, n_prompts: int) -> Tensor:
+    """Indices (B, K, C) repeated for the N prompts, (B, K, C, N), as gather and scatter want them."""
+    return patch_indices.unsqueeze(-1).expand(-1, -1, -1, n_prompts)
