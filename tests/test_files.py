@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sotglp import SotglpError
-from sotglp.files import check_output, write_file
+from sotglp.files import check_output, place_file, write_file
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -75,3 +75,34 @@ def test_permissions_follow_the_users_mask(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "out.txt").stat().st_mode) == 0o640
+
+
+def test_a_folder_that_is_cleared_away_meanwhile_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "deep" / "out.txt"
+    touch, cleared = Path.touch, []
+
+    def clear_first(path: Path, **options: bool) -> None:
+        if len(cleared) < 3:
+            cleared.append(path)
+            path.parent.rmdir()
+        touch(path, **options)
+
+    monkeypatch.setattr(Path, "touch", clear_first)
+    write_file(target, lambda path: path.write_text("all of it"), force=False)
+    assert target.read_text() == "all of it"
+    assert len(cleared) == 3
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_only_a_durable_file_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool) -> None:
+    waited = []
+    monkeypatch.setattr(os, "fsync", waited.append)
+    place_file(tmp_path / "out.txt", lambda path: path.write_text("all of it"), force=False, durable=durable)
+    assert (tmp_path / "out.txt").read_text() == "all of it"
+    assert len(waited) == durable
+
+
+def test_a_disk_that_refuses_is_told_as_it_said_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError):
+        place_file(tmp_path / "file" / "deep" / "out", lambda path: path.write_text(""), force=True, durable=False)

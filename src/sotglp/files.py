@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,7 @@ def check_output(path: Path, *, force: bool) -> None:
         raise _unwritable(path, error) from error
 
 
-def write_file(path: Path, write: Callable[[Path], None], *, force: bool) -> None:
+def write_file(path: Path, write: Callable[[Path], object], *, force: bool) -> None:
     """Write a file beside its place and rename it into it, so that no half-written file is ever seen.
 
     Parameters
@@ -48,22 +49,52 @@ def write_file(path: Path, write: Callable[[Path], None], *, force: bool) -> Non
         If ``path`` exists and ``force`` is off, or the disk refuses the write.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
+        place_file(path, write, force=force, durable=True)
     except OSError as error:
         raise _unwritable(path, error) from error
-    beside = Path(name)
+
+
+def place_file(path: Path, write: Callable[[Path], object], *, force: bool, durable: bool) -> None:
+    """Do what :func:`write_file` does, for callers that tell in their own words what the disk refused.
+
+    Parameters
+    ----------
+    path, write, force
+        See :func:`write_file`.
+    durable : bool
+        Wait until the disk has the content. Without it a power cut may leave a torn file under the final name.
+
+    Raises
+    ------
+    SotglpError
+        If ``path`` exists and ``force`` is off.
+    OSError
+        If the disk refuses the write.
+    """
+    beside = _make_beside(path)
     try:
         write(beside)
-        with open(beside, "rb+") as written:
-            os.fsync(written.fileno())
-        beside.chmod(0o666 & ~_umask())
+        if durable:
+            with open(beside, "rb+") as written:
+                os.fsync(written.fileno())
         _put_in_place(beside, path, force)
-    except OSError as error:
-        raise _unwritable(path, error) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _make_beside(path: Path) -> Path:
+    attempts_left = 10
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+            beside.touch(exist_ok=False)
+            return beside
+        except (FileNotFoundError, FileExistsError):
+            # Another process may clear an empty folder away between its making and its use.
+            attempts_left -= 1
+            if attempts_left == 0:
+                raise
 
 
 def _put_in_place(beside: Path, path: Path, force: bool) -> None:
@@ -80,12 +111,6 @@ def _put_in_place(beside: Path, path: Path, force: bool) -> None:
         if path.exists():
             raise SotglpError(f"{path} exists: give another name, or --force (force=True) to replace it") from None
         os.replace(beside, path)
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def _unwritable(path: Path, error: OSError) -> SotglpError:

@@ -9,6 +9,7 @@ import warnings
 
 import typer
 
+from sotglp.cli.cache import cache
 from sotglp.cli.evaluate import evaluate
 from sotglp.cli.fit import fit
 from sotglp.cli.info import info
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 for command in (fit, evaluate, predict, info):
     app.command()(command)
+app.add_typer(cache)
 
 
 def main() -> None:

@@ -28,6 +28,10 @@ Json = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE", help="Write the result as JSON; - for standard output."),
 ]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of the feature cache; if not given, $SOTGLP_CACHE or ~/.cache/sotglp."),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 

@@ -1,0 +1,103 @@
+"""``sotglp cache``: what the feature cache holds, and making room in it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from sotglp.cli import options
+from sotglp.cli.output import check_result_file, say, write_json
+from sotglp.errors import SotglpError
+
+UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+cache = typer.Typer(
+    name="cache",
+    help="List and prune the image features that are kept on disk.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+
+@cache.command("list")
+def list_cache(
+    cache_dir: options.CacheDir = None,
+    json_file: options.Json = None,
+    debug: options.Debug = False,
+) -> None:
+    """List what the feature cache holds, the latest used first.
+
+    [bold]Example[/bold]: sotglp cache list
+    """
+    from sotglp.pruning import shelves
+    from sotglp.store import default_cache_dir, readable_size
+
+    check_result_file(json_file)
+    root = cache_dir or default_cache_dir()
+    found = shelves(root)
+    n_bytes = sum(shelf.n_bytes for shelf in found)
+    for shelf in found:
+        used = f", last used {shelf.last_used:%Y-%m-%d}" if shelf.last_used else ""
+        entries = _counted(shelf.n_entries)
+        say(f"{shelf.path.name}  {readable_size(shelf.n_bytes)}, {entries}{used}", json_target=json_file)
+        for name, value in shelf.about.items():
+            say(f"    {name}={value}", json_target=json_file)
+    say(f"{readable_size(n_bytes)} in {root}", json_target=json_file)
+    if json_file:
+        told = [
+            {
+                **asdict(shelf),
+                "path": str(shelf.path),
+                "last_used": shelf.last_used.isoformat() if shelf.last_used else None,
+            }
+            for shelf in found
+        ]
+        write_json(json_file, {"cache_dir": str(root), "n_bytes": n_bytes, "shelves": told})
+
+
+@cache.command("prune")
+def prune_cache(
+    older_than: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="DAYS", help="Remove what was not used for so many days."),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Remove the least recently used until so much is left, such as 10GB."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Remove everything.")] = False,
+    cache_dir: options.CacheDir = None,
+    json_file: options.Json = None,
+    debug: options.Debug = False,
+) -> None:
+    """Remove features from the cache; they are computed again when they are needed.
+
+    [bold]Example[/bold]: sotglp cache prune --older-than 30 --keep 10GB
+    """
+    from sotglp.pruning import prune
+    from sotglp.store import default_cache_dir, readable_size
+
+    check_result_file(json_file)
+    if older_than is None and keep is None and not everything:
+        raise SotglpError("nothing says what to remove: give --older-than DAYS, --keep SIZE or --all")
+    keep_bytes = None if keep is None else _bytes_of(keep)
+    root = cache_dir or default_cache_dir()
+    removed = prune(root, older_than_days=older_than, keep_bytes=keep_bytes, everything=everything)
+    entries = _counted(removed.n_entries)
+    say(f"removed {entries}, {readable_size(removed.n_bytes)}, from {root}", json_target=json_file)
+    if json_file:
+        write_json(json_file, {"cache_dir": str(root), **asdict(removed)})
+
+
+def _counted(n_entries: int) -> str:
+    return f"{n_entries} {'entry' if n_entries == 1 else 'entries'}"
+
+
+def _bytes_of(size: str) -> int:
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b", size.strip().lower())
+    if parts is None or (parts[3] and not parts[2]):
+        raise SotglpError(f"keep = {size!r} is not a size: give one such as 10GB, 1.5GiB or 500MB")
+    return int(float(parts[1]) * (1024 if parts[3] else 1000) ** UNITS[parts[2]])
