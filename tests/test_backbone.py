@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import copy
+import json
+
+import numpy as np
 import open_clip
 import pytest
 import torch
+from open_clip.model import set_model_preprocess_cfg
+from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import nn
 
@@ -46,6 +52,59 @@ def test_default_preprocessing_is_open_clips() -> None:
 def test_preprocessing_can_be_given() -> None:
     backbone = Backbone.from_open_clip(tiny_clip(), preprocess=lambda _: torch.ones(3, 32, 32))
     assert backbone.preprocess(Image.new("RGB", (5, 5))).sum() == 3 * 32 * 32
+    assert backbone.preprocess_settings is None
+
+
+def test_preprocessing_is_the_one_noted_on_the_tower() -> None:
+    clip = tiny_clip()
+    mean, std = (0.5, 0.25, 0.125), (0.5, 0.4, 0.3)
+    noted = PreprocessCfg(mean=mean, std=std, interpolation="bilinear", resize_mode="squash")
+    set_model_preprocess_cfg(clip, vars(noted))
+    backbone = Backbone.from_open_clip(clip)
+    picture = Image.effect_noise((50, 40), 60).convert("RGB")
+    squashed = np.asarray(picture.resize((32, 32), Image.Resampling.BILINEAR), dtype=np.float64)
+    expected = ((squashed / 255 - mean) / std).transpose(2, 0, 1)
+    np.testing.assert_allclose(backbone.preprocess(picture), expected, rtol=0, atol=1e-5)
+    assert backbone.normalisation == (mean, std)
+
+
+def test_settings_describe_the_preprocessing() -> None:
+    clip = tiny_clip()
+    noted = {"mean": (0.5, 0.25, 0.125), "std": (0.5, 0.4, 0.3), "interpolation": "bilinear", "resize_mode": "longest"}
+    set_model_preprocess_cfg(clip, {**noted, "size": 224, "fill_color": 7, "mode": "RGB"})
+    backbone = Backbone.from_open_clip(clip)
+    settings = backbone.preprocess_settings
+    assert settings == {
+        "size": [32, 32],
+        "mode": "RGB",
+        "mean": [0.5, 0.25, 0.125],
+        "std": [0.5, 0.4, 0.3],
+        "interpolation": "bilinear",
+        "resize_mode": "longest",
+        "fill_color": 7,
+    }
+    assert json.loads(json.dumps(settings)) == settings
+    picture = Image.effect_noise((50, 40), 60).convert("RGB")
+    described = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+    assert torch.equal(backbone.preprocess(picture), described(picture))
+
+
+def test_settings_do_not_describe_preprocessing_put_in_later(tiny_backbone: Backbone) -> None:
+    assert copy.deepcopy(tiny_backbone).preprocess_settings == tiny_backbone.preprocess_settings is not None
+    tiny_backbone.preprocess = lambda _: torch.ones(3, 32, 32)
+    assert tiny_backbone.preprocess_settings is None
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("layers", [2, [1, 1, 1, 1]], ids=["vit", "resnet"])
+def test_activation_is_found_from_the_module(layers: int | list[int], quick: bool) -> None:
+    clip = open_clip.CLIP(
+        embed_dim=32,
+        vision_cfg={"image_size": 32, "patch_size": 8, "width": 64, "layers": layers, "head_width": 32},
+        text_cfg={"width": 32, "heads": 2, "layers": 2},
+        quick_gelu=quick,
+    )
+    assert Backbone.from_open_clip(clip).quick_gelu is quick
 
 
 def test_foreign_model_is_refused() -> None:

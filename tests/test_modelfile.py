@@ -4,9 +4,11 @@ import json
 import struct
 from pathlib import Path
 
+import open_clip
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from safetensors import safe_open
 
 from conftest import tiny_clip
@@ -15,6 +17,7 @@ from sotglp.config import TrainConfig
 from sotglp.modelfile import load_model, read_record, save_model
 
 NAMES = ["cat", "golden_retriever"]
+SMALL = "ViT-S-32-alt"
 
 
 @pytest.fixture
@@ -59,7 +62,7 @@ def test_other_weights_are_refused(model: SOTGLP, tmp_path: Path) -> None:
 
 
 def test_backbone_inside(tmp_path: Path) -> None:
-    backbone = Backbone.load("ViT-S-32-alt", seed=5, image_size=64)
+    backbone = Backbone.load(SMALL, seed=5, image_size=64)
     model = SOTGLP(backbone, NAMES, top_k=2)
     with torch.no_grad():
         backbone.clip.ln_final.bias += 1  # type: ignore[union-attr, operator]
@@ -70,6 +73,73 @@ def test_backbone_inside(tmp_path: Path) -> None:
     assert torch.equal(loaded(images).global_logits, model(images).global_logits)
     with pytest.raises(SotglpError, match="other weights of ViT-S-32-alt"):
         load_model(tmp_path / "lean")
+
+
+@pytest.fixture
+def quick_tag(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A tag of ViT-S-32-alt whose weights were trained with QuickGELU and preprocessing of its own."""
+    weights = tmp_path / "downloaded.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        safetensors.torch.save_file(open_clip.create_model(SMALL).state_dict(), weights)
+    trained_with = {
+        "url": "https://example.org/downloaded.safetensors",
+        "quick_gelu": True,
+        "mean": (0.5, 0.25, 0.125),
+        "std": (0.5, 0.4, 0.3),
+        "interpolation": "bilinear",
+        "resize_mode": "squash",
+    }
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, SMALL, {"quick": trained_with})
+    monkeypatch.setattr(open_clip.factory, "download_pretrained", lambda *_, **__: str(weights))
+    return "quick"
+
+
+def test_backbone_inside_keeps_its_activation_and_preprocessing(quick_tag: str, tmp_path: Path) -> None:
+    backbone = Backbone.load(SMALL, quick_tag, image_size=64)
+    model = SOTGLP(backbone, NAMES, top_k=2)
+    path = tmp_path / "whole"
+    save_model(path, model, include_backbone=True)
+    loaded, _ = load_model(path)
+    images = torch.randn(2, 3, 64, 64)
+    for found, expected in zip(loaded.backbone.encode_image(images), backbone.encode_image(images), strict=True):
+        assert torch.equal(found, expected)
+    assert torch.equal(loaded(images).global_logits, model(images).global_logits)
+    picture = Image.effect_noise((90, 70), 60).convert("RGB")
+    assert torch.equal(loaded.backbone.preprocess(picture), backbone.preprocess(picture))
+    assert loaded.backbone.normalisation == ((0.5, 0.25, 0.125), (0.5, 0.4, 0.3))
+    assert loaded.backbone.preprocess_settings == backbone.preprocess_settings
+    assert (loaded.backbone.name, loaded.backbone.pretrained) == (SMALL, quick_tag)
+
+
+def test_a_file_without_activation_and_preprocessing_means_the_names_own(tmp_path: Path) -> None:
+    backbone = Backbone.load(SMALL, seed=5, image_size=64)
+    model = SOTGLP(backbone, NAMES, top_k=2)
+    save_model(tmp_path / "new", model, include_backbone=True)
+    older = read_record(tmp_path / "new").backbone
+    del older["quick_gelu"], older["preprocess"]
+    loaded, record = load_model(rewrite(tmp_path / "new", tmp_path / "old", {"backbone": older}))
+    images = torch.randn(1, 3, 64, 64)
+    assert torch.equal(loaded(images).global_logits, model(images).global_logits)
+    assert loaded.backbone.preprocess_settings == backbone.preprocess_settings
+    assert loaded.backbone.seed == 5
+    assert record.backbone == older
+
+
+def test_a_backbone_given_by_hand_is_not_put_in(model: SOTGLP, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    with pytest.raises(SotglpError, match="the backbone CLIP can't go into the model file.*leave include_backbone off"):
+        save_model(path, model, include_backbone=True)
+    assert not path.exists()
+    save_model(path, model)
+    with pytest.raises(SotglpError, match="trained on the backbone CLIP, which open_clip can't build.*give it with back"):
+        load_model(path)
+
+
+def test_preprocessing_given_by_hand_is_not_written(tmp_path: Path) -> None:
+    backbone = Backbone.from_open_clip(tiny_clip(), preprocess=lambda _: torch.ones(3, 32, 32))
+    save_model(tmp_path / "m", SOTGLP(backbone, NAMES, top_k=5))
+    assert read_record(tmp_path / "m").backbone["preprocess"] is None
 
 
 def test_existing_file_is_kept(model: SOTGLP, tmp_path: Path) -> None:
@@ -120,3 +190,32 @@ def test_files_that_cannot_be_read(model: SOTGLP, tmp_path: Path) -> None:
     for path, words in wrong.items():
         with pytest.raises(SotglpError, match=words):
             load_model(path, backbone=model.backbone)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("name", 3),
+        ("seed", "five"),
+        ("image_size", [32]),
+        ("fingerprint", None),
+        ("quick_gelu", "perhaps"),
+        ("preprocess", "bicubic"),
+        ("preprocess", {"mean": [0.5, 0.5, 0.5]}),
+        ("preprocess.mean", [0.5, 0.5]),
+        ("preprocess.std", [0.5, 0.0, 0.5]),
+        ("preprocess.interpolation", "lanczos"),
+        ("preprocess.resize_mode", None),
+        ("preprocess.crop", 0.9),
+    ],
+)
+def test_a_record_that_tells_nonsense_of_the_backbone(
+    model: SOTGLP, tmp_path: Path, entry: str, value: object
+) -> None:
+    save_model(tmp_path / "good", model)
+    backbone = read_record(tmp_path / "good").backbone
+    place, _, setting = entry.partition(".")
+    backbone[place] = {**backbone[place], setting: value} if setting else value
+    path = rewrite(tmp_path / "good", tmp_path / "bad", {"backbone": backbone})
+    with pytest.raises(SotglpError, match=rf"its record is damaged \(backbone\.{entry}[^\n]*\)$"):
+        read_record(path)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, cast
 
 import torch
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transformer import QuickGELU
 from PIL import Image
 from torch import Tensor, nn
 
@@ -41,7 +43,7 @@ class Backbone(nn.Module):
     def __init__(
         self,
         clip: nn.Module,
-        preprocess: Callable[[Image.Image], Tensor],
+        preprocess: Callable[[Image.Image], Tensor] | None = None,
         *,
         name: str,
         pretrained: str | None,
@@ -53,7 +55,8 @@ class Backbone(nn.Module):
         self.text = TextTower(clip)
         clip.requires_grad_(False)
         self.eval()
-        self.preprocess = preprocess
+        self._own_preprocess: Callable[[Image.Image], Tensor] = image_transform_v2(self._preprocess_cfg, is_train=False)
+        self.preprocess = preprocess or self._own_preprocess
         self.name = name
         self.pretrained = pretrained
         self.seed = seed
@@ -92,7 +95,6 @@ class Backbone(nn.Module):
         clip = weights.build_clip(name, pretrained, image_size=image_size, seed=seed)
         backbone = cls(
             clip,
-            _evaluation_transform(clip),
             name=name.replace("/", "-"),
             pretrained=None if is_random else str(pretrained),
             seed=seed if is_random else None,
@@ -117,9 +119,7 @@ class Backbone(nn.Module):
         """
         if not hasattr(model, "visual"):
             raise SotglpError(f"{type(model).__name__} is not an open_clip model: it has no image tower `visual`")
-        return cls(
-            model, preprocess or _evaluation_transform(model), name=type(model).__name__, pretrained=None, seed=None
-        )
+        return cls(model, preprocess, name=type(model).__name__, pretrained=None, seed=None)
 
     def train(self, mode: bool = True) -> Backbone:
         """Stay in evaluation mode: a frozen model has nothing to train."""
@@ -176,8 +176,26 @@ class Backbone(nn.Module):
     @property
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of the three colours that the weights were trained with."""
-        known = _preprocess_settings(self.clip)
+        known = self._preprocess_cfg
         return tuple(known.mean), tuple(known.std)
+
+    @property
+    def preprocess_settings(self) -> dict[str, Any] | None:
+        """What ``preprocess`` does, in open_clip's words and plain values; None for one that was given by hand."""
+        if self.preprocess is not self._own_preprocess:
+            return None
+        settings = asdict(self._preprocess_cfg)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+
+    @property
+    def quick_gelu(self) -> bool:
+        """Whether the activation is QuickGELU, which no weight tells."""
+        return any(isinstance(module, QuickGELU) for module in self.clip.modules())
+
+    @property
+    def _preprocess_cfg(self) -> PreprocessCfg:
+        """Size, mean, deviation and resampling that open_clip noted on the tower; CLIP's own where it noted nothing."""
+        return PreprocessCfg(**{**getattr(self._visual, "preprocess_cfg", {}), "size": self.image_size})
 
     @property
     def device(self) -> torch.device:
@@ -232,14 +250,3 @@ class Backbone(nn.Module):
         """Patch tokens in the joint space, not normalised: (B, P, W) to (B, P, d)."""
         projection = getattr(self._visual, "proj", None)
         return patch_tokens if projection is None else patch_tokens @ projection.to(patch_tokens.dtype)
-
-
-def _preprocess_settings(clip: nn.Module) -> PreprocessCfg:
-    """Size, mean, deviation and resampling that open_clip noted on the tower; CLIP's own where it noted nothing."""
-    visual: Any = clip.visual
-    return PreprocessCfg(**{**getattr(visual, "preprocess_cfg", {}), "size": visual.image_size})
-
-
-def _evaluation_transform(clip: nn.Module) -> Callable[[Image.Image], Tensor]:
-    transform: Callable[[Image.Image], Tensor] = image_transform_v2(_preprocess_settings(clip), is_train=False)
-    return transform

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
 import torch
+from open_clip.model import set_model_preprocess_cfg
+from pydantic import BaseModel, ConfigDict, PositiveFloat, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -20,12 +22,40 @@ from sotglp.errors import SotglpError
 from sotglp.files import write_file
 from sotglp.model import SOTGLP
 from sotglp.prompts import label_text
-from sotglp.weights import build_clip
+from sotglp.weights import build_clip, is_known
 
 FORMAT_VERSION = 1
 METADATA_KEY = "sotglp"
 BACKBONE_PREFIX = "backbone."
 LEARNED = ("global_prompts", "local_prompts", "local_projection")
+
+
+class PreprocessRecord(BaseModel):
+    """How images are preprocessed, in open_clip's words."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: tuple[int, int]
+    mode: Literal["RGB"]
+    mean: tuple[float, float, float]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    interpolation: Literal["bicubic", "bilinear", "random"]
+    resize_mode: Literal["shortest", "longest", "squash"]
+    fill_color: int
+
+
+class BackboneRecord(BaseModel):
+    """What a model file tells of its backbone; files of older versions say nothing of activation and preprocessing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    pretrained: str | None
+    seed: int | None
+    image_size: tuple[int, int]
+    fingerprint: str
+    quick_gelu: bool = False
+    preprocess: PreprocessRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +71,7 @@ class ModelRecord:
     training : TrainConfig or None
         Settings of the run that made it.
     backbone : dict
-        ``name``, ``pretrained``, ``seed``, ``image_size``, ``fingerprint``.
+        See :class:`BackboneRecord`.
     history : list of dict
         Loss, accuracy and learning rate of each epoch.
     threshold : dict or None
@@ -88,16 +118,23 @@ def save_model(
     training, history, threshold
         See :class:`ModelRecord`.
     include_backbone : bool, default False
-        Put the backbone's weights in too; otherwise the file names them and holds their fingerprint.
+        Put the backbone's weights in too; otherwise the file names them and holds their fingerprint. A ``preprocess``
+        that was given by hand can't be put in.
     force : bool, default False
         Replace an existing file.
 
     Raises
     ------
     SotglpError
-        If the file exists and ``force`` is off, or can't be written.
+        If the file exists and ``force`` is off, or can't be written; if the backbone is to go in and is none that
+        open_clip builds by name.
     """
     backbone = model.backbone
+    if include_backbone and not is_known(backbone.name):
+        raise SotglpError(
+            f"the backbone {backbone.name} can't go into the model file, since open_clip can't build it by name: leave "
+            "include_backbone off, and give the backbone when the file is loaded"
+        )
     record = {
         "format_version": FORMAT_VERSION,
         "classes": list(model.class_names) if classes is None else classes,
@@ -109,6 +146,8 @@ def save_model(
             "seed": backbone.seed,
             "image_size": list(backbone.image_size),
             "fingerprint": backbone.fingerprint,
+            "quick_gelu": backbone.quick_gelu,
+            "preprocess": backbone.preprocess_settings,
         },
         "history": history or [],
         "threshold": threshold,
@@ -130,11 +169,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str
     # safetensors keeps no order among several metadata keys; a single one keeps equal models equal byte for byte.
     metadata = {METADATA_KEY: json.dumps(record, sort_keys=True)}
     content = safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()}, metadata)
-    write_file(path, lambda beside: _write_bytes(beside, content), force=force)
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+    write_file(path, lambda beside: beside.write_bytes(content), force=force)
 
 
 def read_tensors(path: Path, kind: str, prefix: str | tuple[str, ...] = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -225,24 +260,29 @@ def load_model(
 
 
 def _load_backbone(path: Path, record: ModelRecord, pretrained: str | None, device: str | torch.device) -> Backbone:
-    name, size = record.backbone["name"], record.backbone["image_size"]
+    known = BackboneRecord(**record.backbone)
+    if not is_known(known.name):
+        raise SotglpError(
+            f"{path} was trained on the backbone {known.name}, which open_clip can't build by name: give it with "
+            "backbone= in Python"
+        )
     carried, _ = read_tensors(path, "model file", prefix=BACKBONE_PREFIX)
     if not carried:
         return Backbone.load(
-            name,
-            pretrained or record.backbone["pretrained"],
-            image_size=size[0],
+            known.name,
+            pretrained or known.pretrained,
+            image_size=known.image_size[0],
             device=device,
-            seed=record.backbone["seed"] or 0,
+            seed=known.seed or 0,
         )
-    clip = build_clip(name, None, image_size=size[0], seed=0)
+    clip = build_clip(known.name, None, image_size=known.image_size[0], seed=0, quick_gelu=known.quick_gelu)
     try:
         clip.load_state_dict({key.removeprefix(BACKBONE_PREFIX): value for key, value in carried.items()})
     except RuntimeError as error:
-        raise SotglpError(f"{path} is damaged: the weights in it are not those of {name}") from error
-    backbone = Backbone.from_open_clip(clip)
-    backbone.name, backbone.pretrained = name, record.backbone["pretrained"]
-    return backbone.to(device)
+        raise SotglpError(f"{path} is damaged: the weights in it are not those of {known.name}") from error
+    if known.preprocess is not None:
+        set_model_preprocess_cfg(clip, known.preprocess.model_dump())
+    return Backbone(clip, name=known.name, pretrained=known.pretrained, seed=known.seed).to(device)
 
 
 def _checked_record(path: Path, raw: dict[str, Any]) -> ModelRecord:
@@ -256,16 +296,19 @@ def _checked_record(path: Path, raw: dict[str, Any]) -> ModelRecord:
             classes=list(raw["classes"]),
             model=checked(ModelConfig, raw["model"]),
             training=checked(TrainConfig, raw["training"]) if raw["training"] else None,
-            backbone=dict(raw["backbone"]),
+            backbone=BackboneRecord(**raw["backbone"]).model_dump(mode="json", exclude_unset=True),
             history=list(raw["history"]),
             threshold=raw["threshold"],
             versions=dict(raw["versions"]),
         )
         if not all(isinstance(label, str | int | float) for label in record.classes):
             raise TypeError("class labels")
-        missing = {"name", "pretrained", "seed", "image_size", "fingerprint"} - record.backbone.keys()
-        if missing:
-            raise KeyError(*missing)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(["backbone", *map(str, first["loc"])])
+        raise SotglpError(
+            f"{path} can't be read as a model file: its record is damaged ({where}: {first['msg'].lower()})"
+        ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise SotglpError(f"{path} can't be read as a model file: its record is damaged ({error})") from error
     return record

@@ -25,6 +25,11 @@ def supported_backbones() -> list[str]:
     return sorted(name for name in open_clip.list_models() if _is_served(open_clip.get_model_config(name)))
 
 
+def is_known(name: str) -> bool:
+    """Whether open_clip builds an architecture of that name."""
+    return name in open_clip.list_models()
+
+
 def _is_served(config: dict[str, Any]) -> bool:
     """Tell by the configuration alone what the tower checks would find after building the model."""
     vision, text = config["vision_cfg"], config["text_cfg"]
@@ -39,7 +44,14 @@ def _is_served(config: dict[str, Any]) -> bool:
     return reads_patches and reads_prompts
 
 
-def build_clip(name: str, pretrained: str | os.PathLike[str] | None, *, image_size: int | None, seed: int) -> nn.Module:
+def build_clip(
+    name: str,
+    pretrained: str | os.PathLike[str] | None,
+    *,
+    image_size: int | None,
+    seed: int,
+    quick_gelu: bool = False,
+) -> nn.Module:
     """Build an open_clip model with pretrained, local or random weights.
 
     Parameters
@@ -52,6 +64,8 @@ def build_clip(name: str, pretrained: str | os.PathLike[str] | None, *, image_si
         Side of the square input in pixels; None keeps the architecture's own. Position embeddings are resized.
     seed : int
         Seed of random weights.
+    quick_gelu : bool, default False
+        QuickGELU where the name alone means GELU; a tag brings its own.
 
     Raises
     ------
@@ -59,7 +73,7 @@ def build_clip(name: str, pretrained: str | os.PathLike[str] | None, *, image_si
         For an unknown or unserved name, an unknown tag, weights that can't be downloaded or read.
     """
     name = name.replace("/", "-")
-    if name not in open_clip.list_models():
+    if not is_known(name):
         raise SotglpError(
             f"there is no backbone {name!r}{_nearest(name, supported_backbones())}; `sotglp info --backbones` lists all"
         )
@@ -72,10 +86,10 @@ def build_clip(name: str, pretrained: str | os.PathLike[str] | None, *, image_si
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if pretrained is None or str(pretrained).lower() == "none":
-            return _create(name, image_size)
+            return _create(name, image_size, force_quick_gelu=quick_gelu)
         if str(pretrained) in open_clip.list_pretrained_tags_by_model(name):
             return _build_from_tag(name, str(pretrained), image_size)
-        model = _create(name, image_size)
+        model = _create(name, image_size, force_quick_gelu=quick_gelu)
     _load_file(model, name, Path(pretrained))
     return model
 

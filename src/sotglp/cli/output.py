@@ -57,7 +57,7 @@ def write_json(target: str, result: Mapping[str, Any]) -> None:
         sys.stdout.write(text)
         return
     check_result_file(target)
-    write_file(Path(target), lambda beside: _write_text(beside, text), force=True)
+    write_file(Path(target), lambda beside: beside.write_bytes(text.encode()), force=True)
 
 
 def write_csv(target: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -70,11 +70,7 @@ def write_csv(target: str, header: Sequence[str], rows: Sequence[Sequence[Any]])
         sys.stdout.write(buffer.getvalue())
         return
     check_result_file(target)
-    write_file(Path(target), lambda beside: _write_text(beside, buffer.getvalue()), force=True)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="")
+    write_file(Path(target), lambda beside: beside.write_bytes(buffer.getvalue().encode()), force=True)
 
 
 def _is_earlier_result(path: Path) -> bool:
