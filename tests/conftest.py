@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,14 @@ class Reference:
     numbers: dict[str, torch.Tensor]
     backbone: Backbone
     model: SOTGLP
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or fills the user's feature cache, not even by a command in a process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOTGLP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def reference_clip(case: str) -> open_clip.CLIP:

@@ -130,6 +130,71 @@ def test_a_killed_fit_resumes_to_the_same_file(data: Path, tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.safetensors", "whole.safetensors"]
 
 
+def test_encoded_views_are_kept_for_the_next_run(model: Path, data: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first, second, third = (tmp_path / f"{name}.safetensors" for name in ("first", "second", "third"))
+    sotglp("fit", data / "train", "--out", first, *FIT, "--cache-dir", cache)
+    entries = {path: path.stat().st_mtime_ns for path in cache.rglob("*.safetensors")}
+    assert len(entries) == 18
+    sotglp("fit", data / "train", "--out", second, *FIT, "--cache-dir", cache)
+    assert entries == {path: path.stat().st_mtime_ns for path in cache.rglob("*.safetensors")}
+    sotglp("fit", data / "train", "--out", third, *FIT, "--no-cache")
+    assert first.read_bytes() == second.read_bytes() == third.read_bytes() == model.read_bytes()
+    told = json.loads(sotglp("cache", "list", "--cache-dir", cache, "--json", "-").stdout)
+    assert [shelf["n_entries"] for shelf in told["shelves"]] == [18]
+
+
+def test_evaluation_from_kept_features(model: Path, data: Path, tmp_path: Path) -> None:
+    command = ["evaluate", model, data / "test", "--ood", data / "others", "--json", "-"]
+    plain = json.loads(sotglp(*command).stdout)
+    for _ in range(2):
+        kept = json.loads(sotglp(*command, "--cache-dir", tmp_path / "cache").stdout)
+        assert kept["accuracy"] == plain["accuracy"]
+        assert kept["ood"]["others"]["auroc"] == pytest.approx(plain["ood"]["others"]["auroc"], abs=0.02)
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 12 + 6
+
+
+def test_fit_in_two_processes(model: Path, data: Path, tmp_path: Path) -> None:
+    alone = json.loads(sotglp("info", model, "--json", "-").stdout)["history"]
+    done = sotglp("fit", data / "train", "--out", tmp_path / "m", *FIT, "--num-processes", 2, "--json", tmp_path / "j")
+    assert done.stderr == ""
+    assert done.stdout.count("3 classes from 18 images") == 1
+    both = json.loads((tmp_path / "j").read_text())["history"]
+    assert [epoch["loss"] for epoch in both] == pytest.approx([epoch["loss"] for epoch in alone], rel=1e-5)
+    (tmp_path / "bad").mkdir()
+    refused = sotglp("fit", tmp_path / "bad", "--out", tmp_path / "n", *FIT, "--num-processes", 2, check=False)
+    assert refused.returncode == 2
+    assert len(refused.stderr.splitlines()) == 1
+    late = sotglp(
+        "fit", data / "train", "--out", tmp_path / "n", *FIT, "--set", "top_k=1000", "--num-processes", 2, check=False
+    )
+    assert late.returncode == 2
+    assert {line[:41] for line in late.stderr.splitlines()} == {"sotglp: error: top_k = 1000 patches can't"}
+
+
+def test_a_default_cache_that_cannot_be_written_is_a_warning(
+    data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SOTGLP_CACHE", str(tmp_path / "file" / "cache"))
+    done = sotglp("fit", data / "train", "--out", tmp_path / "m", *FIT)
+    assert done.stderr.startswith(f"sotglp: warning: {tmp_path / 'file' / 'cache'} can't be written")
+    error = fails(
+        capsys,
+        monkeypatch,
+        "fit",
+        data / "train",
+        "--out",
+        tmp_path / "n",
+        *FIT,
+        "--cache-dir",
+        tmp_path / "file" / "cache",
+    )
+    assert "use --no-cache" in error
+    both = ["--cache-dir", tmp_path / "c", "--no-cache"]
+    assert "give one of them" in fails(capsys, monkeypatch, "fit", data / "train", "--out", tmp_path / "n", *FIT, *both)
+
+
 def test_unreadable_images_are_named_or_skipped(model: Path, tmp_path: Path) -> None:
     root = make_class_folders(tmp_path / "test", per_class=2)
     broken = root / "red_brick" / "0.png"

@@ -95,7 +95,7 @@ def test_parameters_and_defaults_are_those_of_the_settings() -> None:
     for name, value in {**preset.model.model_dump(), **preset.training.model_dump()}.items():
         assert parameters[name] == value, name
     known = {*ModelConfig.model_fields, *TrainConfig.model_fields}
-    assert set(parameters) - known == {"backbone", "pretrained", "image_size", "device", "verbose"}
+    assert set(parameters) - known == {"backbone", "pretrained", "image_size", "device", "cache_dir", "verbose"}
 
 
 def test_presets() -> None:

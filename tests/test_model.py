@@ -177,20 +177,22 @@ def test_prompt_dropout_averages_drawn_prompts_for_each_image(tiny_backbone: Bac
     features = tiny_backbone.encode_image(images)
     each = torch.einsum("bd,cmd->bcm", F.normalize(features[0], dim=-1), F.normalize(text.global_, dim=-1))
     # int(0.5 * 4) prompts of 4 are left out, so 2 are drawn, with replacement.
-    found = model.compare(*features, text, prompt_dropout=0.5, generator=torch.Generator().manual_seed(2))
+    drawn = model.draw_prompts(len(images), 0.5, torch.Generator().manual_seed(2))
+    found = model.compare(*features, text, drawn_prompts=drawn)
     pairs = torch.stack([(each[..., i] + each[..., j]) / 2 for i in range(4) for j in range(4)], dim=-1)
     matches = (found.global_logits.unsqueeze(-1) - pairs).abs().amax(dim=1) < 1e-6
     assert matches.any(dim=-1).all()
-    again = model.compare(*features, text, prompt_dropout=0.5, generator=torch.Generator().manual_seed(2))
-    assert torch.equal(found.global_logits, again.global_logits)
+    again = model.draw_prompts(len(images), 0.5, torch.Generator().manual_seed(2))
+    assert drawn is not None
+    assert torch.equal(drawn, again)
+    assert model.draw_prompts(len(images), 0.0) is None
 
 
 def test_every_prompt_is_drawn_about_equally_often(tiny_backbone: Backbone) -> None:
-    from sotglp.model import _average_prompts
-
-    cosines = torch.arange(3.0).expand(3000, 1, 3)
-    drawn = _average_prompts(cosines, 0.75, torch.Generator().manual_seed(0)).flatten()
-    assert torch.bincount(drawn.long(), minlength=3).tolist() == pytest.approx([1000] * 3, abs=100)
+    model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=3)
+    drawn = model.draw_prompts(3000, 0.75, torch.Generator().manual_seed(0))
+    assert drawn is not None
+    assert torch.bincount(drawn.flatten(), minlength=3).tolist() == pytest.approx([1000] * 3, abs=100)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

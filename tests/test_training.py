@@ -16,7 +16,8 @@ from sotglp.checkpoint import Checkpoint, run_identity
 from sotglp.config import ModelConfig, TrainConfig
 from sotglp.dataset import ImageSet
 from sotglp.images import UnreadableImageError
-from sotglp.training import adapt, epoch_batches, train
+from sotglp.steps import epoch_batches
+from sotglp.training import adapt, train
 
 QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 4, "learning_rate": 0.02, "shots": None}
 
@@ -207,8 +208,8 @@ def test_images_in_memory(tiny_backbone: Backbone) -> None:
 def test_stored_views_that_do_not_fit_are_refused(
     tiny_backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sotglp.encoding.LARGEST_BANK", 1000)
-    with pytest.raises(SotglpError, match="GiB of memory: use fewer views"):
+    monkeypatch.setattr("sotglp.banks.LARGEST_MEMORY", 1000)
+    with pytest.raises(SotglpError, match="KiB of memory: keep them on disk"):
         run(tiny_backbone, images, views=2)
 
 

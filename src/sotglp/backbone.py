@@ -55,6 +55,7 @@ class Backbone(nn.Module):
         self.text = TextTower(clip)
         clip.requires_grad_(False)
         self.eval()
+        self._preprocess_cfg = _preprocess_cfg(self._visual)
         self._own_preprocess: Callable[[Image.Image], Tensor] = image_transform_v2(self._preprocess_cfg, is_train=False)
         self.preprocess = preprocess or self._own_preprocess
         self.name = name
@@ -70,6 +71,7 @@ class Backbone(nn.Module):
         image_size: int | None = None,
         device: str | torch.device = "cpu",
         seed: int = 0,
+        quick_gelu: bool = False,
     ) -> Backbone:
         """Load an open_clip architecture by name.
 
@@ -85,6 +87,8 @@ class Backbone(nn.Module):
             Where the weights go.
         seed : int, default 0
             Seed of random weights.
+        quick_gelu : bool, default False
+            QuickGELU where the name alone means GELU, for a weight file trained with it; a tag brings its own.
 
         Raises
         ------
@@ -92,7 +96,7 @@ class Backbone(nn.Module):
             For an unknown or unserved name, or weights that can't be had or read.
         """
         is_random = pretrained is None or str(pretrained).lower() == "none"
-        clip = weights.build_clip(name, pretrained, image_size=image_size, seed=seed)
+        clip = weights.build_clip(name, pretrained, image_size=image_size, seed=seed, quick_gelu=quick_gelu)
         backbone = cls(
             clip,
             name=name.replace("/", "-"),
@@ -193,11 +197,6 @@ class Backbone(nn.Module):
         return any(isinstance(module, QuickGELU) for module in self.clip.modules())
 
     @property
-    def _preprocess_cfg(self) -> PreprocessCfg:
-        """Size, mean, deviation and resampling that open_clip noted on the tower; CLIP's own where it noted nothing."""
-        return PreprocessCfg(**{**getattr(self._visual, "preprocess_cfg", {}), "size": self.image_size})
-
-    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self._logit_scale.device
@@ -250,3 +249,10 @@ class Backbone(nn.Module):
         """Patch tokens in the joint space, not normalised: (B, P, W) to (B, P, d)."""
         projection = getattr(self._visual, "proj", None)
         return patch_tokens if projection is None else patch_tokens @ projection.to(patch_tokens.dtype)
+
+
+def _preprocess_cfg(visual: Any) -> PreprocessCfg:
+    """Size, mean, deviation and resampling that open_clip noted on a tower; CLIP's own where it noted nothing."""
+    size = visual.image_size
+    noted = getattr(visual, "preprocess_cfg", {})
+    return PreprocessCfg(**{**noted, "size": (size, size) if isinstance(size, int) else tuple(size)})

@@ -1,9 +1,8 @@
-"""Image sets through the frozen backbone: batch by batch, or once for all epochs."""
+"""Image sets through the frozen backbone, batch by batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,15 +14,10 @@ from sotglp.arithmetic import autocast
 from sotglp.backbone import Backbone
 from sotglp.config import Precision, TrainConfig
 from sotglp.dataset import ImageSet
-from sotglp.errors import SotglpError
 from sotglp.images import UnreadableImageError
-from sotglp.progress import progress_bar
 from sotglp.views import load_batches, training_transform
 
 ENCODING_BATCH = 32
-
-LARGEST_BANK = 8 * 2**30
-"""Bytes of memory that stored views may take; beyond it they must be encoded anew each epoch."""
 
 Batch = tuple[NDArray[np.int64], Tensor, Tensor]
 """Positions in the image set (B,), image features (B, d), patch tokens (B, P, W)."""
@@ -79,52 +73,6 @@ def in_order(n_images: int, batch_size: int = ENCODING_BATCH) -> list[NDArray[np
     return [np.arange(start, min(start + batch_size, n_images)) for start in range(0, n_images, batch_size)]
 
 
-@dataclass(frozen=True)
-class FeatureBank:
-    """Views encoded once: ``image_features`` (V, n, d) and ``patch_tokens`` (V, n, P, W), in main memory."""
-
-    image_features: Tensor
-    patch_tokens: Tensor
-
-
 def training_views(backbone: Backbone, config: TrainConfig) -> Callable[[Any], Tensor]:
     """The transform that training images go through: crop and flip, or the backbone's own centre crop."""
     return training_transform(backbone.image_size, *backbone.normalisation) if config.augment else backbone.preprocess
-
-
-def encode_views(backbone: Backbone, images: ImageSet, config: TrainConfig, *, show_progress: bool) -> FeatureBank:
-    """Encode ``config.views`` augmented views of each image, or its one centre crop.
-
-    Raises
-    ------
-    SotglpError
-        If they would take more than ``LARGEST_BANK`` bytes of memory.
-    """
-    n_views = config.views if config.augment else 1
-    per_view = backbone.embed_dim + backbone.n_patches * backbone.patch_width
-    needed = n_views * len(images) * per_view * 4
-    if needed > LARGEST_BANK:
-        raise SotglpError(
-            f"{n_views} stored views of {len(images)} images would take {needed / 2**30:.1f} GiB of memory: use fewer "
-            "views, or views=0 to encode anew each epoch"
-        )
-    transform = training_views(backbone, config)
-    views = []
-    with progress_bar("encoding views", n_views * len(images), "images", show=show_progress) as advance:
-        for view in range(n_views):
-            parts = []
-            for indices, *features in encode_batches(
-                backbone,
-                images,
-                transform,
-                in_order(len(images)),
-                precision=config.precision,
-                workers=config.workers,
-                seed=config.seed if config.augment else None,
-                epoch=view,
-            ):
-                parts.append([feature.cpu() for feature in features])
-                advance(len(indices), "")
-            views.append([torch.cat(kind) for kind in zip(*parts, strict=True)])
-    image_features, patch_tokens = (torch.stack(kind) for kind in zip(*views, strict=True))
-    return FeatureBank(image_features, patch_tokens)

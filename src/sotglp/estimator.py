@@ -64,6 +64,8 @@ class SOTGLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Arithmetic of the backbone; auto is fp16 on a GPU, else fp32.
     workers : int, default 0
         Processes that decode images.
+    cache_dir : path or None, default None
+        Folder where :meth:`fit` keeps encoded views for this and other runs; None keeps them in memory.
     seed : int, default 1
         Seed of every random draw.
     verbose : bool, default False
@@ -114,6 +116,7 @@ class SOTGLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         augment: bool = True,
         precision: Precision = "auto",
         workers: int = 0,
+        cache_dir: str | os.PathLike[str] | None = None,
         seed: int = 1,
         verbose: bool = False,
     ) -> None:
@@ -143,6 +146,7 @@ class SOTGLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.augment = augment
         self.precision = precision
         self.workers = workers
+        self.cache_dir = cache_dir
         self.seed = seed
         self.verbose = verbose
 
@@ -176,6 +180,7 @@ class SOTGLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             model_config,
             config,
             classes=[label_text(label) for label in self.classes_],
+            cache_dir=None if self.cache_dir is None else Path(self.cache_dir),
             show_progress=self.verbose,
         )
         self.model_, self.history_ = fitted.model, fitted.history

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,16 @@ from numpy.typing import NDArray
 
 from sotglp import ood
 from sotglp.arithmetic import autocast
+from sotglp.backbone import Backbone
+from sotglp.banks import DiskBank, Views
 from sotglp.config import Reading
 from sotglp.dataset import ImageSet
-from sotglp.encoding import encode_batches, in_order
+from sotglp.encoding import Batch, encode_batches, in_order
 from sotglp.errors import SotglpError
 from sotglp.images import UnreadableImageError
 from sotglp.metrics import ood_metrics
 from sotglp.model import SOTGLP
+from sotglp.processes import Processes
 from sotglp.progress import progress_bar
 
 
@@ -49,6 +53,7 @@ def predict(
     images: ImageSet,
     reading: Reading = Reading(),  # noqa: B008 - frozen
     *,
+    cache_dir: Path | None = None,
     unreadable: list[UnreadableImageError] | None = None,
     title: str = "predicting",
 ) -> Predictions:
@@ -62,6 +67,8 @@ def predict(
         n images; labels are not looked at.
     reading : Reading
         How they are read and scored.
+    cache_dir : Path or None
+        Folder where encoded images are kept for other runs, their patches in half precision; None keeps none.
     unreadable : list or None
         Collects images that can't be decoded, which are then left out; None raises at the first.
     title : str
@@ -79,16 +86,10 @@ def predict(
     with autocast(backbone.device, reading.precision):
         text = model.encode_text()
     rows: list[tuple[NDArray[Any], ...]] = []
+    encoded = _encoded(backbone, images, reading, cache_dir, unreadable)
     with progress_bar(title, len(images), "images", show=reading.show_progress) as advance:
-        for indices, image_features, patch_tokens in encode_batches(
-            backbone,
-            images,
-            backbone.preprocess,
-            in_order(len(images), reading.batch_size),
-            precision=reading.precision,
-            workers=reading.workers,
-            unreadable=unreadable,
-        ):
+        for indices, *features in encoded:
+            image_features, patch_tokens = (feature.to(backbone.device) for feature in features)
             outputs = model.compare(image_features, patch_tokens, text)
             scores = ood.score(outputs, method=reading.ood_method, temperature=reading.temperature)
             numbers = (model.probabilities(outputs), outputs.global_logits, outputs.local_logits, scores)
@@ -101,12 +102,47 @@ def predict(
     return Predictions(*(np.concatenate(column) for column in zip(*rows, strict=True)))
 
 
+def _encoded(
+    backbone: Backbone,
+    images: ImageSet,
+    reading: Reading,
+    cache_dir: Path | None,
+    unreadable: list[UnreadableImageError] | None,
+) -> Iterator[Batch]:
+    """The images in order, encoded now or read from the cache."""
+    views = Views(backbone, images, backbone.preprocess, precision=reading.precision, workers=reading.workers)
+    about = views.describe() if cache_dir else None
+    if cache_dir is None or about is None:
+        yield from encode_batches(
+            backbone,
+            images,
+            backbone.preprocess,
+            in_order(len(images), reading.batch_size),
+            precision=reading.precision,
+            workers=reading.workers,
+            unreadable=unreadable,
+        )
+        return
+    bank = DiskBank(
+        views,
+        about,
+        cache_dir,
+        Processes(backbone.device),
+        unreadable=unreadable,
+        show_progress=reading.show_progress,
+    )
+    for batch in in_order(len(bank.readable), reading.batch_size):
+        indices = bank.readable[batch]
+        yield indices, *bank.rows(np.zeros_like(indices), indices)
+
+
 def evaluate(
     model: SOTGLP,
     images: ImageSet,
     ood_sets: Mapping[str, ImageSet] | None = None,
     reading: Reading = Reading(),  # noqa: B008 - frozen
     *,
+    cache_dir: Path | None = None,
     unreadable: list[UnreadableImageError] | None = None,
 ) -> dict[str, Any]:
     """Accuracy of a model on labelled images, and how well it tells them from out-of-distribution ones.
@@ -121,6 +157,8 @@ def evaluate(
         Images of none of its classes, by name.
     reading : Reading
         How images are read and scored.
+    cache_dir : Path or None
+        See :func:`predict`.
     unreadable : list or None
         Collects images that can't be decoded, which are then left out; None raises at the first.
 
@@ -136,7 +174,7 @@ def evaluate(
         If images have no labels or other ones than the model's classes.
     """
     all_targets = images.targets(model.class_names)
-    said = predict(model, images, reading, unreadable=unreadable, title="evaluating")
+    said = predict(model, images, reading, cache_dir=cache_dir, unreadable=unreadable, title="evaluating")
     targets = all_targets[said.indices]
 
     def accuracy(scores: NDArray[np.float32]) -> float:
@@ -150,6 +188,9 @@ def evaluate(
         "ood": {},
     }
     for name, others in (ood_sets or {}).items():
-        scores = predict(model, others, reading, unreadable=unreadable, title=f"scoring {name}").ood_scores
+        others_said = predict(
+            model, others, reading, cache_dir=cache_dir, unreadable=unreadable, title=f"scoring {name}"
+        )
+        scores = others_said.ood_scores
         result["ood"][name] = {**ood_metrics(said.ood_scores, scores), "n": len(scores)}
     return result

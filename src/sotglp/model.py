@@ -149,15 +149,21 @@ class SOTGLP(nn.Module):
         identity = torch.eye(backbone.patch_width, device=backbone.device)
         self.local_projection = nn.Parameter(identity) if learn_projection else None
 
-    def encode_text(self) -> TextFeatures:
-        """Text features of every prompt of every class, not normalised: (C, M, d) and (C, N, d).
+    def encode_text(self, classes: Sequence[int] | None = None) -> TextFeatures:
+        """Text features of every prompt, not normalised: (C, M, d) and (C, N, d).
+
+        Parameters
+        ----------
+        classes : sequence of int or None, default None
+            Positions of the C classes wanted; None takes all.
 
         References
         ----------
         SOT-GLP, arXiv 2603.08347, section on prompts.
         """
-        names = TokenizedClasses(self.class_tokens, self.eot_positions)
-        return encode_prompts(self.backbone.text, names, self.global_prompts, self.local_prompts)
+        chosen = slice(None) if classes is None else list(classes)
+        names = TokenizedClasses(self.class_tokens[chosen], self.eot_positions[chosen])
+        return encode_prompts(self.backbone.text, names, self.global_prompts, self.local_prompts[chosen])
 
     def compare(
         self,
@@ -165,8 +171,8 @@ class SOTGLP(nn.Module):
         patch_tokens: Tensor,
         text: TextFeatures,
         *,
-        prompt_dropout: float = 0.0,
-        generator: torch.Generator | None = None,
+        drawn_prompts: Tensor | None = None,
+        projected: bool = False,
     ) -> Outputs:
         """Compare encoded images with encoded prompts.
 
@@ -176,10 +182,10 @@ class SOTGLP(nn.Module):
             From :meth:`Backbone.encode_image`, (B, d) and (B, P, W).
         text : TextFeatures
             From :meth:`encode_text`.
-        prompt_dropout : float, default 0.0
-            Share of global prompts left out for an image; 0 averages all M.
-        generator : torch.Generator or None
-            Draws the prompts that stay.
+        drawn_prompts : Tensor or None, default None
+            Global prompts that stay for each image, from :meth:`draw_prompts`; None averages all M.
+        projected : bool, default False
+            Patches are in the joint space already, (B, P, d), as a model without a learned projection may keep them.
 
         References
         ----------
@@ -188,9 +194,35 @@ class SOTGLP(nn.Module):
         with torch.autocast(self.backbone.device.type, enabled=False):
             image = F.normalize(_full_precision(image_features), dim=-1)
             cosines = torch.einsum("bd,cmd->bcm", image, F.normalize(_full_precision(text.global_), dim=-1))
-            global_logits = _average_prompts(cosines, prompt_dropout, generator)
-        match = self._match(patch_tokens, text.local)
+            if drawn_prompts is not None:
+                drawn = drawn_prompts.to(cosines.device).unsqueeze(1).expand(-1, cosines.shape[1], -1)
+                cosines = cosines.gather(2, drawn)
+            global_logits = cosines.mean(dim=-1)
+        match = self._match(patch_tokens, text.local, projected)
         return Outputs(global_logits, match.scores, match.patch_scores)
+
+    def draw_prompts(self, n_images: int, dropout: float, generator: torch.Generator | None = None) -> Tensor | None:
+        """Draw the global prompts that stay for each image, with replacement.
+
+        Parameters
+        ----------
+        n_images : int
+            Images, B.
+        dropout : float
+            Share of the M prompts that is left out; max(M - int(dropout M), 1) stay.
+        generator : torch.Generator or None
+            Draws them; None uses torch's global one.
+
+        Returns
+        -------
+        Tensor or None
+            Indices, (B, number that stays); None for dropout 0, where all M are averaged.
+        """
+        if dropout == 0:
+            return None
+        n_prompts = self.config.n_global_prompts
+        n_drawn = max(n_prompts - int(dropout * n_prompts), 1)
+        return torch.randint(n_prompts, (n_images, n_drawn), generator=generator)
 
     def forward(self, images: Tensor) -> Outputs:
         """Cosines of preprocessed images (B, 3, H, W) with all classes, in evaluation form."""
@@ -220,9 +252,8 @@ class SOTGLP(nn.Module):
         ----------
         SOT-GLP, arXiv 2603.08347, training objective.
         """
-        outputs = self.compare(
-            *self._encode_image(images), self.encode_text(), prompt_dropout=prompt_dropout, generator=generator
-        )
+        drawn = self.draw_prompts(len(images), prompt_dropout, generator)
+        outputs = self.compare(*self._encode_image(images), self.encode_text(), drawn_prompts=drawn)
         return self.judge(outputs, targets)
 
     def judge(self, outputs: Outputs, targets: Tensor) -> Loss:
@@ -252,12 +283,13 @@ class SOTGLP(nn.Module):
     def _encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return self.backbone.encode_image(images)
 
-    def _match(self, patch_tokens: Tensor, local_text: Tensor) -> LocalMatch:
+    def _match(self, patch_tokens: Tensor, local_text: Tensor, projected: bool = False) -> LocalMatch:
         with torch.autocast(self.backbone.device.type, enabled=False):
-            patch_tokens = _full_precision(patch_tokens)
+            patches = _full_precision(patch_tokens)
             if self.local_projection is not None:
-                patch_tokens = F.linear(patch_tokens, self.local_projection)
-            patches = self.backbone.project_patches(patch_tokens)
+                patches = F.linear(patches, self.local_projection)
+            if not projected:
+                patches = self.backbone.project_patches(patches)
             return match_patches(
                 F.normalize(patches, dim=-1),
                 F.normalize(_full_precision(local_text), dim=-1),
@@ -271,13 +303,3 @@ class SOTGLP(nn.Module):
 def _full_precision(features: Tensor) -> Tensor:
     """Half precision lifted to float32; float64 stays."""
     return features if features.dtype == torch.float64 else features.float()
-
-
-def _average_prompts(cosines: Tensor, dropout: float, generator: torch.Generator | None) -> Tensor:
-    """Mean of cosines (B, C, M) over all prompts, or over prompts drawn with replacement for each image."""
-    n_images, _, n_prompts = cosines.shape
-    if dropout == 0:
-        return cosines.mean(dim=-1)
-    n_drawn = max(n_prompts - int(dropout * n_prompts), 1)
-    drawn = torch.randint(n_prompts, (n_images, n_drawn), generator=generator).to(cosines.device)
-    return cosines.gather(2, drawn.unsqueeze(1).expand(-1, cosines.shape[1], -1)).mean(dim=-1)

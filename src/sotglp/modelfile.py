@@ -47,7 +47,7 @@ class PreprocessRecord(BaseModel):
 class BackboneRecord(BaseModel):
     """What a model file tells of its backbone; files of older versions say nothing of activation and preprocessing."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
     name: str
     pretrained: str | None
@@ -246,6 +246,14 @@ def load_model(
             f"{path} was trained on other weights of {record.backbone['name']} ({trained_on}..., not {given}...): "
             "give the right ones with --pretrained (pretrained=, backbone=)"
         )
+    if record.backbone.get("quick_gelu", backbone.quick_gelu) != backbone.quick_gelu:
+        trained_with, has = (
+            "QuickGELU" if quick else "GELU" for quick in (not backbone.quick_gelu, backbone.quick_gelu)
+        )
+        raise SotglpError(
+            f"{path} was trained on {record.backbone['name']} with {trained_with}, and the backbone given has {has}: "
+            "load it with the right activation (quick_gelu=)"
+        )
     names = [label_text(label) for label in record.classes]
     model = SOTGLP(backbone, names, **record.model.model_dump())
     for name, parameter in model.named_parameters():
@@ -274,6 +282,7 @@ def _load_backbone(path: Path, record: ModelRecord, pretrained: str | None, devi
             image_size=known.image_size[0],
             device=device,
             seed=known.seed or 0,
+            quick_gelu=known.quick_gelu,
         )
     clip = build_clip(known.name, None, image_size=known.image_size[0], seed=0, quick_gelu=known.quick_gelu)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -52,3 +53,9 @@ def progress_bar(title: str, total: int, unit: str, *, show: bool) -> Iterator[A
     with Progress(*columns, console=console, disable=not (show and console.is_terminal)) as bar:
         task = bar.add_task(title, total=total, note="")
         yield lambda n, note: bar.update(task, advance=n, note=note)
+
+
+def note(text: str, *, show: bool) -> None:
+    """One line on a terminal's standard error about work that is about to begin."""
+    if show and sys.stderr.isatty():
+        print(f"sotglp: {text}", file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +18,14 @@ from sotglp.backbone import Backbone
 from sotglp.checkpoint import Checkpoint, run_identity
 from sotglp.config import ModelConfig, TrainConfig
 from sotglp.dataset import ImageSet
-from sotglp.encoding import Batch, FeatureBank, encode_batches, encode_views, training_views
 from sotglp.errors import SotglpError
 from sotglp.images import UnreadableImageError, open_image
 from sotglp.model import SOTGLP, Loss
+from sotglp.processes import Processes
 from sotglp.progress import progress_bar
 from sotglp.shots import draw_shots
+from sotglp.steps import DROPOUT_STREAM, FeatureSource, StepBatch
 from sotglp.text_features import TextFeatures
-
-# Streams of random numbers, so that no draw depends on how many another one made.
-_ORDER, _VIEW, _DROPOUT = range(3)
 
 History = list[dict[str, float]]
 """``epoch``, ``loss``, ``loss_global``, ``loss_local``, ``accuracy`` and ``learning_rate`` of each epoch."""
@@ -51,6 +49,7 @@ def adapt(
     classes: Sequence[str] | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
+    cache_dir: Path | None = None,
     unreadable: list[UnreadableImageError] | None = None,
     show_progress: bool = False,
 ) -> Fitted:
@@ -72,6 +71,8 @@ def adapt(
         Where the state after each epoch is kept.
     resume : bool, default False
         Go on from ``checkpoint``, if it is there.
+    cache_dir : Path or None
+        Folder where encoded views are kept for this and other runs; None keeps them in memory for this one.
     unreadable : list or None
         Collects drawn images that can't be decoded, which are then left out; None raises at the first.
     show_progress : bool, default False
@@ -93,7 +94,9 @@ def adapt(
         images = images.take(draw_shots(images.labels, config.shots, config.seed, draw=config.draw))
     images = _readable(images, unreadable)
     kept = Checkpoint(checkpoint, run_identity(model, images, config)) if checkpoint else None
-    history = train(model, images, config, checkpoint=kept, resume=resume, show_progress=show_progress)
+    history = train(
+        model, images, config, checkpoint=kept, resume=resume, cache_dir=cache_dir, show_progress=show_progress
+    )
     return Fitted(model.eval(), history, images)
 
 
@@ -104,22 +107,32 @@ def train(
     *,
     checkpoint: Checkpoint | None = None,
     resume: bool = False,
+    cache_dir: Path | None = None,
     show_progress: bool = False,
 ) -> History:
-    """Train a model's prompts and projection in place; see :func:`adapt`."""
+    """Train a model's prompts and projection in place; see :func:`adapt`.
+
+    Where several processes were launched, each encodes its share of the images and of the classes, and all end with the
+    same model: that of a single process, up to rounding.
+    """
     targets = torch.from_numpy(images.targets(model.class_names))
     optimizer = torch.optim.SGD(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        _learned(model),
         lr=config.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
     )
     device = model.backbone.device
+    processes = Processes(device)
+    show_progress = show_progress and processes.is_first
     scaler = torch.amp.GradScaler(device.type, enabled=half_dtype(device, config.precision) is torch.float16)
     history = checkpoint.read(model, optimizer, scaler) if checkpoint and resume else []
-    source = FeatureSource(model.backbone, images, config, show_progress=show_progress)
+    processes.wait()  # so that nobody reads a checkpoint that another one has written since
     steps = len(images) // min(config.batch_size, len(images))
     epochs = config.n_epochs(len(images))
+    if len(history) == epochs:
+        return history
+    source = FeatureSource(model, images, config, processes, cache_dir=cache_dir, show_progress=show_progress)
     model.train()
     with progress_bar("training", epochs * steps, "steps", show=show_progress) as advance:
         advance(len(history) * steps, "")
@@ -129,20 +142,20 @@ def train(
                 group["lr"] = rate
             tally = np.zeros(4)  # loss, global loss, local loss, right answers; summed over images
             n_seen = 0
-            for step, parts in enumerate(source.steps(epoch)):
-                generator = torch.Generator().manual_seed(_number(config.seed, _DROPOUT, epoch, step))
+            for step, batch in enumerate(source.steps(epoch)):
+                generator = torch.Generator().manual_seed(_number(config.seed, DROPOUT_STREAM, epoch, step))
                 try:
-                    tally += _step(model, optimizer, scaler, parts, targets, config, generator)
+                    tally += _step(model, optimizer, scaler, batch, targets, config, processes, generator)
                 except SotglpError as error:  # transport refuses costs that are not numbers
                     raise _diverged(epoch, step, config) from error
-                n_seen += sum(len(indices) for indices, _, _ in parts)
+                n_seen += batch.size
                 loss, accuracy = tally[0] / n_seen, tally[3] / n_seen
                 if not (math.isfinite(loss) and _is_finite(model)):
                     raise _diverged(epoch, step, config)
                 advance(1, f"loss {loss:.3f}  accuracy {accuracy:.3f}")
             mean = dict(zip(("loss", "loss_global", "loss_local", "accuracy"), (tally / n_seen).tolist(), strict=True))
             history.append({"epoch": epoch + 1, **mean, "learning_rate": rate})
-            if checkpoint:
+            if checkpoint and processes.is_first:
                 checkpoint.write(model, optimizer, scaler, history)
     return history
 
@@ -151,92 +164,61 @@ def _step(
     model: SOTGLP,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    parts: list[Batch],
+    batch: StepBatch,
     targets: Tensor,
     config: TrainConfig,
+    processes: Processes,
     generator: torch.Generator,
 ) -> NDArray[np.float64]:
-    """One step of SGD on a batch in parts; returns losses and right answers, summed over its images."""
+    """One step of SGD; returns losses and right answers, summed over the images of all processes."""
     optimizer.zero_grad()
     device = model.backbone.device
+    classes = processes.share(range(len(model.class_names)))
     with autocast(device, config.precision):
-        text = model.encode_text()
-    # Text is encoded once for all parts: they add up gradients at its features, which then go back through it once.
-    leaves = TextFeatures(*(features.detach().requires_grad_() for features in text))
-    batch_size = sum(len(indices) for indices, _, _ in parts)
-    tally = np.zeros(4)
-    for indices, image_features, patch_tokens in parts:
+        text = model.encode_text(classes)
+    # Text is encoded once for all parts of the batch, each class by one process: the parts add up gradients at its
+    # features, which then go back through it once.
+    leaves = _gather(text, classes, len(model.class_names), processes)
+    drawn = model.draw_prompts(batch.size, config.prompt_dropout, generator)
+    tally = torch.zeros(4, dtype=torch.float64)
+    for rows, (indices, image_features, patches) in zip(batch.rows, batch.parts, strict=True):
         part_targets = targets[indices].to(device)
         outputs = model.compare(
             image_features.to(device),
-            patch_tokens.to(device),
+            patches.to(device),
             leaves,
-            prompt_dropout=config.prompt_dropout,
-            generator=generator,
+            drawn_prompts=None if drawn is None else drawn[rows],
+            projected=batch.projected,
         )
         loss = model.judge(outputs, part_targets)
-        scaler.scale(loss.total * (len(indices) / batch_size)).backward()
-        tally += len(indices) * np.array([loss.total.item(), loss.global_.item(), loss.local.item(), 0.0])
-        tally[3] += _n_right(model, loss, part_targets)
-    torch.autograd.backward(list(text), [leaf.grad for leaf in leaves])
+        scaler.scale(loss.total * (len(indices) / batch.size)).backward()
+        losses = [loss.total.item(), loss.global_.item(), loss.local.item()]
+        tally += torch.tensor([*(len(indices) * value for value in losses), _n_right(model, loss, part_targets)])
+    slopes = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+    processes.add_up([*slopes, tally])
+    torch.autograd.backward(list(text), [slope[classes] for slope in slopes])
+    processes.add_up([parameter.grad for parameter in _learned(model) if parameter.grad is not None])
     scaler.step(optimizer)
     scaler.update()
-    return tally
+    return tally.numpy()
+
+
+def _gather(text: TextFeatures, classes: list[int], n_classes: int, processes: Processes) -> TextFeatures:
+    """Features of all classes from those that each process encoded, as leaves that collect gradients."""
+    if len(classes) == n_classes:
+        return TextFeatures(*(own.detach().requires_grad_() for own in text))
+    whole = []
+    for own in text:
+        features = own.new_zeros(n_classes, *own.shape[1:])
+        features[classes] = own.detach()
+        whole.append(features)
+    processes.add_up(whole)
+    return TextFeatures(*(features.requires_grad_() for features in whole))
 
 
 @torch.no_grad()
 def _n_right(model: SOTGLP, loss: Loss, targets: Tensor) -> int:
     return int((model.probabilities(loss.outputs).argmax(dim=-1) == targets).sum())
-
-
-class FeatureSource:
-    """Encoded images of each training step, from stored views or encoded as they are needed."""
-
-    def __init__(self, backbone: Backbone, images: ImageSet, config: TrainConfig, *, show_progress: bool) -> None:
-        self.backbone = backbone
-        self.images = images
-        self.config = config
-        is_stored = config.views > 0 or not config.augment
-        self.bank: FeatureBank | None = (
-            encode_views(backbone, images, config, show_progress=show_progress) if is_stored else None
-        )
-
-    def steps(self, epoch: int) -> Iterator[list[Batch]]:
-        """The steps of an epoch, each a batch in parts of at most ``micro_batch`` images."""
-        batches = epoch_batches(len(self.images), self.config, epoch)
-        size = self.config.micro_batch or self.config.batch_size
-        parts = [[batch[start : start + size] for start in range(0, len(batch), size)] for batch in batches]
-        flat = [part for batch in parts for part in batch]
-        encoded = self._encode(flat, epoch) if self.bank is None else self._look_up(self.bank, flat, epoch)
-        for batch in parts:
-            yield [next(encoded) for _ in batch]
-
-    def _encode(self, batches: list[NDArray[np.int64]], epoch: int) -> Iterator[Batch]:
-        config = self.config
-        return encode_batches(
-            self.backbone,
-            self.images,
-            training_views(self.backbone, config),
-            batches,
-            precision=config.precision,
-            workers=config.workers,
-            seed=config.seed,
-            epoch=epoch,
-        )
-
-    def _look_up(self, bank: FeatureBank, batches: list[NDArray[np.int64]], epoch: int) -> Iterator[Batch]:
-        rng = np.random.default_rng([self.config.seed, _VIEW, epoch])
-        view_of = rng.integers(len(bank.image_features), size=len(self.images))
-        for batch in batches:
-            views = view_of[batch]
-            yield batch, bank.image_features[views, batch], bank.patch_tokens[views, batch]
-
-
-def epoch_batches(n_images: int, config: TrainConfig, epoch: int) -> list[NDArray[np.int64]]:
-    """Shuffled batches of an epoch; the last incomplete one is dropped, as published, unless it is the only one."""
-    order = np.random.default_rng([config.seed, _ORDER, epoch]).permutation(n_images)
-    size = min(config.batch_size, n_images)
-    return [order[start : start + size] for start in range(0, n_images - size + 1, size)]
 
 
 def _number(*key: int) -> int:
@@ -273,9 +255,13 @@ def _readable(images: ImageSet, unreadable: list[UnreadableImageError] | None) -
     return rest
 
 
+def _learned(model: SOTGLP) -> list[torch.nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
 def _is_finite(model: SOTGLP) -> bool:
     """Whether the step left numbers in everything learned; its loss tells only of the step before."""
-    return all(bool(parameter.isfinite().all()) for parameter in model.parameters() if parameter.requires_grad)
+    return all(bool(parameter.isfinite().all()) for parameter in _learned(model))
 
 
 def _diverged(epoch: int, step: int, config: TrainConfig) -> SotglpError:

@@ -29,6 +29,10 @@ def evaluate(
     precision: options.Precision = "auto",
     workers: options.Workers = 0,
     batch_size: options.BatchSize = 32,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep encoded images there, in half precision, for other evaluations."),
+    ] = None,
     skip_unreadable: options.SkipUnreadable = False,
     json_file: options.Json = None,
     debug: options.Debug = False,
@@ -48,7 +52,7 @@ def evaluate(
     ood_sets = _named(ood or [])
     model, record = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
-    result = measure(model, images, ood_sets, reading, unreadable=unreadable)
+    result = measure(model, images, ood_sets, reading, cache_dir=cache_dir, unreadable=unreadable)
     list_unreadable(unreadable or [])
     for line in _lines(result):
         say(line, json_target=json_file)

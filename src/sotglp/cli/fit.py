@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sotglp.cli.options import Debug, Device, Json, SkipUnreadable
+from sotglp.cli.launch import is_launched, launch
+from sotglp.cli.options import CacheDir, Debug, Device, Json, NoCache, SkipUnreadable, cache_folder
 from sotglp.cli.output import check_result_file, list_unreadable, say, write_json
 from sotglp.errors import SotglpError
 
@@ -40,6 +41,11 @@ def fit(
     include_backbone: Annotated[
         bool, typer.Option("--include-backbone", help="Put the backbone's weights into OUT too.")
     ] = False,
+    cache_dir: CacheDir = None,
+    no_cache: NoCache = False,
+    num_processes: Annotated[
+        int, typer.Option(min=1, help="Processes that share the work; several GPUs need as many.")
+    ] = 1,
     skip_unreadable: SkipUnreadable = False,
     json_file: Json = None,
     debug: Debug = False,
@@ -57,26 +63,35 @@ def fit(
     from sotglp.dataset import ImageSet
     from sotglp.files import check_output
     from sotglp.modelfile import save_model
+    from sotglp.processes import Processes
     from sotglp.training import adapt
 
     settings = _settings(preset, {"shots": shots, "epochs": epochs, "seed": seed}, setting or [])
+    views_dir = cache_folder(cache_dir, no_cache)
     check_output(out, force=force)
     check_result_file(json_file)
     checkpoint = checkpoint_path(out)
     if checkpoint.exists() and not (resume or force):
         raise SotglpError(f"{checkpoint} holds a stopped run: go on with --resume, or begin anew with --force")
     images = ImageSet.from_path(train)
+    if num_processes > 1 and not is_launched():
+        launch(num_processes)
+        return
     unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
+    chosen_device = choose_device(device)
     fitted = adapt(
-        Backbone.load(backbone, pretrained, image_size=image_size, device=choose_device(device)),
+        Backbone.load(backbone, pretrained, image_size=image_size, device=chosen_device),
         images,
         settings.model,
         settings.training,
         checkpoint=checkpoint,
         resume=resume,
+        cache_dir=views_dir,
         unreadable=unreadable,
         show_progress=True,
     )
+    if not Processes(chosen_device).is_first:
+        return
     save_model(
         out,
         fitted.model,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from sotglp.errors import SotglpError, SotglpWarning
 
 if TYPE_CHECKING:
     from sotglp.config import Reading
@@ -32,6 +36,7 @@ CacheDir = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Folder of the feature cache; if not given, $SOTGLP_CACHE or ~/.cache/sotglp."),
 ]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep encoded images in memory, for this run alone.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -54,3 +59,31 @@ def read_by(batch_size: int, workers: int, precision: str, ood_method: str, temp
         "show_progress": True,
     }
     return checked(Reading, values)
+
+
+def cache_folder(chosen: Path | None, no_cache: bool) -> Path | None:
+    """Where encoded images are kept on disk; None where they are not.
+
+    Raises
+    ------
+    SotglpError
+        If a folder is chosen and refused at once.
+    """
+    if no_cache:
+        if chosen:
+            raise SotglpError("--cache-dir names a folder and --no-cache says that there is none: give one of them")
+        return None
+    if chosen:
+        return chosen
+    from sotglp.store import default_cache_dir
+
+    folder = default_cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        writable = False
+    else:
+        writable = os.access(folder, os.W_OK)
+    if not writable:
+        warnings.warn(f"{folder} can't be written, so encoded images stay in memory", SotglpWarning, stacklevel=2)
+    return folder if writable else None

@@ -1,0 +1,58 @@
+"""The processes that work on one run together: one, unless a launcher started several."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Item = TypeVar("Item")
+
+
+class Processes:
+    """One process among those that share a run, as ``accelerate launch`` or ``--num-processes`` started them.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where this process computes; on the CPU they talk by gloo.
+
+    Attributes
+    ----------
+    index, count : int
+        Number of this process, from 0, and how many there are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.index, self.count = 0, 1
+        self._device = device
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from accelerate import PartialState
+
+            self._state = PartialState(cpu=device.type == "cpu")
+            self.index, self.count = self._state.process_index, self._state.num_processes
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what is written once."""
+        return self.index == 0
+
+    def share(self, items: Sequence[Item]) -> list[Item]:
+        """Own part of some work: every ``count``-th item."""
+        return list(items[self.index :: self.count])
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Put the sum over all processes in the place of each tensor."""
+        if self.count > 1:
+            from accelerate.utils import reduce
+
+            for tensor in tensors:
+                tensor.copy_(reduce(tensor.to(self._device), reduction="sum"))
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.count > 1:
+            self._state.wait_for_everyone()
