@@ -20,6 +20,9 @@ from sotglp.errors import SotglpError
 from sotglp.text_tower import TextTower
 from sotglp.vision import check_vision_tower, encode_resnet, encode_vit
 
+CPU_BATCH = 8
+"""Images that a CPU encodes at once; what larger batches keep in memory is out of its caches (benchmarks/speed.py)."""
+
 
 class Backbone(nn.Module):
     """An open_clip model, frozen, with the patch stream that local prompts are compared with.
@@ -243,7 +246,10 @@ class Backbone(nn.Module):
         visual = self._visual
         images = images.to(self.device, visual.conv1.weight.dtype)
         encode = encode_resnet if isinstance(visual, ModifiedResNet) else encode_vit
-        return encode(visual, images)
+        if self.device.type != "cpu":
+            return encode(visual, images)
+        image_features, patch_tokens = zip(*(encode(visual, part) for part in images.split(CPU_BATCH)), strict=True)
+        return torch.cat(image_features), torch.cat(patch_tokens)
 
     def project_patches(self, patch_tokens: Tensor) -> Tensor:
         """Patch tokens in the joint space, not normalised: (B, P, W) to (B, P, d)."""

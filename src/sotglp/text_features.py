@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from sotglp.prompts import TokenizedClasses, clip_tokenizer
 from sotglp.text_tower import Segment, TextTower
 
-CHUNK_BYTES = 2**30
-"""What the backward pass needs of classes that are encoded together."""
+CHUNK_BYTES = 2**29
+"""What the backward pass needs of classes that are encoded together; more at once is slower on CPUs."""
 
 KEPT_BYTES = 2 * 2**30
 """What it needs of all classes; beyond this, chunks of classes are encoded a second time on the way back instead."""

@@ -63,14 +63,13 @@ def encode_vit(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, Tenso
     ordinary = visual._embeds(images)  # h, (B, 1 + P, W)
     blocks: list[ResidualAttentionBlock] = list(visual.transformer.resblocks)
     for depth, block in enumerate(blocks):
-        attended, value_attended = _attend(block, ordinary)
+        # After the last block nothing but CLS is read from the ordinary stream: spare its patches attention and MLP.
+        n_read = 1 if depth == len(blocks) - 1 and depth > 0 else ordinary.shape[1]
+        attended, value_attended = _attend(block, ordinary, n_read)
         if depth == 0:
             value_stream = ordinary[:, 1:] + attended[:, 1:]  # r, (B, P, W)
         value_stream = value_stream + value_attended
-        if depth == len(blocks) - 1:
-            # Nothing but CLS is read from the ordinary stream any more: spare its patches the last MLP.
-            ordinary, attended = ordinary[:, :1], attended[:, :1]
-        ordinary = ordinary + attended
+        ordinary = ordinary[:, :n_read] + attended
         ordinary = ordinary + block.ls_2(block.mlp(block.ln_2(ordinary)))
     image_features = visual.ln_post(ordinary[:, 0])
     if visual.proj is not None:
@@ -78,12 +77,12 @@ def encode_vit(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, Tenso
     return image_features, visual.ln_post(value_stream)
 
 
-def _attend(block: ResidualAttentionBlock, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Ordinary attention for all tokens (B, 1 + P, W) and V-V attention for the patches (B, P, W)."""
+def _attend(block: ResidualAttentionBlock, tokens: Tensor, n_read: int) -> tuple[Tensor, Tensor]:
+    """Ordinary attention for the first tokens (B, n_read, W) and V-V attention for the patches (B, P, W)."""
     attention: nn.MultiheadAttention = block.attn
     projected = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)  # (B, 1 + P, 3 W)
     query, key, value = (_split_heads(part, attention.num_heads) for part in projected.chunk(3, dim=-1))
-    ordinary = F.scaled_dot_product_attention(query, key, value)
+    ordinary = F.scaled_dot_product_attention(query[:, :, :n_read], key, value)
     between_values = F.scaled_dot_product_attention(value[:, :, 1:], value, value)
     return (
         block.ls_1(attention.out_proj(_merge_heads(ordinary))),
