@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test check lint types unit slow demo clean
+.PHONY: help test lint types unit demo speed clean
 
 help:
 	@echo "make demo    learn, evaluate and predict on generated photos"
 	@echo "make test    what CI runs: lint, types, all tests"
 	@echo "make unit    the quick tests alone"
+	@echo "make speed   time and memory beside the plain way, to docs/speed.md (about 20 minutes)"
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +33,9 @@ test: lint types
 
 demo: $(VENV)/.ready
 	$(BIN)/python examples/demo.py
+
+speed: $(VENV)/.ready
+	$(BIN)/python benchmarks/speed.py
 
 clean:
 	rm -rf $(VENV) demo

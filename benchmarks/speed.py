@@ -308,7 +308,7 @@ def main() -> None:
     else:
         from speed_report import write_report
 
-        write_report(measure_all(chosen.backbone), DOCS)
+        write_report(measure_all(chosen.backbone), chosen.backbone, DOCS)
 
 
 def measure_all(backbone: str) -> dict[str, dict[str, Any]]:
