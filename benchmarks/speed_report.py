@@ -119,8 +119,8 @@ def _plot(found: Found, path: Path) -> None:
             points["plain"].append((int(n_classes), row["plain"]["seconds"], row["plain"]["MiB"] / 1024))
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     looks = {
-        "ours": ("#0072b2", "o", "sotglp, stored features"),
-        "plain": ("#d55e00", "s", "plain, images encoded anew"),
+        "ours": {"color": "#0072b2", "marker": "o", "label": "sotglp, stored features"},
+        "plain": {"color": "#d55e00", "marker": "s", "label": "plain, images encoded anew"},
     }
     for column, (axis, label) in enumerate(zip(axes, ("seconds a step", "GiB above the loaded model"), strict=True)):
         for name, look in looks.items():
