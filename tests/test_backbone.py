@@ -110,3 +110,13 @@ def test_activation_is_found_from_the_module(layers: int | list[int], quick: boo
 def test_foreign_model_is_refused() -> None:
     with pytest.raises(SotglpError, match="Linear is not an open_clip model"):
         Backbone.from_open_clip(nn.Linear(2, 2))
+
+
+def test_parts_of_a_batch_on_the_cpu_are_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = Backbone.from_open_clip(tiny_clip())
+    images = torch.randn(7, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    whole = backbone.encode_image(images)
+    monkeypatch.setattr("sotglp.backbone.CPU_TOKENS", 3 * 17)  # three images of 16 patches and CLS
+    for part, all_at_once in zip(backbone.encode_image(images), whole, strict=True):
+        assert part.shape == all_at_once.shape
+        torch.testing.assert_close(part, all_at_once, rtol=1e-5, atol=1e-5)

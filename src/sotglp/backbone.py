@@ -20,8 +20,8 @@ from sotglp.errors import SotglpError
 from sotglp.text_tower import TextTower
 from sotglp.vision import check_vision_tower, encode_resnet, encode_vit
 
-CPU_BATCH = 8
-"""Images that a CPU encodes at once; what larger batches keep in memory is out of its caches (benchmarks/speed.py)."""
+CPU_TOKENS = 1600
+"""Tokens that a CPU encodes at once, eight images of ViT-B/16: more of them fall out of its caches."""
 
 
 class Backbone(nn.Module):
@@ -205,6 +205,10 @@ class Backbone(nn.Module):
         return self._logit_scale.device
 
     @property
+    def _cpu_batch(self) -> int:
+        return max(1, CPU_TOKENS // (1 + self.n_patches))
+
+    @property
     def _logit_scale(self) -> Tensor:
         return cast(Tensor, self.clip.logit_scale)
 
@@ -248,7 +252,9 @@ class Backbone(nn.Module):
         encode = encode_resnet if isinstance(visual, ModifiedResNet) else encode_vit
         if self.device.type != "cpu":
             return encode(visual, images)
-        image_features, patch_tokens = zip(*(encode(visual, part) for part in images.split(CPU_BATCH)), strict=True)
+        image_features, patch_tokens = zip(
+            *(encode(visual, part) for part in images.split(self._cpu_batch)), strict=True
+        )
         return torch.cat(image_features), torch.cat(patch_tokens)
 
     def project_patches(self, patch_tokens: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from typing import TypeVar
@@ -33,6 +34,8 @@ class Processes:
             from accelerate import PartialState
 
             self._state = PartialState(cpu=device.type == "cpu")
+            # The threads of a group that is still open when the interpreter goes can end the process with SIGABRT.
+            atexit.register(self._state.destroy_process_group)
             self.index, self.count = self._state.process_index, self._state.num_processes
 
     @property
