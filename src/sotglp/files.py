@@ -113,6 +113,12 @@ def _put_in_place(beside: Path, path: Path, force: bool) -> None:
         os.replace(beside, path)
 
 
+def os_reason(error: OSError) -> str:
+    """What the system says of an error, without the path."""
+    return error.strerror or type(error).__name__
+
+
 def _unwritable(path: Path, error: OSError) -> SotglpError:
-    reason = error.strerror or type(error).__name__
-    return SotglpError(f"{path} can't be written ({reason}): choose a folder that you may write to and that has room")
+    return SotglpError(
+        f"{path} can't be written ({os_reason(error)}): choose a folder that you may write to and that has room"
+    )

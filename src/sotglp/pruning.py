@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sotglp.errors import SotglpError
-from sotglp.files import write_file
-from sotglp.store import LABEL_FILE, SECONDS_PER_DAY, VERSION_KEY, os_reason, shelf_name
+from sotglp.files import os_reason, write_file
+from sotglp.store import LABEL_FILE, SECONDS_PER_DAY, VERSION_KEY, shelf_name
 
 _SHELF_NAME = re.compile(r"[0-9a-f]{16}")
 _FOLDER_NAME = re.compile(r"[0-9a-f]{2}")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sotglp.dataset import ImageSource
 from sotglp.errors import SotglpError
-from sotglp.files import place_file
+from sotglp.files import os_reason, place_file
 from sotglp.images import UnreadableImageError, open_image
 
 FORMAT_VERSION = 1
@@ -275,8 +275,3 @@ def _checksum(name: str, image_features: Tensor, patch_tokens: Tensor) -> str:
 
 def _raw(tensor: Tensor) -> memoryview:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-
-
-def os_reason(error: OSError) -> str:
-    """What the system says of an error, without the path."""
-    return error.strerror or type(error).__name__
