@@ -104,7 +104,15 @@ def test_parameters_and_defaults_are_those_of_the_settings() -> None:
     for name, value in {**preset.model.model_dump(), **preset.training.model_dump()}.items():
         assert parameters[name] == value, name
     known = {*ModelConfig.model_fields, *TrainConfig.model_fields}
-    assert set(parameters) - known == {"backbone", "pretrained", "image_size", "device", "cache_dir", "verbose"}
+    assert set(parameters) - known == {
+        "backbone",
+        "pretrained",
+        "image_size",
+        "patch_attention",
+        "device",
+        "cache_dir",
+        "verbose",
+    }
 
 
 def test_presets() -> None:
@@ -197,6 +205,33 @@ def test_save_and_load(fitted: SOTGLPClassifier, paths: Any, tmp_path: Path) -> 
     fitted.save(path, force=True)
     with pytest.raises(SotglpError, match="backbone"):
         SOTGLPClassifier.load(path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"branches": "global"}, {"branches": "local", "matching": "per-prompt"}, {"matching": "uniform"}],
+    ids=str,
+)
+def test_variants(tiny_backbone: Backbone, paths: Any, tmp_path: Path, settings: dict[str, Any]) -> None:
+    X, y = paths
+    fitted = classifier(tiny_backbone, epochs=20, **settings).fit(X, y).calibrate(X)
+    assert fitted.score(X, y) > 0.6
+    fitted.save(tmp_path / "m.safetensors")
+    loaded = SOTGLPClassifier.load(tmp_path / "m.safetensors", backbone=tiny_backbone)
+    assert loaded.get_params() == fitted.get_params() | {"pretrained": None}
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+    np.testing.assert_array_equal(loaded.is_ood(X), fitted.is_ood(X))
+
+
+def test_patch_attention_reaches_the_backbone_and_the_file(paths: Any, tmp_path: Path) -> None:
+    X, y = paths
+    settings: dict[str, Any] = {**QUICK, "epochs": 1, "image_size": 64, "top_k": 2}
+    fitted = SOTGLPClassifier("ViT-S-32-alt", None, patch_attention="ordinary", **settings).fit(X, y)
+    assert fitted.model_.backbone.patch_attention == "ordinary"
+    fitted.save(tmp_path / "m.safetensors")
+    loaded = SOTGLPClassifier.load(tmp_path / "m.safetensors")
+    assert loaded.patch_attention == loaded.model_.backbone.patch_attention == "ordinary"
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
 
 
 def test_calibration_accepts_the_asked_share(fitted: SOTGLPClassifier, paths: Any) -> None:

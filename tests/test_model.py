@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import sotglp.head
 from conftest import Reference
-from sotglp import SOTGLP, Backbone, SotglpError
+from sotglp import SOTGLP, Backbone, SotglpError, ood
 
 NAMES = ["cat", "golden retriever", "polka dot texture"]
 
@@ -215,6 +215,96 @@ def test_relaxed_transport_differs(tiny_backbone: Backbone, images: Tensor) -> N
     assert (plan.sum(dim=-1) - 0.1).abs().max() > 1e-4
 
 
+def test_global_prompts_alone(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2, branches="global")
+    assert model.local_prompts is None
+    assert model.local_projection is None
+    assert [name for name, value in model.named_parameters() if value.requires_grad] == ["global_prompts"]
+    whole = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2)
+    outputs, scale = model(images), tiny_backbone.logit_scale
+    torch.testing.assert_close(outputs.global_logits, whole(images).global_logits, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(model.predict_proba(images), torch.softmax(scale * outputs.global_logits, dim=-1))
+    targets = torch.tensor([0, 1, 2, 0, 1])
+    loss = model.loss(images, targets, prompt_dropout=0.0)
+    assert loss.local.item() == 0
+    torch.testing.assert_close(loss.total, F.cross_entropy(scale * outputs.global_logits, targets))
+    loss.total.backward()
+    assert model.global_prompts.grad is not None
+    assert model.global_prompts.grad.abs().max() > 0
+
+
+def test_global_prompts_look_at_patches_for_ood_scores(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2, branches="global", template="a photo of {} seen at sea")
+    with torch.no_grad():
+        model.global_prompts += 0.02 * torch.randn(
+            model.global_prompts.shape, generator=torch.Generator().manual_seed(0)
+        )
+    text, outputs = model.encode_text(), model(images)
+    assert torch.equal(text.local, text.global_)
+    assert text.global_.requires_grad
+    assert not text.local.requires_grad
+    patches = F.normalize(tiny_backbone.project_patches(tiny_backbone.encode_image(images)[1]), dim=-1)
+    expected = torch.einsum("bpd,cmd->bpcm", patches, F.normalize(text.global_, dim=-1)).mean(dim=-1)
+    torch.testing.assert_close(outputs.patch_logits, expected, rtol=1e-5, atol=1e-6)
+    assert outputs.local_logits.isfinite().all()
+    assert ood.score(model, images).isfinite().all()
+    plan, support = model.transport(images)
+    assert (plan.shape, support.shape) == ((5, 3, 10, 2), (5, 3, 10))
+    # One class less, one class more: chosen classes are the same ones.
+    torch.testing.assert_close(model.encode_text([2, 0]).local, text.local[[2, 0]], rtol=1e-5, atol=1e-6)
+
+
+def test_the_loss_of_global_prompts_costs_no_matching(
+    tiny_backbone: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, branches="global")
+    monkeypatch.setattr("sotglp.model.match_patches", None)
+    outputs = model.loss(images, torch.tensor([0, 1, 2, 0, 1])).outputs
+    # NaN, so that nobody takes what was not computed for a cosine.
+    assert outputs.local_logits.isnan().all()
+    assert outputs.local_logits.shape == (5, 3)
+    assert outputs.patch_logits.isnan().all()
+    assert outputs.patch_logits.shape == (5, 16, 3)
+
+
+def test_local_prompts_alone(tiny_backbone: Backbone, images: Tensor) -> None:
+    model, whole = SOTGLP(tiny_backbone, NAMES, branches="local"), SOTGLP(tiny_backbone, NAMES)
+    assert {name for name, value in model.named_parameters() if value.requires_grad} == {
+        "local_prompts",
+        "local_projection",
+    }
+    outputs, scale = model(images), tiny_backbone.logit_scale
+    for ours, theirs in zip(outputs, whole(images), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not model.encode_text().global_.requires_grad
+    torch.testing.assert_close(model.predict_proba(images), torch.softmax(scale * outputs.local_logits, dim=-1))
+    targets = torch.tensor([0, 1, 2, 0, 1])
+    loss = model.loss(images, targets)
+    assert loss.global_.item() == 0
+    torch.testing.assert_close(loss.total, F.cross_entropy(scale * outputs.local_logits, targets))
+    loss.total.backward()
+    assert model.global_prompts.grad is None
+    assert model.local_prompts is not None
+    assert model.local_prompts.grad is not None
+    assert model.local_prompts.grad.abs().max() > 0
+
+
+def test_matching(tiny_backbone: Backbone, images: Tensor) -> None:
+    shared = {how: SOTGLP(tiny_backbone, NAMES, matching=how).transport(images) for how in ("transport", "uniform")}
+    plan, support = shared["uniform"]
+    assert torch.equal(support, shared["transport"][1])
+    torch.testing.assert_close(plan, torch.full((5, 3, 10, 4), 1 / 40))
+    plan, support = SOTGLP(tiny_backbone, NAMES, matching="per-prompt").transport(images)
+    assert (plan.shape, support.shape) == ((5, 3, 10, 4), (5, 3, 10, 4))
+    # Where a class has one prompt and keeps all patches, there is nothing to choose.
+    outputs = [
+        SOTGLP(tiny_backbone, NAMES, n_local_prompts=1, top_k=16, matching=how)(images).local_logits
+        for how in ("transport", "uniform", "per-prompt")
+    ]
+    for one in outputs[1:]:
+        torch.testing.assert_close(one, outputs[0], rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -223,6 +313,8 @@ def test_relaxed_transport_differs(tiny_backbone: Backbone, images: Tensor) -> N
         ({"epsilon": -1.0}, "epsilon = -1.0"),
         ({"n_local_prompts": 0}, "n_local_prompts = 0"),
         ({"local_factor": "2"}, "local_factor = '2'"),
+        ({"branches": "none"}, "branches = 'none'"),
+        ({"matching": "greedy"}, "matching = 'greedy'"),
         ({"template": "a photo"}, "placeholder"),
     ],
 )

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -139,6 +140,62 @@ def test_a_file_without_activation_and_preprocessing_means_the_names_own(tmp_pat
     assert record.backbone == older
 
 
+@pytest.mark.parametrize("include_backbone", [True, False])
+def test_the_patch_stream_comes_back(tmp_path: Path, include_backbone: bool) -> None:
+    backbone = Backbone.load(SMALL, seed=5, image_size=64, patch_attention="ordinary")
+    model = SOTGLP(backbone, NAMES, top_k=2)
+    path = tmp_path / "m"
+    save_model(path, model, include_backbone=include_backbone)
+    loaded, record = load_model(path)
+    assert record.backbone["patch_attention"] == loaded.backbone.patch_attention == "ordinary"
+    images = torch.randn(1, 3, 64, 64)
+    assert torch.equal(loaded(images).local_logits, model(images).local_logits)
+    with pytest.raises(SotglpError, match=r"trained on ordinary patch tokens of .* given has value ones"):
+        load_model(path, backbone=Backbone.load(SMALL, seed=5, image_size=64))
+
+
+def test_a_file_without_a_patch_stream_means_values(tmp_path: Path) -> None:
+    backbone = Backbone.load(SMALL, seed=5, image_size=64)
+    save_model(tmp_path / "new", SOTGLP(backbone, NAMES, top_k=2))
+    older = read_record(tmp_path / "new").backbone
+    del older["patch_attention"]
+    path = rewrite(tmp_path / "new", tmp_path / "old", {"backbone": older})
+    assert load_model(path)[0].backbone.patch_attention == "value"
+    with pytest.raises(SotglpError, match="trained on value patch tokens"):
+        load_model(path, backbone=Backbone.load(SMALL, seed=5, image_size=64, patch_attention="ordinary"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({"branches": "global"}, {"global_prompts"}),
+        ({"branches": "local"}, {"global_prompts", "local_prompts", "local_projection"}),
+        ({"matching": "per-prompt"}, {"global_prompts", "local_prompts", "local_projection"}),
+    ],
+    ids=str,
+)
+def test_variants_come_back(tiny_backbone: Backbone, tmp_path: Path, settings: dict[str, Any], kept: set[str]) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, top_k=5, **settings)
+    with torch.no_grad():
+        model.global_prompts += 0.01
+    save_model(tmp_path / "m", model)
+    with safe_open(tmp_path / "m", framework="pt") as file:
+        assert set(file.keys()) == kept
+    loaded, _ = load_model(tmp_path / "m", backbone=tiny_backbone)
+    assert loaded.config == model.config
+    images = torch.randn(3, 3, 32, 32)
+    for found, expected in zip(loaded(images), model(images), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_a_file_from_before_the_variants_is_the_published_model(model: SOTGLP, tmp_path: Path) -> None:
+    save_model(tmp_path / "new", model)
+    older = read_record(tmp_path / "new").model.model_dump()
+    del older["branches"], older["matching"]
+    loaded, _ = load_model(rewrite(tmp_path / "new", tmp_path / "old", {"model": older}), backbone=model.backbone)
+    assert loaded.config == model.config
+
+
 def test_a_backbone_given_by_hand_is_not_put_in(model: SOTGLP, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     with pytest.raises(SotglpError, match=r"the backbone CLIP can't go into.*leave include_backbone off"):
@@ -213,6 +270,7 @@ def test_files_that_cannot_be_read(model: SOTGLP, tmp_path: Path) -> None:
         ("image_size", [32]),
         ("fingerprint", None),
         ("quick_gelu", "perhaps"),
+        ("patch_attention", "key"),
         ("preprocess", "bicubic"),
         ("preprocess", {"mean": [0.5, 0.5, 0.5]}),
         ("preprocess.mean", [0.5, 0.5]),

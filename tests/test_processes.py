@@ -38,7 +38,7 @@ def fit(root: Path, config: dict[str, Any], cache_dir: Path | None) -> tuple[lis
     fitted = adapt(
         Backbone.from_open_clip(tiny_clip()),
         images,
-        ModelConfig(learn_projection=config.pop("learn_projection", True)),
+        ModelConfig(**{name: config.pop(name) for name in ("learn_projection", "branches") if name in config}),
         TrainConfig(**{**CONFIG, **config}),
         cache_dir=cache_dir,
     )
@@ -64,6 +64,8 @@ def work(root: Path) -> None:
         ({"views": 2, "micro_batch": 2}, True),
         ({"views": 0}, False),
         ({"augment": False, "learn_projection": False}, True),
+        ({"views": 2, "branches": "global"}, False),
+        ({"views": 2, "branches": "local"}, False),
     ],
     ids=str,
 )

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from conftest import COLOURS, coloured_image
+from conftest import COLOURS, coloured_image, tiny_clip
 from sotglp import SOTGLP, Backbone, SotglpError
 from sotglp.checkpoint import Checkpoint, run_identity
 from sotglp.config import ModelConfig, TrainConfig
@@ -112,6 +112,40 @@ def test_every_epoch_sees_new_views_when_none_are_stored(tiny_backbone: Backbone
     assert fresh.history[1]["loss"] != pytest.approx(stored.history[1]["loss"], rel=1e-5)
 
 
+@pytest.mark.parametrize("branch", ["global", "local"])
+@pytest.mark.parametrize("source", [{"views": 2, "micro_batch": 3}, {"views": 0}], ids=str)
+def test_a_branch_alone_learns_what_it_learns_beside_the_other(
+    tiny_backbone: Backbone, images: ImageSet, branch: str, source: dict[str, Any]
+) -> None:
+    """The branches share no parameter and their losses are added up, so that neither changes the other's gradient."""
+    alone = run(tiny_backbone, images, {"branches": branch}, **source)
+    both = run(tiny_backbone, images, **source)
+    start = SOTGLP(tiny_backbone, images.classes)
+    names = {"global": {"global_prompts"}, "local": {"local_prompts", "local_projection"}}[branch]
+    for name, value in learned(alone.model).items():
+        expected = both.model if name in names else start
+        torch.testing.assert_close(value, getattr(expected, name).detach(), rtol=1e-4, atol=1e-6)
+    other = {"global": "local", "local": "global"}[branch]
+    for ours, theirs in zip(alone.history, both.history, strict=True):
+        assert ours["loss"] == ours[f"loss_{branch}"] == pytest.approx(theirs[f"loss_{branch}"], rel=1e-5)
+        assert ours[f"loss_{other}"] == 0
+
+
+def test_training_global_prompts_costs_no_matching(
+    tiny_backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sotglp.model.match_patches", None)
+    fitted = run(tiny_backbone, images, {"branches": "global"}, epochs=30, augment=False, batch_size=18)
+    assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
+
+
+@pytest.mark.parametrize("matching", ["uniform", "per-prompt"])
+def test_it_learns_with_other_matchings(tiny_backbone: Backbone, images: ImageSet, matching: str) -> None:
+    fitted = run(tiny_backbone, images, {"matching": matching}, epochs=30, augment=False, batch_size=18)
+    assert fitted.history[-1]["loss_local"] < fitted.history[0]["loss_local"]
+    assert fitted.history[-1]["accuracy"] == 1.0
+
+
 class Killed(Exception):
     pass
 
@@ -145,6 +179,27 @@ def test_a_killed_run_resumes_to_the_same_bits(
     assert whole.history == resumed.history
 
 
+@pytest.mark.parametrize("branch", ["global", "local"])
+def test_a_run_of_one_branch_resumes_to_the_same_bits(
+    tiny_backbone: Backbone, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, branch: str
+) -> None:
+    model_config, config, path = ModelConfig(branches=branch), TrainConfig(**QUICK), tmp_path / "m.checkpoint"
+    whole = adapt(tiny_backbone, images, model_config, config)
+    write = Checkpoint.write
+
+    def write_and_die(self: Checkpoint, *state: Any) -> None:
+        write(self, *state)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "write", write_and_die)
+        with pytest.raises(Killed):
+            adapt(tiny_backbone, images, model_config, config, checkpoint=path)
+    resumed = adapt(tiny_backbone, images, model_config, config, checkpoint=path, resume=True)
+    assert_same(whole.model, resumed.model)
+    assert whole.history == resumed.history
+
+
 def test_a_checkpoint_of_another_run_is_refused(tiny_backbone: Backbone, images: ImageSet, tmp_path: Path) -> None:
     path = tmp_path / "m.checkpoint"
     config = TrainConfig(**QUICK)
@@ -165,6 +220,8 @@ def test_identity_depends_on_images_and_weights(tiny_backbone: Backbone, images:
     assert identity == run_identity(model, images, TrainConfig(workers=3))
     assert identity != run_identity(model, images.take(range(5)), TrainConfig())
     assert identity != run_identity(SOTGLP(tiny_backbone, images.classes, top_k=3), images, TrainConfig())
+    ordinary = Backbone.from_open_clip(tiny_clip(), patch_attention="ordinary")
+    assert identity != run_identity(SOTGLP(ordinary, images.classes), images, TrainConfig())
 
 
 def test_a_loss_that_is_not_a_number_stops_at_once(tiny_backbone: Backbone, images: ImageSet) -> None:

@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from conftest import Reference, tiny_clip
-from sotglp import Backbone
+from sotglp import Backbone, SotglpError
 from sotglp.errors import UnservedTowerError
-from sotglp.vision import check_vision_tower, encode_resnet, encode_vit
+from sotglp.vision import check_vision_tower, encode_resnet, encode_vit, encode_vit_ordinary
 
 TEXT = {"width": 32, "heads": 2, "layers": 1}
 
@@ -88,6 +88,37 @@ def test_patch_tokens_follow_the_written_out_method(vision: dict[str, Any]) -> N
     visual = small_vit(**vision).double().visual
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     torch.testing.assert_close(encode_vit(visual, images)[1], plain_value_stream(visual, images), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("vision", [{}, {"layers": 1}, {"ls_init_value": 0.3}, {"image_size": (32, 48)}], ids=str)
+def test_ordinary_patch_tokens_are_open_clips_own(vision: dict[str, Any]) -> None:
+    clip = small_vit(**vision)
+    ordinary = Backbone.from_open_clip(clip, patch_attention="ordinary")
+    images = torch.randn(3, 3, *ordinary.image_size)
+    clip.visual.output_tokens = True
+    pooled, tokens = clip.visual(images)
+    for found, expected in zip(ordinary.encode_image(images), (pooled, tokens), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    image_features, patch_tokens = Backbone.from_open_clip(clip).encode_image(images)
+    torch.testing.assert_close(image_features, pooled, rtol=1e-5, atol=1e-5)
+    assert (patch_tokens - tokens).abs().max() > 0.1
+
+
+def test_ordinary_patch_tokens_pass_every_block() -> None:
+    """Written out with hooks alone: what the last block gives for the patches, after the last norm."""
+    visual = small_vit().visual
+    outputs: list[torch.Tensor] = []
+    visual.transformer.resblocks[-1].register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+    images = torch.randn(2, 3, 32, 32)
+    visual(images)
+    torch.testing.assert_close(encode_vit_ordinary(visual, images)[1], visual.ln_post(outputs[0])[:, 1:])
+
+
+def test_patch_attention_that_there_is_not() -> None:
+    with pytest.raises(SotglpError, match="a ResNet has no ordinary patch stream"):
+        Backbone.from_open_clip(small_resnet(), patch_attention="ordinary")
+    with pytest.raises(SotglpError, match="patch_attention = 'key' can't be used: choose one of value, ordinary"):
+        Backbone.from_open_clip(small_vit(), patch_attention="key")  # type: ignore[arg-type]
 
 
 def test_resnet_features() -> None:

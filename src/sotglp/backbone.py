@@ -18,7 +18,14 @@ from torch import Tensor, nn
 from sotglp import weights
 from sotglp.errors import SotglpError
 from sotglp.text_tower import TextTower
-from sotglp.vision import check_vision_tower, encode_resnet, encode_vit
+from sotglp.vision import (
+    PatchAttention,
+    check_patch_attention,
+    check_vision_tower,
+    encode_resnet,
+    encode_vit,
+    encode_vit_ordinary,
+)
 
 CPU_TOKENS = 1600
 """Tokens that a CPU encodes at once, eight images of ViT-B/16: more of them fall out of its caches."""
@@ -41,6 +48,8 @@ class Backbone(nn.Module):
         Tag or file that the weights came from; None for random weights.
     seed : int or None
         Seed of random weights.
+    patch_attention : {"value", "ordinary"}
+        What a ViT's patch tokens come from: the stream of V-V attention, or the ordinary one.
     """
 
     def __init__(
@@ -51,10 +60,12 @@ class Backbone(nn.Module):
         name: str,
         pretrained: str | None,
         seed: int | None,
+        patch_attention: PatchAttention = "value",
     ) -> None:
         super().__init__()
         self.clip = clip
         check_vision_tower(self._visual)
+        check_patch_attention(self._visual, patch_attention)
         self.text = TextTower(clip)
         clip.requires_grad_(False)
         self.eval()
@@ -64,6 +75,7 @@ class Backbone(nn.Module):
         self.name = name
         self.pretrained = pretrained
         self.seed = seed
+        self.patch_attention = patch_attention
 
     @classmethod
     def load(
@@ -75,6 +87,7 @@ class Backbone(nn.Module):
         device: str | torch.device = "cpu",
         seed: int = 0,
         quick_gelu: bool = False,
+        patch_attention: PatchAttention = "value",
     ) -> Backbone:
         """Load an open_clip architecture by name.
 
@@ -92,11 +105,13 @@ class Backbone(nn.Module):
             Seed of random weights.
         quick_gelu : bool, default False
             QuickGELU where the name alone means GELU, for a weight file trained with it; a tag brings its own.
+        patch_attention : {"value", "ordinary"}, default "value"
+            What a ViT's patch tokens come from: the stream of V-V attention, as published, or the ordinary one.
 
         Raises
         ------
         SotglpError
-            For an unknown or unserved name, or weights that can't be had or read.
+            For an unknown or unserved name, weights that can't be had or read, or ordinary patches of a ResNet.
         """
         is_random = pretrained is None or str(pretrained).lower() == "none"
         clip = weights.build_clip(name, pretrained, image_size=image_size, seed=seed, quick_gelu=quick_gelu)
@@ -105,11 +120,18 @@ class Backbone(nn.Module):
             name=name.replace("/", "-"),
             pretrained=None if is_random else str(pretrained),
             seed=seed if is_random else None,
+            patch_attention=patch_attention,
         )
         return backbone.to(device)
 
     @classmethod
-    def from_open_clip(cls, model: nn.Module, preprocess: Callable[[Image.Image], Tensor] | None = None) -> Backbone:
+    def from_open_clip(
+        cls,
+        model: nn.Module,
+        preprocess: Callable[[Image.Image], Tensor] | None = None,
+        *,
+        patch_attention: PatchAttention = "value",
+    ) -> Backbone:
         """Wrap a model that open_clip built; it is frozen and put in evaluation mode, not copied.
 
         Parameters
@@ -118,15 +140,18 @@ class Backbone(nn.Module):
             ``open_clip.CLIP`` or ``open_clip.CustomTextCLIP``.
         preprocess : callable or None, default None
             PIL image to tensor (3, H, W); None builds open_clip's evaluation transform for the model's image size.
+        patch_attention : {"value", "ordinary"}, default "value"
+            What a ViT's patch tokens come from: the stream of V-V attention, as published, or the ordinary one.
 
         Raises
         ------
         SotglpError
-            If one of its towers can't be served.
+            If one of its towers can't be served, or ordinary patches are wanted of a ResNet.
         """
         if not hasattr(model, "visual"):
             raise SotglpError(f"{type(model).__name__} is not an open_clip model: it has no image tower `visual`")
-        return cls(model, preprocess, name=type(model).__name__, pretrained=None, seed=None)
+        name = type(model).__name__
+        return cls(model, preprocess, name=name, pretrained=None, seed=None, patch_attention=patch_attention)
 
     def train(self, mode: bool = True) -> Backbone:
         """Stay in evaluation mode: a frozen model has nothing to train."""
@@ -230,7 +255,8 @@ class Backbone(nn.Module):
         image_features : Tensor
             The model's own image features, (B, d).
         patch_tokens : Tensor
-            V-V patch tokens of a ViT after ``ln_post``, or a ResNet's value-projected patches, (B, P, W).
+            Patch tokens of a ViT after ``ln_post``, of the stream that ``patch_attention`` names, or a ResNet's
+            value-projected patches, (B, P, W).
 
         Raises
         ------
@@ -249,7 +275,8 @@ class Backbone(nn.Module):
             )
         visual = self._visual
         images = images.to(self.device, visual.conv1.weight.dtype)
-        encode = encode_resnet if isinstance(visual, ModifiedResNet) else encode_vit
+        encode_tokens = encode_vit if self.patch_attention == "value" else encode_vit_ordinary
+        encode = encode_resnet if isinstance(visual, ModifiedResNet) else encode_tokens
         if self.device.type != "cpu":
             return encode(visual, images)
         image_features, patch_tokens = zip(

@@ -100,6 +100,8 @@ class Views:
         if preprocess is None:
             return None
         half = half_dtype(self.backbone.device, self.precision)
+        # Said only where it is not the default, so that what was kept before there was a choice is still found.
+        ordinary = ", ordinary attention" if self.backbone.patch_attention == "ordinary" else ""
         return {
             "backbone": self.backbone.name,
             "weights": self.backbone.fingerprint,
@@ -107,7 +109,7 @@ class Views:
             "preprocess": preprocess,
             "views": "centre crop" if self.seed is None else "random crop of 8 to 100 % and flip",
             "arithmetic": str(half or torch.float32).removeprefix("torch."),
-            "patches": "projected" if self.projected else "tokens",
+            "patches": ("projected" if self.projected else "tokens") + ordinary,
         }
 
 

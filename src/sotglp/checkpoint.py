@@ -33,7 +33,7 @@ def run_identity(model: SOTGLP, images: ImageSet, config: TrainConfig) -> str:
         "model": model.config.model_dump(),
         "training": config.model_dump(exclude=_FREE_SETTINGS),
         "classes": model.class_names,
-        "backbone": model.backbone.fingerprint,
+        "backbone": [model.backbone.fingerprint, model.backbone.patch_attention],
         "images": [images.name(index) for index in range(len(images))],
         "labels": images.labels,
     }

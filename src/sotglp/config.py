@@ -17,6 +17,8 @@ from sotglp.prompts import LocalInit
 from sotglp.shots import Draw
 
 LocalFactor = Literal["1/N", "1"]
+Branches = Literal["both", "global", "local"]
+Matching = Literal["transport", "uniform", "per-prompt"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 OodMethod = Literal["mcm", "l-mcm", "gl-mcm"]
 
@@ -46,6 +48,12 @@ class ModelConfig(_Settings):
     learn_projection: bool = Field(True, description="learn a projection of patch tokens")
     local_init: LocalInit = Field("xavier", description="what local contexts start from")
     local_factor: LocalFactor = Field("1/N", description="factor on the local score; 1/N as published")
+    branches: Branches = Field("both", description="prompts that are learned and predict: both, global or local ones")
+    matching: Matching = Field(
+        "transport",
+        description="how patches meet the prompts of a class: transport on one support for all; uniform, a plan of "
+        "equal parts there; per-prompt, equal parts on K patches of each prompt's own",
+    )
 
 
 class TrainConfig(_Settings):

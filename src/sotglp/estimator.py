@@ -16,7 +16,9 @@ from sklearn.utils.validation import check_is_fitted
 from sotglp.arithmetic import choose_device
 from sotglp.backbone import Backbone
 from sotglp.config import (
+    Branches,
     LocalFactor,
+    Matching,
     ModelConfig,
     OodMethod,
     Precision,
@@ -33,6 +35,7 @@ from sotglp.modelfile import load_model, save_model
 from sotglp.prompts import LocalInit, label_text
 from sotglp.shots import Draw
 from sotglp.training import adapt
+from sotglp.vision import PatchAttention
 
 
 class SOTGLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -50,6 +53,8 @@ class SOTGLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Tag, weight file, or None for random weights; not looked at where ``backbone`` is one at hand.
     image_size : int or None, default None
         Side of the input in pixels, if not the architecture's own.
+    patch_attention : {"value", "ordinary"}, default "value"
+        See :meth:`sotglp.Backbone.load`; not looked at where ``backbone`` is one at hand.
     device : str, default "auto"
         ``"cpu"``, ``"cuda"``, or ``"auto"``.
     shots : int or None, default 16
@@ -57,6 +62,8 @@ class SOTGLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     draw : {"per-class", "published"}, default "per-class"
         How shots are drawn when classes differ in size.
     n_global_prompts, n_local_prompts, top_k, epsilon, relaxation, template, learn_projection, local_init, local_factor
+        See :class:`sotglp.SOTGLP`.
+    branches, matching
         See :class:`sotglp.SOTGLP`.
     epochs, batch_size, micro_batch, learning_rate, momentum, weight_decay, prompt_dropout, views, augment
         See :class:`sotglp.config.TrainConfig`.
@@ -93,6 +100,7 @@ class SOTGLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         pretrained: str | os.PathLike[str] | None = "openai",
         *,
         image_size: int | None = None,
+        patch_attention: PatchAttention = "value",
         device: str = "auto",
         shots: int | None = 16,
         draw: Draw = "per-class",
@@ -105,6 +113,8 @@ class SOTGLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         learn_projection: bool = True,
         local_init: LocalInit = "xavier",
         local_factor: LocalFactor = "1/N",
+        branches: Branches = "both",
+        matching: Matching = "transport",
         epochs: int | None = None,
         batch_size: int = 32,
         micro_batch: int | None = None,
@@ -123,6 +133,7 @@ class SOTGLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.backbone = backbone
         self.pretrained = pretrained
         self.image_size = image_size
+        self.patch_attention = patch_attention
         self.device = device
         self.shots = shots
         self.draw = draw
@@ -135,6 +146,8 @@ class SOTGLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.learn_projection = learn_projection
         self.local_init = local_init
         self.local_factor = local_factor
+        self.branches = branches
+        self.matching = matching
         self.epochs = epochs
         self.batch_size = batch_size
         self.micro_batch = micro_batch
@@ -303,6 +316,7 @@ class SOTGLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classifier = cls(
             model.backbone,
             model.backbone.pretrained,
+            patch_attention=model.backbone.patch_attention,
             device=device,
             **record.model.model_dump(),
             **training.model_dump(),
@@ -329,7 +343,13 @@ class SOTGLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         device = choose_device(self.device)
         if isinstance(self.backbone, Backbone):
             return self.backbone.to(device)
-        return Backbone.load(self.backbone, self.pretrained, image_size=self.image_size, device=device)
+        return Backbone.load(
+            self.backbone,
+            self.pretrained,
+            image_size=self.image_size,
+            device=device,
+            patch_attention=self.patch_attention,
+        )
 
     def _predictions(self, X: Any, method: OodMethod = "gl-mcm", temperature: float = 1.0) -> Predictions:
         check_is_fitted(self, "model_")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sotglp.config import Matching
 from sotglp.transport import sinkhorn
 
 SIMILARITY_BYTES = 2**26
@@ -30,7 +31,7 @@ class LocalMatch(NamedTuple):
     plan : Tensor
         Transport plan on the support, without gradient, (B, C, K, N).
     support : Tensor
-        Patches in the support, best first, (B, C, K).
+        Patches in the support, best first: (B, C, K), or (B, C, K, N) where each prompt has its own.
     """
 
     scores: Tensor
@@ -40,9 +41,16 @@ class LocalMatch(NamedTuple):
 
 
 def match_patches(
-    patches: Tensor, prompts: Tensor, *, top_k: int, epsilon: float, relaxation: float | None, factor: float
+    patches: Tensor,
+    prompts: Tensor,
+    *,
+    top_k: int,
+    epsilon: float,
+    relaxation: float | None,
+    factor: float,
+    matching: Matching = "transport",
 ) -> LocalMatch:
-    """Compare patches with local prompts by sparse optimal transport.
+    """Compare patches with local prompts by sparse optimal transport, or by one of the ways it is measured against.
 
     Parameters
     ----------
@@ -58,30 +66,39 @@ def match_patches(
         Weight of relaxed marginals; None for balanced transport.
     factor : float
         Multiplies the transported similarity; 1 / N in the published method.
+    matching : {"transport", "uniform", "per-prompt"}, default "transport"
+        ``transport``: an optimal plan on one support for all prompts of a class. ``uniform``: the plan 1 / (K N) there.
+        ``per-prompt``: the same on K patches of each prompt's own. Only the first looks at ``epsilon`` and
+        ``relaxation``.
 
     References
     ----------
-    SOT-GLP, arXiv 2603.08347, sections on sparse support and on optimal transport.
+    SOT-GLP, arXiv 2603.08347, sections on sparse support and on optimal transport; GalLoP, arXiv 2407.01400, for
+    patches of each prompt's own.
     """
     with torch.no_grad():
-        patch_scores, support, kept = _keep_best(patches, prompts, top_k)
-    plan = sinkhorn(1 - kept, epsilon, relaxation=relaxation)
+        patch_scores, support, kept = _keep_best(patches, prompts, top_k, per_prompt=matching == "per-prompt")
+    if matching == "transport":
+        plan = sinkhorn(1 - kept, epsilon, relaxation=relaxation)
+    else:
+        plan = torch.full_like(kept, 1 / (top_k * prompts.shape[1]))
     scores: Tensor = factor * _TransportedSimilarity.apply(patches, prompts, support, plan, kept)
     return LocalMatch(scores, patch_scores, plan, support)
 
 
-def _keep_best(patches: Tensor, prompts: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean similarity (B, P, C), the support (B, C, K) of its largest values, and S there (B, C, K, N)."""
+def _keep_best(patches: Tensor, prompts: Tensor, top_k: int, *, per_prompt: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean similarity (B, P, C), the support of its largest values or of each prompt's, and S there (B, C, K, N)."""
     n_images, n_patches, _ = patches.shape
     n_classes, n_prompts, _ = prompts.shape
     means = patches.new_empty(n_images, n_patches, n_classes)
-    support = torch.empty(n_images, n_classes, top_k, dtype=torch.long, device=patches.device)
     kept = patches.new_empty(n_images, n_classes, top_k, n_prompts)
+    support = torch.empty_like(kept if per_prompt else kept[..., 0], dtype=torch.long)
     for classes in _class_chunks(patches, prompts):
         similarity = patches.flatten(0, 1) @ prompts[classes].flatten(0, 1).T
         similarity = similarity.view(n_images, n_patches, -1, n_prompts)  # S, (B, P, C', N)
         means[:, :, classes] = similarity.mean(dim=-1)
-        best = means[:, :, classes].topk(top_k, dim=1).indices  # (B, K, C')
+        ranked = similarity if per_prompt else means[:, :, classes]
+        best = ranked.topk(top_k, dim=1).indices  # (B, K, C') or (B, K, C', N)
         support[:, classes] = best.transpose(1, 2)
         kept[:, classes] = similarity.gather(1, _for_each_prompt(best, n_prompts)).transpose(1, 2)
     return means, support, kept
@@ -127,5 +144,7 @@ def _class_chunks(patches: Tensor, prompts: Tensor) -> Iterator[slice]:
 
 
 def _for_each_prompt(patch_indices: Tensor, n_prompts: int) -> Tensor:
-    """Indices (B, K, C) repeated for the N prompts, (B, K, C, N), as gather and scatter want them."""
+    """Indices (B, K, C) repeated for the N prompts, (B, K, C, N), as gather and scatter want them; else as they are."""
+    if patch_indices.ndim == 4:
+        return patch_indices
     return patch_indices.unsqueeze(-1).expand(-1, -1, -1, n_prompts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
-from sotglp.config import LocalFactor, ModelConfig, checked
+from sotglp.config import Branches, LocalFactor, Matching, ModelConfig, checked
 from sotglp.errors import SotglpError
 from sotglp.head import LocalMatch, match_patches
 from sotglp.prompts import LocalInit, TokenizedClasses, initial_local_contexts, template_tokens, tokenize_classes
@@ -19,6 +20,8 @@ from sotglp.text_features import TextFeatures, encode_prompts
 
 class Outputs(NamedTuple):
     """Cosines between images and classes; larger is more alike.
+
+    A model without local prompts compares patches with its global ones.
 
     Attributes
     ----------
@@ -36,7 +39,10 @@ class Outputs(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """Cross entropies, averaged over images: ``total`` = ``global_`` + ``local``; ``outputs`` are what they judge."""
+    """Cross entropies, averaged over images: ``total`` = ``global_`` + ``local``; ``outputs`` are what they judge.
+
+    The loss of a branch that is not learned is 0.
+    """
 
     total: Tensor
     global_: Tensor
@@ -73,13 +79,21 @@ class SOTGLP(nn.Module):
         Weight of relaxed marginals; None for balanced transport.
     seed : int, default 1
         Seed of the local contexts.
+    branches : {"both", "global", "local"}, default "both"
+        Prompts that are learned and predict. ``global`` has no local prompts and no projection: the global prompts
+        look at patches in their stead, for OOD scores alone. ``local`` keeps the global prompts at the template, for
+        OOD scores alone.
+    matching : {"transport", "uniform", "per-prompt"}, default "transport"
+        How patches meet the N prompts of a class: an optimal plan on one support for all; a plan of equal parts on
+        that support; equal parts on K patches of each prompt's own. The latter two do without ``epsilon`` and
+        ``relaxation``.
 
     Attributes
     ----------
     global_prompts : Parameter
-        (M, n, d_text).
-    local_prompts : Parameter
-        (C, N, n, d_text).
+        (M, n, d_text); without gradient where only local prompts are learned.
+    local_prompts : Parameter or None
+        (C, N, n, d_text); None where only global prompts are learned.
     local_projection : Parameter or None
         (W, W), used as ``tokens @ local_projection.T``.
 
@@ -107,6 +121,9 @@ class SOTGLP(nn.Module):
         local_factor: LocalFactor = "1/N",
         relaxation: float | None = None,
         seed: int = 1,
+        *,
+        branches: Branches = "both",
+        matching: Matching = "transport",
     ) -> None:
         super().__init__()
         self.config = checked(
@@ -121,6 +138,8 @@ class SOTGLP(nn.Module):
                 "local_init": local_init,
                 "local_factor": local_factor,
                 "relaxation": relaxation,
+                "branches": branches,
+                "matching": matching,
             },
         )
         if top_k > backbone.n_patches:
@@ -140,17 +159,26 @@ class SOTGLP(nn.Module):
 
         # Prompts stay in float32, whatever the weights are kept in: steps of SGD vanish in half precision.
         template_context = text.embed(start.to(backbone.device)).float()
-        self.global_prompts = nn.Parameter(template_context.repeat(n_global_prompts, 1, 1))
+        self.global_prompts = nn.Parameter(
+            template_context.repeat(n_global_prompts, 1, 1), requires_grad=branches != "local"
+        )
+        self.local_prompts: nn.Parameter | None = None
+        self.local_projection: nn.Parameter | None = None
+        if branches == "global":
+            return
         generator = torch.Generator().manual_seed(seed)
         local = initial_local_contexts(
             len(self.class_names), n_local_prompts, len(start), text.width, local_init, generator
         )
         self.local_prompts = nn.Parameter(local.to(backbone.device))
-        identity = torch.eye(backbone.patch_width, device=backbone.device)
-        self.local_projection = nn.Parameter(identity) if learn_projection else None
+        if learn_projection:
+            self.local_projection = nn.Parameter(torch.eye(backbone.patch_width, device=backbone.device))
 
     def encode_text(self, classes: Sequence[int] | None = None) -> TextFeatures:
         """Text features of every prompt, not normalised: (C, M, d) and (C, N, d).
+
+        Only features of prompts that are learned take gradients. Where there are no local prompts, the global ones'
+        features stand for theirs, (C, M, d).
 
         Parameters
         ----------
@@ -163,7 +191,12 @@ class SOTGLP(nn.Module):
         """
         chosen = slice(None) if classes is None else list(classes)
         names = TokenizedClasses(self.class_tokens[chosen], self.eot_positions[chosen])
-        return encode_prompts(self.backbone.text, names, self.global_prompts, self.local_prompts[chosen])
+        if self.local_prompts is None:
+            none = self.global_prompts.new_empty(len(names.tokens), 0, *self.global_prompts.shape[1:])
+            text = encode_prompts(self.backbone.text, names, self.global_prompts, none)
+            return text._replace(local=text.global_.detach())
+        text = encode_prompts(self.backbone.text, names, self.global_prompts, self.local_prompts[chosen])
+        return text if self.config.branches == "both" else text._replace(global_=text.global_.detach())
 
     def compare(
         self,
@@ -173,6 +206,7 @@ class SOTGLP(nn.Module):
         *,
         drawn_prompts: Tensor | None = None,
         projected: bool = False,
+        for_loss: bool = False,
     ) -> Outputs:
         """Compare encoded images with encoded prompts.
 
@@ -186,6 +220,9 @@ class SOTGLP(nn.Module):
             Global prompts that stay for each image, from :meth:`draw_prompts`; None averages all M.
         projected : bool, default False
             Patches are in the joint space already, (B, P, d), as a model without a learned projection may keep them.
+        for_loss : bool, default False
+            Leave out what the loss does not look at: NaN stands for the cosines of patches if only global prompts are
+            learned.
 
         References
         ----------
@@ -198,6 +235,11 @@ class SOTGLP(nn.Module):
                 drawn = drawn_prompts.to(cosines.device).unsqueeze(1).expand(-1, cosines.shape[1], -1)
                 cosines = cosines.gather(2, drawn)
             global_logits = cosines.mean(dim=-1)
+        if for_loss and self.config.branches == "global":
+            left_out = global_logits.new_tensor(math.nan)
+            n_images, n_classes = global_logits.shape
+            patch_logits = left_out.expand(n_images, patch_tokens.shape[1], n_classes)
+            return Outputs(global_logits, left_out.expand_as(global_logits), patch_logits)
         match = self._match(patch_tokens, text.local, projected)
         return Outputs(global_logits, match.scores, match.patch_scores)
 
@@ -253,15 +295,17 @@ class SOTGLP(nn.Module):
         SOT-GLP, arXiv 2603.08347, training objective.
         """
         drawn = self.draw_prompts(len(images), prompt_dropout, generator)
-        outputs = self.compare(*self._encode_image(images), self.encode_text(), drawn_prompts=drawn)
+        encoded = self._encode_image(images)
+        outputs = self.compare(*encoded, self.encode_text(), drawn_prompts=drawn, for_loss=True)
         return self.judge(outputs, targets)
 
     def judge(self, outputs: Outputs, targets: Tensor) -> Loss:
-        """Cross entropy of scaled global and local cosines against the true classes (B,)."""
+        """Cross entropy of scaled global and local cosines against the true classes (B,), or 0; see :class:`Loss`."""
         targets = targets.to(outputs.global_logits.device)
-        scale = self.backbone.logit_scale
-        global_ = F.cross_entropy(scale * outputs.global_logits, targets)
-        local = F.cross_entropy(scale * outputs.local_logits, targets)
+        scale, branches = self.backbone.logit_scale, self.config.branches
+        nothing = outputs.global_logits.new_zeros(())
+        global_ = nothing if branches == "local" else F.cross_entropy(scale * outputs.global_logits, targets)
+        local = nothing if branches == "global" else F.cross_entropy(scale * outputs.local_logits, targets)
         return Loss(global_ + local, global_, local, outputs)
 
     @torch.no_grad()
@@ -270,12 +314,26 @@ class SOTGLP(nn.Module):
         return self.probabilities(self(images))
 
     def probabilities(self, outputs: Outputs) -> Tensor:
-        """Softmax over classes of s (global + local) / 2, (B, C)."""
-        return torch.softmax(self.backbone.logit_scale * (outputs.global_logits + outputs.local_logits) / 2, dim=-1)
+        """Softmax over classes of s (global + local) / 2, or of s times the cosines of the only branch, (B, C)."""
+        logits = {
+            "both": (outputs.global_logits + outputs.local_logits) / 2,
+            "global": outputs.global_logits,
+            "local": outputs.local_logits,
+        }[self.config.branches]
+        return torch.softmax(self.backbone.logit_scale * logits, dim=-1)
 
     @torch.no_grad()
     def transport(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Transport plan (B, C, K, N) and support (B, C, K), patch indices best first, of preprocessed images."""
+        """Transport plan and support of preprocessed images.
+
+        Returns
+        -------
+        plan : Tensor
+            (B, C, K, N); with ``matching`` other than ``"transport"``, 1 / (K N) everywhere.
+        support : Tensor
+            Patch indices, best first, (B, C, K); with ``matching="per-prompt"``, each prompt's own, (B, C, K, N).
+            Where there are no local prompts, the M global ones take the place of the N.
+        """
         match = self._match(self._encode_image(images)[1], self.encode_text().local)
         return match.plan, match.support
 
@@ -296,7 +354,8 @@ class SOTGLP(nn.Module):
                 top_k=self.config.top_k,
                 epsilon=self.config.epsilon,
                 relaxation=self.config.relaxation,
-                factor=1 / self.config.n_local_prompts if self.config.local_factor == "1/N" else 1.0,
+                factor=1 / local_text.shape[1] if self.config.local_factor == "1/N" else 1.0,
+                matching=self.config.matching,
             )
 
 

@@ -22,6 +22,7 @@ from sotglp.errors import SotglpError
 from sotglp.files import write_file
 from sotglp.model import SOTGLP
 from sotglp.prompts import label_text
+from sotglp.vision import PatchAttention
 from sotglp.weights import build_clip, is_known
 
 FORMAT_VERSION = 1
@@ -45,7 +46,7 @@ class PreprocessRecord(BaseModel):
 
 
 class BackboneRecord(BaseModel):
-    """What a model file tells of its backbone; files of older versions say nothing of activation and preprocessing."""
+    """What a model file tells of its backbone; files of older versions say less: see the defaults."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -56,6 +57,7 @@ class BackboneRecord(BaseModel):
     fingerprint: str
     quick_gelu: bool = False
     preprocess: PreprocessRecord | None = None
+    patch_attention: PatchAttention = "value"
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ def save_model(
             "fingerprint": backbone.fingerprint,
             "quick_gelu": backbone.quick_gelu,
             "preprocess": backbone.preprocess_settings,
+            "patch_attention": backbone.patch_attention,
         },
         "history": history or [],
         "threshold": threshold,
@@ -234,7 +237,7 @@ def load_model(
     Raises
     ------
     SotglpError
-        If the file can't be read, or the backbone's weights are not those that the model was trained on.
+        If the file can't be read, or the backbone is not the one that the model was trained on.
     """
     learned, raw = read_tensors(path, "model file", prefix=LEARNED)
     record = _checked_record(path, raw)
@@ -253,6 +256,12 @@ def load_model(
         raise SotglpError(
             f"{path} was trained on {record.backbone['name']} with {trained_with}, and the backbone given has {has}: "
             "load it with the right activation (quick_gelu=)"
+        )
+    patch_attention = record.backbone.get("patch_attention", "value")
+    if patch_attention != backbone.patch_attention:
+        raise SotglpError(
+            f"{path} was trained on {patch_attention} patch tokens of {record.backbone['name']}, and the backbone "
+            f"given has {backbone.patch_attention} ones: load it with the right ones (patch_attention=)"
         )
     names = [label_text(label) for label in record.classes]
     model = SOTGLP(backbone, names, **record.model.model_dump())
@@ -283,6 +292,7 @@ def _load_backbone(path: Path, record: ModelRecord, pretrained: str | None, devi
             device=device,
             seed=known.seed or 0,
             quick_gelu=known.quick_gelu,
+            patch_attention=known.patch_attention,
         )
     clip = build_clip(known.name, None, image_size=known.image_size[0], seed=0, quick_gelu=known.quick_gelu)
     try:
@@ -291,7 +301,13 @@ def _load_backbone(path: Path, record: ModelRecord, pretrained: str | None, devi
         raise SotglpError(f"{path} is damaged: the weights in it are not those of {known.name}") from error
     if known.preprocess is not None:
         set_model_preprocess_cfg(clip, known.preprocess.model_dump())
-    return Backbone(clip, name=known.name, pretrained=known.pretrained, seed=known.seed).to(device)
+    return Backbone(
+        clip,
+        name=known.name,
+        pretrained=known.pretrained,
+        seed=known.seed,
+        patch_attention=known.patch_attention,
+    ).to(device)
 
 
 def _checked_record(path: Path, raw: dict[str, Any]) -> ModelRecord:

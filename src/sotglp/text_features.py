@@ -47,7 +47,7 @@ def encode_prompts(
     global_prompts : Tensor
         (M, n, d_text).
     local_prompts : Tensor
-        (C, N, n, d_text).
+        (C, N, n, d_text); N may be 0.
 
     References
     ----------
@@ -98,11 +98,15 @@ def _encode_chunk(
     rows = zip(sizes, *(part.split(list(sizes.values())) for part in (name_tokens, local_prompts)), strict=True)
     for length, tokens, own_contexts in rows:
         names = text.embed(tokens[:, :length])  # (S, length, d_text)
+        segments.append(Segment(names.repeat(n_global, 1, 1), before=contexts))
+        if n_local == 0:
+            continue
         own_names = names.unsqueeze(1).expand(-1, n_local, -1, -1)
         local = torch.cat([own_contexts.to(names.dtype), own_names], dim=2)  # (S, N, n + length, d_text)
-        segments.append(Segment(names.repeat(n_global, 1, 1), before=contexts))
         segments.append(Segment(local.flatten(0, 1), before=sot))
     features = text.encode(segments)
-    global_features = [part.unflatten(0, (n_global, -1)).transpose(0, 1) for part in features[::2]]
-    local_features = [part.unflatten(0, (-1, n_local)) for part in features[1::2]]
-    return torch.cat(global_features), torch.cat(local_features)
+    kinds = 2 if n_local else 1
+    global_features = torch.cat([part.unflatten(0, (n_global, -1)).transpose(0, 1) for part in features[::kinds]])
+    if n_local == 0:
+        return global_features, global_features[:, :0]
+    return global_features, torch.cat([part.unflatten(0, (-1, n_local)) for part in features[1::2]])

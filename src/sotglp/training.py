@@ -189,6 +189,7 @@ def _step(
             leaves,
             drawn_prompts=None if drawn is None else drawn[rows],
             projected=batch.projected,
+            for_loss=True,
         )
         loss = model.judge(outputs, part_targets)
         scaler.scale(loss.total * (len(indices) / batch.size)).backward()
@@ -196,7 +197,8 @@ def _step(
         tally += torch.tensor([*(len(indices) * value for value in losses), _n_right(model, loss, part_targets)])
     slopes = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
     processes.add_up([*slopes, tally])
-    torch.autograd.backward(list(text), [slope[classes] for slope in slopes])
+    learned = [(own, slope[classes]) for own, slope in zip(text, slopes, strict=True) if own.requires_grad]
+    torch.autograd.backward([own for own, _ in learned], [slope for _, slope in learned])
     processes.add_up([parameter.grad for parameter in _learned(model) if parameter.grad is not None])
     scaler.step(optimizer)
     scaler.update()
@@ -204,16 +206,16 @@ def _step(
 
 
 def _gather(text: TextFeatures, classes: list[int], n_classes: int, processes: Processes) -> TextFeatures:
-    """Features of all classes from those that each process encoded, as leaves that collect gradients."""
+    """Features of all classes from those that each process encoded, as leaves that collect gradients where learned."""
     if len(classes) == n_classes:
-        return TextFeatures(*(own.detach().requires_grad_() for own in text))
+        return TextFeatures(*(own.detach().requires_grad_(own.requires_grad) for own in text))
     whole = []
     for own in text:
         features = own.new_zeros(n_classes, *own.shape[1:])
         features[classes] = own.detach()
         whole.append(features)
     processes.add_up(whole)
-    return TextFeatures(*(features.requires_grad_() for features in whole))
+    return TextFeatures(*(part.requires_grad_(own.requires_grad) for part, own in zip(whole, text, strict=True)))
 
 
 @torch.no_grad()

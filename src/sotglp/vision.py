@@ -5,12 +5,16 @@ The towers are used as they are: every weight and every layer below is the loade
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sotglp.errors import UnservedTowerError
+from sotglp.errors import SotglpError, UnservedTowerError
+
+PatchAttention = Literal["value", "ordinary"]
 
 
 def check_vision_tower(visual: nn.Module) -> None:
@@ -34,6 +38,22 @@ def check_vision_tower(visual: nn.Module) -> None:
         raise UnservedTowerError("image tower", f"it pools its tokens by {visual.pool_type!r} instead of a CLS token")
     if not all(isinstance(block, ResidualAttentionBlock) for block in visual.transformer.resblocks):
         raise UnservedTowerError("image tower", "V-V attention is not defined in its custom attention blocks")
+
+
+def check_patch_attention(visual: nn.Module, patch_attention: str) -> None:
+    """Refuse a kind of patch tokens that there is not, or not for this tower.
+
+    Raises
+    ------
+    SotglpError
+        For an unknown kind, or ``"ordinary"`` for a ResNet.
+    """
+    if patch_attention not in get_args(PatchAttention):
+        raise SotglpError(
+            f"patch_attention = {patch_attention!r} can't be used: choose one of {', '.join(get_args(PatchAttention))}"
+        )
+    if patch_attention == "ordinary" and isinstance(visual, ModifiedResNet):
+        raise SotglpError("a ResNet has no ordinary patch stream to choose: leave patch_attention at 'value'")
 
 
 def encode_vit(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,6 +95,30 @@ def encode_vit(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, Tenso
     if visual.proj is not None:
         image_features = image_features @ visual.proj
     return image_features, visual.ln_post(value_stream)
+
+
+def encode_vit_ordinary(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a ViT once for its ordinary feature and its ordinary patch tokens, to compare V-V attention with.
+
+    Parameters
+    ----------
+    visual : VisionTransformer
+        open_clip tower with CLS pooling.
+    images : Tensor
+        Preprocessed images, (B, 3, H, W).
+
+    Returns
+    -------
+    image_features : Tensor
+        What ``visual(images)`` returns, (B, d).
+    patch_tokens : Tensor
+        ``ln_post(h)`` without CLS after the last block, (B, P, W).
+    """
+    tokens = visual.ln_post(visual.transformer(visual._embeds(images)))
+    image_features = tokens[:, 0]
+    if visual.proj is not None:
+        image_features = image_features @ visual.proj
+    return image_features, tokens[:, 1:]
 
 
 def _attend(block: ResidualAttentionBlock, tokens: Tensor, n_read: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,282 @@
+"""Brushes of the demo world: shapes, fills, backgrounds and textures, many pictures at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIZE = 64
+"""Side of a picture in pixels."""
+
+WINDOW = 34
+"""Side of the square in pixels that a part is painted in; the largest part fits."""
+
+BACKGROUND = 255
+"""Mark in a part map for pixels that show no part."""
+
+Grid = NDArray[np.float32]
+
+_TAU = np.float32(2 * np.pi)
+
+
+class Placement(NamedTuple):
+    """Where parts lie: centre (m, 2) as row and column in pixels, radius (m,) in pixels, turn (m,) in radians."""
+
+    centre: NDArray[np.float32]
+    radius: NDArray[np.float32]
+    turn: NDArray[np.float32]
+
+    def corner(self) -> NDArray[np.int64]:
+        """First row and column of each part's window, (m, 2)."""
+        return np.floor(self.centre).astype(np.int64) - WINDOW // 2
+
+    def grid(self) -> tuple[Grid, Grid]:
+        """Pixels of each part's window as seen from its centre: rightwards and downwards, (m, WINDOW, WINDOW)."""
+        away = self.corner() - self.centre
+        steps = np.arange(WINDOW, dtype=np.float32)
+        down = (steps[None] + away[:, :1].astype(np.float32))[:, :, None]
+        right = (steps[None] + away[:, 1:].astype(np.float32))[:, None, :]
+        cos, sin = (trig(self.turn)[:, None, None] for trig in (np.cos, np.sin))
+        return cos * right + sin * down, cos * down - sin * right
+
+
+def shape_masks(shapes: NDArray[np.int64], where: Placement) -> Grid:
+    """How much of each pixel a part covers, from 0 to 1, (m, WINDOW, WINDOW).
+
+    Parameters
+    ----------
+    shapes : ndarray
+        Shape of each part, an index into the world's SHAPES, (m,).
+    where : Placement
+        Of the m parts.
+    """
+    right, down = where.grid()
+    radius = where.radius[:, None, None]
+    right /= radius
+    down /= radius
+    inside = np.empty_like(right)
+    for shape in np.unique(shapes):
+        chosen = shapes == shape
+        inside[chosen] = _INSIDE[shape](right[chosen], down[chosen])
+    return np.clip(inside * radius + 0.5, 0, 1)
+
+
+def _circle(x: Grid, y: Grid) -> Grid:
+    return 0.92 - np.sqrt(x * x + y * y)
+
+
+def _square(x: Grid, y: Grid) -> Grid:
+    return 0.8 - np.maximum(np.abs(x), np.abs(y))
+
+
+def _triangle(x: Grid, y: Grid) -> Grid:
+    return 0.55 - np.maximum(y - 0.15, 0.866 * np.abs(x) - 0.5 * (y - 0.15))
+
+
+def _star(x: Grid, y: Grid) -> Grid:
+    fifth = np.arctan2(x, -y) * (5 / _TAU) + 0.5
+    point = 2 * np.abs(fifth - np.floor(fifth) - 0.5)  # 0 at a tip, 1 between tips
+    return (1.08 - 0.68 * np.sqrt(point) - np.sqrt(x * x + y * y)) * np.float32(0.7)
+
+
+def _cross(x: Grid, y: Grid) -> Grid:
+    x, y = np.abs(x), np.abs(y)
+    return np.maximum(np.minimum(0.3 - x, 0.95 - y), np.minimum(0.3 - y, 0.95 - x))
+
+
+def _ring(x: Grid, y: Grid) -> Grid:
+    return 0.23 - np.abs(np.sqrt(x * x + y * y) - 0.72)
+
+
+def _heart(x: Grid, y: Grid) -> Grid:
+    lobe = -1.15 * y - 0.15 - 0.75 * (np.sqrt(np.abs(x)) - 0.4)
+    return (0.85 - np.sqrt(x * x + lobe * lobe)) * np.float32(0.8)
+
+
+def _moon(x: Grid, y: Grid) -> Grid:
+    bite = np.sqrt((x - 0.5) ** 2 + y * y) - 0.72
+    return np.minimum(0.95 - np.sqrt(x * x + y * y), bite)
+
+
+def _arrow(x: Grid, y: Grid) -> Grid:
+    x = np.abs(x)
+    head = np.minimum(0.05 - y, 0.7 * (y + 1) - 0.75 * x)
+    return np.maximum(head, np.minimum(0.24 - x, np.minimum(y + 0.1, 0.95 - y)))
+
+
+def _hourglass(x: Grid, y: Grid) -> Grid:
+    y = np.abs(y)
+    return np.minimum(0.85 - y, 0.7 * (0.08 + 0.95 * y - np.abs(x)))
+
+
+_INSIDE: tuple[Callable[[Grid, Grid], Grid], ...] = (
+    _circle,
+    _square,
+    _triangle,
+    _star,
+    _cross,
+    _ring,
+    _heart,
+    _moon,
+    _arrow,
+    _hourglass,
+)
+"""Depth inside a shape of radius 1, in the order of the world's SHAPES; negative outside."""
+
+
+def fill_tones(fills: NDArray[np.int64], where: Placement, rng: np.random.Generator) -> Grid:
+    """Brightness of each pixel's paint, 1 for a part's own colour and less in its pattern, (m, WINDOW, WINDOW).
+
+    Parameters
+    ----------
+    fills : ndarray
+        Fill of each part, an index into the world's FILLS, (m,).
+    where : Placement
+        Of the m parts.
+    rng : numpy.random.Generator
+        Draws phase, direction and depth of the patterns.
+    """
+    right, down = where.grid()
+    phase = rng.uniform(0, 2 * np.pi, (2, len(fills), 1, 1)).astype(np.float32)
+    pace = (_TAU / rng.uniform(0.9, 1.15, (len(fills), 1, 1))).astype(np.float32)
+    depth = rng.uniform(0.55, 0.85, (len(fills), 1, 1)).astype(np.float32)
+    tones = np.ones_like(right)
+    for fill in np.unique(fills):
+        if fill == 0:
+            continue
+        chosen = fills == fill
+        pattern = _PATTERN[fill](right[chosen], down[chosen], pace[chosen], phase[:, chosen])
+        tones[chosen] = 1 - depth[chosen] * np.clip(pattern, 0, 1)
+    return tones
+
+
+def _striped(x: Grid, y: Grid, pace: Grid, phase: Grid) -> Grid:
+    return 0.5 + 2 * np.sin((0.64 * x + 0.77 * y) * (pace / 5.5) + phase[0])
+
+
+def _dotted(x: Grid, y: Grid, pace: Grid, phase: Grid) -> Grid:
+    return 2 * (np.cos(x * (pace / 6.5) + phase[0]) + np.cos(y * (pace / 6.5) + phase[1]) - 0.6)
+
+
+def _checkered(x: Grid, y: Grid, pace: Grid, phase: Grid) -> Grid:
+    return 0.5 + 4 * np.sin(x * (pace / 10) + phase[0]) * np.sin(y * (pace / 10) + phase[1])
+
+
+def _zigzag(x: Grid, y: Grid, pace: Grid, phase: Grid) -> Grid:
+    return 0.5 + 2 * np.sin(y * (pace / 6.5) + phase[0] + 2.2 * np.arcsin(np.sin(x * (pace / 9) + phase[1])))
+
+
+_PATTERN = (None, _striped, _dotted, _checkered, _zigzag)
+"""In the order of the world's FILLS; 1 and more where the paint is dark, 0 and less where it is light."""
+
+
+def paint_parts(
+    canvas: NDArray[np.float32],
+    part_map: NDArray[np.uint8],
+    pictures: NDArray[np.int64],
+    slot: int,
+    masks: Grid,
+    tones: Grid,
+    shades: NDArray[np.float32],
+    where: Placement,
+) -> None:
+    """Paint one part into each of some pictures, in place.
+
+    Parameters
+    ----------
+    canvas : ndarray
+        All pictures, (n, SIZE, SIZE, 3), from 0 to 255.
+    part_map : ndarray
+        All part maps, (n, SIZE, SIZE); pixels that are mostly covered get ``slot``.
+    pictures : ndarray
+        Which m of the n pictures.
+    slot : int
+        Mark of the parts in the map.
+    masks, tones : ndarray
+        Coverage and brightness, (m, WINDOW, WINDOW).
+    shades : ndarray
+        Colours, (m, 3).
+    where : Placement
+        Of the m parts.
+    """
+    corner = where.corner()
+    steps = np.arange(WINDOW)
+    rows, columns = corner[:, :1] + steps, corner[:, 1:] + steps  # (m, WINDOW)
+    within = ((rows >= 0) & (rows < SIZE))[:, :, None] & ((columns >= 0) & (columns < SIZE))[:, None, :]
+    part, row, column = (within & (masks > 0)).nonzero()
+    pixel = (pictures[part] * SIZE + rows[part, row]) * SIZE + columns[part, column]
+    cover = masks[part, row, column]
+    paint = tones[part, row, column, None] * shades[part]
+    flat = canvas.reshape(-1, 3)
+    old = flat[pixel]
+    flat[pixel] = old + cover[:, None] * (paint - old)
+    part_map.reshape(-1)[pixel[cover > 0.5]] = slot
+
+
+def paint_background(n_pictures: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Muted, blotchy backgrounds with a few lines and specks that mean nothing, (n, SIZE, SIZE, 3)."""
+    grey = rng.uniform(50, 190, (n_pictures, 1, 1, 1))
+    coarse = grey + rng.normal(0, 15, (n_pictures, 1, 1, 3)) + rng.normal(0, 20, (n_pictures, 5, 5, 1))
+    coarse = coarse + rng.normal(0, 8, (n_pictures, 5, 5, 3))
+    canvas = smooth(coarse.astype(np.float32))
+    _draw_lines(canvas, rng)
+    n_specks = 24
+    picture = np.arange(n_pictures)[:, None]
+    row, column = rng.integers(0, SIZE, (2, n_pictures, n_specks))
+    canvas[picture, row, column] = rng.uniform(0, 255, (n_pictures, n_specks, 3))
+    return canvas
+
+
+def smooth(coarse: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Blow up coarse grids (n, k, k, c) to (n, SIZE, SIZE, c), linearly between their points."""
+    k, channels = coarse.shape[1], coarse.shape[3]
+    position = np.linspace(0, k - 1, SIZE)
+    weights = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(k))).astype(np.float32)  # (SIZE, k)
+    down = weights @ coarse.reshape(len(coarse), k, k * channels)
+    down = down.reshape(len(coarse), SIZE, k, channels)
+    return weights @ down
+
+
+def _draw_lines(canvas: NDArray[np.float32], rng: np.random.Generator) -> None:
+    n_pictures = len(canvas)
+    shown = (rng.random(n_pictures) < 0.5).nonzero()[0]
+    angle = rng.uniform(0, np.pi, len(shown)).astype(np.float32)
+    offset = rng.uniform(0.2, 0.8, (2, len(shown))).astype(np.float32) * SIZE
+    colour = rng.uniform(0, 255, (len(shown), 3)).astype(np.float32)
+    steps = np.arange(SIZE, dtype=np.float32)
+    across = (steps[None] - offset[0, :, None]) * np.cos(angle)[:, None]
+    along = (steps[None] - offset[1, :, None]) * np.sin(angle)[:, None]
+    distance = np.abs(across[:, None, :] + along[:, :, None])
+    picture, row, column = (distance < 0.8).nonzero()
+    canvas[shown[picture], row, column] = colour[picture]
+
+
+def paint_textures(n_pictures: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Pictures without any part: gratings, cells, clouds and weaves over the whole picture, uint8 (n, SIZE, SIZE, 3)."""
+    down, right = np.mgrid[:SIZE, :SIZE].astype(np.float32)
+    kinds = rng.integers(4, size=n_pictures)
+    weight = np.empty((n_pictures, SIZE, SIZE, 1), dtype=np.float32)
+    for i, kind in enumerate(kinds):
+        angle = rng.uniform(0, np.pi)
+        x = np.cos(angle) * right + np.sin(angle) * down
+        y = np.cos(angle) * down - np.sin(angle) * right
+        period = rng.uniform(5, 20)
+        if kind == 0:
+            pattern = np.sin(_TAU * x / period)
+        elif kind == 1:
+            seeds = rng.uniform(0, SIZE, (int(rng.integers(8, 40)), 2))
+            apart = np.hypot(down[..., None] - seeds[:, 0], right[..., None] - seeds[:, 1])
+            pattern = np.sin(apart.min(axis=-1))
+        elif kind == 2:
+            k = int(rng.integers(6, 24))
+            points = rng.normal(0, 1, (1, k, k, 1)).astype(np.float32)
+            pattern = smooth(points)[0, :, :, 0]
+        else:
+            pattern = np.sin(_TAU * x / period) + np.sin(_TAU * y / period + np.sin(_TAU * x / (3 * period)))
+        weight[i, :, :, 0] = np.clip(0.5 + 0.5 * pattern, 0, 1)
+    dark, light = rng.uniform(0, 255, (2, n_pictures, 1, 1, 3)).astype(np.float32)
+    painted = dark + weight * (light - dark) + rng.normal(0, 6, (n_pictures, SIZE, SIZE, 3))
+    return np.clip(painted, 0, 255).astype(np.uint8)

@@ -1,0 +1,217 @@
+"""Train the embedded model from nothing: `python -m sotglp.demo.pretrain --out FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sotglp.demo.pretraining_loss import AttributeHeads, encode_texts, pretraining_loss
+from sotglp.demo.task import contains_class, draw_class_pictures, few_shot_task
+from sotglp.demo.tiny import CONFIG, build_tiny
+from sotglp.demo.world import MOST_PARTS, NO_PART, Parts, Pictures, draw_parts, paint
+from sotglp.files import place_file
+from sotglp.progress import progress_bar
+from sotglp.vision import encode_vit
+
+SAVE_EVERY = 50
+TEST_EVERY = 100
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the model is trained.
+
+    Attributes
+    ----------
+    steps : int
+        Steps of AdamW.
+    batch_size : int
+        Pictures of a step.
+    learning_rate, weight_decay : float
+        Of AdamW; the rate warms up over ``warm_up`` steps and falls by a cosine.
+    single_parts : float
+        Share of the steps, at the start, in which a picture has at most one part.
+    pool_size : int
+        Half of each batch draws its parts from a pool of this size, so that captions differ in little.
+    seed : int
+        Of weights, pictures and captions.
+    """
+
+    steps: int = 2400
+    batch_size: int = 128
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.05
+    warm_up: int = 100
+    single_parts: float = 0.15
+    pool_size: int = 10
+    seed: int = 1
+
+
+class Pretraining:
+    """A run of pretraining that can be left and taken up again.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        How to train.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.step = 0
+        self.clip = build_tiny(recipe.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.heads = AttributeHeads(CONFIG["vision_cfg"]["width"], CONFIG["embed_dim"])
+        self._parameters = [*self.clip.parameters(), *self.heads.parameters()]
+        matrices = [parameter for parameter in self._parameters if parameter.ndim > 1]
+        vectors = [parameter for parameter in self._parameters if parameter.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=recipe.learning_rate,
+            betas=(0.9, 0.98),
+        )
+
+    def run(self, until: int | None = None) -> Iterator[dict[str, float]]:
+        """Train on, one record of the losses a step, up to step ``until`` (the recipe's last)."""
+        last = self.recipe.steps if until is None else until
+        while self.step < last:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._learning_rate()
+            rng = np.random.default_rng([self.recipe.seed, self.step])
+            pictures = paint(self._draw(rng), rng)
+            loss = pretraining_loss(self.clip, self.heads, pictures, as_pixels(pictures.images), rng)
+            self.optimizer.zero_grad()
+            loss.total.backward()
+            nn.utils.clip_grad_norm_(self._parameters, 1.0)
+            self.optimizer.step()
+            with torch.no_grad():
+                self.clip.logit_scale.clamp_(0, math.log(100))  # type: ignore[operator]
+            self.step += 1
+            yield {"step": self.step, **{name: float(value.detach()) for name, value in loss._asdict().items()}}
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that a later run needs, as tensors by name."""
+        tensors = {f"clip.{name}": tensor for name, tensor in self.clip.state_dict().items()}
+        tensors |= {f"heads.{name}": tensor for name, tensor in self.heads.state_dict().items()}
+        for i, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{i}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+        tensors["step"] = torch.tensor(self.step)
+        return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from what :meth:`state` gave."""
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+        self.clip.load_state_dict(under("clip."))
+        self.heads.load_state_dict(under("heads."))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in under("adam.").items():
+            i, moment = name.split(".")
+            moments.setdefault(int(i), {})[moment] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.step = int(tensors["step"])
+
+    def _learning_rate(self) -> float:
+        recipe = self.recipe
+        warm = min(1.0, (self.step + 1) / recipe.warm_up)
+        return recipe.learning_rate * warm * (0.5 + 0.5 * math.cos(math.pi * self.step / recipe.steps))
+
+    def _draw(self, rng: np.random.Generator) -> Parts:
+        """Parts of one batch: single ones first, later up to four, and never those of a class of the task."""
+        recipe = self.recipe
+        if self.step < recipe.single_parts * recipe.steps:
+            return draw_parts(recipe.batch_size, rng, fewest=0, most=1)
+        half = recipe.batch_size // 2
+        pool = draw_parts(recipe.pool_size, rng, fewest=1, most=1)[:, 0]
+        parts = np.concatenate(
+            [
+                draw_parts(recipe.batch_size - half, rng, fewest=0, most=MOST_PARTS),
+                draw_parts(half, rng, fewest=1, most=MOST_PARTS, pool=np.unique(pool, axis=0)),
+            ]
+        )
+        while (forbidden := contains_class(parts)).any():
+            parts[forbidden, rng.integers(MOST_PARTS)] = NO_PART
+        return parts
+
+
+def as_pixels(images: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
+    """Painted images (n, SIZE, SIZE, 3) as the model takes them, (n, 3, SIZE, SIZE)."""
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
+    return ((pixels - mean) / deviation).contiguous()
+
+
+@torch.no_grad()
+def zero_shot_accuracy(clip: nn.Module, pictures: Pictures, targets: np.ndarray[Any, Any]) -> float:
+    """Share of class pictures whose own name is nearest."""
+    names = [f"a photo of a {name}" for name in few_shot_task().names]
+    text = F.normalize(encode_texts(clip, names), dim=-1)
+    image = F.normalize(encode_vit(clip.visual, as_pixels(pictures.images))[0], dim=-1)  # type: ignore[arg-type]
+    return float(((image @ text.T).argmax(dim=-1).numpy() == targets).mean())
+
+
+def pretrain(out: Path, recipe: Recipe, *, show_progress: bool = True) -> nn.Module:
+    """Train in a folder, or go on there; curve.jsonl and state.safetensors are kept up to date.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of the run.
+    recipe : Recipe
+        How to train.
+    show_progress : bool, default True
+        Show a progress bar on a terminal.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    run = Pretraining(recipe)
+    state_file, curve_file = out / "state.safetensors", out / "curve.jsonl"
+    curve: list[dict[str, float]] = []
+    if state_file.exists():
+        run.restore(load_file(state_file))
+        lines = curve_file.read_text(encoding="utf-8").splitlines()
+        curve = [one for one in map(json.loads, lines) if one["step"] <= run.step]
+    (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1), encoding="utf-8")
+    before = curve[-1]["seconds"] if curve else 0.0
+    started = time.monotonic()
+    test_pictures, test_targets = draw_class_pictures(20, seed=0)
+    with progress_bar("pretraining", recipe.steps - run.step, "steps", show=show_progress) as advance:
+        for record in run.run():
+            if run.step % TEST_EVERY == 0 or run.step == recipe.steps:
+                accuracy = zero_shot_accuracy(run.clip, test_pictures, test_targets)
+                curve.append({**record, "zero_shot": accuracy, "seconds": before + time.monotonic() - started})
+            if run.step % SAVE_EVERY == 0 or run.step == recipe.steps:
+                text = "".join(json.dumps(one) + "\n" for one in curve)
+                place_file(state_file, lambda path: save_file(run.state(), path), force=True, durable=False)
+                place_file(curve_file, lambda path, text=text: path.write_text(text), force=True, durable=False)  # type: ignore[misc]
+            advance(1, f"loss {record['total']:.2f}")
+    return run.clip
+
+
+def main() -> None:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; a run in it is gone on with")
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    chosen = parser.parse_args()
+    pretrain(chosen.out, Recipe(steps=chosen.steps, seed=chosen.seed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""The demonstration's task: twenty classes of pictures that share their parts, and pictures that are none of them."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sotglp.dataset import ImageSet
+from sotglp.demo.captions import UNSAID, phrase
+from sotglp.demo.painting import paint_textures
+from sotglp.demo.world import (
+    COLOURS,
+    FILLS,
+    KNOWN_FILLS,
+    KNOWN_SHAPES,
+    NO_PART,
+    SHAPES,
+    Parts,
+    Pictures,
+    draw_parts,
+    paint,
+)
+
+N_CLASSES = 20
+PARTS_OF_A_CLASS = 3
+
+_POOL_SIZE = 12
+_CLASS_SEED = 20
+
+
+class Task(NamedTuple):
+    """Classes of the few-shot task.
+
+    Attributes
+    ----------
+    parts : ndarray
+        Parts of each class, (N_CLASSES, PARTS_OF_A_CLASS, 3).
+    names : tuple of str
+        What the classes are called: two of the three parts, without their fills. Shots have to tell the rest.
+    pool : ndarray
+        All parts that occur, (_POOL_SIZE, 3); each is in five classes, so that no single part decides.
+    """
+
+    parts: Parts
+    names: tuple[str, ...]
+    pool: Parts
+
+
+def few_shot_task() -> Task:
+    """The one task of the demonstration, the same at each call."""
+    rng = np.random.default_rng(_CLASS_SEED)
+    pairs = rng.permutation(KNOWN_SHAPES * len(COLOURS))[:_POOL_SIZE]
+    pool = np.stack([pairs // len(COLOURS), pairs % len(COLOURS), rng.integers(KNOWN_FILLS, size=_POOL_SIZE)], axis=-1)
+    triples = _balanced_triples(rng)
+    parts = pool[np.array(triples)]
+    names = tuple(_name(one) for one in parts)
+    return Task(parts, names, pool)
+
+
+def _balanced_triples(rng: np.random.Generator) -> list[tuple[int, int, int]]:
+    """Draw classes until every part of the pool is in as many of them, and no two share the parts in their names."""
+    each = N_CLASSES * PARTS_OF_A_CLASS // _POOL_SIZE
+    while True:
+        left = np.full(_POOL_SIZE, each)
+        triples: set[tuple[int, int, int]] = set()
+        named: set[frozenset[int]] = set()
+        for _ in range(N_CLASSES):
+            # Parts that are needed most first, ties by chance.
+            order = np.lexsort([rng.random(_POOL_SIZE), -left])
+            triple = tuple(int(i) for i in rng.permutation(order[:PARTS_OF_A_CLASS]))
+            seen = {frozenset(other) for other in triples}
+            if frozenset(triple) in seen or frozenset(triple[:2]) in named or left[list(triple)].min() < 1:
+                break
+            triples.add(triple)
+            named.add(frozenset(triple[:2]))
+            left[list(triple)] -= 1
+        if len(triples) == N_CLASSES:
+            return sorted(triples)
+
+
+def _name(parts: Parts) -> str:
+    return " and ".join(phrase((shape, colour, UNSAID)).split(" ", 1)[1] for shape, colour, _ in parts[:2].tolist())
+
+
+def contains_class(parts: Parts) -> NDArray[np.bool_]:
+    """Whether a picture shows all parts of a class of the task by shape and colour, whatever their fills; (n,)."""
+    wanted = few_shot_task().parts[:, :, :2]  # (C, 3, 2)
+    alike = (parts[:, None, None, :, :2] == wanted[None, :, :, None]).all(axis=-1)  # (n, C, 3, S)
+    result: NDArray[np.bool_] = alike.any(axis=-1).all(axis=-1).any(axis=-1)
+    return result
+
+
+def draw_class_pictures(per_class: int, seed: int) -> tuple[Pictures, NDArray[np.int64]]:
+    """Pictures of every class and their class indices (n,), classes in turn.
+
+    In half of the pictures there is one more part, of a shape and colour that no class has.
+    """
+    task = few_shot_task()
+    rng = np.random.default_rng([seed, 0])
+    targets = np.tile(np.arange(N_CLASSES), per_class)
+    extra = _strangers(len(targets), rng)
+    extra[rng.random(len(targets)) < 0.5] = NO_PART
+    return paint(_shuffled(np.concatenate([task.parts[targets], extra[:, None]], axis=1), rng), rng), targets
+
+
+def draw_near(n_pictures: int, seed: int) -> Pictures:
+    """Unseen combinations of three parts of the pool: as near to a class as can be."""
+    task = few_shot_task()
+    rng = np.random.default_rng([seed, 1])
+    classes = {frozenset(map(tuple, one)) for one in task.parts.tolist()}
+    others = [three for three in combinations(task.pool.tolist(), 3) if frozenset(map(tuple, three)) not in classes]
+    chosen = np.array(others)[rng.integers(len(others), size=n_pictures)]
+    extra = _strangers(n_pictures, rng)
+    extra[rng.random(n_pictures) < 0.5] = NO_PART
+    return paint(_shuffled(np.concatenate([chosen, extra[:, None]], axis=1), rng), rng)
+
+
+def draw_mid(n_pictures: int, seed: int) -> Pictures:
+    """Three parts of shapes or fills that never came in pretraining."""
+    rng = np.random.default_rng([seed, 2])
+    parts = draw_parts(n_pictures, rng, fewest=3, most=3)
+    unseen_shape = rng.random((n_pictures, 1)) < 0.5
+    shapes = rng.integers(KNOWN_SHAPES, len(SHAPES), parts.shape[:2])
+    fills = rng.integers(KNOWN_FILLS, len(FILLS), parts.shape[:2])
+    here = parts[:, :, 0] != NO_PART
+    parts[:, :, 0] = np.where(here & unseen_shape, shapes, parts[:, :, 0])
+    parts[:, :, 2] = np.where(here & ~unseen_shape, fills, parts[:, :, 2])
+    return paint(parts, rng)
+
+
+def draw_far(n_pictures: int, seed: int) -> NDArray[np.uint8]:
+    """Textures without any part."""
+    return paint_textures(n_pictures, np.random.default_rng([seed, 3]))
+
+
+def image_set(images: NDArray[np.uint8], targets: NDArray[np.int64] | None = None) -> ImageSet:
+    """Painted pictures as the library takes them, with class names for labels where there are targets."""
+    names = few_shot_task().names
+    labels = None if targets is None else [names[i] for i in targets]
+    return ImageSet.from_items([Image.fromarray(image) for image in images], labels)
+
+
+def _strangers(n_pictures: int, rng: np.random.Generator) -> Parts:
+    """Parts of shapes and colours that the pool does not have, (n, 3)."""
+    pool = {tuple(pair) for pair in few_shot_task().pool[:, :2].tolist()}
+    pairs = [(s, c) for s in range(KNOWN_SHAPES) for c in range(len(COLOURS)) if (s, c) not in pool]
+    chosen = np.array(pairs)[rng.integers(len(pairs), size=n_pictures)]
+    return np.concatenate([chosen, rng.integers(KNOWN_FILLS, size=(n_pictures, 1))], axis=1)
+
+
+def _shuffled(parts: Parts, rng: np.random.Generator) -> Parts:
+    """The same parts in another order of painting."""
+    order = rng.random(parts.shape[:2]).argsort(axis=1)
+    return np.take_along_axis(parts, order[:, :, None], axis=1)
+

@@ -1,0 +1,93 @@
+"""How the local prompts of a class share an image: whether they look at different patches or at the same ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def patch_mass(plan: Tensor, support: Tensor, n_patches: int) -> Tensor:
+    """Mass that a plan puts on each patch of an image, from each prompt; 0 off the support.
+
+    Parameters
+    ----------
+    plan : Tensor
+        From :meth:`sotglp.SOTGLP.transport`, (B, C, K, N).
+    support : Tensor
+        Patch indices from there: (B, C, K) shared by the prompts, or (B, C, K, N), each prompt's own.
+    n_patches : int
+        Patches of an image, P.
+
+    Returns
+    -------
+    Tensor
+        (B, C, P, N).
+    """
+    patches = support if support.ndim == plan.ndim else support.unsqueeze(-1)
+    mass = plan.new_zeros(*plan.shape[:-2], n_patches, plan.shape[-1])
+    return mass.scatter_add(-2, patches.expand_as(plan), plan)
+
+
+def prompt_overlap(mass: Tensor) -> Tensor:
+    """Share of its mass that a prompt has in common with another one, averaged over pairs of prompts.
+
+    Each prompt's mass is scaled to the sum 1; two prompts have in common the sum over patches of the smaller of both.
+
+    Parameters
+    ----------
+    mass : Tensor
+        From :func:`patch_mass`, (..., P, N), not negative.
+
+    Returns
+    -------
+    Tensor
+        (...): 1 if all prompts take the same patches alike, 0 if no two share one. A single prompt shares none, and
+        one without mass shares none with any: 0.
+    """
+    n_prompts = mass.shape[-1]
+    # Of all pairs with the prompt at place k from below, it is the smaller one in n - 1 - k: no pair has to be formed.
+    ascending = _shares(mass, dim=-2).sort(dim=-1).values
+    times_smaller = torch.arange(n_prompts - 1, -1, -1, dtype=mass.dtype, device=mass.device)
+    return (ascending * times_smaller).sum(dim=(-2, -1)) / max(n_prompts * (n_prompts - 1) / 2, 1)
+
+
+def dominance(mass: Tensor) -> Tensor:
+    """Share of all mass that the prompt with most of it has.
+
+    The marginals of balanced transport and equal plans fix it at 1 / N; it tells something of relaxed transport.
+
+    Parameters
+    ----------
+    mass : Tensor
+        From :func:`patch_mass`, (..., P, N), not negative.
+
+    Returns
+    -------
+    Tensor
+        (...): from 1 / N, where all prompts have the same, to 1; 0 where there is no mass at all.
+    """
+    return _shares(mass.sum(dim=-2), dim=-1).amax(dim=-1)
+
+
+def prompt_similarity(local_text: Tensor) -> Tensor:
+    """Mean cosine between two local prompts of a class.
+
+    Parameters
+    ----------
+    local_text : Tensor
+        Local features from :meth:`sotglp.SOTGLP.encode_text`, (C, N, d), of any length.
+
+    Returns
+    -------
+    Tensor
+        (C,), from -1 to 1; 0 where there is a single prompt.
+    """
+    unit = F.normalize(local_text, dim=-1)
+    first, second = torch.triu_indices(unit.shape[-2], unit.shape[-2], offset=1, device=unit.device)
+    return (unit @ unit.mT)[..., first, second].sum(dim=-1) / max(len(first), 1)
+
+
+def _shares(values: Tensor, dim: int) -> Tensor:
+    """Values scaled to the sum 1 along a dimension; zeros stay."""
+    return values / values.sum(dim=dim, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
