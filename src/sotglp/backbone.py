@@ -94,9 +94,11 @@ class Backbone(nn.Module):
         Parameters
         ----------
         name : str
-            Such as ``"ViT-B-16"``, ``"ViT-L-14-336-quickgelu"`` or ``"RN50"``.
+            Such as ``"ViT-B-16"``, ``"ViT-L-14-336-quickgelu"`` or ``"RN50"``; ``"tiny"`` is the small model that the
+            package carries, for demonstration.
         pretrained : str, path or None, default None
-            Tag known to open_clip (downloaded once), a local .safetensors or .pt file, or None for random weights.
+            Tag known to open_clip (downloaded once), a local .safetensors or .pt file, ``"auto"`` for OpenAI's, or None
+            for random weights. ``"tiny"`` takes its own weights for None and ``"auto"``, random ones for ``"none"``.
         image_size : int or None, default None
             Side of the input in pixels, if not the architecture's own.
         device : str or torch.device, default "cpu"
@@ -113,13 +115,14 @@ class Backbone(nn.Module):
         SotglpError
             For an unknown or unserved name, weights that can't be had or read, or ordinary patches of a ResNet.
         """
-        is_random = pretrained is None or str(pretrained).lower() == "none"
+        name = name.replace("/", "-")
+        chosen = weights.chosen_weights(name, pretrained)
         clip = weights.build_clip(name, pretrained, image_size=image_size, seed=seed, quick_gelu=quick_gelu)
         backbone = cls(
             clip,
-            name=name.replace("/", "-"),
-            pretrained=None if is_random else str(pretrained),
-            seed=seed if is_random else None,
+            name=name,
+            pretrained=chosen,
+            seed=seed if chosen is None else None,
             patch_attention=patch_attention,
         )
         return backbone.to(device)

@@ -49,7 +49,7 @@ class SOTGLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     backbone : str or Backbone, default "ViT-B-16"
         Name as open_clip has it, or a backbone at hand.
-    pretrained : str, path or None, default "openai"
+    pretrained : str, path or None, default "auto"
         Tag, weight file, or None for random weights; not looked at where ``backbone`` is one at hand.
     image_size : int or None, default None
         Side of the input in pixels, if not the architecture's own.
@@ -97,7 +97,7 @@ class SOTGLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         backbone: str | Backbone = "ViT-B-16",
-        pretrained: str | os.PathLike[str] | None = "openai",
+        pretrained: str | os.PathLike[str] | None = "auto",
         *,
         image_size: int | None = None,
         patch_attention: PatchAttention = "value",

@@ -287,7 +287,7 @@ def _load_backbone(path: Path, record: ModelRecord, pretrained: str | None, devi
     if not carried:
         return Backbone.load(
             known.name,
-            pretrained or known.pretrained,
+            pretrained or known.pretrained or "none",
             image_size=known.image_size[0],
             device=device,
             seed=known.seed or 0,

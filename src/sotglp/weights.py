@@ -14,6 +14,7 @@ import torch
 from open_clip.factory import load_checkpoint
 from torch import Tensor, nn
 
+from sotglp import embedded
 from sotglp.errors import SotglpError
 from sotglp.text_tower import VOCABULARY_SIZE
 
@@ -21,13 +22,33 @@ WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 def supported_backbones() -> list[str]:
-    """Names of open_clip's built-in architectures that the method can serve, sorted."""
-    return sorted(name for name in open_clip.list_models() if _is_served(open_clip.get_model_config(name)))
+    """Names of the embedded model and of open_clip's built-in architectures that the method can serve, sorted."""
+    names = (name for name in open_clip.list_models() if _is_served(open_clip.get_model_config(name)))
+    return sorted([*names, embedded.NAME])
 
 
 def is_known(name: str) -> bool:
-    """Whether open_clip builds an architecture of that name."""
-    return name in open_clip.list_models()
+    """Whether there is an architecture of that name."""
+    return name == embedded.NAME or name in open_clip.list_models()
+
+
+def chosen_weights(name: str, pretrained: str | os.PathLike[str] | None) -> str | None:
+    """What weights are meant: a tag or a file; None for random ones.
+
+    Parameters
+    ----------
+    name : str
+        Architecture.
+    pretrained : str, path or None
+        ``"auto"`` stands for OpenAI's weights, and for the embedded model's own, which None means there too; ``"none"``
+        and otherwise None stand for random ones.
+    """
+    said = None if pretrained is None else str(pretrained)
+    if name == embedded.NAME and (said is None or said.lower() == "auto"):
+        return embedded.TAG
+    if said is not None and said.lower() == "auto":
+        return "openai"
+    return None if said is None or said.lower() == "none" else said
 
 
 def _is_served(config: dict[str, Any]) -> bool:
@@ -59,7 +80,7 @@ def build_clip(
     name : str
         Architecture as open_clip names it; ``/`` may stand for ``-``.
     pretrained : str, path or None
-        Tag known to open_clip, a weight file, or None (also ``"none"``) for random weights.
+        As :func:`chosen_weights` reads it.
     image_size : int or None
         Side of the square input in pixels; None keeps the architecture's own. Position embeddings are resized.
     seed : int
@@ -77,7 +98,10 @@ def build_clip(
         raise SotglpError(
             f"there is no backbone {name!r}{_nearest(name, supported_backbones())}; `sotglp info --backbones` lists all"
         )
-    if not _is_served(open_clip.get_model_config(name)):
+    chosen = chosen_weights(name, pretrained)
+    if name == embedded.NAME and chosen == embedded.TAG:
+        return embedded.load_tiny(image_size=image_size)
+    if name != embedded.NAME and not _is_served(open_clip.get_model_config(name)):
         raise SotglpError(
             f"the backbone {name} can't be served: the method needs an image tower with CLS pooling (or a ResNet) and "
             f"CLIP's own causal text tower{_nearest(name, supported_backbones())}"
@@ -85,12 +109,14 @@ def build_clip(
     # open_clip draws random weights from the global generator; leave that as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if pretrained is None or str(pretrained).lower() == "none":
-            return _create(name, image_size, force_quick_gelu=quick_gelu)
-        if str(pretrained) in open_clip.list_pretrained_tags_by_model(name):
-            return _build_from_tag(name, str(pretrained), image_size)
-        model = _create(name, image_size, force_quick_gelu=quick_gelu)
-    _load_file(model, name, Path(pretrained))
+        if chosen in open_clip.list_pretrained_tags_by_model(name):
+            return _build_from_tag(name, str(chosen), image_size)
+        if name == embedded.NAME:
+            model = embedded.build_tiny(seed, image_size=image_size, quick_gelu=quick_gelu)
+        else:
+            model = _create(name, image_size, force_quick_gelu=quick_gelu)
+    if chosen is not None:
+        _load_file(model, name, Path(chosen))
     return model
 
 
@@ -113,7 +139,7 @@ def _build_from_tag(name: str, tag: str, image_size: int | None) -> nn.Module:
 
 def _load_file(model: nn.Module, name: str, path: Path) -> None:
     if not path.is_file():
-        tags = open_clip.list_pretrained_tags_by_model(name)
+        tags = [embedded.TAG] if name == embedded.NAME else open_clip.list_pretrained_tags_by_model(name)
         raise SotglpError(
             f"{str(path)!r} is neither a weight file nor a tag of {name}{_nearest(str(path), tags)}; its tags are "
             f"{', '.join(tags) or '(none)'}"

@@ -10,6 +10,7 @@ import warnings
 import typer
 
 from sotglp.cli.cache import cache
+from sotglp.cli.demo import demo
 from sotglp.cli.evaluate import evaluate
 from sotglp.cli.fit import fit
 from sotglp.cli.info import info
@@ -24,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for command in (fit, evaluate, predict, info):
+for command in (demo, fit, evaluate, predict, info):
     app.command()(command)
 app.add_typer(cache)
 

@@ -23,7 +23,9 @@ def fit(
     backbone: Annotated[
         str, typer.Option(help="open_clip architecture; `sotglp info --backbones` lists them.")
     ] = "ViT-B-16",
-    pretrained: Annotated[str, typer.Option(help="Tag, weight file, or none for random weights.")] = "openai",
+    pretrained: Annotated[
+        str, typer.Option(help="Tag, weight file, none for random weights, auto for OpenAI's or the package's own.")
+    ] = "auto",
     image_size: Annotated[int | None, typer.Option(help="Side of the input in pixels.")] = None,
     preset: Annotated[
         str, typer.Option(help="Settings to start from: a name (`sotglp info --presets`) or a YAML file.")

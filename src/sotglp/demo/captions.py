@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sotglp.demo.world import COLOURS, FILLS, NO_PART, SHAPES, Parts
+from sotglp.demo.world import COLOURS, FILLS, KNOWN_FILLS, KNOWN_SHAPES, NO_PART, SHAPES, Parts
+from sotglp.prompts import clip_tokenizer
 
 UNSAID = -1
 
@@ -89,3 +90,13 @@ def holds(claims: Claims, parts: Parts) -> NDArray[np.bool_]:
     says_nothing = unsaid.all(axis=-1)
     result: NDArray[np.bool_] = np.where(says_nothing[:, None], is_empty[None], found)
     return result
+
+
+def vocabulary() -> list[int]:
+    """Numbers of all tokens that captions are made of, [SOT] and [EOT] with them."""
+    names = (*SHAPES[:KNOWN_SHAPES], *COLOURS, *FILLS[:KNOWN_FILLS], "a", "an")
+    tokenizer = clip_tokenizer()
+    tokens = {tokenizer.sot_token_id, tokenizer.eot_token_id}
+    for text in (*names, *_FRAMES, *_JOINTS, *_NOTHING, *_PLAIN):
+        tokens.update(tokenizer.encode(text.replace("{}", "")))
+    return sorted(tokens)

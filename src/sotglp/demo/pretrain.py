@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from sotglp.demo.pretraining_loss import AttributeHeads, encode_texts, pretraining_loss
 from sotglp.demo.task import contains_class, draw_class_pictures, few_shot_task
-from sotglp.demo.tiny import CONFIG, build_tiny
+from sotglp.embedded import CONFIG, build_tiny
 from sotglp.demo.world import MOST_PARTS, NO_PART, Parts, Pictures, draw_parts, paint
 from sotglp.files import place_file
 from sotglp.progress import progress_bar

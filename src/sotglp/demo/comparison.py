@@ -1,0 +1,193 @@
+"""Methods side by side on the demonstration's task: the same backbone, pictures, training and evaluation."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sotglp.backbone import Backbone
+from sotglp.config import ModelConfig, TrainConfig
+from sotglp.dataset import ImageSet
+from sotglp.demo.painting import SIZE
+from sotglp.demo.task import draw_class_pictures, draw_far, draw_mid, draw_near, few_shot_task, image_set
+from sotglp.demo.world import NO_PART, Pictures
+from sotglp.evaluation import evaluate
+from sotglp.model import SOTGLP
+from sotglp.overlap import patch_mass, prompt_overlap, prompt_similarity
+from sotglp.training import adapt
+
+SETTINGS = TrainConfig(epochs=30, learning_rate=0.05)
+"""Training of the demonstration; the learning rate was chosen on pictures of other seeds (docs/demo.md)."""
+
+PICTURES_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to adapt the backbone.
+
+    Attributes
+    ----------
+    name : str
+        As it stands in tables.
+    changes : mapping
+        What differs from SOT-GLP's model settings.
+    is_trained : bool
+        False for a model that is used as it starts.
+    """
+
+    name: str
+    changes: Mapping[str, Any]
+    is_trained: bool = True
+
+    @property
+    def config(self) -> ModelConfig:
+        """Settings of the method's model."""
+        return ModelConfig(**self.changes)
+
+    @property
+    def has_local_prompts(self) -> bool:
+        """Whether prompts of its own look at the patches."""
+        return self.config.branches != "global"
+
+
+METHODS = (
+    Method("zero-shot", {"branches": "global", "n_global_prompts": 1}, is_trained=False),
+    Method("global only", {"branches": "global"}),
+    Method("per-prompt top-k", {"matching": "per-prompt"}),
+    Method("SOT-GLP, projection-free", {"learn_projection": False}),
+    Method("SOT-GLP", {}),
+)
+
+
+class DemoSets(NamedTuple):
+    """Pictures to test on: of the classes, with their truth, and of none of them, by name."""
+
+    pictures: Pictures
+    targets: NDArray[np.int64]
+    images: ImageSet
+    others: dict[str, ImageSet]
+
+
+def draw_shots_of_task(shots: int, seed: int) -> ImageSet:
+    """Labelled training pictures, ``shots`` of each class."""
+    pictures, targets = draw_class_pictures(shots, seed)
+    return image_set(pictures.images, targets)
+
+
+def draw_test_sets(per_class: int, n_others: int, seed: int) -> DemoSets:
+    """Test pictures that no training seed below ``seed`` draws, and near, mid and far ones of no class."""
+    pictures, targets = draw_class_pictures(per_class, seed)
+    others = {
+        "near": image_set(draw_near(n_others, seed).images),
+        "mid": image_set(draw_mid(n_others, seed).images),
+        "far": image_set(draw_far(n_others, seed)),
+    }
+    return DemoSets(pictures, targets, image_set(pictures.images, targets), others)
+
+
+def fit_method(
+    method: Method, backbone: Backbone, train: ImageSet, settings: TrainConfig, *, show_progress: bool = False
+) -> SOTGLP:
+    """The method's model, trained on all of ``train`` if it is one to train."""
+    names = few_shot_task().names
+    if not method.is_trained:
+        return SOTGLP(backbone, names, **method.config.model_dump()).eval()
+    return adapt(backbone, train, method.config, settings, classes=names, show_progress=show_progress).model
+
+
+def judge(model: SOTGLP, sets: DemoSets) -> dict[str, Any]:
+    """Accuracy with its interval, out-of-distribution measures, and, with local prompts, what those looked at.
+
+    Returns
+    -------
+    dict
+        What :func:`sotglp.evaluation.evaluate` gives, ``interval`` (95 %, Wilson's), and ``local``: see
+        :func:`look_at_prompts`; None without local prompts.
+    """
+    result = evaluate(model, sets.images, sets.others)
+    result["interval"] = wilson_interval(result["accuracy"], result["n"])
+    result["local"] = look_at_prompts(model, sets) if model.config.branches != "global" else None
+    return result
+
+
+@torch.no_grad()
+def look_at_prompts(model: SOTGLP, sets: DemoSets) -> dict[str, float]:
+    """Where the local prompts of the true class look, averaged over the class pictures.
+
+    Returns
+    -------
+    dict
+        ``mass_on_parts``: mean share of true parts' pixels in the patches, weighted by the plan's mass; ``chance``: the
+        same with equal mass on all patches; ``overlap``: of the prompts' patches; ``similarity``: mean cosine between
+        the prompts of a class; fractions from 0 to 1, the cosine from -1.
+    """
+    backbone = model.backbone
+    shares = part_shares(sets.pictures, sets.targets, backbone.patch_grid)
+    on_parts, overlaps = [], []
+    for start in range(0, len(sets.targets), PICTURES_AT_ONCE):
+        chosen = slice(start, start + PICTURES_AT_ONCE)
+        targets = torch.from_numpy(sets.targets[chosen])
+        plan, support = model.transport(_pixels(backbone, sets.images, chosen))
+        rows = torch.arange(len(targets))
+        mass = patch_mass(plan[rows, targets, None], support[rows, targets, None], backbone.n_patches)[:, 0]  # (B, P, N)
+        overlaps.append(prompt_overlap(mass))
+        on_parts.append((mass.sum(dim=-1) / mass.sum(dim=(1, 2))[:, None] * shares[chosen]).sum(dim=-1))
+    return {
+        "mass_on_parts": float(torch.cat(on_parts).mean()),
+        "chance": float(shares.mean()),
+        "overlap": float(torch.cat(overlaps).mean()),
+        "similarity": float(prompt_similarity(model.encode_text().local).mean()),
+    }
+
+
+def part_shares(pictures: Pictures, targets: NDArray[np.int64], grid: tuple[int, int]) -> Tensor:
+    """Share of each patch's pixels that show a part of the picture's class, (n, P)."""
+    belongs = parts_of_class(pictures, targets)  # (n, S)
+    slots = np.arange(belongs.shape[1])
+    shown = ((pictures.part_map[..., None] == slots) & belongs[:, None, None]).any(axis=-1)  # (n, SIZE, SIZE)
+    rows, columns = grid
+    blocks = shown.reshape(len(shown), rows, SIZE // rows, columns, SIZE // columns)
+    return torch.from_numpy(blocks.mean(axis=(2, 4)).reshape(len(shown), -1)).float()
+
+
+def parts_of_class(pictures: Pictures, targets: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which slots of a picture hold a part of its class, and not a stranger, (n, S)."""
+    wanted = few_shot_task().parts[targets]  # (n, 3, 3)
+    alike = (pictures.parts[:, :, None] == wanted[:, None]).all(axis=-1).any(axis=-1)
+    result: NDArray[np.bool_] = alike & (pictures.parts[:, :, 0] != NO_PART)
+    return result
+
+
+def wilson_interval(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share that was seen in n draws."""
+    z = 1.959964
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return centre - half, centre + half
+
+
+def compare_methods(
+    backbone: Backbone, train: ImageSet, sets: DemoSets, settings: TrainConfig, *, show_progress: bool = False
+) -> tuple[dict[str, dict[str, Any]], SOTGLP]:
+    """Fit and judge every method; returns the results by name, with ``seconds`` of fitting, and the last model."""
+    results = {}
+    for method in METHODS:
+        started = time.perf_counter()
+        model = fit_method(method, backbone, train, settings, show_progress=show_progress)
+        seconds = time.perf_counter() - started
+        results[method.name] = {**judge(model, sets), "seconds": seconds if method.is_trained else 0.0}
+    return results, model
+
+
+def _pixels(backbone: Backbone, images: ImageSet, chosen: slice) -> Tensor:
+    pictures = images.images[chosen]
+    return torch.stack([backbone.preprocess(picture) for picture in pictures])  # type: ignore[arg-type]

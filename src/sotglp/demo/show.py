@@ -1,0 +1,71 @@
+"""The demonstration from end to end: pictures, methods, a table, a gallery and a model to go on with."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from sotglp.backbone import Backbone
+from sotglp.dataset import ImageSet
+from sotglp.demo.comparison import SETTINGS, compare_methods, draw_shots_of_task, draw_test_sets
+from sotglp.demo.gallery import draw_gallery
+from sotglp.embedded import NAME
+from sotglp.files import write_file
+from sotglp.modelfile import save_model
+from sotglp.progress import note
+
+SHOTS = 16
+TEST_PER_CLASS = 30
+N_OTHERS = 300
+SHOWN = 5
+
+TEST_SEED = 1_000_000
+"""Far above any training seed, whose pictures it must not repeat."""
+
+
+def run_demo(out: Path, *, seed: int = 1, force: bool = False, show_progress: bool = True) -> dict[str, Any]:
+    """Compare methods on the demonstration's task and leave pictures, a model and a gallery in a folder.
+
+    Parameters
+    ----------
+    out : Path
+        Folder for ``photos``, ``model.safetensors`` and ``plan.png``.
+    seed : int, default 1
+        Of the training pictures and of training.
+    force : bool, default False
+        Replace what an earlier demonstration left.
+    show_progress : bool, default True
+        Show progress bars on a terminal.
+
+    Returns
+    -------
+    dict
+        ``methods``: results by name, see :func:`sotglp.demo.comparison.judge`; ``shots``, ``seed`` and ``seconds``.
+    """
+    started = time.perf_counter()
+    backbone = Backbone.load(NAME)
+    train = draw_shots_of_task(SHOTS, seed)
+    sets = draw_test_sets(TEST_PER_CLASS, N_OTHERS, TEST_SEED)
+    settings = SETTINGS.model_copy(update={"seed": seed, "shots": SHOTS})
+    results, model = compare_methods(backbone, train, sets, settings, show_progress=show_progress)
+    note(f"writing to {out}", show=show_progress)
+    out.mkdir(parents=True, exist_ok=True)
+    save_model(out / "model.safetensors", model, training=settings, force=force)
+    write_file(out / "plan.png", lambda beside: draw_gallery(model, sets, list(range(SHOWN)), beside), force=force)
+    save_photos(out / "photos" / "train", train)
+    save_photos(out / "photos" / "test", sets.images)
+    for name, others in sets.others.items():
+        save_photos(out / "photos" / name, others)
+    return {"methods": results, "shots": SHOTS, "seed": seed, "seconds": time.perf_counter() - started}
+
+
+def save_photos(folder: Path, images: ImageSet) -> None:
+    """Write painted pictures as PNG, in a folder for each class where there are labels; the same names each time."""
+    for i, image in enumerate(images.images):
+        path = folder / (images.labels[i].replace(" ", "_") if images.labels else "") / f"{i:04}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert isinstance(image, Image.Image)
+        image.save(path)
