@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test lint types unit demo speed clean
+.PHONY: help test lint types unit demo pretrain evidence speed clean
 
 help:
-	@echo "make demo    learn, evaluate and predict on generated photos"
-	@echo "make test    what CI runs: lint, types, all tests"
-	@echo "make unit    the quick tests alone"
-	@echo "make speed   time and memory beside the plain way, to docs/speed.md (about 20 minutes)"
+	@echo "make demo      compare methods on painted pictures, with a small model that lies in the package"
+	@echo "make test      what CI runs: lint, types, all tests"
+	@echo "make unit      the quick tests alone"
+	@echo "make pretrain  train that model anew, to build/pretrain (about an hour)"
+	@echo "make evidence  the demonstration over seeds and shots, to docs/demo_evidence.md (about half an hour)"
+	@echo "make speed     time and memory beside the plain way, to docs/speed.md (about 20 minutes)"
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,7 +34,13 @@ test: lint types
 	$(BIN)/pytest
 
 demo: $(VENV)/.ready
-	$(BIN)/python examples/demo.py
+	$(BIN)/sotglp demo --out demo --force
+
+pretrain: $(VENV)/.ready
+	$(BIN)/python -m sotglp.demo.pretrain --out build/pretrain
+
+evidence: $(VENV)/.ready
+	$(BIN)/python benchmarks/demo_evidence.py
 
 speed: $(VENV)/.ready
 	$(BIN)/python benchmarks/speed.py
