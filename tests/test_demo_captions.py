@@ -1,0 +1,71 @@
+import re
+
+import numpy as np
+import pytest
+
+from sotglp.demo.captions import UNSAID, claim, holds, phrase, vocabulary, wording
+from sotglp.demo.world import COLOURS, FILLS, KNOWN_FILLS, NO_PART, SHAPES, draw_parts
+from sotglp.prompts import clip_tokenizer
+
+
+@pytest.fixture
+def parts():
+    return draw_parts(300, np.random.default_rng(0), fewest=0, most=4)
+
+
+def test_every_claim_holds_of_its_own_picture(parts):
+    claims = claim(parts, np.random.default_rng(1))
+    assert holds(claims, parts).diagonal().all()
+
+
+def test_holds_agrees_with_looking_part_by_part(parts):
+    claims, parts = claim(parts[:60], np.random.default_rng(1)), parts[:60]
+
+    def found(said, picture):
+        return any(
+            shown[0] != NO_PART and all(a in (UNSAID, b) for a, b in zip(said, shown, strict=True)) for shown in picture
+        )
+
+    for said, row in zip(claims.tolist(), holds(claims, parts), strict=True):
+        phrases = [part for part in said if part != [UNSAID] * 3]
+        for picture, answer in zip(parts.tolist(), row, strict=True):
+            is_empty = all(part[0] == NO_PART for part in picture)
+            assert answer == (all(found(part, picture) for part in phrases) if phrases else is_empty)
+
+
+def test_one_part_is_always_said_and_some_are_left_out(parts):
+    claims = claim(parts, np.random.default_rng(1))
+    said = (claims[:, :, 0] != UNSAID).sum(axis=1)
+    there = (parts[:, :, 0] != NO_PART).sum(axis=1)
+    assert (said[there > 0] >= 1).all()
+    assert (said <= there).all()
+    assert (said < there).any()
+
+
+def test_words_say_what_is_claimed_and_no_more(parts):
+    rng = np.random.default_rng(1)
+    claims = claim(parts, rng)
+    for slots, text in zip(claims.tolist(), wording(claims, rng), strict=True):
+        words = set(re.findall("[a-z]+", text))
+        said = [part for part in slots if part[0] != UNSAID]
+        if not said:
+            assert words & {"nothing", "empty", "background", "no"}
+            continue
+        assert words & set(COLOURS) == {COLOURS[part[1]] for part in said if part[1] != UNSAID}
+        assert words & set(SHAPES) == {SHAPES[part[0]] for part in said}
+        assert words & set(FILLS[1:]) == {FILLS[part[2]] for part in said if part[2] > 0}
+
+
+def test_an_article_fits_its_word():
+    assert phrase((3, 1, UNSAID)) == "an orange star"
+    assert phrase((3, 0, UNSAID)) == "a red star"
+    assert phrase((3, 1, 0)) == "a plain orange star"
+    assert phrase((3, UNSAID, UNSAID)) == "a star"
+
+
+def test_the_vocabulary_holds_every_token_of_every_caption(parts):
+    rng = np.random.default_rng(2)
+    known = set(vocabulary())
+    for text in wording(claim(np.concatenate([parts] * 5), rng), rng):
+        assert set(clip_tokenizer().encode(text)) <= known
+    assert not set(clip_tokenizer().encode(" ".join(FILLS[KNOWN_FILLS:]))) <= known
