@@ -76,6 +76,48 @@ def test_backbone_inside(tmp_path: Path) -> None:
         load_model(tmp_path / "lean")
 
 
+@pytest.mark.parametrize("include_backbone", [False, True])
+@pytest.mark.parametrize(
+    ("how", "known"),
+    [
+        ({}, ("embedded", None)),
+        ({"pretrained": "none", "seed": 5}, (None, 5)),
+        ({"pretrained": "none", "seed": 5, "quick_gelu": True}, (None, 5)),
+        ({"image_size": 96}, ("embedded", None)),
+    ],
+    ids=str,
+)
+def test_the_embedded_model_is_found_again(
+    tmp_path: Path, how: dict[str, Any], known: tuple[str | None, int | None], include_backbone: bool
+) -> None:
+    backbone = Backbone.load("tiny", **how)
+    model = SOTGLP(backbone, NAMES, n_local_prompts=2, top_k=5, seed=9)
+    path = tmp_path / "m.safetensors"
+    save_model(path, model, include_backbone=include_backbone)
+    loaded, record = load_model(path)
+    assert record.backbone["name"] == loaded.backbone.name == "tiny"
+    assert (record.backbone["pretrained"], record.backbone["seed"]) == known
+    assert (loaded.backbone.pretrained, loaded.backbone.seed) == known
+    assert loaded.backbone.fingerprint == backbone.fingerprint
+    images = torch.randn(3, 3, *backbone.image_size)
+    for found, expected in zip(loaded(images), model(images), strict=True):
+        assert torch.equal(found, expected)
+    assert torch.equal(loaded.predict_proba(images), model.predict_proba(images))
+
+
+def test_changed_weights_of_the_embedded_model_are_refused_unless_the_file_has_them(tmp_path: Path) -> None:
+    backbone = Backbone.load("tiny")
+    with torch.no_grad():
+        backbone.clip.ln_final.bias += 1  # type: ignore[union-attr, operator]
+    model = SOTGLP(backbone, NAMES, top_k=5)
+    save_model(tmp_path / "lean", model)
+    save_model(tmp_path / "whole", model, include_backbone=True)
+    with pytest.raises(SotglpError, match="other weights of tiny"):
+        load_model(tmp_path / "lean")
+    images = torch.randn(1, 3, 64, 64)
+    assert torch.equal(load_model(tmp_path / "whole")[0](images).global_logits, model(images).global_logits)
+
+
 @pytest.fixture
 def quick_tag(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """A tag of ViT-S-32-alt whose weights were trained with QuickGELU and preprocessing of its own."""

@@ -13,8 +13,9 @@ from torch import nn
 from conftest import tiny_clip
 from sotglp import Backbone, SotglpError
 from sotglp.backbone import Backbone as BackboneClass
+from sotglp.embedded import FINGERPRINT
 from sotglp.errors import UnservedTowerError
-from sotglp.weights import fingerprint, supported_backbones
+from sotglp.weights import chosen_weights, fingerprint, supported_backbones
 
 SMALL = "ViT-S-32-alt"
 
@@ -53,12 +54,77 @@ def test_list_of_backbones_agrees_with_the_towers_themselves() -> None:
         assert served == (name in listed), name
 
 
+def test_list_of_backbones_has_the_embedded_model() -> None:
+    names = supported_backbones()
+    assert names.count("tiny") == 1
+    assert names == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "chosen"),
+    [
+        ("tiny", None, "embedded"),
+        ("tiny", "auto", "embedded"),
+        ("tiny", "AUTO", "embedded"),
+        ("tiny", "embedded", "embedded"),
+        ("tiny", "none", None),
+        ("tiny", "None", None),
+        ("tiny", "my/weights.pt", "my/weights.pt"),
+        ("tiny", Path("weights.pt"), "weights.pt"),
+        ("ViT-B-32", "auto", "openai"),
+        ("ViT-B-32", "Auto", "openai"),
+        ("ViT-B-32", None, None),
+        ("ViT-B-32", "none", None),
+        ("ViT-B-32", "None", None),
+        ("ViT-B-32", "laion2b_s34b_b79k", "laion2b_s34b_b79k"),
+        ("ViT-B-32", Path("weights.pt"), "weights.pt"),
+    ],
+    ids=str,
+)
+def test_which_weights_are_meant(name: str, pretrained: str | Path | None, chosen: str | None) -> None:
+    assert chosen_weights(name, pretrained) == chosen
+
+
+@pytest.mark.parametrize("pretrained", [None, "auto", "embedded"])
+def test_the_embedded_model_has_its_own_weights(pretrained: str | None) -> None:
+    backbone = Backbone.load("tiny", pretrained, seed=3)
+    assert (backbone.name, backbone.pretrained, backbone.seed) == ("tiny", "embedded", None)
+    assert backbone.fingerprint == FINGERPRINT
+
+
+def test_random_weights_for_the_embedded_model() -> None:
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    random = Backbone.load("tiny", "none", seed=3)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert (random.pretrained, random.seed, random.quick_gelu) == (None, 3, False)
+    assert random.fingerprint == Backbone.load("tiny", "none", seed=3).fingerprint
+    assert len({random.fingerprint, Backbone.load("tiny", "none", seed=4).fingerprint, FINGERPRINT}) == 3
+    assert Backbone.load("tiny", "none", seed=3, quick_gelu=True).quick_gelu
+
+
+def test_a_weight_file_for_the_embedded_model(tmp_path: Path) -> None:
+    random = Backbone.load("tiny", "none", seed=3)
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(random.clip.state_dict(), path)
+    backbone = Backbone.load("tiny", path)
+    assert (backbone.fingerprint, backbone.pretrained) == (random.fingerprint, str(path))
+
+
+def test_unknown_tag_of_the_embedded_model_names_its_own() -> None:
+    with pytest.raises(SotglpError, match=r"'embeded' is neither .* a tag of tiny .did you mean embedded"):
+        Backbone.load("tiny", "embeded")
+    with pytest.raises(SotglpError, match=r"'openai' is neither .*its tags are embedded$"):
+        Backbone.load("tiny", "openai")
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
         ("ViT-B-61", "there is no backbone 'ViT-B-61' .did you mean ViT-B-16"),
         ("ViT-B-16-SigLIP", "ViT-B-16-SigLIP can't be served"),
         ("coca_ViT-B-32", "can't be served"),
+        ("Tiny", "there is no backbone 'Tiny' .did you mean tiny"),
         ("roberta-ViT-B-32", "can't be served"),
     ],
 )

@@ -26,6 +26,9 @@ CONFIG: dict[str, Any] = {
 
 FILE = "tiny.safetensors"
 
+FINGERPRINT = "sha256:bb49385d3288304a9dfef28c74ce44fe45c94195b5a6a06d58cf6b4f68cdf02a"
+"""What :func:`sotglp.weights.fingerprint` says of the weights in the package, on every machine."""
+
 _EMBEDDING = "token_embedding.weight"
 _TRAINED_TOKENS = "trained_tokens"
 
@@ -79,8 +82,10 @@ def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
     weights = {name: tensor.float() for name, tensor in packed.items() if name != _TRAINED_TOKENS}
     rows = weights[_EMBEDDING]
     size = (CONFIG["text_cfg"]["vocab_size"], CONFIG["text_cfg"]["width"])
-    # RandomState, unlike newer generators, promises the same numbers in every version to come.
-    embedding = torch.from_numpy(np.random.RandomState(0).standard_normal(size)).float() * 0.02  # noqa: NPY002
+    # RandomState, unlike newer generators, promises the same numbers in every version to come, and uniform ones, unlike
+    # normal ones, need no logarithm, whose last digit differs between machines; their deviation is 0.02.
+    uniform = np.random.RandomState(0).random_sample(size) - 0.5  # noqa: NPY002
+    embedding = torch.from_numpy(uniform * (0.02 * 12**0.5)).float()
     embedding[packed[_TRAINED_TOKENS].long()] = rows
     weights[_EMBEDDING] = embedding
     return weights

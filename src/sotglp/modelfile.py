@@ -294,7 +294,7 @@ def _load_backbone(path: Path, record: ModelRecord, pretrained: str | None, devi
             quick_gelu=known.quick_gelu,
             patch_attention=known.patch_attention,
         )
-    clip = build_clip(known.name, None, image_size=known.image_size[0], seed=0, quick_gelu=known.quick_gelu)
+    clip = build_clip(known.name, "none", image_size=known.image_size[0], seed=0, quick_gelu=known.quick_gelu)
     try:
         clip.load_state_dict({key.removeprefix(BACKBONE_PREFIX): value for key, value in carried.items()})
     except RuntimeError as error:

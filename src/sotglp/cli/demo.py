@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,6 @@ import typer
 
 from sotglp.cli.options import Debug, Json
 from sotglp.cli.output import check_result_file, say, write_json
-from sotglp.files import check_output
 
 
 def demo(
@@ -29,8 +29,6 @@ def demo(
     from sotglp.demo.show import run_demo
 
     json_target = json_file or str(out / "result.json")
-    for name in ("model.safetensors", "plan.png"):
-        check_output(out / name, force=force)
     check_result_file(json_target)
     result = run_demo(out, seed=seed, force=force)
     write_json(json_target, result)
@@ -63,9 +61,14 @@ def table(methods: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _what_next(out: Path, result: dict[str, Any]) -> list[str]:
+    from sotglp.demo.show import MODEL, PHOTOS, PICTURE
+
+    # Quoted, as the commands are there to be pasted.
+    model, photos = shlex.quote(str(out / MODEL)), out / PHOTOS
+    train, test, near, far = (shlex.quote(str(photos / name)) for name in ("train", "test", "near", "far"))
     return [
-        f"{out / 'plan.png'} shows what each prompt looked at ({result['seconds']:.0f} s in all). Try next:",
-        f"  sotglp predict {out / 'model.safetensors'} {out / 'photos' / 'near'}",
-        f"  sotglp evaluate {out / 'model.safetensors'} {out / 'photos' / 'test'} --ood {out / 'photos' / 'far'}",
-        f"  sotglp fit {out / 'photos' / 'train'} --out mine.safetensors --backbone tiny --set learning_rate=0.05",
+        f"{out / PICTURE} shows what each prompt looked at ({result['seconds']:.0f} s in all). Try next:",
+        f"  sotglp predict {model} {near}",
+        f"  sotglp evaluate {model} {test} --ood {far}",
+        f"  sotglp fit {train} --out mine.safetensors --backbone tiny --set learning_rate=0.05",
     ]

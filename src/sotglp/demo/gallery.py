@@ -68,7 +68,7 @@ def draw_gallery(model: SOTGLP, sets: DemoSets, chosen: list[int], target: Path)
         panel.set_xticks([])
         panel.set_yticks([])
     figure.colorbar(shown, ax=panels, label="share of a prompt's mass on a patch", shrink=0.5)
-    figure.savefig(target, dpi=110)
+    figure.savefig(target, format="png", dpi=110)
 
 
 def _overlay(panel: Axes, image: np.ndarray, values: np.ndarray, brightest: float) -> mpl.image.AxesImage:  # type: ignore[type-arg]

@@ -18,9 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sotglp.demo.captions import vocabulary
 from sotglp.demo.pretraining_loss import AttributeHeads, encode_texts, pretraining_loss
 from sotglp.demo.task import contains_class, draw_class_pictures, few_shot_task
-from sotglp.embedded import CONFIG, build_tiny
+from sotglp.embedded import CONFIG, FILE, build_tiny, pack
+from sotglp.errors import SotglpError
 from sotglp.demo.world import MOST_PARTS, NO_PART, Parts, Pictures, draw_parts, paint
 from sotglp.files import place_file
 from sotglp.progress import progress_bar
@@ -167,7 +169,10 @@ def zero_shot_accuracy(clip: nn.Module, pictures: Pictures, targets: np.ndarray[
 
 
 def pretrain(out: Path, recipe: Recipe, *, show_progress: bool = True) -> nn.Module:
-    """Train in a folder, or go on there; curve.jsonl and state.safetensors are kept up to date.
+    """Train in a folder, or go on there.
+
+    ``curve.jsonl`` and ``state.safetensors`` are kept up to date; in the end ``tiny.safetensors`` is what the package
+    carries.
 
     Parameters
     ----------
@@ -177,8 +182,14 @@ def pretrain(out: Path, recipe: Recipe, *, show_progress: bool = True) -> nn.Mod
         How to train.
     show_progress : bool, default True
         Show a progress bar on a terminal.
+
+    Raises
+    ------
+    SotglpError
+        If the folder holds a run of another recipe.
     """
     out.mkdir(parents=True, exist_ok=True)
+    _check_recipe(out / "recipe.json", recipe)
     run = Pretraining(recipe)
     state_file, curve_file = out / "state.safetensors", out / "curve.jsonl"
     curve: list[dict[str, float]] = []
@@ -186,7 +197,6 @@ def pretrain(out: Path, recipe: Recipe, *, show_progress: bool = True) -> nn.Mod
         run.restore(load_file(state_file))
         lines = curve_file.read_text(encoding="utf-8").splitlines()
         curve = [one for one in map(json.loads, lines) if one["step"] <= run.step]
-    (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1), encoding="utf-8")
     before = curve[-1]["seconds"] if curve else 0.0
     started = time.monotonic()
     test_pictures, test_targets = draw_class_pictures(20, seed=0)
@@ -200,7 +210,22 @@ def pretrain(out: Path, recipe: Recipe, *, show_progress: bool = True) -> nn.Mod
                 place_file(state_file, lambda path: save_file(run.state(), path), force=True, durable=False)
                 place_file(curve_file, lambda path, text=text: path.write_text(text), force=True, durable=False)  # type: ignore[misc]
             advance(1, f"loss {record['total']:.2f}")
+    packed = pack(run.clip.state_dict(), vocabulary())
+    place_file(out / FILE, lambda path: save_file(packed, path), force=True, durable=False)
     return run.clip
+
+
+def _check_recipe(path: Path, recipe: Recipe) -> None:
+    """Note the recipe of a folder, or refuse another one than was noted."""
+    wanted = asdict(recipe)
+    if path.exists():
+        noted = json.loads(path.read_text(encoding="utf-8"))
+        if changed := [name for name in wanted if noted.get(name) != wanted[name]]:
+            raise SotglpError(
+                f"{path.parent} holds a run of another recipe ({', '.join(changed)}): give another folder, or the "
+                "same settings to go on"
+            )
+    place_file(path, lambda beside: beside.write_text(json.dumps(wanted, indent=1)), force=True, durable=False)
 
 
 def main() -> None:

@@ -13,9 +13,14 @@ from sotglp.dataset import ImageSet
 from sotglp.demo.comparison import SETTINGS, compare_methods, draw_shots_of_task, draw_test_sets
 from sotglp.demo.gallery import draw_gallery
 from sotglp.embedded import NAME
-from sotglp.files import write_file
+from sotglp.errors import SotglpError
+from sotglp.files import check_output, os_reason, write_file
 from sotglp.modelfile import save_model
 from sotglp.progress import note
+
+MODEL = "model.safetensors"
+PICTURE = "plan.png"
+PHOTOS = "photos"
 
 SHOTS = 16
 TEST_PER_CLASS = 30
@@ -44,8 +49,14 @@ def run_demo(out: Path, *, seed: int = 1, force: bool = False, show_progress: bo
     -------
     dict
         ``methods``: results by name, see :func:`sotglp.demo.comparison.judge`; ``shots``, ``seed`` and ``seconds``.
+
+    Raises
+    ------
+    SotglpError
+        Before any work, if the folder can't be written or, unless ``force`` is set, holds such files.
     """
     started = time.perf_counter()
+    check_folder(out, force=force)
     backbone = Backbone.load(NAME)
     train = draw_shots_of_task(SHOTS, seed)
     sets = draw_test_sets(TEST_PER_CLASS, N_OTHERS, TEST_SEED)
@@ -53,19 +64,41 @@ def run_demo(out: Path, *, seed: int = 1, force: bool = False, show_progress: bo
     results, model = compare_methods(backbone, train, sets, settings, show_progress=show_progress)
     note(f"writing to {out}", show=show_progress)
     out.mkdir(parents=True, exist_ok=True)
-    save_model(out / "model.safetensors", model, training=settings, force=force)
-    write_file(out / "plan.png", lambda beside: draw_gallery(model, sets, list(range(SHOWN)), beside), force=force)
-    save_photos(out / "photos" / "train", train)
-    save_photos(out / "photos" / "test", sets.images)
+    save_model(out / MODEL, model, training=settings, force=force)
+    write_file(out / PICTURE, lambda beside: draw_gallery(model, sets, list(range(SHOWN)), beside), force=force)
+    save_photos(out / PHOTOS / "train", train)
+    save_photos(out / PHOTOS / "test", sets.images)
     for name, others in sets.others.items():
-        save_photos(out / "photos" / name, others)
+        save_photos(out / PHOTOS / name, others)
     return {"methods": results, "shots": SHOTS, "seed": seed, "seconds": time.perf_counter() - started}
+
+
+def check_folder(out: Path, *, force: bool) -> None:
+    """Find out before long work whether a demonstration can be written to a folder.
+
+    Raises
+    ------
+    SotglpError
+        If it is a file, can't be written or, unless ``force`` is set, holds what a demonstration writes.
+    """
+    photos = out / PHOTOS
+    for folder in (out, photos):
+        if folder.exists() and not folder.is_dir():
+            raise SotglpError(f"{folder} is a file, and a folder has to go there: give another folder")
+    for name in (MODEL, PICTURE):
+        check_output(out / name, force=force)
+    if photos.exists() and not force:
+        raise SotglpError(f"{photos} exists: give another folder, or --force (force=True) to replace photos in it")
 
 
 def save_photos(folder: Path, images: ImageSet) -> None:
     """Write painted pictures as PNG, in a folder for each class where there are labels; the same names each time."""
     for i, image in enumerate(images.images):
-        path = folder / (images.labels[i].replace(" ", "_") if images.labels else "") / f"{i:04}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # The folder is called as the class is, to the letter: the model knows its classes by these names.
+        path = folder / (images.labels[i] if images.labels else "") / f"{i:04}.png"
         assert isinstance(image, Image.Image)
-        image.save(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path)
+        except OSError as error:
+            raise SotglpError(f"{path} can't be written ({os_reason(error)}): make room for it") from error

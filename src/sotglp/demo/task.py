@@ -83,7 +83,9 @@ def _balanced_triples(rng: np.random.Generator) -> list[tuple[int, int, int]]:
 
 
 def _name(parts: Parts) -> str:
-    return " and ".join(phrase((shape, colour, UNSAID)).split(" ", 1)[1] for shape, colour, _ in parts[:2].tolist())
+    (shape, colour, _), (other_shape, other_colour, _), (third_shape, _, _) = parts.tolist()
+    said = ((shape, colour, UNSAID), (other_shape, other_colour, UNSAID), (third_shape, UNSAID, UNSAID))
+    return " and ".join(phrase(part) for part in said).split(" ", 1)[1]
 
 
 def contains_class(parts: Parts) -> NDArray[np.bool_]:
