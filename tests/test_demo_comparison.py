@@ -5,9 +5,12 @@ from scipy.stats import binomtest
 from torch.nn import functional as F
 
 from sotglp import SOTGLP, Backbone
+from sotglp.config import ModelConfig
+from sotglp.demo import comparison
 from sotglp.demo.comparison import (
     METHODS,
     SETTINGS,
+    compare_methods,
     draw_shots_of_task,
     draw_test_sets,
     fit_method,
@@ -21,6 +24,7 @@ from sotglp.demo.gallery import draw_gallery
 from sotglp.demo.pretrain import as_pixels
 from sotglp.demo.pretraining_loss import encode_texts
 from sotglp.demo.task import N_CLASSES, few_shot_task
+from sotglp.demo.world import NO_PART, Pictures
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +102,125 @@ def test_the_gallery_has_a_row_for_each_picture(backbone, sets, tmp_path):
     two, four = (Image.open(tmp_path / name) for name in ("two.png", "four.png"))
     assert two.width == four.width
     assert four.height > 1.7 * two.height
+
+
+def test_a_part_with_another_fill_is_a_stranger_and_so_is_one_of_another_class():
+    task = few_shot_task()
+    one, two, three = task.parts[0]
+    foreign = next(part for part in task.pool if part.tolist() not in task.parts[0].tolist())
+    refilled = one + np.array([0, 0, 1 if one[2] == 0 else -1])
+    nothing = [NO_PART] * 3
+    parts = np.array([[three, one, foreign, two], [one, nothing, three, refilled], [nothing] * 4])
+    pictures = Pictures(np.zeros((3, 64, 64, 3), np.uint8), np.zeros((3, 64, 64), np.uint8), parts)
+    assert parts_of_class(pictures, np.zeros(3, np.int64)).tolist() == [
+        [True, True, False, True],
+        [True, False, True, False],
+        [False] * 4,
+    ]
+
+
+def test_shares_of_parts_on_a_grid_that_is_not_square(sets):
+    shares = part_shares(sets.pictures, sets.targets, (2, 16)).reshape(-1, 2, 16)
+    finer = part_shares(sets.pictures, sets.targets, (16, 16)).reshape(-1, 2, 8, 16)
+    assert shares.numpy() == pytest.approx(finer.mean(dim=2).numpy(), abs=1e-6)
+
+
+@pytest.mark.parametrize("matching", ["transport", "per-prompt"])
+def test_looking_at_prompts_against_a_slow_loop(backbone, sets, matching, monkeypatch):
+    model = SOTGLP(backbone, few_shot_task().names, n_local_prompts=3, top_k=6, matching=matching, seed=5)
+    monkeypatch.setattr(comparison, "PICTURES_AT_ONCE", 7)  # of 60 pictures: the last share of them is smaller
+    told = look_at_prompts(model, sets)
+    shares = part_shares(sets.pictures, sets.targets, backbone.patch_grid).double().numpy()
+    plans, supports = model.transport(as_pixels(sets.pictures.images))
+    pairs = ((0, 1), (0, 2), (1, 2))
+    on_parts, overlaps = [], []
+    for plan, support, target, share in zip(plans, supports, sets.targets, shares, strict=True):
+        mass = np.zeros((64, 3))
+        for k in range(6):
+            for j in range(3):
+                patch = support[target, k, j] if matching == "per-prompt" else support[target, k]
+                mass[patch, j] += float(plan[target, k, j])
+        on_parts.append((mass.sum(axis=1) * share).sum() / mass.sum())
+        columns = (mass / mass.sum(axis=0)).T
+        overlaps.append(np.mean([np.minimum(columns[a], columns[b]).sum() for a, b in pairs]))
+    text = F.normalize(model.encode_text().local.detach(), dim=-1)
+    cosines = torch.stack([(text[:, a] * text[:, b]).sum(dim=-1) for a, b in pairs])
+    expected = (np.mean(on_parts), shares.mean(), np.mean(overlaps), float(cosines.mean()))
+    keys = ("mass_on_parts", "chance", "overlap", "similarity")
+    assert [told[key] for key in keys] == pytest.approx(expected, abs=1e-5)
+
+
+def test_no_test_picture_is_a_training_picture(sets):
+    train = draw_shots_of_task(2, 1)
+    assert train.labels == few_shot_task().names * 2
+    others = [image for images in sets.others.values() for image in images.images]
+    assert len({image.tobytes() for image in [*train.images, *sets.images.images, *others]}) == 40 + 60 + 90
+
+
+def test_methods_differ_in_their_settings_alone(backbone, sets, monkeypatch):
+    calls, judged = [], []
+    adapt = comparison.adapt
+
+    def record(*arguments, **how):
+        calls.append((arguments, how))
+        return adapt(*arguments, **how)
+
+    def note(model, on):
+        judged.append((model, on))
+        return {"accuracy": 0.5}
+
+    monkeypatch.setattr(comparison, "adapt", record)
+    monkeypatch.setattr(comparison, "judge", note)
+    train = draw_shots_of_task(1, 1)
+    settings = SETTINGS.model_copy(update={"epochs": 1, "shots": 1, "views": 1})
+    results, last = compare_methods(backbone, train, sets, settings)
+    assert list(results) == [method.name for method in METHODS]
+    zero_shot, *trained = METHODS
+    assert [config for (_, _, config, _), _ in calls] == [method.config for method in trained]
+    for (on, images, _, how), named in calls:
+        assert on is backbone
+        assert images is train
+        assert how is settings
+        assert named == calls[0][1]
+    assert all(on is sets for _, on in judged)
+    assert judged[-1][0] is last
+    assert results[zero_shot.name]["seconds"] == 0
+    assert all(results[method.name]["seconds"] > 0 for method in trained)
+    # SOT-GLP is the model as published, and the others depart from it only where they say.
+    published = ModelConfig().model_dump()
+    assert METHODS[-1].config == ModelConfig()
+    for method in METHODS:
+        config = method.config.model_dump()
+        assert {name for name in config if config[name] != published[name]} == set(method.changes)
+
+
+def test_what_a_method_learns_and_what_it_leaves(backbone):
+    before = {name: value.clone() for name, value in backbone.clip.state_dict().items()}
+    settings = SETTINGS.model_copy(update={"epochs": 1, "shots": 1, "views": 1})
+    for method in METHODS:
+        model = fit_method(method, backbone, draw_shots_of_task(1, 1), settings)
+        start = SOTGLP(backbone, few_shot_task().names, **method.config.model_dump(), seed=settings.seed)
+        own = {name: value for name, value in start.named_parameters() if not name.startswith("backbone.")}
+        moved = {name for name, value in own.items() if not torch.equal(value, model.get_parameter(name))}
+        assert moved == (set(own) if method.is_trained else set())
+        assert (model.local_prompts is not None) == method.has_local_prompts
+    assert all(torch.equal(before[name], value) for name, value in backbone.clip.state_dict().items())
+
+
+def test_same_seed_same_results_whatever_torchs_own_generator_does(backbone):
+    few = draw_test_sets(1, 5, 99)
+    settings = SETTINGS.model_copy(update={"epochs": 1, "shots": 1, "views": 1})
+
+    def learned(seed, noise):
+        torch.manual_seed(noise)
+        how = settings.model_copy(update={"seed": seed})
+        results, model = compare_methods(backbone, draw_shots_of_task(1, seed), few, how)
+        for one in results.values():
+            del one["seconds"]
+        return results, [value for name, value in model.named_parameters() if not name.startswith("backbone.")]
+
+    (results, values), (again, same), (_, others) = learned(1, 1), learned(1, 2), learned(2, 1)
+    assert results == again
+    assert len(values) == 3
+    assert all(torch.equal(one, other) for one, other in zip(values, same, strict=True))
+    assert not any(torch.equal(one, other) for one, other in zip(values, others, strict=True))

@@ -3,6 +3,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from sotglp.demo import pretrain
 from sotglp.demo.pretrain import Pretraining, Recipe
 from sotglp.demo.task import (
     N_CLASSES,
@@ -14,7 +15,7 @@ from sotglp.demo.task import (
     few_shot_task,
     image_set,
 )
-from sotglp.demo.world import KNOWN_FILLS, KNOWN_SHAPES, NO_PART, draw_parts
+from sotglp.demo.world import COLOURS, FILLS, KNOWN_FILLS, KNOWN_SHAPES, NO_PART, SHAPES, draw_parts
 
 
 def sets_of(parts):
@@ -31,6 +32,14 @@ def test_classes_share_parts_so_that_no_part_decides():
     shared = [len(one & other) for one, other in combinations(classes, 2)]
     assert max(shared) == 2
     assert len({tuple(pair) for pair in task.pool[:, :2].tolist()}) == len(task.pool)
+
+
+def test_a_name_tells_its_parts_by_colour_and_shape_without_fills():
+    task = few_shot_task()
+    for name, parts in zip(task.names, task.parts.tolist(), strict=True):
+        said = [phrase.split()[-2:] for phrase in name.split(" and ")]
+        assert said == [[COLOURS[colour], SHAPES[shape]] for shape, colour, _ in parts]
+        assert not any(fill in name for fill in FILLS)
 
 
 def test_a_class_picture_shows_the_parts_of_its_class_and_at_most_one_stranger():
@@ -54,6 +63,12 @@ def test_other_seeds_draw_other_pictures():
     assert np.array_equal(one, draw_class_pictures(4, 1)[0].images)
 
 
+def test_training_and_test_pictures_are_disjoint():
+    train, test = ({image.tobytes() for image in draw_class_pictures(16, seed)[0].images} for seed in (1, 0))
+    assert len(train) == len(test) == 16 * N_CLASSES
+    assert not train & test
+
+
 def test_near_pictures_are_of_the_same_parts_but_no_class():
     task = few_shot_task()
     pool, classes = set(map(tuple, task.pool.tolist())), sets_of(task.parts)
@@ -61,6 +76,7 @@ def test_near_pictures_are_of_the_same_parts_but_no_class():
         assert len(shown & pool) == 3
         assert len(shown - pool) <= 1
         assert shown & pool not in classes
+        assert not any(one <= shown for one in classes)
 
 
 def test_mid_pictures_have_an_unseen_shape_or_fill():
@@ -97,6 +113,13 @@ def test_pretraining_never_shows_a_class(step):
     parts = run._draw(np.random.default_rng(step))
     assert not contains_class(parts).any()
     assert (parts[:, :, 0] != NO_PART).sum(axis=1).max() == (1 if step == 0 else 4)
+
+
+def test_pretraining_would_show_classes_if_it_did_not_look(monkeypatch):
+    monkeypatch.setattr(pretrain, "contains_class", lambda parts: np.zeros(len(parts), dtype=bool))
+    run = Pretraining(Recipe(steps=100, batch_size=4000, pool_size=12))
+    run.step = 60
+    assert contains_class(run._draw(np.random.default_rng(60))).any()
 
 
 def test_labels_are_class_names():

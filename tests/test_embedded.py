@@ -3,8 +3,11 @@ from importlib import resources
 import open_clip
 import pytest
 import torch
+from safetensors.torch import load
+from torch.nn import functional as F
 
-from sotglp import Backbone
+from sotglp import SOTGLP, Backbone
+from sotglp.demo.task import few_shot_task
 from sotglp.embedded import CONFIG, FILE, FINGERPRINT, build_tiny, load_tiny, pack, unpack
 
 
@@ -64,3 +67,36 @@ def test_a_seed_decides_random_weights_and_torchs_own_generator_is_left_alone():
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(one.visual.conv1.weight, again.visual.conv1.weight)
     assert not torch.equal(one.visual.conv1.weight, other.visual.conv1.weight)
+
+
+def test_what_was_trained_changes_its_own_rows_alone():
+    weights = build_tiny(3).state_dict()
+    one, other = (unpack(pack(weights, trained))["token_embedding.weight"] for trained in ([7, 0, 49407, 7], [11]))
+    assert (one != other).any(dim=1).nonzero().flatten().tolist() == [0, 7, 11, 49407]
+
+
+def test_every_word_of_the_task_was_trained():
+    packed = load((resources.files("sotglp") / "embedded_weights" / FILE).read_bytes())
+    tokens = open_clip.get_tokenizer("ViT-B-32")([f"a photo of a {name}" for name in few_shot_task().names])
+    assert set(tokens.unique().tolist()) - {0} <= set(packed["trained_tokens"].tolist())
+
+
+@torch.no_grad()
+def test_text_features_are_open_clips_own(tiny):
+    names = few_shot_task().names
+    model = SOTGLP(tiny, names, n_global_prompts=1, branches="global")
+    tokens = open_clip.get_tokenizer("ViT-B-32")([f"a photo of a {name}" for name in names])
+    expected = load_tiny().eval().encode_text(tokens)
+    torch.testing.assert_close(model.encode_text().global_[:, 0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_positions_are_stretched_as_a_picture_is(tiny):
+    larger = load_tiny(image_size=96).state_dict()
+    own = tiny.clip.state_dict()
+    assert {name for name in own if not torch.equal(larger[name], own[name])} == {"visual.positional_embedding"}
+    table = own["visual.positional_embedding"]
+    grid = table[1:].T.reshape(1, -1, 8, 8)
+    stretched = F.interpolate(grid, (12, 12), mode="bicubic", antialias=True, align_corners=False)
+    expected = torch.cat([table[:1], stretched[0].flatten(1).T])
+    torch.testing.assert_close(larger["visual.positional_embedding"], expected, rtol=0, atol=1e-6)
+    assert CONFIG["vision_cfg"]["image_size"] == 64

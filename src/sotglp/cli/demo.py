@@ -38,7 +38,15 @@ def demo(
 
 def table(methods: dict[str, dict[str, Any]]) -> list[str]:
     """Lines of a table of results, one for each method."""
-    columns = [f"{'':24}", "accuracy [95 %]       ", "near   mid   far ", "near   mid   far ", "on parts", "overlap", " fit"]
+    columns = [
+        f"{'':24}",
+        "accuracy [95 %]       ",
+        "near   mid   far ",
+        "near   mid   far ",
+        "on parts",
+        "overlap",
+        " fit",
+    ]
     lines = [
         f"{'':48}OOD AUROC           OOD FPR95",
         "  ".join(columns),
@@ -70,5 +78,5 @@ def _what_next(out: Path, result: dict[str, Any]) -> list[str]:
         f"{out / PICTURE} shows what each prompt looked at ({result['seconds']:.0f} s in all). Try next:",
         f"  sotglp predict {model} {near}",
         f"  sotglp evaluate {model} {test} --ood {far}",
-        f"  sotglp fit {train} --out mine.safetensors --backbone tiny --set learning_rate=0.05",
+        f"  sotglp fit {train} --out mine.safetensors --backbone tiny --set learning_rate=0.2",
     ]

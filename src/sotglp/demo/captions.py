@@ -23,7 +23,12 @@ _PLAIN = ("plain ", "solid ", "", "", "")
 
 
 def claim(
-    parts: Parts, rng: np.random.Generator, *, omit_part: float = 0.15, omit_fill: float = 0.35, omit_colour: float = 0.1
+    parts: Parts,
+    rng: np.random.Generator,
+    *,
+    omit_part: float = 0.15,
+    omit_fill: float = 0.35,
+    omit_colour: float = 0.1,
 ) -> Claims:
     """Choose what to say of each picture: some parts, in any order, with some of their attributes.
 

@@ -24,7 +24,7 @@ from sotglp.model import SOTGLP
 from sotglp.overlap import patch_mass, prompt_overlap, prompt_similarity
 from sotglp.training import adapt
 
-SETTINGS = TrainConfig(epochs=30, learning_rate=0.05)
+SETTINGS = TrainConfig(epochs=20, learning_rate=0.2, augment=False)
 """Training of the demonstration; the learning rate was chosen on pictures of other seeds (docs/demo.md)."""
 
 PICTURES_AT_ONCE = 100
@@ -138,7 +138,8 @@ def look_at_prompts(model: SOTGLP, sets: DemoSets) -> dict[str, float]:
         targets = torch.from_numpy(sets.targets[chosen])
         plan, support = model.transport(_pixels(backbone, sets.images, chosen))
         rows = torch.arange(len(targets))
-        mass = patch_mass(plan[rows, targets, None], support[rows, targets, None], backbone.n_patches)[:, 0]  # (B, P, N)
+        plan, support = plan[rows, targets, None], support[rows, targets, None]
+        mass = patch_mass(plan, support, backbone.n_patches)[:, 0]  # (B, P, N)
         overlaps.append(prompt_overlap(mass))
         on_parts.append((mass.sum(dim=-1) / mass.sum(dim=(1, 2))[:, None] * shares[chosen]).sum(dim=-1))
     return {

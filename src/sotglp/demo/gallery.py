@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from numpy.typing import NDArray
 
 from sotglp.demo.comparison import DemoSets, parts_of_class
 from sotglp.demo.painting import SIZE
@@ -17,6 +19,10 @@ from sotglp.model import SOTGLP
 from sotglp.overlap import patch_mass
 
 INK = "#1a1a1a"
+OUTLINE = "#e8590c"
+
+SUPPORT = ListedColormap(["#6b7f99"])
+"""One colour, which is none of those that tell mass."""
 
 
 @torch.no_grad()
@@ -39,13 +45,15 @@ def draw_gallery(model: SOTGLP, sets: DemoSets, chosen: list[int], target: Path)
     predicted = model.predict_proba(pixels).argmax(dim=1)
     plan, support = model.transport(pixels)
     rows = torch.arange(len(chosen))
-    mass = patch_mass(plan[rows, predicted, None], support[rows, predicted, None], backbone.n_patches)[:, 0]  # (B, P, N)
+    plan, support = plan[rows, predicted, None], support[rows, predicted, None]
+    mass = patch_mass(plan, support, backbone.n_patches)[:, 0]  # (B, P, N)
     mass = mass / mass.sum(dim=1, keepdim=True).clamp(min=1e-12)
 
-    figure = Figure(figsize=(1.75 * (n_prompts + 3), 2.1 * len(chosen) + 0.6), layout="constrained")
+    # Panels of an inch and a half, and room for names on the left and the scale on the right.
+    figure = Figure(figsize=(1.5 * (n_prompts + 3) + 2.7, 1.55 * len(chosen) + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(chosen), n_prompts + 3, squeeze=False)
-    titles = ["picture", "true parts", f"support, {model.config.top_k} of {backbone.n_patches}"]
+    titles = ["picture", "true parts", f"support: {model.config.top_k} of {backbone.n_patches}"]
     titles += [f"prompt {j + 1}" for j in range(n_prompts)]
     for panel, title in zip(panels[0], titles, strict=True):
         panel.set_title(title, fontsize=10, color=INK)
@@ -57,28 +65,39 @@ def draw_gallery(model: SOTGLP, sets: DemoSets, chosen: list[int], target: Path)
         panels[row, 0].imshow(image)
         panels[row, 1].imshow(true, cmap="gray", vmin=0, vmax=1)
         kept = (mass[row].sum(dim=1) > 0).float().numpy()
-        for column, values in enumerate([kept, *mass[row].T.numpy()], start=2):
-            shown = _overlay(
-                panels[row, column], image, values.reshape(backbone.patch_grid), 1 if column == 2 else brightest
-            )
-        name, said = (model.class_names[k] for k in (sets.targets[i], predicted[row]))
-        verdict = name if name == said else f"{said}\n(it is {name})"
-        panels[row, 0].set_ylabel(verdict.replace(" and ", "\nand "), fontsize=8, color=INK)
+        _overlay(panels[row, 2], image, true, kept.reshape(backbone.patch_grid), SUPPORT, 1)
+        for panel, values in zip(panels[row, 3:], mass[row].T.numpy(), strict=True):
+            shown = _overlay(panel, image, true, values.reshape(backbone.patch_grid), "viridis_r", brightest)
+        name, said = (model.class_names[k].replace(" and ", "\nand ") for k in (sets.targets[i], predicted[row]))
+        verdict = f"{name}\n(found)" if name == said else f"{name}\n(taken for\n{said})"
+        panels[row, 0].set_ylabel(verdict, fontsize=8, color=INK, rotation=0, ha="right", va="center")
     for panel in panels.flat:
         panel.set_xticks([])
         panel.set_yticks([])
-    figure.colorbar(shown, ax=panels, label="share of a prompt's mass on a patch", shrink=0.5)
+    scale = figure.colorbar(shown, ax=panels, shrink=min(1, 2 / len(chosen)))
+    scale.set_label("share of a prompt's\nmass on a patch", fontsize=9, color=INK)
+    scale.ax.tick_params(labelsize=8)
     figure.savefig(target, format="png", dpi=110)
 
 
-def _overlay(panel: Axes, image: np.ndarray, values: np.ndarray, brightest: float) -> mpl.image.AxesImage:  # type: ignore[type-arg]
-    """A faint grey picture under patches coloured by value; patches of no mass stay clear."""
+def _overlay(
+    panel: Axes,
+    image: NDArray[np.uint8],
+    true: NDArray[np.bool_],
+    values: NDArray[np.float32],
+    colours: str | Colormap,
+    brightest: float,
+) -> AxesImage:
+    """A faint grey picture, the true parts outlined, patches coloured by value; those of no mass stay clear."""
     panel.imshow(255 - (255 - image.mean(axis=2)) * 0.5, cmap="gray", vmin=0, vmax=255)
-    return panel.imshow(
+    patches: AxesImage = panel.imshow(
         np.ma.masked_less_equal(values, 1e-4),
-        extent=(0, SIZE, SIZE, 0),
-        cmap="viridis_r",
+        extent=(-0.5, SIZE - 0.5, SIZE - 0.5, -0.5),
+        cmap=colours,
         vmin=0,
         vmax=brightest,
-        alpha=0.85,
+        alpha=0.8,
     )
+    if true.any():  # matplotlib warns of nothing to outline
+        panel.contour(true, levels=[0.5], colors=OUTLINE, linewidths=0.9)
+    return patches

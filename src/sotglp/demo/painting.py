@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,26 @@ WINDOW = 34
 BACKGROUND = 255
 """Mark in a part map for pixels that show no part."""
 
-Grid = NDArray[np.float32]
+Grid = NDArray[np.floating[Any]]
+"""One number for each pixel of pictures or windows, float32 while it runs."""
 
 _TAU = np.float32(2 * np.pi)
+
+# numpy's own names, with what they return told to a type checker.
+_sin: Callable[[Grid], Grid] = np.sin
+_cos: Callable[[Grid], Grid] = np.cos
+_sqrt: Callable[[Grid], Grid] = np.sqrt
+_larger: Callable[[Grid, Grid], Grid] = np.maximum
+_smaller: Callable[[Grid, Grid], Grid] = np.minimum
+
+
+def _length(x: Grid, y: Grid) -> Grid:
+    return _sqrt(x * x + y * y)
+
+
+def _from_0_to_1(values: Grid) -> Grid:
+    clipped: Grid = np.clip(values, 0, 1)
+    return clipped
 
 
 class Placement(NamedTuple):
@@ -39,7 +56,7 @@ class Placement(NamedTuple):
         steps = np.arange(WINDOW, dtype=np.float32)
         down = (steps[None] + away[:, :1].astype(np.float32))[:, :, None]
         right = (steps[None] + away[:, 1:].astype(np.float32))[:, None, :]
-        cos, sin = (trig(self.turn)[:, None, None] for trig in (np.cos, np.sin))
+        cos, sin = _cos(self.turn)[:, None, None], _sin(self.turn)[:, None, None]
         return cos * right + sin * down, cos * down - sin * right
 
 
@@ -61,55 +78,55 @@ def shape_masks(shapes: NDArray[np.int64], where: Placement) -> Grid:
     for shape in np.unique(shapes):
         chosen = shapes == shape
         inside[chosen] = _INSIDE[shape](right[chosen], down[chosen])
-    return np.clip(inside * radius + 0.5, 0, 1)
+    return _from_0_to_1(inside * radius + 0.5)
 
 
 def _circle(x: Grid, y: Grid) -> Grid:
-    return 0.92 - np.sqrt(x * x + y * y)
+    return 0.92 - _length(x, y)
 
 
 def _square(x: Grid, y: Grid) -> Grid:
-    return 0.8 - np.maximum(np.abs(x), np.abs(y))
+    return 0.8 - _larger(abs(x), abs(y))
 
 
 def _triangle(x: Grid, y: Grid) -> Grid:
-    return 0.55 - np.maximum(y - 0.15, 0.866 * np.abs(x) - 0.5 * (y - 0.15))
+    return 0.55 - _larger(y - 0.15, 0.866 * abs(x) - 0.5 * (y - 0.15))
 
 
 def _star(x: Grid, y: Grid) -> Grid:
     fifth = np.arctan2(x, -y) * (5 / _TAU) + 0.5
     point = 2 * np.abs(fifth - np.floor(fifth) - 0.5)  # 0 at a tip, 1 between tips
-    return (1.08 - 0.68 * np.sqrt(point) - np.sqrt(x * x + y * y)) * np.float32(0.7)
+    return (1.08 - 0.68 * _sqrt(point) - _length(x, y)) * np.float32(0.7)
 
 
 def _cross(x: Grid, y: Grid) -> Grid:
-    x, y = np.abs(x), np.abs(y)
-    return np.maximum(np.minimum(0.3 - x, 0.95 - y), np.minimum(0.3 - y, 0.95 - x))
+    x, y = abs(x), abs(y)
+    return _larger(_smaller(0.3 - x, 0.95 - y), _smaller(0.3 - y, 0.95 - x))
 
 
 def _ring(x: Grid, y: Grid) -> Grid:
-    return 0.23 - np.abs(np.sqrt(x * x + y * y) - 0.72)
+    return 0.23 - abs(_length(x, y) - 0.72)
 
 
 def _heart(x: Grid, y: Grid) -> Grid:
-    lobe = -1.15 * y - 0.15 - 0.75 * (np.sqrt(np.abs(x)) - 0.4)
-    return (0.85 - np.sqrt(x * x + lobe * lobe)) * np.float32(0.8)
+    lobe = -1.15 * y - 0.15 - 0.75 * (_sqrt(abs(x)) - 0.4)
+    return (0.85 - _length(x, lobe)) * np.float32(0.8)
 
 
 def _moon(x: Grid, y: Grid) -> Grid:
-    bite = np.sqrt((x - 0.5) ** 2 + y * y) - 0.72
-    return np.minimum(0.95 - np.sqrt(x * x + y * y), bite)
+    bite = _length(x - 0.5, y) - 0.72
+    return _smaller(0.95 - _length(x, y), bite)
 
 
 def _arrow(x: Grid, y: Grid) -> Grid:
-    x = np.abs(x)
-    head = np.minimum(0.05 - y, 0.7 * (y + 1) - 0.75 * x)
-    return np.maximum(head, np.minimum(0.24 - x, np.minimum(y + 0.1, 0.95 - y)))
+    x = abs(x)
+    head = _smaller(0.05 - y, 0.7 * (y + 1) - 0.75 * x)
+    return _larger(head, _smaller(0.24 - x, _smaller(y + 0.1, 0.95 - y)))
 
 
 def _hourglass(x: Grid, y: Grid) -> Grid:
-    y = np.abs(y)
-    return np.minimum(0.85 - y, 0.7 * (0.08 + 0.95 * y - np.abs(x)))
+    y = abs(y)
+    return _smaller(0.85 - y, 0.7 * (0.08 + 0.95 * y - abs(x)))
 
 
 _INSIDE: tuple[Callable[[Grid, Grid], Grid], ...] = (
@@ -145,31 +162,33 @@ def fill_tones(fills: NDArray[np.int64], where: Placement, rng: np.random.Genera
     depth = rng.uniform(0.55, 0.85, (len(fills), 1, 1)).astype(np.float32)
     tones = np.ones_like(right)
     for fill in np.unique(fills):
-        if fill == 0:
-            continue
         chosen = fills == fill
         pattern = _PATTERN[fill](right[chosen], down[chosen], pace[chosen], phase[:, chosen])
-        tones[chosen] = 1 - depth[chosen] * np.clip(pattern, 0, 1)
+        tones[chosen] = 1 - depth[chosen] * _from_0_to_1(pattern)
     return tones
 
 
+def _plain(x: Grid, y: Grid, pace: Grid, phase: Grid) -> Grid:
+    return np.zeros_like(x)
+
+
 def _striped(x: Grid, y: Grid, pace: Grid, phase: Grid) -> Grid:
-    return 0.5 + 2 * np.sin((0.64 * x + 0.77 * y) * (pace / 5.5) + phase[0])
+    return 0.5 + 2 * _sin((0.64 * x + 0.77 * y) * (pace / 5.5) + phase[0])
 
 
 def _dotted(x: Grid, y: Grid, pace: Grid, phase: Grid) -> Grid:
-    return 2 * (np.cos(x * (pace / 6.5) + phase[0]) + np.cos(y * (pace / 6.5) + phase[1]) - 0.6)
+    return 2 * (_cos(x * (pace / 6.5) + phase[0]) + _cos(y * (pace / 6.5) + phase[1]) - 0.6)
 
 
 def _checkered(x: Grid, y: Grid, pace: Grid, phase: Grid) -> Grid:
-    return 0.5 + 4 * np.sin(x * (pace / 10) + phase[0]) * np.sin(y * (pace / 10) + phase[1])
+    return 0.5 + 4 * _sin(x * (pace / 10) + phase[0]) * _sin(y * (pace / 10) + phase[1])
 
 
 def _zigzag(x: Grid, y: Grid, pace: Grid, phase: Grid) -> Grid:
-    return 0.5 + 2 * np.sin(y * (pace / 6.5) + phase[0] + 2.2 * np.arcsin(np.sin(x * (pace / 9) + phase[1])))
+    return 0.5 + 2 * _sin(y * (pace / 6.5) + phase[0] + 2.2 * np.arcsin(_sin(x * (pace / 9) + phase[1])))
 
 
-_PATTERN = (None, _striped, _dotted, _checkered, _zigzag)
+_PATTERN: tuple[Callable[[Grid, Grid, Grid, Grid], Grid], ...] = (_plain, _striped, _dotted, _checkered, _zigzag)
 """In the order of the world's FILLS; 1 and more where the paint is dark, 0 and less where it is light."""
 
 
@@ -236,8 +255,8 @@ def smooth(coarse: NDArray[np.float32]) -> NDArray[np.float32]:
     position = np.linspace(0, k - 1, SIZE)
     weights = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(k))).astype(np.float32)  # (SIZE, k)
     down = weights @ coarse.reshape(len(coarse), k, k * channels)
-    down = down.reshape(len(coarse), SIZE, k, channels)
-    return weights @ down
+    blown_up: NDArray[np.float32] = weights @ down.reshape(len(coarse), SIZE, k, channels)
+    return blown_up
 
 
 def _draw_lines(canvas: NDArray[np.float32], rng: np.random.Generator) -> None:
@@ -255,28 +274,65 @@ def _draw_lines(canvas: NDArray[np.float32], rng: np.random.Generator) -> None:
 
 
 def paint_textures(n_pictures: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Pictures without any part: gratings, cells, clouds and weaves over the whole picture, uint8 (n, SIZE, SIZE, 3)."""
-    down, right = np.mgrid[:SIZE, :SIZE].astype(np.float32)
-    kinds = rng.integers(4, size=n_pictures)
-    weight = np.empty((n_pictures, SIZE, SIZE, 1), dtype=np.float32)
-    for i, kind in enumerate(kinds):
-        angle = rng.uniform(0, np.pi)
-        x = np.cos(angle) * right + np.sin(angle) * down
-        y = np.cos(angle) * down - np.sin(angle) * right
-        period = rng.uniform(5, 20)
-        if kind == 0:
-            pattern = np.sin(_TAU * x / period)
-        elif kind == 1:
-            seeds = rng.uniform(0, SIZE, (int(rng.integers(8, 40)), 2))
-            apart = np.hypot(down[..., None] - seeds[:, 0], right[..., None] - seeds[:, 1])
-            pattern = np.sin(apart.min(axis=-1))
-        elif kind == 2:
-            k = int(rng.integers(6, 24))
-            points = rng.normal(0, 1, (1, k, k, 1)).astype(np.float32)
-            pattern = smooth(points)[0, :, :, 0]
-        else:
-            pattern = np.sin(_TAU * x / period) + np.sin(_TAU * y / period + np.sin(_TAU * x / (3 * period)))
-        weight[i, :, :, 0] = np.clip(0.5 + 0.5 * pattern, 0, 1)
-    dark, light = rng.uniform(0, 255, (2, n_pictures, 1, 1, 3)).astype(np.float32)
-    painted = dark + weight * (light - dark) + rng.normal(0, 6, (n_pictures, SIZE, SIZE, 3))
+    """Gratings, cells, clouds and weaves over the whole picture, without any part, uint8 (n, SIZE, SIZE, 3)."""
+    kinds = rng.integers(len(_TEXTURES), size=n_pictures)
+    light = np.empty((n_pictures, SIZE, SIZE, 1), dtype=np.float32)
+    for kind, texture in enumerate(_TEXTURES):
+        chosen = kinds == kind
+        light[chosen, :, :, 0] = texture(int(chosen.sum()), rng)
+    ground = rng.uniform(0, 256, (n_pictures, 1, 1, 3))
+    figure = (ground + rng.uniform(80, 176, ground.shape)) % 256  # each channel at least 80 away from the ground's
+    painted = ground + light * (figure - ground) + rng.normal(0, 6, (n_pictures, SIZE, SIZE, 3))
     return np.clip(painted, 0, 255).astype(np.uint8)
+
+
+def _turned_grid(n_pictures: int, rng: np.random.Generator) -> tuple[Grid, Grid]:
+    """Pixels of whole pictures along two axes at a right angle, turned by chance, (n, SIZE, SIZE)."""
+    down, right = np.mgrid[:SIZE, :SIZE].astype(np.float32)
+    angle = rng.uniform(0, np.pi, (n_pictures, 1, 1)).astype(np.float32)
+    return _cos(angle) * right + _sin(angle) * down, _cos(angle) * down - _sin(angle) * right
+
+
+def _gratings(n_pictures: int, rng: np.random.Generator) -> Grid:
+    x, y = _turned_grid(n_pictures, rng)
+    period = rng.uniform(4, 16, (n_pictures, 1, 1)).astype(np.float32)
+    bend = rng.uniform(0, 2, (n_pictures, 1, 1)).astype(np.float32)
+    return 0.5 + 0.5 * _sin(_TAU * x / period + bend * _sin(_TAU * y / (3 * period)))
+
+
+def _cells(n_pictures: int, rng: np.random.Generator) -> Grid:
+    """A mosaic: each pixel has the shade of the site that is nearest, and seams are dark."""
+    n_sites = 60
+    zoom = rng.uniform(0.6, 1, (n_pictures, 1, 1)).astype(np.float32)
+    down, right = (zoom * axis for axis in np.mgrid[:SIZE, :SIZE].astype(np.float32))
+    sites = rng.uniform(0, SIZE, (n_sites, 2, n_pictures, 1, 1)).astype(np.float32)
+    shades = rng.uniform(0.3, 1, (n_sites, n_pictures, 1, 1)).astype(np.float32)
+    shade: Grid = np.zeros_like(down)
+    nearest, second = np.full_like(down, np.inf), np.full_like(down, np.inf)
+    for site, its_shade in zip(sites, shades, strict=True):
+        apart = _length(down - site[0], right - site[1])
+        shade = np.where(apart < nearest, its_shade, shade)
+        second = _smaller(second, _larger(nearest, apart))
+        nearest = _smaller(nearest, apart)
+    return shade * _from_0_to_1(second - nearest)
+
+
+def _clouds(n_pictures: int, rng: np.random.Generator) -> Grid:
+    cloud = np.zeros((n_pictures, SIZE, SIZE, 1), dtype=np.float32)
+    for coarseness in (5, 9, 17, 33):
+        strength = rng.uniform(0, 0.4, (n_pictures, 1, 1, 1))
+        points = strength * rng.standard_normal((n_pictures, coarseness, coarseness, 1))
+        cloud += smooth(points.astype(np.float32))
+    return _from_0_to_1(0.5 + cloud[..., 0])
+
+
+def _weaves(n_pictures: int, rng: np.random.Generator) -> Grid:
+    """Light threads one way and darker ones the other way, over and under by turns."""
+    width = rng.uniform(4, 9, (n_pictures, 1, 1)).astype(np.float32)
+    (across, warp), (along, weft) = (np.modf(axis / width + 100) for axis in _turned_grid(n_pictures, rng))
+    over = (warp + weft) % 2 == 0
+    return np.where(over, 0.4 + 0.6 * _sin(np.pi * across), 0.5 * _sin(np.pi * along))
+
+
+_TEXTURES: tuple[Callable[[int, np.random.Generator], Grid], ...] = (_gratings, _cells, _clouds, _weaves)
+"""How light each pixel is, from 0 to 1, (n, SIZE, SIZE)."""

@@ -13,18 +13,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from open_clip import CLIP
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sotglp.demo.captions import vocabulary
 from sotglp.demo.pretraining_loss import AttributeHeads, encode_texts, pretraining_loss
 from sotglp.demo.task import contains_class, draw_class_pictures, few_shot_task
+from sotglp.demo.world import MOST_PARTS, NO_PART, Parts, Pictures, draw_parts, paint
 from sotglp.embedded import CONFIG, FILE, build_tiny, pack
 from sotglp.errors import SotglpError
-from sotglp.demo.world import MOST_PARTS, NO_PART, Parts, Pictures, draw_parts, paint
-from sotglp.files import place_file
+from sotglp.files import check_output, os_reason, write_file
 from sotglp.progress import progress_bar
 from sotglp.vision import encode_vit
 
@@ -74,7 +77,7 @@ class Pretraining:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.step = 0
-        self.clip = build_tiny(recipe.seed)
+        self.clip: CLIP = build_tiny(recipe.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.heads = AttributeHeads(CONFIG["vision_cfg"]["width"], CONFIG["embed_dim"])
@@ -101,33 +104,54 @@ class Pretraining:
             nn.utils.clip_grad_norm_(self._parameters, 1.0)
             self.optimizer.step()
             with torch.no_grad():
-                self.clip.logit_scale.clamp_(0, math.log(100))  # type: ignore[operator]
+                self.clip.logit_scale.clamp_(0, math.log(100))
             self.step += 1
             yield {"step": self.step, **{name: float(value.detach()) for name, value in loss._asdict().items()}}
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that a later run needs, as tensors by name."""
+        """Everything that a later run needs, as tensors by name, which training on does not change."""
         tensors = {f"clip.{name}": tensor for name, tensor in self.clip.state_dict().items()}
         tensors |= {f"heads.{name}": tensor for name, tensor in self.heads.state_dict().items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{i}.{name}": torch.as_tensor(value) for name, value in moments.items()}
         tensors["step"] = torch.tensor(self.step)
-        return {name: tensor.contiguous() for name, tensor in tensors.items()}
+        return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Go on from what :meth:`state` gave.
+
+        Raises
+        ------
+        SotglpError
+            If the tensors are not a state of this model.
+        """
 
         def under(prefix: str) -> dict[str, Tensor]:
             return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
+        if misfits := self._misfits(tensors):
+            raise SotglpError(f"{len(misfits)} tensors are missing, unknown or of another shape, such as {misfits[0]}")
         self.clip.load_state_dict(under("clip."))
         self.heads.load_state_dict(under("heads."))
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in under("adam.").items():
             i, moment = name.split(".")
-            moments.setdefault(int(i), {})[moment] = value
+            moments.setdefault(int(i), {})[moment] = value.clone()
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.step = int(tensors["step"])
+
+    def _misfits(self, tensors: dict[str, Tensor]) -> list[str]:
+        """Names of tensors that :meth:`state` would not give, or would give in another shape."""
+        wanted = {f"clip.{name}": tensor.shape for name, tensor in self.clip.state_dict().items()}
+        wanted |= {f"heads.{name}": tensor.shape for name, tensor in self.heads.state_dict().items()}
+        wanted["step"] = torch.Size()
+        is_begun = "step" not in tensors or bool(tensors["step"].any())
+        parameters = [one for group in self.optimizer.param_groups for one in group["params"]] if is_begun else []
+        for i, parameter in enumerate(parameters):
+            wanted |= {f"adam.{i}.exp_avg": parameter.shape, f"adam.{i}.exp_avg_sq": parameter.shape}
+            wanted[f"adam.{i}.step"] = torch.Size()
+        found = {name: tensor.shape for name, tensor in tensors.items()}
+        return sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
 
     def _learning_rate(self) -> float:
         recipe = self.recipe
@@ -152,7 +176,7 @@ class Pretraining:
         return parts
 
 
-def as_pixels(images: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
+def as_pixels(images: NDArray[np.uint8]) -> Tensor:
     """Painted images (n, SIZE, SIZE, 3) as the model takes them, (n, 3, SIZE, SIZE)."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
@@ -160,15 +184,15 @@ def as_pixels(images: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
 
 
 @torch.no_grad()
-def zero_shot_accuracy(clip: nn.Module, pictures: Pictures, targets: np.ndarray[Any, Any]) -> float:
+def zero_shot_accuracy(clip: CLIP, pictures: Pictures, targets: NDArray[np.int64]) -> float:
     """Share of class pictures whose own name is nearest."""
     names = [f"a photo of a {name}" for name in few_shot_task().names]
     text = F.normalize(encode_texts(clip, names), dim=-1)
-    image = F.normalize(encode_vit(clip.visual, as_pixels(pictures.images))[0], dim=-1)  # type: ignore[arg-type]
+    image = F.normalize(encode_vit(clip.visual, as_pixels(pictures.images))[0], dim=-1)
     return float(((image @ text.T).argmax(dim=-1).numpy() == targets).mean())
 
 
-def pretrain(out: Path, recipe: Recipe, *, show_progress: bool = True) -> nn.Module:
+def pretrain(out: Path, recipe: Recipe, *, show_progress: bool = True) -> CLIP:
     """Train in a folder, or go on there.
 
     ``curve.jsonl`` and ``state.safetensors`` are kept up to date; in the end ``tiny.safetensors`` is what the package
@@ -186,17 +210,16 @@ def pretrain(out: Path, recipe: Recipe, *, show_progress: bool = True) -> nn.Mod
     Raises
     ------
     SotglpError
-        If the folder holds a run of another recipe.
+        If nothing can be written to the folder, or what it holds is damaged or a run of another recipe.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    _check_recipe(out / "recipe.json", recipe)
-    run = Pretraining(recipe)
     state_file, curve_file = out / "state.safetensors", out / "curve.jsonl"
+    check_output(state_file, force=True)
+    _check_recipe(out / "recipe.json", recipe, is_begun=state_file.exists())
+    run = Pretraining(recipe)
     curve: list[dict[str, float]] = []
     if state_file.exists():
-        run.restore(load_file(state_file))
-        lines = curve_file.read_text(encoding="utf-8").splitlines()
-        curve = [one for one in map(json.loads, lines) if one["step"] <= run.step]
+        _restore(run, state_file)
+        curve = [one for one in _read_curve(curve_file) if one["step"] <= run.step]
     before = curve[-1]["seconds"] if curve else 0.0
     started = time.monotonic()
     test_pictures, test_targets = draw_class_pictures(20, seed=0)
@@ -206,26 +229,72 @@ def pretrain(out: Path, recipe: Recipe, *, show_progress: bool = True) -> nn.Mod
                 accuracy = zero_shot_accuracy(run.clip, test_pictures, test_targets)
                 curve.append({**record, "zero_shot": accuracy, "seconds": before + time.monotonic() - started})
             if run.step % SAVE_EVERY == 0 or run.step == recipe.steps:
-                text = "".join(json.dumps(one) + "\n" for one in curve)
-                place_file(state_file, lambda path: save_file(run.state(), path), force=True, durable=False)
-                place_file(curve_file, lambda path, text=text: path.write_text(text), force=True, durable=False)  # type: ignore[misc]
+                # The curve first: what it tells beyond the state is left out when the run is gone on with.
+                _write_text(curve_file, "".join(json.dumps(one) + "\n" for one in curve))
+                _write_tensors(state_file, run.state())
             advance(1, f"loss {record['total']:.2f}")
-    packed = pack(run.clip.state_dict(), vocabulary())
-    place_file(out / FILE, lambda path: save_file(packed, path), force=True, durable=False)
+    _write_tensors(out / FILE, pack(run.clip.state_dict(), vocabulary()))
     return run.clip
 
 
-def _check_recipe(path: Path, recipe: Recipe) -> None:
+def _check_recipe(path: Path, recipe: Recipe, *, is_begun: bool) -> None:
     """Note the recipe of a folder, or refuse another one than was noted."""
     wanted = asdict(recipe)
     if path.exists():
-        noted = json.loads(path.read_text(encoding="utf-8"))
-        if changed := [name for name in wanted if noted.get(name) != wanted[name]]:
+        noted = _read_json(path, _read_bytes(path))
+        changed = [name for name in wanted | noted if name not in noted or noted[name] != wanted.get(name)]
+        if changed:
             raise SotglpError(
                 f"{path.parent} holds a run of another recipe ({', '.join(changed)}): give another folder, or the "
                 "same settings to go on"
             )
-    place_file(path, lambda beside: beside.write_text(json.dumps(wanted, indent=1)), force=True, durable=False)
+    elif is_begun:
+        raise SotglpError(f"{path.parent} holds a run without its {path.name}: give another folder")
+    _write_text(path, json.dumps(wanted, indent=1))
+
+
+def _restore(run: Pretraining, path: Path) -> None:
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise SotglpError(f"{path} can't be read ({error}): give another folder, or delete it to begin anew") from error
+    try:
+        run.restore(tensors)
+    except SotglpError as error:
+        raise SotglpError(f"{path} is no state of this run ({error}): give another folder") from error
+
+
+def _read_curve(path: Path) -> list[dict[str, Any]]:
+    curve = [_read_json(path, line) for line in _read_bytes(path).splitlines()]
+    if not all({"step", "seconds"} <= set(one) for one in curve):
+        raise SotglpError(f"{path} is damaged: give another folder")
+    return curve
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SotglpError(f"{path} can't be read ({os_reason(error)}): give another folder") from error
+
+
+def _read_json(path: Path, text: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise SotglpError(f"{path} is damaged: give another folder")
+    return value
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_file(path, lambda beside: beside.write_text(text, encoding="utf-8"), force=True)
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    content = save(tensors)
+    write_file(path, lambda beside: beside.write_bytes(content), force=True)
 
 
 def main() -> None:
@@ -235,7 +304,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     chosen = parser.parse_args()
-    pretrain(chosen.out, Recipe(steps=chosen.steps, seed=chosen.seed))
+    try:
+        pretrain(chosen.out, Recipe(steps=chosen.steps, seed=chosen.seed))
+    except SotglpError as error:
+        parser.exit(2, f"pretrain: error: {error}\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a CLIP for the demo world is trained by: contrast, and the truth about parts that the world gives for nothing."""
+"""What a CLIP for the demo world is trained by: contrast, and the truth about parts, which costs nothing here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from open_clip import CLIP
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -56,7 +57,7 @@ class PretrainingLoss(NamedTuple):
 
 
 def pretraining_loss(
-    clip: nn.Module, heads: AttributeHeads, pictures: Pictures, pixels: Tensor, rng: np.random.Generator
+    clip: CLIP, heads: AttributeHeads, pictures: Pictures, pixels: Tensor, rng: np.random.Generator
 ) -> PretrainingLoss:
     """Loss of one batch of pictures, captioned by chance.
 
@@ -66,8 +67,8 @@ def pretraining_loss(
 
     Parameters
     ----------
-    clip : nn.Module
-        ``open_clip.CLIP`` in training.
+    clip : open_clip.CLIP
+        In training.
     heads : AttributeHeads
         In training too.
     pictures : Pictures
@@ -79,14 +80,14 @@ def pretraining_loss(
     """
     claims = claim(pictures.parts, rng)
     phrases, phrase_claims = _phrases(pictures.parts, rng)
-    image, patches = encode_vit(clip.visual, pixels)  # type: ignore[arg-type]
+    image, patches = encode_vit(clip.visual, pixels)
     text = encode_texts(clip, [*wording(claims, rng), *phrases])
     image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
-    scale = clip.logit_scale.exp()  # type: ignore[operator]
+    scale = clip.logit_scale.exp()
     contrast = _contrast(scale * image @ text[: len(claims)].T, holds(claims, pictures.parts))
 
     patch_parts = parts_of_patches(pictures, patches.shape[1])
-    projected = F.normalize((patches @ clip.visual.proj).float(), dim=-1)  # type: ignore[union-attr, operator]
+    projected = F.normalize((patches @ clip.visual.proj).float(), dim=-1)
     alignment = _alignment(scale * projected.flatten(0, 1) @ text[len(claims) :].T, phrase_claims, patch_parts, rng)
     patch_attributes = _attributes_of_patches(heads, patches, patch_parts)
     picture_attributes = F.binary_cross_entropy_with_logits(
@@ -96,7 +97,7 @@ def pretraining_loss(
     return PretrainingLoss(total, contrast, alignment, patch_attributes, picture_attributes)
 
 
-def encode_texts(clip: nn.Module, texts: Sequence[str]) -> Tensor:
+def encode_texts(clip: CLIP, texts: Sequence[str]) -> Tensor:
     """Text features, not normalised, (n, d); texts of equal length are encoded together, without padding."""
     tower, tokenizer = TextTower(clip), clip_tokenizer()
     tokens = [[tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id] for text in texts]
@@ -152,7 +153,7 @@ def _alignment(logits: Tensor, claims: Claims, patch_parts: Parts, rng: np.rando
     on_phrase = (alike.any(axis=1) & ~is_background).nonzero()[0]
     background = rng.permutation(is_background.nonzero()[0])[: max(len(on_phrase), 1)]
     chosen = np.concatenate([on_phrase, background])
-    targets = np.where(is_background, len(claims), alike.argmax(axis=1))[chosen]
+    targets = np.column_stack([alike, is_background])[chosen].argmax(axis=1)
     return F.cross_entropy(logits[torch.from_numpy(chosen)], torch.from_numpy(targets))
 
 
@@ -176,5 +177,3 @@ def _present(parts: Parts) -> NDArray[np.float32]:
     present[picture, shape * len(COLOURS) + colour] = 1
     present[picture, N_PAIRS + shape * KNOWN_FILLS + fill] = 1
     return present
-
-

@@ -40,7 +40,7 @@ class Task(NamedTuple):
     parts : ndarray
         Parts of each class, (N_CLASSES, PARTS_OF_A_CLASS, 3).
     names : tuple of str
-        What the classes are called: two of the three parts, without their fills. Shots have to tell the rest.
+        What the classes are called: their parts by colour and shape. Fills are left for the shots to tell.
     pool : ndarray
         All parts that occur, (_POOL_SIZE, 3); each is in five classes, so that no single part decides.
     """
@@ -71,7 +71,8 @@ def _balanced_triples(rng: np.random.Generator) -> list[tuple[int, int, int]]:
         for _ in range(N_CLASSES):
             # Parts that are needed most first, ties by chance.
             order = np.lexsort([rng.random(_POOL_SIZE), -left])
-            triple = tuple(int(i) for i in rng.permutation(order[:PARTS_OF_A_CLASS]))
+            first, second, third = rng.permutation(order[:PARTS_OF_A_CLASS]).tolist()
+            triple = (first, second, third)
             seen = {frozenset(other) for other in triples}
             if frozenset(triple) in seen or frozenset(triple[:2]) in named or left[list(triple)].min() < 1:
                 break
@@ -83,9 +84,7 @@ def _balanced_triples(rng: np.random.Generator) -> list[tuple[int, int, int]]:
 
 
 def _name(parts: Parts) -> str:
-    (shape, colour, _), (other_shape, other_colour, _), (third_shape, _, _) = parts.tolist()
-    said = ((shape, colour, UNSAID), (other_shape, other_colour, UNSAID), (third_shape, UNSAID, UNSAID))
-    return " and ".join(phrase(part) for part in said).split(" ", 1)[1]
+    return " and ".join(phrase((shape, colour, UNSAID)) for shape, colour, _ in parts.tolist()).split(" ", 1)[1]
 
 
 def contains_class(parts: Parts) -> NDArray[np.bool_]:
@@ -158,4 +157,3 @@ def _shuffled(parts: Parts, rng: np.random.Generator) -> Parts:
     """The same parts in another order of painting."""
     order = rng.random(parts.shape[:2]).argsort(axis=1)
     return np.take_along_axis(parts, order[:, :, None], axis=1)
-

@@ -1,0 +1,146 @@
+import sys
+from itertools import combinations
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from sotglp import SOTGLP, Backbone
+from sotglp.demo import gallery
+from sotglp.demo.comparison import draw_test_sets, parts_of_class
+from sotglp.demo.gallery import draw_gallery
+from sotglp.demo.pretrain import as_pixels
+from sotglp.demo.task import few_shot_task
+
+N_PROMPTS, TOP_K = 3, 7
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return draw_test_sets(1, 2, 99)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return SOTGLP(Backbone.load("tiny"), few_shot_task().names, n_local_prompts=N_PROMPTS, top_k=TOP_K)
+
+
+@pytest.fixture
+def drawn(model, sets, tmp_path, monkeypatch):
+    """Draws pictures 4, 0 and 13 and gives the figure behind the file."""
+    figures = []
+
+    def keep(*arguments, **how):
+        figures.append(Figure(*arguments, **how))
+        return figures[-1]
+
+    monkeypatch.setattr(gallery, "Figure", keep)
+    draw_gallery(model, sets, [4, 0, 13], tmp_path / "plan")
+    (figure,) = figures
+    return figure
+
+
+def panels(figure):
+    """Axes by row and column, without that of the colour scale."""
+    return np.array(figure.axes[: 3 * (N_PROMPTS + 3)]).reshape(3, N_PROMPTS + 3)
+
+
+def test_a_png_whatever_the_name_says(drawn, tmp_path):
+    with Image.open(tmp_path / "plan") as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 100 * (N_PROMPTS + 3)
+        assert len(picture.convert("RGB").getcolors(10**6)) > 1000
+
+
+def test_a_panel_for_each_picture_its_parts_its_support_and_each_prompt(drawn, model, sets):
+    assert len(drawn.axes) == 3 * (N_PROMPTS + 3) + 1
+    titles = [panel.get_title() for panel in panels(drawn)[0]]
+    assert titles == ["picture", "true parts", "support: 7 of 64", "prompt 1", "prompt 2", "prompt 3"]
+    belongs = parts_of_class(sets.pictures, sets.targets)
+    for row, i in enumerate((4, 0, 13)):
+        picture, parts, *_ = panels(drawn)[row]
+        assert np.array_equal(picture.images[0].get_array(), sets.pictures.images[i])
+        slots = [slot for slot in range(4) if belongs[i, slot]]
+        assert np.array_equal(parts.images[0].get_array(), np.isin(sets.pictures.part_map[i], slots))
+
+
+def test_patches_are_those_of_the_class_that_was_predicted(drawn, model, sets):
+    pixels = as_pixels(sets.pictures.images)[[4, 0, 13]]
+    predicted = model.predict_proba(pixels).argmax(dim=1).tolist()
+    plans, supports = model.transport(pixels)
+    scale = drawn.axes[-1]
+    for row, k in enumerate(predicted):
+        kept, *prompts = panels(drawn)[row][2:]
+        shown = ~np.ma.getmaskarray(kept.images[1].get_array())
+        assert np.array_equal(shown.ravel().nonzero()[0], np.sort(supports[row, k].numpy()))
+        for j, panel in enumerate(prompts):
+            expected = np.zeros(64)
+            column = plans[row, k, :, j].double()
+            expected[supports[row, k].numpy()] = (column / column.sum()).numpy()
+            shares = panel.images[1].get_array().filled(0).ravel()
+            assert shares == pytest.approx(np.where(expected > 1e-4, expected, 0), abs=1e-6)
+            assert panel.images[1].get_clim() == pytest.approx(scale.get_ylim())  # one scale tells all of them
+        # A patch is drawn where its pixels are.
+        assert kept.images[1].get_extent() == kept.images[0].get_extent()
+
+
+def test_labels_tell_the_class_and_what_it_was_taken_for(drawn, model, sets):
+    predicted = model.predict_proba(as_pixels(sets.pictures.images)[[4, 0, 13]]).argmax(dim=1).tolist()
+    for row, (i, k) in enumerate(zip((4, 0, 13), predicted, strict=True)):
+        said = panels(drawn)[row][0].get_ylabel().replace("\n", " ")
+        name, other = (model.class_names[j] for j in (sets.targets[i], k))
+        assert said == (f"{name} (found)" if name == other else f"{name} (taken for {other})")
+
+
+def test_both_verdicts_can_be_read(model, sets, monkeypatch, tmp_path):
+    figures = []
+    monkeypatch.setattr(gallery, "Figure", lambda *args, **how: figures.append(Figure(*args, **how)) or figures[-1])
+    monkeypatch.setattr(model, "predict_proba", lambda _: torch.eye(20)[[0, 5]])
+    draw_gallery(model, sets, [0, 1], tmp_path / "p.png")
+    labels = [figures[0].axes[row * (N_PROMPTS + 3)].get_ylabel().replace("\n", " ") for row in (0, 1)]
+    names = model.class_names
+    assert labels == [f"{names[0]} (found)", f"{names[1]} (taken for {names[5]})"]
+
+
+@pytest.mark.parametrize("chosen", [[2], [0, 1, 2, 3, 4]], ids=len)
+def test_nothing_overlaps_or_is_cut_off(model, sets, chosen, monkeypatch, tmp_path):
+    figures = []
+    monkeypatch.setattr(gallery, "Figure", lambda *args, **how: figures.append(Figure(*args, **how)) or figures[-1])
+    draw_gallery(model, sets, chosen, tmp_path / "p.png")
+    (figure,) = figures
+    figure.canvas.draw()  # the file has another resolution, which is forgotten once it is written
+    renderer = figure.canvas.get_renderer()
+    texts = [text for axes in figure.axes for text in (axes.title, axes.yaxis.label) if text.get_text()]
+    boxes = [text.get_window_extent(renderer) for text in texts]
+    boxes += [axes.get_window_extent(renderer) for axes in figure.axes]
+    assert len(boxes) == (N_PROMPTS + 3) + len(chosen) + 1 + len(figure.axes)
+    whole = figure.bbox
+    for box in boxes:
+        assert whole.x0 <= box.x0
+        assert box.x1 <= whole.x1
+        assert whole.y0 <= box.y0
+        assert box.y1 <= whole.y1
+    for one, other in combinations(boxes, 2):
+        shared = min(one.x1, other.x1) - max(one.x0, other.x0), min(one.y1, other.y1) - max(one.y0, other.y0)
+        assert min(shared) <= 0.5, (one, other)
+
+
+def test_matplotlibs_global_state_is_left_alone(model, sets, tmp_path):
+    import matplotlib.pyplot as plt
+
+    plt.figure()
+    try:
+        before, figures, backend = mpl.rcParams.copy(), plt.get_fignums(), mpl.get_backend()
+        draw_gallery(model, sets, [0], tmp_path / "p.png")
+        assert (mpl.rcParams, plt.get_fignums(), mpl.get_backend()) == (before, figures, backend)
+    finally:
+        plt.close()
+
+
+def test_pyplot_is_not_asked_for(model, sets, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # an import would fail
+    draw_gallery(model, sets, [0], tmp_path / "p.png")
+    assert (tmp_path / "p.png").stat().st_size > 10_000
