@@ -30,10 +30,11 @@ def main() -> None:
     for name, (label, dashes) in TERMS.items():
         losses.plot(steps, [record[name] for record in records], dashes, label=label)
     losses.set(xlabel="step", ylabel="loss", yscale="log")
-    losses.legend(fontsize=8)
+    losses.legend(fontsize=8, loc="upper right", framealpha=0.6)
+    losses.set_ylim(0.03, 12)
     accuracy.plot(steps, [record["zero_shot"] for record in records], color="black")
     accuracy.axhline(0.05, linestyle=":", color="grey", label="chance")
-    accuracy.set(xlabel="step", ylabel="zero-shot accuracy while training", ylim=(0, 1))
+    accuracy.set(xlabel="step", ylabel="zero-shot accuracy, names of two parts", ylim=(0, 1))
     accuracy.legend(fontsize=8)
     figure.savefig(chosen.out, dpi=110)
 
