@@ -31,9 +31,10 @@ from sotglp.demo.comparison import (
     draw_test_sets,
     fit_method,
     judge,
+    pixels_of,
 )
 from sotglp.demo.pretraining_loss import encode_texts, parts_of_patches
-from sotglp.demo.task import draw_class_pictures
+from sotglp.demo.task import draw_class_pictures, image_set
 from sotglp.demo.world import NO_PART
 from sotglp.encoding import encode_batches, in_order
 from sotglp.evaluation import evaluate
@@ -77,7 +78,7 @@ def linear_probe(backbone: Backbone, train: ImageSet, sets: DemoSets) -> dict[st
 def best_patch(backbone: Backbone) -> dict[str, float]:
     """How often the patch most like a part's phrase lies on that part, over the task's test pictures."""
     pictures, _ = draw_class_pictures(25, TEST_SEED + 1)
-    images = torch.stack([backbone.preprocess(image) for image in _pil(pictures.images)])
+    images = pixels_of(backbone, image_set(pictures.images).images)
     patches = torch.cat([backbone.project_patches(backbone.encode_image(part)[1]) for part in images.split(100)])
     truth = parts_of_patches(pictures, backbone.n_patches)  # (n, P, 3)
     picture, slot = (pictures.parts[:, :, 0] != NO_PART).nonzero()
@@ -88,12 +89,6 @@ def best_patch(backbone: Backbone) -> dict[str, float]:
     there = lies_on.any(axis=1)
     hit = lies_on[np.arange(len(wanted)), similarity.argmax(dim=1).numpy()]
     return {"hit": float(hit[there].mean()), "chance": float(lies_on[there].mean()), "n": int(there.sum())}
-
-
-def _pil(images: np.ndarray) -> list[Any]:
-    from PIL import Image
-
-    return [Image.fromarray(image) for image in images]
 
 
 def on_real_photos(data: Path, name: str, weights: str, seed: int) -> dict[str, Any]:
@@ -182,13 +177,8 @@ def report(rows: list[dict[str, Any]]) -> str:
         )
     photos = [row["cell"][1] for row in rows if row["cell"][0] == "photos"]
     if photos:
-        lines += [
-            "",
-            "### Real photos, sixteen shots",
-            "",
-            "| set | trained | random weights | 1-NN thumbnail | 1-NN colour |",
-        ]
-        lines.append("|---|---|---|---|---|")
+        lines += ["", "### Real photos, sixteen shots", ""]
+        lines += ["| set | trained | random weights | 1-NN thumbnail | 1-NN colour |", "|---|---|---|---|---|"]
         for name in REAL_SETS:
             both = [
                 mean_and_interval([one["accuracy"] for one in of("photos", f"{name}/{weights}", 16)])

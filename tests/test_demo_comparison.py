@@ -203,7 +203,7 @@ def test_what_a_method_learns_and_what_it_leaves(backbone):
         own = {name: value for name, value in start.named_parameters() if not name.startswith("backbone.")}
         moved = {name for name, value in own.items() if not torch.equal(value, model.get_parameter(name))}
         assert moved == (set(own) if method.is_trained else set())
-        assert (model.local_prompts is not None) == method.has_local_prompts
+        assert (model.local_prompts is not None) == (method.config.branches != "global")
     assert all(torch.equal(before[name], value) for name, value in backbone.clip.state_dict().items())
 
 

@@ -91,10 +91,7 @@ def encode_vit(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, Tenso
         value_stream = value_stream + value_attended
         ordinary = ordinary[:, :n_read] + attended
         ordinary = ordinary + block.ls_2(block.mlp(block.ln_2(ordinary)))
-    image_features = visual.ln_post(ordinary[:, 0])
-    if visual.proj is not None:
-        image_features = image_features @ visual.proj
-    return image_features, visual.ln_post(value_stream)
+    return _joint(visual, visual.ln_post(ordinary[:, 0])), visual.ln_post(value_stream)
 
 
 def encode_vit_ordinary(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,10 +112,12 @@ def encode_vit_ordinary(visual: VisionTransformer, images: Tensor) -> tuple[Tens
         ``ln_post(h)`` without CLS after the last block, (B, P, W).
     """
     tokens = visual.ln_post(visual.transformer(visual._embeds(images)))
-    image_features = tokens[:, 0]
-    if visual.proj is not None:
-        image_features = image_features @ visual.proj
-    return image_features, tokens[:, 1:]
+    return _joint(visual, tokens[:, 0]), tokens[:, 1:]
+
+
+def _joint(visual: VisionTransformer, tokens: Tensor) -> Tensor:
+    """Tokens after ``ln_post`` in the joint space, where the tower has a projection to it."""
+    return tokens if visual.proj is None else tokens @ visual.proj
 
 
 def _attend(block: ResidualAttentionBlock, tokens: Tensor, n_read: int) -> tuple[Tensor, Tensor]:

@@ -98,38 +98,50 @@ def build_clip(
         raise SotglpError(
             f"there is no backbone {name!r}{_nearest(name, supported_backbones())}; `sotglp info --backbones` lists all"
         )
-    chosen = chosen_weights(name, pretrained)
-    if name == embedded.NAME and chosen == embedded.TAG:
-        return embedded.load_tiny(image_size=image_size)
-    if name != embedded.NAME and not _is_served(open_clip.get_model_config(name)):
+    if not _is_served(_config(name)):
         raise SotglpError(
             f"the backbone {name} can't be served: the method needs an image tower with CLS pooling (or a ResNet) and "
             f"CLIP's own causal text tower{_nearest(name, supported_backbones())}"
         )
-    # open_clip draws random weights from the global generator; leave that as it was.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if chosen in open_clip.list_pretrained_tags_by_model(name):
-            return _build_from_tag(name, str(chosen), image_size)
-        if name == embedded.NAME:
-            model = embedded.build_tiny(seed, image_size=image_size, quick_gelu=quick_gelu)
-        else:
-            model = _create(name, image_size, force_quick_gelu=quick_gelu)
+    chosen = chosen_weights(name, pretrained)
+    if chosen in _tags(name):
+        return _build_from_tag(name, str(chosen), image_size, seed)
+    model = _build_random(name, image_size, seed, quick_gelu)
     if chosen is not None:
         _load_file(model, name, Path(chosen))
     return model
 
 
-def _create(name: str, image_size: int | None, **how: Any) -> nn.Module:
-    model: nn.Module = open_clip.create_model(name, force_image_size=image_size, **how)
+def _config(name: str) -> dict[str, Any]:
+    config: dict[str, Any] = embedded.CONFIG if name == embedded.NAME else open_clip.get_model_config(name)
+    return config
+
+
+def _tags(name: str) -> list[str]:
+    return [embedded.TAG] if name == embedded.NAME else open_clip.list_pretrained_tags_by_model(name)
+
+
+def _build_random(name: str, image_size: int | None, seed: int, quick_gelu: bool) -> nn.Module:
+    if name == embedded.NAME:
+        return embedded.build_tiny(seed, image_size=image_size, quick_gelu=quick_gelu)
+    return _create(name, image_size, seed, force_quick_gelu=quick_gelu)
+
+
+def _create(name: str, image_size: int | None, seed: int, **how: Any) -> nn.Module:
+    # open_clip draws random weights from the global generator; leave that as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: nn.Module = open_clip.create_model(name, force_image_size=image_size, **how)
     return model
 
 
-def _build_from_tag(name: str, tag: str, image_size: int | None) -> nn.Module:
+def _build_from_tag(name: str, tag: str, image_size: int | None, seed: int) -> nn.Module:
+    if name == embedded.NAME:
+        return embedded.load_tiny(image_size=image_size)
     trained_with = open_clip.get_pretrained_cfg(name, tag)
     try:
         # The architecture's plain name means GELU; weights trained with QuickGELU are wrong with it.
-        return _create(name, image_size, pretrained=tag, force_quick_gelu=bool(trained_with.get("quick_gelu")))
+        return _create(name, image_size, seed, pretrained=tag, force_quick_gelu=bool(trained_with.get("quick_gelu")))
     except (RuntimeError, OSError) as error:
         raise SotglpError(
             f"the weights {tag!r} of {name} could not be downloaded (--debug tells why): fetch them where there is a "
@@ -139,7 +151,7 @@ def _build_from_tag(name: str, tag: str, image_size: int | None) -> nn.Module:
 
 def _load_file(model: nn.Module, name: str, path: Path) -> None:
     if not path.is_file():
-        tags = [embedded.TAG] if name == embedded.NAME else open_clip.list_pretrained_tags_by_model(name)
+        tags = _tags(name)
         raise SotglpError(
             f"{str(path)!r} is neither a weight file nor a tag of {name}{_nearest(str(path), tags)}; its tags are "
             f"{', '.join(tags) or '(none)'}"

@@ -69,6 +69,7 @@ def table(methods: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _what_next(out: Path, result: dict[str, Any]) -> list[str]:
+    from sotglp.demo.comparison import SETTINGS
     from sotglp.demo.show import MODEL, PHOTOS, PICTURE
 
     # Quoted, as the commands are there to be pasted.
@@ -78,5 +79,5 @@ def _what_next(out: Path, result: dict[str, Any]) -> list[str]:
         f"{out / PICTURE} shows what each prompt looked at ({result['seconds']:.0f} s in all). Try next:",
         f"  sotglp predict {model} {near}",
         f"  sotglp evaluate {model} {test} --ood {far}",
-        f"  sotglp fit {train} --out mine.safetensors --backbone tiny --set learning_rate=0.2",
+        f"  sotglp fit {train} --out mine.safetensors --backbone tiny --set learning_rate={SETTINGS.learning_rate}",
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,9 +16,8 @@ from torch import Tensor
 from sotglp.backbone import Backbone
 from sotglp.config import ModelConfig, TrainConfig
 from sotglp.dataset import ImageSet
-from sotglp.demo.painting import SIZE
 from sotglp.demo.task import draw_class_pictures, draw_far, draw_mid, draw_near, few_shot_task, image_set
-from sotglp.demo.world import NO_PART, Pictures
+from sotglp.demo.world import NO_PART, Pictures, slot_shares
 from sotglp.evaluation import evaluate
 from sotglp.model import SOTGLP
 from sotglp.overlap import patch_mass, prompt_overlap, prompt_similarity
@@ -52,11 +51,6 @@ class Method:
     def config(self) -> ModelConfig:
         """Settings of the method's model."""
         return ModelConfig(**self.changes)
-
-    @property
-    def has_local_prompts(self) -> bool:
-        """Whether prompts of its own look at the patches."""
-        return self.config.branches != "global"
 
 
 METHODS = (
@@ -115,7 +109,7 @@ def judge(model: SOTGLP, sets: DemoSets) -> dict[str, Any]:
     """
     result = evaluate(model, sets.images, sets.others)
     result["interval"] = wilson_interval(result["accuracy"], result["n"])
-    result["local"] = look_at_prompts(model, sets) if model.config.branches != "global" else None
+    result["local"] = look_at_prompts(model, sets) if model.local_prompts is not None else None
     return result
 
 
@@ -135,11 +129,8 @@ def look_at_prompts(model: SOTGLP, sets: DemoSets) -> dict[str, float]:
     on_parts, overlaps = [], []
     for start in range(0, len(sets.targets), PICTURES_AT_ONCE):
         chosen = slice(start, start + PICTURES_AT_ONCE)
-        targets = torch.from_numpy(sets.targets[chosen])
-        plan, support = model.transport(_pixels(backbone, sets.images, chosen))
-        rows = torch.arange(len(targets))
-        plan, support = plan[rows, targets, None], support[rows, targets, None]
-        mass = patch_mass(plan, support, backbone.n_patches)[:, 0]  # (B, P, N)
+        pixels = pixels_of(backbone, sets.images.images[chosen])
+        mass = mass_of_class(model, pixels, torch.from_numpy(sets.targets[chosen]))
         overlaps.append(prompt_overlap(mass))
         on_parts.append((mass.sum(dim=-1) / mass.sum(dim=(1, 2))[:, None] * shares[chosen]).sum(dim=-1))
     return {
@@ -150,14 +141,37 @@ def look_at_prompts(model: SOTGLP, sets: DemoSets) -> dict[str, float]:
     }
 
 
+def mass_of_class(model: SOTGLP, pixels: Tensor, classes: Tensor) -> Tensor:
+    """Mass that the plan of one class for each image puts on its patches, from each of the class's prompts.
+
+    Parameters
+    ----------
+    model : SOTGLP
+        With local prompts.
+    pixels : Tensor
+        Preprocessed images, (B, 3, H, W).
+    classes : Tensor
+        The class to look at for each image, (B,).
+
+    Returns
+    -------
+    Tensor
+        (B, P, N).
+    """
+    plan, support = model.transport(pixels)
+    rows = torch.arange(len(classes))
+    return patch_mass(plan[rows, classes, None], support[rows, classes, None], model.backbone.n_patches)[:, 0]
+
+
+def pixels_of(backbone: Backbone, pictures: Iterable[Any]) -> Tensor:
+    """PIL images as the backbone takes them, (B, 3, H, W)."""
+    return torch.stack([backbone.preprocess(picture) for picture in pictures])
+
+
 def part_shares(pictures: Pictures, targets: NDArray[np.int64], grid: tuple[int, int]) -> Tensor:
     """Share of each patch's pixels that show a part of the picture's class, (n, P)."""
-    belongs = parts_of_class(pictures, targets)  # (n, S)
-    slots = np.arange(belongs.shape[1])
-    shown = ((pictures.part_map[..., None] == slots) & belongs[:, None, None]).any(axis=-1)  # (n, SIZE, SIZE)
-    rows, columns = grid
-    blocks = shown.reshape(len(shown), rows, SIZE // rows, columns, SIZE // columns)
-    return torch.from_numpy(blocks.mean(axis=(2, 4)).reshape(len(shown), -1)).float()
+    belongs = parts_of_class(pictures, targets)[:, None]  # (n, 1, S)
+    return torch.from_numpy((slot_shares(pictures, grid) * belongs).sum(axis=-1)).float()
 
 
 def parts_of_class(pictures: Pictures, targets: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -187,8 +201,3 @@ def compare_methods(
         seconds = time.perf_counter() - started
         results[method.name] = {**judge(model, sets), "seconds": seconds if method.is_trained else 0.0}
     return results, model
-
-
-def _pixels(backbone: Backbone, images: ImageSet, chosen: slice) -> Tensor:
-    pictures = images.images[chosen]
-    return torch.stack([backbone.preprocess(picture) for picture in pictures])  # type: ignore[arg-type]

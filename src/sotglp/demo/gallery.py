@@ -13,10 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from sotglp.demo.comparison import DemoSets, parts_of_class
+from sotglp.demo.comparison import DemoSets, mass_of_class, parts_of_class, pixels_of
 from sotglp.demo.painting import SIZE
 from sotglp.model import SOTGLP
-from sotglp.overlap import patch_mass
 
 INK = "#1a1a1a"
 OUTLINE = "#e8590c"
@@ -41,12 +40,9 @@ def draw_gallery(model: SOTGLP, sets: DemoSets, chosen: list[int], target: Path)
         PNG to write.
     """
     backbone, n_prompts = model.backbone, model.config.n_local_prompts
-    pixels = torch.stack([backbone.preprocess(sets.images.images[i]) for i in chosen])  # type: ignore[arg-type]
+    pixels = pixels_of(backbone, (sets.images.images[i] for i in chosen))
     predicted = model.predict_proba(pixels).argmax(dim=1)
-    plan, support = model.transport(pixels)
-    rows = torch.arange(len(chosen))
-    plan, support = plan[rows, predicted, None], support[rows, predicted, None]
-    mass = patch_mass(plan, support, backbone.n_patches)[:, 0]  # (B, P, N)
+    mass = mass_of_class(model, pixels, predicted)  # (B, P, N)
     mass = mass / mass.sum(dim=1, keepdim=True).clamp(min=1e-12)
 
     # Panels of an inch and a half, and room for names on the left and the scale on the right.

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sotglp.demo.captions import UNSAID, Claims, claim, holds, phrase, wording
-from sotglp.demo.painting import SIZE
-from sotglp.demo.world import COLOURS, KNOWN_FILLS, KNOWN_SHAPES, NO_PART, Parts, Pictures
+from sotglp.demo.world import COLOURS, KNOWN_FILLS, KNOWN_SHAPES, NO_PART, Parts, Pictures, slot_shares
 from sotglp.prompts import clip_tokenizer
 from sotglp.text_tower import Segment, TextTower
 from sotglp.vision import encode_vit
@@ -114,12 +113,8 @@ def encode_texts(clip: CLIP, texts: Sequence[str]) -> Tensor:
 
 def parts_of_patches(pictures: Pictures, n_patches: int) -> Parts:
     """The part that each patch shows, (n, P, 3); -1 where it shows none, or too little of one."""
-    n_pictures, n_slots = pictures.parts.shape[:2]
     rows = round(n_patches**0.5)
-    side = SIZE // rows
-    blocks = pictures.part_map.reshape(n_pictures, rows, side, rows, side).swapaxes(2, 3)
-    blocks = blocks.reshape(n_pictures, n_patches, side * side)
-    shares = np.stack([(blocks == slot).mean(axis=-1) for slot in range(n_slots)], axis=-1)  # (n, P, S)
+    shares = slot_shares(pictures, (rows, rows))
     best = shares.argmax(axis=-1)
     found = np.take_along_axis(pictures.parts, best[:, :, None], axis=1)
     return np.where(shares.max(axis=-1, keepdims=True) >= SEEN_SHARE, found, NO_PART)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sotglp.demo.comparison import SETTINGS, compare_methods, draw_shots_of_task
 from sotglp.demo.gallery import draw_gallery
 from sotglp.embedded import NAME
 from sotglp.errors import SotglpError
-from sotglp.files import check_output, os_reason, write_file
+from sotglp.files import check_output, os_reason, place_file, write_file
 from sotglp.modelfile import save_model
 from sotglp.progress import note
 
@@ -98,7 +99,6 @@ def save_photos(folder: Path, images: ImageSet) -> None:
         path = folder / (images.labels[i] if images.labels else "") / f"{i:04}.png"
         assert isinstance(image, Image.Image)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            image.save(path)
+            place_file(path, partial(image.save, format="PNG"), force=True, durable=False)
         except OSError as error:
             raise SotglpError(f"{path} can't be written ({os_reason(error)}): make room for it") from error

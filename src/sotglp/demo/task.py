@@ -62,22 +62,22 @@ def few_shot_task() -> Task:
 
 
 def _balanced_triples(rng: np.random.Generator) -> list[tuple[int, int, int]]:
-    """Draw classes until every part of the pool is in as many of them, and no two share the parts in their names."""
+    """Draw classes until every part of the pool is in as many of them, and no two begin with the same two parts."""
     each = N_CLASSES * PARTS_OF_A_CLASS // _POOL_SIZE
     while True:
         left = np.full(_POOL_SIZE, each)
-        triples: set[tuple[int, int, int]] = set()
-        named: set[frozenset[int]] = set()
+        triples: list[tuple[int, int, int]] = []
+        taken: set[frozenset[int]] = set()  # parts of classes, and the two that each begins with
         for _ in range(N_CLASSES):
             # Parts that are needed most first, ties by chance.
             order = np.lexsort([rng.random(_POOL_SIZE), -left])
             first, second, third = rng.permutation(order[:PARTS_OF_A_CLASS]).tolist()
             triple = (first, second, third)
-            seen = {frozenset(other) for other in triples}
-            if frozenset(triple) in seen or frozenset(triple[:2]) in named or left[list(triple)].min() < 1:
+            its_parts = {frozenset(triple), frozenset(triple[:2])}
+            if its_parts & taken or left[list(triple)].min() < 1:
                 break
-            triples.add(triple)
-            named.add(frozenset(triple[:2]))
+            triples.append(triple)
+            taken |= its_parts
             left[list(triple)] -= 1
         if len(triples) == N_CLASSES:
             return sorted(triples)
@@ -103,9 +103,7 @@ def draw_class_pictures(per_class: int, seed: int) -> tuple[Pictures, NDArray[np
     task = few_shot_task()
     rng = np.random.default_rng([seed, 0])
     targets = np.tile(np.arange(N_CLASSES), per_class)
-    extra = _strangers(len(targets), rng)
-    extra[rng.random(len(targets)) < 0.5] = NO_PART
-    return paint(_shuffled(np.concatenate([task.parts[targets], extra[:, None]], axis=1), rng), rng), targets
+    return _paint_beside_strangers(task.parts[targets], rng), targets
 
 
 def draw_near(n_pictures: int, seed: int) -> Pictures:
@@ -115,9 +113,7 @@ def draw_near(n_pictures: int, seed: int) -> Pictures:
     classes = {frozenset(map(tuple, one)) for one in task.parts.tolist()}
     others = [three for three in combinations(task.pool.tolist(), 3) if frozenset(map(tuple, three)) not in classes]
     chosen = np.array(others)[rng.integers(len(others), size=n_pictures)]
-    extra = _strangers(n_pictures, rng)
-    extra[rng.random(n_pictures) < 0.5] = NO_PART
-    return paint(_shuffled(np.concatenate([chosen, extra[:, None]], axis=1), rng), rng)
+    return _paint_beside_strangers(chosen, rng)
 
 
 def draw_mid(n_pictures: int, seed: int) -> Pictures:
@@ -145,15 +141,18 @@ def image_set(images: NDArray[np.uint8], targets: NDArray[np.int64] | None = Non
     return ImageSet.from_items([Image.fromarray(image) for image in images], labels)
 
 
+def _paint_beside_strangers(parts: Parts, rng: np.random.Generator) -> Pictures:
+    """Paint the parts in any order, in half of the pictures with a stranger among them."""
+    extra = _strangers(len(parts), rng)
+    extra[rng.random(len(parts)) < 0.5] = NO_PART
+    together = np.concatenate([parts, extra[:, None]], axis=1)
+    order = rng.random(together.shape[:2]).argsort(axis=1)
+    return paint(np.take_along_axis(together, order[:, :, None], axis=1), rng)
+
+
 def _strangers(n_pictures: int, rng: np.random.Generator) -> Parts:
     """Parts of shapes and colours that the pool does not have, (n, 3)."""
     pool = {tuple(pair) for pair in few_shot_task().pool[:, :2].tolist()}
     pairs = [(s, c) for s in range(KNOWN_SHAPES) for c in range(len(COLOURS)) if (s, c) not in pool]
     chosen = np.array(pairs)[rng.integers(len(pairs), size=n_pictures)]
     return np.concatenate([chosen, rng.integers(KNOWN_FILLS, size=(n_pictures, 1))], axis=1)
-
-
-def _shuffled(parts: Parts, rng: np.random.Generator) -> Parts:
-    """The same parts in another order of painting."""
-    order = rng.random(parts.shape[:2]).argsort(axis=1)
-    return np.take_along_axis(parts, order[:, :, None], axis=1)

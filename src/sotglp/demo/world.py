@@ -136,6 +136,22 @@ def paint(parts: Parts, rng: np.random.Generator) -> Pictures:
     return Pictures(canvas.astype(np.uint8), part_map, parts)
 
 
+def slot_shares(pictures: Pictures, grid: tuple[int, int]) -> NDArray[np.float64]:
+    """Share of each patch's pixels that show the part of each slot, (n, P, S).
+
+    Parameters
+    ----------
+    pictures : Pictures
+        n of them.
+    grid : tuple of int
+        Rows and columns of patches, divisors of SIZE; P is their product.
+    """
+    rows, columns = grid
+    blocks = pictures.part_map.reshape(-1, rows, SIZE // rows, columns, SIZE // columns)
+    shares = [(blocks == slot).mean(axis=(2, 4)) for slot in range(pictures.parts.shape[1])]
+    return np.stack(shares, axis=-1).reshape(len(blocks), rows * columns, -1)
+
+
 def _place(here: NDArray[np.bool_], rng: np.random.Generator) -> Placement:
     """Size, turn and place of each part: of several tries, the one that keeps the parts of a picture farthest apart."""
     n_pictures, n_slots = here.shape
