@@ -10,16 +10,27 @@ if TYPE_CHECKING:
     from sotglp.errors import SotglpError as SotglpError
     from sotglp.errors import SotglpWarning as SotglpWarning
     from sotglp.estimator import SOTGLPClassifier as SOTGLPClassifier
+    from sotglp.method_classifier import MethodClassifier as MethodClassifier
     from sotglp.model import SOTGLP as SOTGLP
 
 __version__ = "0.1.0"
 
-__all__ = ["SOTGLP", "Backbone", "SOTGLPClassifier", "SotglpError", "SotglpWarning", "ood", "transport"]
+__all__ = [
+    "SOTGLP",
+    "Backbone",
+    "MethodClassifier",
+    "SOTGLPClassifier",
+    "SotglpError",
+    "SotglpWarning",
+    "ood",
+    "transport",
+]
 
 _ROOM_OF = {
     "SOTGLP": "model",
     "Backbone": "backbone",
     "SOTGLPClassifier": "estimator",
+    "MethodClassifier": "method_classifier",
     "SotglpError": "errors",
     "SotglpWarning": "errors",
 }

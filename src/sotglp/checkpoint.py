@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sotglp.adapted import AdaptedModel
 from sotglp.config import TrainConfig
 from sotglp.dataset import ImageSet
 from sotglp.errors import SotglpError
-from sotglp.model import SOTGLP
 from sotglp.modelfile import learned_tensors, read_tensors, write_tensors
 
-MOMENTUM_PREFIX = "momentum."
+STATE_PREFIX = "optimizer."
 
 # Settings that change how fast a run is, not what it computes.
 _FREE_SETTINGS = {"workers"}
@@ -27,7 +27,7 @@ def checkpoint_path(model_path: Path) -> Path:
     return model_path.with_name(model_path.name + ".checkpoint")
 
 
-def run_identity(model: SOTGLP, images: ImageSet, config: TrainConfig) -> str:
+def run_identity(model: AdaptedModel, images: ImageSet, config: TrainConfig) -> str:
     """A digest of everything that a run's result depends on, so that no run goes on from another one's state."""
     parts = {
         "model": model.config.model_dump(),
@@ -57,7 +57,7 @@ class Checkpoint:
 
     def write(
         self,
-        model: SOTGLP,
+        model: AdaptedModel,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         history: list[dict[str, float]],
@@ -65,14 +65,14 @@ class Checkpoint:
         """Keep the state after ``len(history)`` epochs, in place of the one before."""
         tensors = learned_tensors(model)
         for name in list(tensors):
-            momentum = optimizer.state[getattr(model, name)].get("momentum_buffer")
-            if momentum is not None:
-                tensors[MOMENTUM_PREFIX + name] = momentum
+            for part, value in optimizer.state.get(getattr(model, name), {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"{STATE_PREFIX}{part}.{name}"] = value
         record = {"identity": self.identity, "history": history, "loss_scale": scaler.get_scale()}
         write_tensors(self.path, tensors, record, force=True)
 
     def read(
-        self, model: SOTGLP, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+        self, model: AdaptedModel, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
     ) -> list[dict[str, float]]:
         """Put the kept state into a run's parts and return its history; an empty one if nothing was kept.
 
@@ -97,9 +97,13 @@ class Checkpoint:
 
 
 @torch.no_grad()
-def _copy_state(tensors: dict[str, Tensor], model: SOTGLP, optimizer: torch.optim.Optimizer) -> None:
+def _copy_state(tensors: dict[str, Tensor], model: AdaptedModel, optimizer: torch.optim.Optimizer) -> None:
     for name in learned_tensors(model):
         parameter: Tensor = getattr(model, name)
         parameter.copy_(tensors[name])
-        if MOMENTUM_PREFIX + name in tensors:
-            optimizer.state[parameter]["momentum_buffer"] = tensors[MOMENTUM_PREFIX + name].to(parameter.device)
+        for key, value in tensors.items():
+            part, _, owner = key.removeprefix(STATE_PREFIX).partition(".")
+            if key.startswith(STATE_PREFIX) and owner == name:
+                # AdamW counts its steps on the CPU, wherever the parameters are.
+                device = "cpu" if value.ndim == 0 else parameter.device
+                optimizer.state[parameter][part] = value.to(device)

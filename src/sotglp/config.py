@@ -19,6 +19,8 @@ from sotglp.shots import Draw
 LocalFactor = Literal["1/N", "1"]
 Branches = Literal["both", "global", "local"]
 Matching = Literal["transport", "uniform", "per-prompt"]
+LocalContexts = Literal["class", "shared"]
+Optimizer = Literal["sgd", "adamw"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 OodMethod = Literal["mcm", "l-mcm", "gl-mcm"]
 
@@ -29,24 +31,27 @@ FEWEST_EPOCHS = 5
 MOST_EPOCHS = 200
 
 
-class _Settings(BaseModel):
+class Settings(BaseModel):
+    """Named values that are checked when they are set and never change."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-SettingsT = TypeVar("SettingsT", bound=_Settings)
+SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
-class ModelConfig(_Settings):
+class ModelConfig(Settings):
     """What a SOT-GLP model is made of (section 4 of the paper; defaults as published)."""
 
     n_global_prompts: int = Field(3, ge=1, description="global prompts, M")
     n_local_prompts: int = Field(4, ge=1, description="local prompts of each class, N")
-    top_k: int = Field(10, ge=1, description="patches in a support, K")
+    top_k: int | None = Field(10, ge=1, description="patches in a support, K; none takes all of an image")
     epsilon: float = Field(0.1, gt=0, le=100, description="entropic regularisation of transport")
     relaxation: float | None = Field(None, gt=0, description="weight of relaxed marginals; none for balanced transport")
     template: str = Field("A photo of a {}", description="text that the contexts start from, {} for the class")
     learn_projection: bool = Field(True, description="learn a projection of patch tokens")
     local_init: LocalInit = Field("xavier", description="what local contexts start from")
+    local_contexts: LocalContexts = Field("class", description="local contexts of each class's own, or shared by all")
     local_factor: LocalFactor = Field("1/N", description="factor on the local score; 1/N as published")
     branches: Branches = Field("both", description="prompts that are learned and predict: both, global or local ones")
     matching: Matching = Field(
@@ -56,7 +61,7 @@ class ModelConfig(_Settings):
     )
 
 
-class TrainConfig(_Settings):
+class TrainConfig(Settings):
     """How prompts are trained.
 
     Optimiser, schedule and prompt dropout are the published ones. Epochs and views are ours, for a laptop: the presets
@@ -71,8 +76,9 @@ class TrainConfig(_Settings):
         None, ge=1, description="images held at once, gradients added up; none for the batch"
     )
     learning_rate: float = Field(0.005, gt=0, description="first step size of the cosine schedule")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
-    weight_decay: float = Field(0.01, ge=0, description="weight decay of SGD")
+    optimizer: Optimizer = Field("sgd", description="rule of a step: sgd as published, or adamw")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD; AdamW does without")
+    weight_decay: float = Field(0.01, ge=0, description="weight decay")
     prompt_dropout: float = Field(0.75, ge=0, lt=1, description="share of global prompts left out for an image")
     views: int = Field(2, ge=0, description="augmented views of an image encoded once; 0 encodes a new one each epoch")
     augment: bool = Field(True, description="crop and flip; without it one centre crop is encoded once")
@@ -88,7 +94,7 @@ class TrainConfig(_Settings):
         return min(max(math.ceil(LEAST_STEPS / steps), FEWEST_EPOCHS), MOST_EPOCHS)
 
 
-class Reading(_Settings):
+class Reading(Settings):
     """How images are read and scored."""
 
     batch_size: int = Field(32, ge=1, description="images encoded at once")
@@ -99,7 +105,7 @@ class Reading(_Settings):
     show_progress: bool = Field(False, description="show a progress bar on a terminal")
 
 
-class Preset(_Settings):
+class Preset(Settings):
     """Published settings of one dataset, or ours for a folder of one's own."""
 
     model: ModelConfig = ModelConfig()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from sotglp import ood
+from sotglp.adapted import AdaptedModel
 from sotglp.arithmetic import autocast
-from sotglp.backbone import Backbone
-from sotglp.banks import DiskBank, Views
 from sotglp.config import Reading
 from sotglp.dataset import ImageSet
-from sotglp.encoding import Batch, encode_batches, in_order
+from sotglp.encoded import encoded
 from sotglp.errors import SotglpError
 from sotglp.images import UnreadableImageError
 from sotglp.metrics import ood_metrics
-from sotglp.model import SOTGLP
-from sotglp.processes import Processes
 from sotglp.progress import progress_bar
 
 
@@ -49,7 +46,7 @@ class Predictions:
 
 @torch.no_grad()
 def predict(
-    model: SOTGLP,
+    model: AdaptedModel,
     images: ImageSet,
     reading: Reading = Reading(),  # noqa: B008 - frozen
     *,
@@ -61,7 +58,7 @@ def predict(
 
     Parameters
     ----------
-    model : SOTGLP
+    model : AdaptedModel
         A trained model.
     images : ImageSet
         n images; labels are not looked at.
@@ -86,9 +83,8 @@ def predict(
     with autocast(backbone.device, reading.precision):
         text = model.encode_text()
     rows: list[tuple[NDArray[Any], ...]] = []
-    encoded = _encoded(backbone, images, reading, cache_dir, unreadable)
     with progress_bar(title, len(images), "images", show=reading.show_progress) as advance:
-        for indices, *features in encoded:
+        for indices, *features in encoded(backbone, images, reading, cache_dir, unreadable):
             image_features, patch_tokens = (feature.to(backbone.device) for feature in features)
             outputs = model.compare(image_features, patch_tokens, text)
             scores = ood.score(outputs, method=reading.ood_method, temperature=reading.temperature)
@@ -102,42 +98,8 @@ def predict(
     return Predictions(*(np.concatenate(column) for column in zip(*rows, strict=True)))
 
 
-def _encoded(
-    backbone: Backbone,
-    images: ImageSet,
-    reading: Reading,
-    cache_dir: Path | None,
-    unreadable: list[UnreadableImageError] | None,
-) -> Iterator[Batch]:
-    """The images in order, encoded now or read from the cache."""
-    views = Views(backbone, images, backbone.preprocess, precision=reading.precision, workers=reading.workers)
-    about = views.describe() if cache_dir else None
-    if cache_dir is None or about is None:
-        yield from encode_batches(
-            backbone,
-            images,
-            backbone.preprocess,
-            in_order(len(images), reading.batch_size),
-            precision=reading.precision,
-            workers=reading.workers,
-            unreadable=unreadable,
-        )
-        return
-    bank = DiskBank(
-        views,
-        about,
-        cache_dir,
-        Processes(backbone.device),
-        unreadable=unreadable,
-        show_progress=reading.show_progress,
-    )
-    for batch in in_order(len(bank.readable), reading.batch_size):
-        indices = bank.readable[batch]
-        yield indices, *bank.rows(np.zeros_like(indices), indices)
-
-
 def evaluate(
-    model: SOTGLP,
+    model: AdaptedModel,
     images: ImageSet,
     ood_sets: Mapping[str, ImageSet] | None = None,
     reading: Reading = Reading(),  # noqa: B008 - frozen
@@ -149,7 +111,7 @@ def evaluate(
 
     Parameters
     ----------
-    model : SOTGLP
+    model : AdaptedModel
         A trained model.
     images : ImageSet
         Labelled images of its classes.

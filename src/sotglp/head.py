@@ -45,9 +45,9 @@ def match_patches(
     prompts: Tensor,
     *,
     top_k: int,
-    epsilon: float,
-    relaxation: float | None,
-    factor: float,
+    epsilon: float = 0.1,
+    relaxation: float | None = None,
+    factor: float = 1.0,
     matching: Matching = "transport",
 ) -> LocalMatch:
     """Compare patches with local prompts by sparse optimal transport, or by one of the ways it is measured against.
@@ -60,11 +60,11 @@ def match_patches(
         Local text features of unit length, (C, N, d), of the same dtype.
     top_k : int
         Patches kept for each image and class, K.
-    epsilon : float
+    epsilon : float, default 0.1
         Entropic regularisation.
-    relaxation : float or None
+    relaxation : float or None, default None
         Weight of relaxed marginals; None for balanced transport.
-    factor : float
+    factor : float, default 1.0
         Multiplies the transported similarity; 1 / N in the published method.
     matching : {"transport", "uniform", "per-prompt"}, default "transport"
         ``transport``: an optimal plan on one support for all prompts of a class. ``uniform``: the plan 1 / (K N) there.

@@ -4,53 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sotglp.adapted import AdaptedModel, Loss, Outputs, full_precision
 from sotglp.backbone import Backbone
-from sotglp.config import Branches, LocalFactor, Matching, ModelConfig, checked
+from sotglp.config import Branches, LocalContexts, LocalFactor, Matching, ModelConfig, Settings, checked
 from sotglp.errors import SotglpError
 from sotglp.head import LocalMatch, match_patches
 from sotglp.prompts import LocalInit, TokenizedClasses, initial_local_contexts, template_tokens, tokenize_classes
 from sotglp.text_features import TextFeatures, encode_prompts
 
 
-class Outputs(NamedTuple):
-    """Cosines between images and classes; larger is more alike.
-
-    A model without local prompts compares patches with its global ones.
-
-    Attributes
-    ----------
-    global_logits : Tensor
-        Mean cosine with the global prompts, (B, C).
-    local_logits : Tensor
-        Transported cosine with the local prompts, (B, C).
-    patch_logits : Tensor
-        Mean cosine of each patch with a class's local prompts, without gradient, (B, P, C).
-    """
-
-    global_logits: Tensor
-    local_logits: Tensor
-    patch_logits: Tensor
-
-
-class Loss(NamedTuple):
-    """Cross entropies, averaged over images: ``total`` = ``global_`` + ``local``; ``outputs`` are what they judge.
-
-    The loss of a branch that is not learned is 0.
-    """
-
-    total: Tensor
-    global_: Tensor
-    local: Tensor
-    outputs: Outputs
-
-
-class SOTGLP(nn.Module):
+class SOTGLP(AdaptedModel):
     """Local-global prompt learning with sparse optimal transport.
 
     Parameters
@@ -63,8 +32,8 @@ class SOTGLP(nn.Module):
         Prompts shared by all classes, M.
     n_local_prompts : int, default 4
         Prompts of each class for image regions, N.
-    top_k : int, default 10
-        Patches kept for each image and class, K.
+    top_k : int or None, default 10
+        Patches kept for each image and class, K; None keeps all.
     epsilon : float, default 0.1
         Entropic regularisation of transport.
     template : str, default "A photo of a {}"
@@ -87,13 +56,16 @@ class SOTGLP(nn.Module):
         How patches meet the N prompts of a class: an optimal plan on one support for all; a plan of equal parts on
         that support; equal parts on K patches of each prompt's own. The latter two do without ``epsilon`` and
         ``relaxation``.
+    local_contexts : {"class", "shared"}, default "class"
+        Whether each class has local contexts of its own, as published, or all share N of them.
 
     Attributes
     ----------
     global_prompts : Parameter
         (M, n, d_text); without gradient where only local prompts are learned.
     local_prompts : Parameter or None
-        (C, N, n, d_text); None where only global prompts are learned.
+        (C, N, n, d_text), or (1, N, n, d_text) where all classes share them; None where only global prompts are
+        learned.
     local_projection : Parameter or None
         (W, W), used as ``tokens @ local_projection.T``.
 
@@ -107,13 +79,17 @@ class SOTGLP(nn.Module):
     SOT-GLP, "Local-Global Prompt Learning via Sparse Optimal Transport", arXiv 2603.08347.
     """
 
+    kind: ClassVar[str] = "sot-glp"
+    Config: ClassVar[type[Settings]] = ModelConfig
+    kept: ClassVar[tuple[str, ...]] = ("global_prompts", "local_prompts", "local_projection")
+
     def __init__(
         self,
         backbone: Backbone,
         class_names: Sequence[str],
         n_global_prompts: int = 3,
         n_local_prompts: int = 4,
-        top_k: int = 10,
+        top_k: int | None = 10,
         epsilon: float = 0.1,
         template: str = "A photo of a {}",
         learn_projection: bool = True,
@@ -124,10 +100,11 @@ class SOTGLP(nn.Module):
         *,
         branches: Branches = "both",
         matching: Matching = "transport",
+        local_contexts: LocalContexts = "class",
+        **own_settings: Any,
     ) -> None:
-        super().__init__()
-        self.config = checked(
-            ModelConfig,
+        config = checked(
+            self.Config,
             {
                 "n_global_prompts": n_global_prompts,
                 "n_local_prompts": n_local_prompts,
@@ -140,15 +117,17 @@ class SOTGLP(nn.Module):
                 "relaxation": relaxation,
                 "branches": branches,
                 "matching": matching,
+                "local_contexts": local_contexts,
+                **own_settings,
             },
         )
-        if top_k > backbone.n_patches:
+        super().__init__(backbone, class_names, config)
+        self.top_k = backbone.n_patches if top_k is None else top_k
+        if self.top_k > backbone.n_patches:
             raise SotglpError(
                 f"top_k = {top_k} patches can't be kept of the {backbone.n_patches} that {backbone.name} has at "
                 f"{backbone.image_size[0]} x {backbone.image_size[1]} pixels: lower top_k or raise the image size"
             )
-        self.backbone = backbone
-        self.class_names = tuple(str(name) for name in class_names)
         text = backbone.text
         start = template_tokens(template, text.context_length)
         classes = tokenize_classes(self.class_names, len(start), text.context_length)
@@ -163,13 +142,11 @@ class SOTGLP(nn.Module):
             template_context.repeat(n_global_prompts, 1, 1), requires_grad=branches != "local"
         )
         self.local_prompts: nn.Parameter | None = None
-        self.local_projection: nn.Parameter | None = None
         if branches == "global":
             return
         generator = torch.Generator().manual_seed(seed)
-        local = initial_local_contexts(
-            len(self.class_names), n_local_prompts, len(start), text.width, local_init, generator
-        )
+        n_owners = 1 if local_contexts == "shared" else len(self.class_names)
+        local = initial_local_contexts(n_owners, n_local_prompts, len(start), text.width, local_init, generator)
         self.local_prompts = nn.Parameter(local.to(backbone.device))
         if learn_projection:
             self.local_projection = nn.Parameter(torch.eye(backbone.patch_width, device=backbone.device))
@@ -191,12 +168,15 @@ class SOTGLP(nn.Module):
         """
         chosen = slice(None) if classes is None else list(classes)
         names = TokenizedClasses(self.class_tokens[chosen], self.eot_positions[chosen])
-        if self.local_prompts is None:
-            none = self.global_prompts.new_empty(len(names.tokens), 0, *self.global_prompts.shape[1:])
-            text = encode_prompts(self.backbone.text, names, self.global_prompts, none)
-            return text._replace(local=text.global_.detach())
-        text = encode_prompts(self.backbone.text, names, self.global_prompts, self.local_prompts[chosen])
-        return text if self.config.branches == "both" else text._replace(global_=text.global_.detach())
+        if self.local_prompts is not None and self.config.local_contexts == "class":
+            text = encode_prompts(self.backbone.text, names, self.global_prompts, self.local_prompts[chosen])
+        else:
+            shared = self.global_prompts if self.local_prompts is None else self._shared_prompts(self.local_prompts)
+            none = shared.new_empty(len(names.tokens), 0, *shared.shape[1:])
+            features = encode_prompts(self.backbone.text, names, shared, none).global_
+            of_global, of_local = features.split([len(self.global_prompts), len(shared) - len(self.global_prompts)], 1)
+            text = TextFeatures(of_global, of_global.detach() if self.local_prompts is None else of_local)
+        return text._replace(global_=text.global_.detach()) if self.config.branches == "local" else text
 
     def compare(
         self,
@@ -228,13 +208,7 @@ class SOTGLP(nn.Module):
         ----------
         SOT-GLP, arXiv 2603.08347, sections on global and local scores.
         """
-        with torch.autocast(self.backbone.device.type, enabled=False):
-            image = F.normalize(_full_precision(image_features), dim=-1)
-            cosines = torch.einsum("bd,cmd->bcm", image, F.normalize(_full_precision(text.global_), dim=-1))
-            if drawn_prompts is not None:
-                drawn = drawn_prompts.to(cosines.device).unsqueeze(1).expand(-1, cosines.shape[1], -1)
-                cosines = cosines.gather(2, drawn)
-            global_logits = cosines.mean(dim=-1)
+        global_logits = self._global_logits(image_features, text, drawn_prompts)
         if for_loss and self.config.branches == "global":
             left_out = global_logits.new_tensor(math.nan)
             n_images, n_classes = global_logits.shape
@@ -266,9 +240,21 @@ class SOTGLP(nn.Module):
         n_drawn = max(n_prompts - int(dropout * n_prompts), 1)
         return torch.randint(n_prompts, (n_images, n_drawn), generator=generator)
 
-    def forward(self, images: Tensor) -> Outputs:
-        """Cosines of preprocessed images (B, 3, H, W) with all classes, in evaluation form."""
-        return self.compare(*self._encode_image(images), self.encode_text())
+    def for_new_classes(self, class_names: Sequence[str]) -> AdaptedModel:
+        """A model of other classes with the prompts that all classes share.
+
+        Local contexts that belong to the old classes say nothing of new ones: the global prompts decide alone then.
+
+        Raises
+        ------
+        SotglpError
+            If only local prompts were learned, for each class its own.
+        """
+        own_local = self.local_prompts is not None and self.config.local_contexts == "class"
+        if own_local and self.config.branches == "local":
+            return super().for_new_classes(class_names)
+        settings = self.config.model_dump() | ({"branches": "global"} if own_local else {})
+        return type(self)(self.backbone, class_names, **settings)._with_state_of(self)
 
     def loss(
         self,
@@ -308,11 +294,6 @@ class SOTGLP(nn.Module):
         local = nothing if branches == "global" else F.cross_entropy(scale * outputs.local_logits, targets)
         return Loss(global_ + local, global_, local, outputs)
 
-    @torch.no_grad()
-    def predict_proba(self, images: Tensor) -> Tensor:
-        """Class probabilities of preprocessed images, (B, C)."""
-        return self.probabilities(self(images))
-
     def probabilities(self, outputs: Outputs) -> Tensor:
         """Softmax over classes of s (global + local) / 2, or of s times the cosines of the only branch, (B, C)."""
         logits = {
@@ -337,28 +318,39 @@ class SOTGLP(nn.Module):
         match = self._match(self._encode_image(images)[1], self.encode_text().local)
         return match.plan, match.support
 
-    @torch.no_grad()
-    def _encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self.backbone.encode_image(images)
+    def _shared_prompts(self, local_prompts: Tensor) -> Tensor:
+        """Global prompts and the local ones that all classes share, (M + N, n, d_text)."""
+        return torch.cat([self.global_prompts, local_prompts[0]])
 
-    def _match(self, patch_tokens: Tensor, local_text: Tensor, projected: bool = False) -> LocalMatch:
+    def _global_logits(self, image_features: Tensor, text: TextFeatures, drawn_prompts: Tensor | None) -> Tensor:
+        """Mean cosine with the global prompts, or with those drawn for each image, (B, C)."""
         with torch.autocast(self.backbone.device.type, enabled=False):
-            patches = _full_precision(patch_tokens)
+            image = F.normalize(full_precision(image_features), dim=-1)
+            cosines = torch.einsum("bd,cmd->bcm", image, F.normalize(full_precision(text.global_), dim=-1))
+            if drawn_prompts is not None:
+                drawn = drawn_prompts.to(cosines.device).unsqueeze(1).expand(-1, cosines.shape[1], -1)
+                cosines = cosines.gather(2, drawn)
+            return cosines.mean(dim=-1)
+
+    def _local_features(self, patch_tokens: Tensor, local_text: Tensor, projected: bool) -> tuple[Tensor, Tensor]:
+        """Patches (B, P, d) and local prompts (C, N, d) in the joint space, of unit length."""
+        with torch.autocast(self.backbone.device.type, enabled=False):
+            patches = full_precision(patch_tokens)
             if self.local_projection is not None:
                 patches = F.linear(patches, self.local_projection)
             if not projected:
                 patches = self.backbone.project_patches(patches)
+            return F.normalize(patches, dim=-1), F.normalize(full_precision(local_text), dim=-1)
+
+    def _match(self, patch_tokens: Tensor, local_text: Tensor, projected: bool = False) -> LocalMatch:
+        patches, prompts = self._local_features(patch_tokens, local_text, projected)
+        with torch.autocast(self.backbone.device.type, enabled=False):
             return match_patches(
-                F.normalize(patches, dim=-1),
-                F.normalize(_full_precision(local_text), dim=-1),
-                top_k=self.config.top_k,
+                patches,
+                prompts,
+                top_k=self.top_k,
                 epsilon=self.config.epsilon,
                 relaxation=self.config.relaxation,
                 factor=1 / local_text.shape[1] if self.config.local_factor == "1/N" else 1.0,
                 matching=self.config.matching,
             )
-
-
-def _full_precision(features: Tensor) -> Tensor:
-    """Half precision lifted to float32; float64 stays."""
-    return features if features.dtype == torch.float64 else features.float()

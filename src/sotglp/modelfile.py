@@ -16,10 +16,12 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from sotglp.adapted import AdaptedModel
 from sotglp.backbone import Backbone
-from sotglp.config import ModelConfig, TrainConfig, checked
+from sotglp.config import Settings, TrainConfig, checked
 from sotglp.errors import SotglpError
 from sotglp.files import write_file
+from sotglp.methods import build_model, model_of_kind
 from sotglp.model import SOTGLP
 from sotglp.prompts import label_text
 from sotglp.vision import PatchAttention
@@ -28,7 +30,7 @@ from sotglp.weights import build_clip, is_known
 FORMAT_VERSION = 1
 METADATA_KEY = "sotglp"
 BACKBONE_PREFIX = "backbone."
-LEARNED = ("global_prompts", "local_prompts", "local_projection")
+NO_TENSOR = ("\0",)
 
 
 class PreprocessRecord(BaseModel):
@@ -68,8 +70,8 @@ class ModelRecord:
     ----------
     classes : list
         Class labels in the model's order: text or whole numbers.
-    model : ModelConfig
-        Settings of the model.
+    model : Settings
+        Settings of the model, of its kind.
     training : TrainConfig or None
         Settings of the run that made it.
     backbone : dict
@@ -83,7 +85,7 @@ class ModelRecord:
     """
 
     classes: list[str | int | float]
-    model: ModelConfig
+    model: Settings
     training: TrainConfig | None
     backbone: dict[str, Any]
     history: list[dict[str, float]] = field(default_factory=list)
@@ -98,7 +100,7 @@ def installed_versions() -> dict[str, str]:
 
 def save_model(
     path: Path,
-    model: SOTGLP,
+    model: AdaptedModel,
     *,
     classes: list[str | int | float] | None = None,
     training: TrainConfig | None = None,
@@ -113,7 +115,7 @@ def save_model(
     ----------
     path : Path
         Where the file goes.
-    model : SOTGLP
+    model : AdaptedModel
         What to write.
     classes : list or None
         Labels, if other than the model's class names.
@@ -140,6 +142,7 @@ def save_model(
     record = {
         "format_version": FORMAT_VERSION,
         "classes": list(model.class_names) if classes is None else classes,
+        "kind": model.kind,
         "model": model.config.model_dump(),
         "training": training.model_dump() if training else None,
         "backbone": {
@@ -162,9 +165,9 @@ def save_model(
     write_tensors(path, tensors, record, force=force)
 
 
-def learned_tensors(model: SOTGLP) -> dict[str, Tensor]:
-    """The model's own parameters by name, without the backbone's."""
-    return {name: getattr(model, name).detach() for name in LEARNED if getattr(model, name) is not None}
+def learned_tensors(model: AdaptedModel) -> dict[str, Tensor]:
+    """The model's own tensors by name, without the backbone's."""
+    return {name: getattr(model, name).detach() for name in model.kept if getattr(model, name) is not None}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], *, force: bool) -> None:
@@ -211,7 +214,7 @@ def read_record(path: Path) -> ModelRecord:
     SotglpError
         If the file is missing, damaged, foreign or written by a newer version.
     """
-    return _checked_record(path, read_tensors(path, "model file", prefix=("\0",))[1])
+    return _checked_record(path, read_tensors(path, "model file", prefix=NO_TENSOR)[1])
 
 
 def load_model(
@@ -220,7 +223,7 @@ def load_model(
     backbone: Backbone | None = None,
     pretrained: str | None = None,
     device: str | torch.device = "cpu",
-) -> tuple[SOTGLP, ModelRecord]:
+) -> tuple[AdaptedModel, ModelRecord]:
     """Read a model file and put it on its backbone.
 
     Parameters
@@ -239,8 +242,7 @@ def load_model(
     SotglpError
         If the file can't be read, or the backbone is not the one that the model was trained on.
     """
-    learned, raw = read_tensors(path, "model file", prefix=LEARNED)
-    record = _checked_record(path, raw)
+    record = read_record(path)
     if backbone is None:
         backbone = _load_backbone(path, record, pretrained, device)
     if backbone.fingerprint != record.backbone["fingerprint"]:
@@ -264,15 +266,12 @@ def load_model(
             f"given has {backbone.patch_attention} ones: load it with the right ones (patch_attention=)"
         )
     names = [label_text(label) for label in record.classes]
-    model = SOTGLP(backbone, names, **record.model.model_dump())
-    for name, parameter in model.named_parameters():
-        if name.startswith(BACKBONE_PREFIX):
-            continue
-        value = learned.pop(name, None)
-        if value is None or value.shape != parameter.shape or not value.is_floating_point():
-            raise SotglpError(f"{path} is damaged: its {name} is missing or has another shape than its settings say")
-        with torch.no_grad():
-            parameter.copy_(value)
+    model = build_model(backbone, names, record.model)
+    learned, _ = read_tensors(path, "model file", prefix=model.kept or NO_TENSOR)
+    try:
+        model.restore(learned)
+    except SotglpError as error:
+        raise SotglpError(f"{path} is damaged: {error}") from error
     return model.eval(), record
 
 
@@ -319,7 +318,7 @@ def _checked_record(path: Path, raw: dict[str, Any]) -> ModelRecord:
     try:
         record = ModelRecord(
             classes=list(raw["classes"]),
-            model=checked(ModelConfig, raw["model"]),
+            model=checked(model_of_kind(raw.get("kind", SOTGLP.kind)).Config, raw["model"]),
             training=checked(TrainConfig, raw["training"]) if raw["training"] else None,
             backbone=BackboneRecord(**raw["backbone"]).model_dump(mode="json", exclude_unset=True),
             history=list(raw["history"]),

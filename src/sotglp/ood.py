@@ -7,14 +7,14 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from sotglp.adapted import AdaptedModel, Outputs
 from sotglp.config import OodMethod
 from sotglp.errors import SotglpError
-from sotglp.model import SOTGLP, Outputs
 
 
 @torch.no_grad()
 def score(
-    model_or_outputs: SOTGLP | Outputs,
+    model_or_outputs: AdaptedModel | Outputs,
     images: Tensor | None = None,
     method: OodMethod = "gl-mcm",
     temperature: float = 1.0,
@@ -23,7 +23,7 @@ def score(
 
     Parameters
     ----------
-    model_or_outputs : SOTGLP or Outputs
+    model_or_outputs : SOTGLP, another model of the library, or Outputs
         A model together with ``images``, or what a model gave for them.
     images : Tensor or None
         Preprocessed images, (B, 3, H, W), where a model is given.
@@ -51,7 +51,7 @@ def score(
         raise SotglpError(f"there is no OOD score {method!r}: choose one of {', '.join(get_args(OodMethod))}")
     if not temperature > 0:
         raise SotglpError(f"temperature = {temperature} must be above 0")
-    if isinstance(model_or_outputs, SOTGLP):
+    if isinstance(model_or_outputs, AdaptedModel):
         if images is None:
             raise SotglpError("a model needs images to score: give them too, or the model's outputs")
         outputs: Outputs = model_or_outputs(images)

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sotglp.adapted import AdaptedModel
 from sotglp.banks import Bank, Views, fill_bank
 from sotglp.config import TrainConfig
 from sotglp.dataset import ImageSet
 from sotglp.encoding import Batch, encode_batches, training_views
-from sotglp.model import SOTGLP
 from sotglp.processes import Processes
 
 # Streams of random numbers, so that no draw depends on how many another one made.
@@ -48,7 +48,7 @@ class FeatureSource:
 
     def __init__(
         self,
-        model: SOTGLP,
+        model: AdaptedModel,
         images: ImageSet,
         config: TrainConfig,
         processes: Processes,

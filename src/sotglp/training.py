@@ -13,14 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sotglp.adapted import AdaptedModel, Loss
 from sotglp.arithmetic import autocast, half_dtype
 from sotglp.backbone import Backbone
 from sotglp.checkpoint import Checkpoint, run_identity
-from sotglp.config import ModelConfig, TrainConfig
+from sotglp.config import Reading, Settings, TrainConfig
 from sotglp.dataset import ImageSet
+from sotglp.encoded import encoded
 from sotglp.errors import SotglpError
 from sotglp.images import UnreadableImageError, open_image
-from sotglp.model import SOTGLP, Loss
+from sotglp.methods import build_model
 from sotglp.processes import Processes
 from sotglp.progress import progress_bar
 from sotglp.shots import draw_shots
@@ -35,7 +37,7 @@ History = list[dict[str, float]]
 class Fitted:
     """A trained model, its history, and the images that it saw."""
 
-    model: SOTGLP
+    model: AdaptedModel
     history: History
     images: ImageSet
 
@@ -43,7 +45,7 @@ class Fitted:
 def adapt(
     backbone: Backbone,
     images: ImageSet,
-    model_config: ModelConfig,
+    model_config: Settings,
     config: TrainConfig,
     *,
     classes: Sequence[str] | None = None,
@@ -61,8 +63,8 @@ def adapt(
         Frozen model to adapt.
     images : ImageSet
         Labelled images.
-    model_config : ModelConfig
-        Settings of the model.
+    model_config : Settings
+        Settings of the model: :class:`~sotglp.config.ModelConfig` for SOT-GLP, those of another method for that.
     config : TrainConfig
         Settings of the run.
     classes : sequence of str or None
@@ -89,7 +91,7 @@ def adapt(
     """
     if images.labels is None:
         raise SotglpError("training needs labelled images: a folder for each class, or a manifest with a label column")
-    model = SOTGLP(backbone, classes or images.classes, **model_config.model_dump(), seed=config.seed)
+    model = build_model(backbone, classes or images.classes, model_config, config.seed)
     if config.shots is not None:
         images = images.take(draw_shots(images.labels, config.shots, config.seed, draw=config.draw))
     images = _readable(images, unreadable)
@@ -101,7 +103,7 @@ def adapt(
 
 
 def train(
-    model: SOTGLP,
+    model: AdaptedModel,
     images: ImageSet,
     config: TrainConfig,
     *,
@@ -110,18 +112,19 @@ def train(
     cache_dir: Path | None = None,
     show_progress: bool = False,
 ) -> History:
-    """Train a model's prompts and projection in place; see :func:`adapt`.
+    """Train what a model learns in place; see :func:`adapt`. A model without anything to train has an empty history.
 
     Where several processes were launched, each encodes its share of the images and of the classes, and all end with the
     same model: that of a single process, up to rounding.
     """
     targets = torch.from_numpy(images.targets(model.class_names))
-    optimizer = torch.optim.SGD(
-        _learned(model),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-    )
+    if model.takes_in_features:
+        reading = Reading(precision=config.precision, workers=config.workers, show_progress=show_progress)
+        features = [batch[1].float() for batch in encoded(model.backbone, images, reading, cache_dir)]
+        model.take_in(torch.cat(features), targets)
+    if not model.learned:
+        return []
+    optimizer = _optimizer(model, config)
     device = model.backbone.device
     processes = Processes(device)
     show_progress = show_progress and processes.is_first
@@ -160,8 +163,15 @@ def train(
     return history
 
 
+def _optimizer(model: AdaptedModel, config: TrainConfig) -> torch.optim.Optimizer:
+    learned, rate, decay = model.learned, config.learning_rate, config.weight_decay
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(learned, lr=rate, weight_decay=decay)
+    return torch.optim.SGD(learned, lr=rate, momentum=config.momentum, weight_decay=decay)
+
+
 def _step(
-    model: SOTGLP,
+    model: AdaptedModel,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     batch: StepBatch,
@@ -198,8 +208,9 @@ def _step(
     slopes = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
     processes.add_up([*slopes, tally])
     learned = [(own, slope[classes]) for own, slope in zip(text, slopes, strict=True) if own.requires_grad]
-    torch.autograd.backward([own for own, _ in learned], [slope for _, slope in learned])
-    processes.add_up([parameter.grad for parameter in _learned(model) if parameter.grad is not None])
+    if learned:
+        torch.autograd.backward([own for own, _ in learned], [slope for _, slope in learned])
+    processes.add_up([parameter.grad for parameter in model.learned if parameter.grad is not None])
     scaler.step(optimizer)
     scaler.update()
     return tally.numpy()
@@ -219,7 +230,7 @@ def _gather(text: TextFeatures, classes: list[int], n_classes: int, processes: P
 
 
 @torch.no_grad()
-def _n_right(model: SOTGLP, loss: Loss, targets: Tensor) -> int:
+def _n_right(model: AdaptedModel, loss: Loss, targets: Tensor) -> int:
     return int((model.probabilities(loss.outputs).argmax(dim=-1) == targets).sum())
 
 
@@ -257,13 +268,9 @@ def _readable(images: ImageSet, unreadable: list[UnreadableImageError] | None) -
     return rest
 
 
-def _learned(model: SOTGLP) -> list[torch.nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def _is_finite(model: SOTGLP) -> bool:
+def _is_finite(model: AdaptedModel) -> bool:
     """Whether the step left numbers in everything learned; its loss tells only of the step before."""
-    return all(bool(parameter.isfinite().all()) for parameter in _learned(model))
+    return all(bool(parameter.isfinite().all()) for parameter in model.learned)
 
 
 def _diverged(epoch: int, step: int, config: TrainConfig) -> SotglpError:

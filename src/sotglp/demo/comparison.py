@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -95,7 +95,8 @@ def fit_method(
     names = few_shot_task().names
     if not method.is_trained:
         return SOTGLP(backbone, names, **method.config.model_dump()).eval()
-    return adapt(backbone, train, method.config, settings, classes=names, show_progress=show_progress).model
+    fitted = adapt(backbone, train, method.config, settings, classes=names, show_progress=show_progress)
+    return cast(SOTGLP, fitted.model)
 
 
 def judge(model: SOTGLP, sets: DemoSets) -> dict[str, Any]:

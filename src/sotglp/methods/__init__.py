@@ -1,0 +1,73 @@
+"""Methods of adaptation, SOT-GLP and its peers: the same backbone, images, fit loop and evaluation for all."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+
+from sotglp.adapted import AdaptedModel
+from sotglp.backbone import Backbone
+from sotglp.config import Settings
+from sotglp.errors import SotglpError
+from sotglp.methods import clip_adapter, coop, gallop, linear_probe, locoop, plot, sot_glp, tip_adapter, zero_shot
+from sotglp.methods.method import Method
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for room in (zero_shot, linear_probe, tip_adapter, clip_adapter, coop, locoop, plot, gallop, sot_glp)
+    for method in room.METHODS
+}
+"""Every method by its name, in the order of tables."""
+
+_KINDS = {method.model.kind: method.model for method in METHODS.values()}
+_KIND_OF: dict[type[Settings], Callable[..., AdaptedModel]] = {model.Config: model for model in _KINDS.values()}
+
+
+def find_method(name: str) -> Method:
+    """The method of that name.
+
+    Raises
+    ------
+    SotglpError
+        If there is none.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise SotglpError(f"there is no method {name!r}{hint}: choose one of {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def model_of_kind(kind: str) -> type[AdaptedModel]:
+    """The kind of model that a model file names.
+
+    Raises
+    ------
+    SotglpError
+        If this sotglp knows none of that name.
+    """
+    if kind not in _KINDS:
+        raise SotglpError(f"there is no kind of model {kind!r} here, only {', '.join(_KINDS)}: update sotglp")
+    return _KINDS[kind]
+
+
+def build_model(backbone: Backbone, class_names: Sequence[str], config: Settings, seed: int = 1) -> AdaptedModel:
+    """The model that these settings belong to, as it starts.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Frozen CLIP-like model.
+    class_names : sequence of str
+        C names.
+    config : Settings
+        Settings of any kind of model.
+    seed : int, default 1
+        Seed of what is drawn at random.
+
+    Raises
+    ------
+    SotglpError
+        If classes or settings can't be used.
+    """
+    return _KIND_OF[type(config)](backbone, class_names, seed=seed, **config.model_dump())

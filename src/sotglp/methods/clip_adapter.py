@@ -1,0 +1,69 @@
+"""CLIP-Adapter: a small network on the image feature, mixed with the feature itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sotglp.adapted import AdaptedModel
+from sotglp.backbone import Backbone
+from sotglp.config import Settings
+from sotglp.methods.method import Method
+from sotglp.methods.zero_shot import ZeroShot, ZeroShotConfig
+
+
+class ClipAdapterConfig(ZeroShotConfig):
+    """Size and share of the adapter."""
+
+    reduction: int = Field(4, ge=1, description="width of features over the adapter's hidden width")
+    mix: float = Field(0.2, ge=0, le=1, description="share of the adapted feature in the one that is compared, alpha")
+
+
+class ClipAdapter(ZeroShot):
+    """Two linear layers without bias, each with a ReLU, beside the identity.
+
+    Attributes
+    ----------
+    down, up : Parameter
+        (d / reduction, d) and (d, d / reduction).
+
+    References
+    ----------
+    CLIP-Adapter, arXiv 2110.04544, section 3.2.
+    """
+
+    kind: ClassVar[str] = "clip-adapter"
+    Config: ClassVar[type[Settings]] = ClipAdapterConfig
+    kept: ClassVar[tuple[str, ...]] = ("down", "up")
+
+    def __init__(self, backbone: Backbone, class_names: Sequence[str], seed: int = 1, **settings: object) -> None:
+        super().__init__(backbone, class_names, seed, **settings)
+        width = backbone.embed_dim
+        hidden = max(width // self.config.reduction, 1)
+        generator = torch.Generator().manual_seed(seed)
+        self.down = nn.Parameter(self._drawn(hidden, width, generator))
+        self.up = nn.Parameter(self._drawn(width, hidden, generator))
+
+    def class_logits(self, image: Tensor, vectors: Tensor) -> Tensor:
+        """Cosines of the mixed features, (B, C)."""
+        adapted = F.relu(F.linear(F.relu(F.linear(image, self.down)), self.up))
+        mixed = self.config.mix * adapted + (1 - self.config.mix) * image
+        return F.normalize(mixed, dim=-1) @ vectors.T
+
+    def for_new_classes(self, class_names: Sequence[str]) -> AdaptedModel:
+        """The same adapter before the sentences of other classes."""
+        return ClipAdapter(self.backbone, class_names, **self.config.model_dump())._with_state_of(self)
+
+    def _drawn(self, rows: int, columns: int, generator: torch.Generator) -> Tensor:
+        """Weights as torch's linear layers draw them, from a generator of their own."""
+        weights = nn.init.kaiming_uniform_(torch.empty(rows, columns), a=math.sqrt(5), generator=generator)
+        return weights.to(self.class_vectors)
+
+
+METHODS = (Method("clip-adapter", "CLIP-Adapter", "arXiv 2110.04544", ClipAdapter),)

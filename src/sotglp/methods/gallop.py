@@ -1,0 +1,99 @@
+"""GalLoP: global prompts, and local ones that each keep patches of their own, at a scale of their own."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from sotglp.adapted import Loss, Outputs
+from sotglp.config import ModelConfig, Settings
+from sotglp.errors import SotglpError
+from sotglp.head import match_patches
+from sotglp.methods.method import Method
+from sotglp.model import SOTGLP
+from sotglp.text_features import TextFeatures
+
+
+class GalLoPConfig(ModelConfig):
+    """Settings of SOT-GLP's prompts, and of the scales."""
+
+    scale_step: int = Field(10, ge=0, description="patches that each further local prompt keeps beyond the one before")
+
+
+class PromptOutputs(Outputs):
+    """Outputs that know the cosine with each local prompt too: ``prompt_logits``, (B, C, N)."""
+
+    prompt_logits: Tensor
+
+
+class GalLoP(SOTGLP):
+    """Local prompt j keeps the K + j ``scale_step`` patches most like it, and every local prompt has a loss of its own.
+
+    References
+    ----------
+    GalLoP, arXiv 2407.01400, sections 3.2 (global prompts) and 3.3 (local prompts, multi-scale).
+    """
+
+    kind: ClassVar[str] = "gallop"
+    Config: ClassVar[type[Settings]] = GalLoPConfig
+
+    @property
+    def scales(self) -> list[int]:
+        """Patches that each local prompt keeps, as many as there are at most."""
+        n_prompts, n_patches = self.config.n_local_prompts, self.backbone.n_patches
+        return [min(self.top_k + place * self.config.scale_step, n_patches) for place in range(n_prompts)]
+
+    def compare(
+        self,
+        image_features: Tensor,
+        patch_tokens: Tensor,
+        text: TextFeatures,
+        *,
+        drawn_prompts: Tensor | None = None,
+        projected: bool = False,
+        for_loss: bool = False,
+    ) -> PromptOutputs:
+        """See :meth:`SOTGLP.compare`; ``prompt_logits`` are the cosines with each local prompt."""
+        global_logits = self._global_logits(image_features, text, drawn_prompts)
+        patches, prompts = self._local_features(patch_tokens, text.local, projected)
+        with torch.autocast(self.backbone.device.type, enabled=False):
+            alone = [
+                match_patches(patches, prompts[:, [place]], top_k=scale, matching="uniform")
+                for place, scale in enumerate(self.scales)
+            ]
+        prompt_logits = torch.stack([match.scores for match in alone], dim=-1)
+        patch_logits = torch.stack([match.patch_scores for match in alone]).mean(dim=0)
+        outputs = PromptOutputs(global_logits, prompt_logits.mean(dim=-1), patch_logits)
+        outputs.prompt_logits = prompt_logits
+        return outputs
+
+    def judge(self, outputs: Outputs, targets: Tensor) -> Loss:
+        """Cross entropy of the global cosines, and the mean of those of the local prompts."""
+        if not isinstance(outputs, PromptOutputs):
+            raise SotglpError("GalLoP judges each local prompt alone: give outputs of its own compare")
+        targets = targets.to(outputs.global_logits.device)
+        scale, n_prompts = self.backbone.logit_scale, outputs.prompt_logits.shape[-1]
+        global_ = F.cross_entropy(scale * outputs.global_logits, targets)
+        local = F.cross_entropy(scale * outputs.prompt_logits, targets[:, None].expand(-1, n_prompts))
+        return Loss(global_ + local, global_, local, outputs)
+
+
+METHODS = (
+    Method(
+        "gallop",
+        "GalLoP",
+        "arXiv 2407.01400",
+        GalLoP,
+        settings={
+            "n_global_prompts": 4,
+            "local_contexts": "shared",
+            "n_local_prompts": 4,
+            "matching": "per-prompt",
+            "local_factor": "1",
+        },
+    ),
+)

@@ -1,0 +1,83 @@
+"""Linear probe: logistic regression on image features, without any text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from sotglp.adapted import AdaptedModel
+from sotglp.backbone import Backbone
+from sotglp.config import Settings
+from sotglp.methods.method import Method
+from sotglp.methods.zero_shot import ZeroShot, ZeroShotConfig
+
+MOST_ITERATIONS = 2000
+
+
+class LinearProbeConfig(ZeroShotConfig):
+    """Regularisation of the regression; sentences are for patches, in OOD scores alone."""
+
+    inverse_regularisation: float = Field(100.0, gt=0, description="scikit-learn's C, on features of unit length")
+
+
+class LinearProbe(ZeroShot):
+    """Scikit-learn's logistic regression on image features of unit length.
+
+    Its logits stand for scaled cosines. Patches are still compared with sentences, for OOD scores alone.
+
+    Attributes
+    ----------
+    weights : Tensor
+        (C, d); zeros before :meth:`take_in`.
+    intercepts : Tensor
+        (C,).
+
+    References
+    ----------
+    CLIP, arXiv 2103.00020, appendix on linear probes.
+    """
+
+    kind: ClassVar[str] = "linear-probe"
+    Config: ClassVar[type[Settings]] = LinearProbeConfig
+    kept: ClassVar[tuple[str, ...]] = ("weights", "intercepts")
+
+    def __init__(self, backbone: Backbone, class_names: Sequence[str], seed: int = 1, **settings: object) -> None:
+        super().__init__(backbone, class_names, seed, **settings)
+        self.register_buffer("weights", torch.zeros_like(self.class_vectors))
+        self.register_buffer("intercepts", self.class_vectors.new_zeros(len(self.class_names)))
+        self.weights: Tensor
+        self.intercepts: Tensor
+
+    @property
+    def takes_in_features(self) -> bool:
+        """True: they are all that it learns from."""
+        return True
+
+    def take_in(self, image_features: Tensor, targets: Tensor) -> None:
+        """Fit the regression to features (n, d) and classes (n,)."""
+        from sklearn.linear_model import LogisticRegression
+
+        regression = LogisticRegression(C=self.config.inverse_regularisation, max_iter=MOST_ITERATIONS)
+        regression.fit(F.normalize(image_features.double(), dim=-1).cpu().numpy(), targets.cpu().numpy())
+        weights, intercepts = regression.coef_, regression.intercept_
+        if len(weights) == 1:  # of two classes, scikit-learn keeps the difference
+            weights, intercepts = (np.concatenate([-part, part]) / 2 for part in (weights, intercepts))
+        self.weights.copy_(torch.from_numpy(weights))
+        self.intercepts.copy_(torch.from_numpy(intercepts))
+
+    def class_logits(self, image: Tensor, vectors: Tensor) -> Tensor:
+        """Logits of the regression over the backbone's scale, (B, C)."""
+        return (image @ self.weights.T + self.intercepts) / self.backbone.logit_scale
+
+    def for_new_classes(self, class_names: Sequence[str]) -> AdaptedModel:
+        """Refuse: every weight belongs to an old class."""
+        return AdaptedModel.for_new_classes(self, class_names)
+
+
+METHODS = (Method("linear-probe", "Linear probe", "arXiv 2103.00020", LinearProbe),)

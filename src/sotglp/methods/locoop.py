@@ -1,0 +1,103 @@
+"""LoCoOp: CoOp that also learns what patches without the true class look like: nothing it knows."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from sotglp.adapted import Loss, Outputs, full_precision
+from sotglp.config import ModelConfig, Settings
+from sotglp.methods.coop import METHODS as COOP
+from sotglp.methods.method import Method
+from sotglp.model import SOTGLP
+from sotglp.text_features import TextFeatures
+
+
+class LoCoOpConfig(ModelConfig):
+    """Settings of SOT-GLP's global branch, and of the regularisation."""
+
+    ood_weight: float = Field(0.25, ge=0, description="weight of the entropy of patches without the true class")
+    rank: float = Field(0.2, gt=0, le=1, description="share of classes among which the true one must be in a patch")
+
+
+class LoCoOp(SOTGLP):
+    """Global prompts, trained so that patches where the true class ranks low are like no class.
+
+    The paper's rank is 200 of ImageNet's 1,000 classes; ``rank`` is that share, of any number of classes.
+
+    References
+    ----------
+    LoCoOp, arXiv 2306.01293, section 3.3.
+    """
+
+    kind: ClassVar[str] = "locoop"
+    Config: ClassVar[type[Settings]] = LoCoOpConfig
+
+    def compare(
+        self,
+        image_features: Tensor,
+        patch_tokens: Tensor,
+        text: TextFeatures,
+        *,
+        drawn_prompts: Tensor | None = None,
+        projected: bool = False,
+        for_loss: bool = False,
+    ) -> Outputs:
+        """See :meth:`SOTGLP.compare`; the loss looks at the cosines of patches too."""
+        outputs = super().compare(
+            image_features, patch_tokens, text, drawn_prompts=drawn_prompts, projected=projected, for_loss=for_loss
+        )
+        if not for_loss:
+            return outputs
+        with torch.autocast(self.backbone.device.type, enabled=False):
+            patches = full_precision(patch_tokens)
+            patches = F.normalize(patches if projected else self.backbone.project_patches(patches), dim=-1)
+            prompts = F.normalize(full_precision(text.global_), dim=-1)
+            patch_logits = torch.einsum("bpd,cmd->bpc", patches, prompts) / prompts.shape[1]
+        return outputs._replace(patch_logits=patch_logits)
+
+    def judge(self, outputs: Outputs, targets: Tensor) -> Loss:
+        """Cross entropy, and less of it the less sure patches without the true class are."""
+        loss = super().judge(outputs, targets)
+        negative_entropy = ood_patch_loss(
+            self.backbone.logit_scale * outputs.patch_logits, targets.to(outputs.patch_logits.device), self.config.rank
+        )
+        regularisation = self.config.ood_weight * negative_entropy
+        return Loss(loss.global_ + regularisation, loss.global_, regularisation, outputs)
+
+
+def ood_patch_loss(logits: Tensor, targets: Tensor, rank: float) -> Tensor:
+    """Mean negative entropy of the patches where the true class is not among the first classes.
+
+    Parameters
+    ----------
+    logits : Tensor
+        Scaled cosines of patches with classes, (B, P, C).
+    targets : Tensor
+        True class of each image, (B,).
+    rank : float
+        Share of the C classes that are the first ones; one class at least.
+
+    Returns
+    -------
+    Tensor
+        Scalar; 0 where there is no such patch.
+
+    References
+    ----------
+    LoCoOp, arXiv 2306.01293, equations 5 and 6.
+    """
+    n_first = max(round(rank * logits.shape[-1]), 1)
+    own = logits.gather(-1, targets[:, None, None].expand(-1, logits.shape[1], 1))
+    is_outside = (logits > own).sum(dim=-1) >= n_first  # (B, P)
+    negative_entropy = (logits.softmax(dim=-1) * logits.log_softmax(dim=-1)).sum(dim=-1)
+    return (negative_entropy * is_outside).sum() / is_outside.sum().clamp(min=1)
+
+
+METHODS = (
+    Method("locoop", "LoCoOp", "arXiv 2306.01293", LoCoOp, settings=COOP[0].settings, training=COOP[0].training),
+)

@@ -1,0 +1,91 @@
+"""Tip-Adapter: the features of the shots as a cache beside zero-shot CLIP, as they are or trained further."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sotglp.backbone import Backbone
+from sotglp.config import Settings
+from sotglp.errors import SotglpError
+from sotglp.methods.method import Method
+from sotglp.methods.zero_shot import ZeroShot, ZeroShotConfig
+
+
+class TipAdapterConfig(ZeroShotConfig):
+    """Weight and sharpness of the cache: where the paper's search on validation images starts, not tuned."""
+
+    cache_weight: float = Field(1.0, ge=0, description="weight of the cache beside scaled cosines, alpha")
+    sharpness: float = Field(5.5, gt=0, description="how fast a key's say falls with its distance, beta")
+    learn_keys: bool = Field(False, description="train the keys (Tip-Adapter-F)")
+
+
+class TipAdapter(ZeroShot):
+    """Zero-shot logits and, for each shot, a vote for its class that falls with the distance of its feature.
+
+    Attributes
+    ----------
+    keys : Parameter
+        Unit features of the shots, (n, d); none before :meth:`take_in`. Without gradient unless they are learned.
+    key_classes : Tensor
+        Class of each key, (n,).
+
+    References
+    ----------
+    Tip-Adapter, arXiv 2111.03930, sections 3.2 and 3.3.
+    """
+
+    kind: ClassVar[str] = "tip-adapter"
+    Config: ClassVar[type[Settings]] = TipAdapterConfig
+    kept: ClassVar[tuple[str, ...]] = ("keys", "key_classes")
+
+    def __init__(self, backbone: Backbone, class_names: Sequence[str], seed: int = 1, **settings: object) -> None:
+        super().__init__(backbone, class_names, seed, **settings)
+        self._set_keys(self.class_vectors.new_empty(0, backbone.embed_dim), torch.empty(0, dtype=torch.long))
+
+    @property
+    def takes_in_features(self) -> bool:
+        """True: they are the keys."""
+        return True
+
+    def take_in(self, image_features: Tensor, targets: Tensor) -> None:
+        """Keep features (n, d) and classes (n,) as keys."""
+        self._set_keys(F.normalize(image_features.to(self.class_vectors), dim=-1), targets)
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """See :meth:`AdaptedModel.restore`; there are as many keys as the file has."""
+        keys, classes = (tensors.get(name, torch.empty(0)) for name in self.kept)
+        fits = keys.ndim == 2 and keys.shape[1] == self.backbone.embed_dim and classes.shape == keys.shape[:1]
+        if not fits or classes.is_floating_point() or not ((classes >= 0) & (classes < len(self.class_names))).all():
+            raise SotglpError("its keys and key_classes do not fit each other, the backbone or the classes")
+        self._set_keys(keys.to(self.class_vectors), classes)
+
+    def class_logits(self, image: Tensor, vectors: Tensor) -> Tensor:
+        """Cosines with sentences, and the votes of the keys over the backbone's scale, (B, C)."""
+        closeness = torch.exp(-self.config.sharpness * (1 - image @ self.keys.T))  # (B, n)
+        votes = closeness @ F.one_hot(self.key_classes, len(self.class_names)).to(closeness)
+        weight: float = self.config.cache_weight
+        return image @ vectors.T + weight * votes / self.backbone.logit_scale
+
+    def _set_keys(self, keys: Tensor, classes: Tensor) -> None:
+        self.keys = nn.Parameter(keys.clone(), requires_grad=self.config.learn_keys)
+        self.register_buffer("key_classes", classes.to(keys.device, torch.long))
+        self.key_classes: Tensor
+
+
+METHODS = (
+    Method("tip-adapter", "Tip-Adapter", "arXiv 2111.03930", TipAdapter),
+    Method(
+        "tip-adapter-f",
+        "Tip-Adapter-F",
+        "arXiv 2111.03930",
+        TipAdapter,
+        settings={"learn_keys": True},
+        training={"optimizer": "adamw", "learning_rate": 0.001, "epochs": 20},
+    ),
+)

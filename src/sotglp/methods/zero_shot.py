@@ -1,0 +1,152 @@
+"""Zero-shot CLIP: a class is the text feature of a sentence with its name, or the mean of many sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import ClassVar
+
+import torch
+from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from sotglp.adapted import AdaptedModel, Outputs, full_precision
+from sotglp.backbone import Backbone
+from sotglp.config import Settings, checked
+from sotglp.errors import SotglpError
+from sotglp.methods.method import Method
+from sotglp.prompts import clip_tokenizer, spoken_name
+from sotglp.text_features import TextFeatures
+from sotglp.text_tower import Segment
+
+SENTENCES_AT_ONCE = 256
+
+
+class ZeroShotConfig(Settings):
+    """Sentences that name a class."""
+
+    zero_shot_template: str = Field("a photo of a {}.", description="sentence with {} for the class")
+    ensemble: bool = Field(False, description="average the 80 sentences of CLIP's authors for ImageNet instead")
+
+
+class ZeroShot(AdaptedModel):
+    """A unit vector for each class, compared with the image by cosine.
+
+    Methods that learn something beside the frozen text features derive from it. Patches are compared with the same
+    vectors: the largest cosine of a patch stands for the local branch, for OOD scores.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Frozen CLIP-like model.
+    class_names : sequence of str
+        C names.
+    seed : int
+        Seed of what is drawn at random; nothing is here.
+    settings
+        See ``Config``.
+
+    Attributes
+    ----------
+    class_vectors : Tensor
+        (C, d), of unit length.
+
+    References
+    ----------
+    CLIP, arXiv 2103.00020, section 3.1.
+    """
+
+    kind: ClassVar[str] = "zero-shot"
+    Config: ClassVar[type[Settings]] = ZeroShotConfig
+    kept: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, backbone: Backbone, class_names: Sequence[str], seed: int = 1, **settings: object) -> None:
+        super().__init__(backbone, class_names, checked(self.Config, settings))
+        templates = [self.config.zero_shot_template]
+        if self.config.ensemble:
+            templates = [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
+        sentences = F.normalize(sentence_features(backbone, self.class_names, templates), dim=-1)
+        self.register_buffer("class_vectors", F.normalize(sentences.mean(dim=1), dim=-1), persistent=False)
+        self.class_vectors: Tensor
+
+    def encode_text(self, classes: Sequence[int] | None = None) -> TextFeatures:
+        """The vectors of the classes at these positions, or of all, twice (C, 1, d)."""
+        vectors = self.class_vectors[slice(None) if classes is None else list(classes), None]
+        return TextFeatures(vectors, vectors)
+
+    def class_logits(self, image: Tensor, vectors: Tensor) -> Tensor:
+        """Cosines of unit image features (B, d) with class vectors (C, d), (B, C); methods put theirs in its place."""
+        return image @ vectors.T
+
+    def compare(
+        self,
+        image_features: Tensor,
+        patch_tokens: Tensor,
+        text: TextFeatures,
+        *,
+        drawn_prompts: Tensor | None = None,
+        projected: bool = False,
+        for_loss: bool = False,
+    ) -> Outputs:
+        """Compare encoded images with the classes; patches are left out (NaN) where only the loss looks."""
+        vectors = text.global_[:, 0]
+        with torch.autocast(self.backbone.device.type, enabled=False):
+            logits = self.class_logits(F.normalize(full_precision(image_features), dim=-1), vectors)
+            if for_loss:
+                left_out = torch.full_like(logits, torch.nan)
+                return Outputs(logits, left_out, left_out[:, None])
+            patches = full_precision(patch_tokens)
+            patches = F.normalize(patches if projected else self.backbone.project_patches(patches), dim=-1)
+            patch_logits = (patches @ vectors.T).detach()
+        return Outputs(logits, patch_logits.amax(dim=1), patch_logits)
+
+    def for_new_classes(self, class_names: Sequence[str]) -> AdaptedModel:
+        """The zero-shot model of other classes."""
+        fields = ZeroShotConfig.model_fields
+        return ZeroShot(self.backbone, class_names, **{name: getattr(self.config, name) for name in fields}).eval()
+
+
+@torch.no_grad()
+def sentence_features(backbone: Backbone, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Text features of every template with every class name in it, not normalised, (C, T, d).
+
+    Raises
+    ------
+    SotglpError
+        If a template has no single ``{}``, or a sentence is too long for the text tower.
+    """
+    tokenizer, text = clip_tokenizer(), backbone.text
+    if wrong := [template for template in templates if template.count("{}") != 1]:
+        raise SotglpError(
+            f"the template {wrong[0]!r} must hold the placeholder {{}} once, as 'a photo of a {{}}.' does"
+        )
+    sentences = [template.replace("{}", spoken_name(name)) for name in class_names for template in templates]
+    tokens = [[tokenizer.sot_token_id, *tokenizer.encode(sentence), tokenizer.eot_token_id] for sentence in sentences]
+    order = sorted(range(len(tokens)), key=lambda place: len(tokens[place]))
+    if len(tokens[order[-1]]) > text.context_length:
+        raise SotglpError(
+            f"the sentence {sentences[order[-1]]!r} has {len(tokens[order[-1]])} tokens, but the text tower takes "
+            f"{text.context_length}: shorten the class name or the template"
+        )
+    features = []
+    for _, places in groupby(order, key=lambda place: len(tokens[place])):
+        rows = torch.tensor([tokens[place] for place in places], device=backbone.device)
+        for part in rows.split(SENTENCES_AT_ONCE):
+            features += text.encode([Segment(text.embed(part))])
+    unsorted = torch.tensor(order, device=backbone.device).argsort()
+    return full_precision(torch.cat(features)[unsorted]).view(len(class_names), len(templates), -1)
+
+
+METHODS = (
+    Method("zero-shot", "CLIP, zero-shot", "arXiv 2103.00020", ZeroShot, uses_shots=False),
+    Method(
+        "zero-shot-ensemble",
+        "CLIP, 80 sentences",
+        "arXiv 2103.00020",
+        ZeroShot,
+        settings={"ensemble": True},
+        uses_shots=False,
+    ),
+)
