@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from sotglp.backbone import Backbone
 from sotglp.config import Settings
-from sotglp.errors import SotglpError
+from sotglp.errors import OldClassesOnlyError, SotglpError
 from sotglp.text_features import TextFeatures
 
 
@@ -130,10 +130,10 @@ class AdaptedModel(nn.Module):
 
         Raises
         ------
-        SotglpError
+        OldClassesOnlyError
             If all that was learned belongs to the old classes.
         """
-        raise SotglpError(f"a model of kind {self.kind} has learned nothing that other classes could use")
+        raise OldClassesOnlyError(self.kind)
 
     def forward(self, images: Tensor) -> Outputs:
         """Cosines of preprocessed images (B, 3, H, W) with all classes, in evaluation form."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -120,18 +120,29 @@ class Preset(Settings):
         SotglpError
             If there is no setting of that name, or its value can't be used.
         """
-        known = {*ModelConfig.model_fields, *TrainConfig.model_fields}
-        for name in values:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f" (did you mean {near[0]}?)" if near else ""
-                raise SotglpError(f"there is no setting {name!r}{hint}: choose one of {', '.join(sorted(known))}")
+        check_names(values, {*ModelConfig.model_fields, *TrainConfig.model_fields})
 
         def updated(settings: SettingsT) -> SettingsT:
             mine = {name: value for name, value in values.items() if name in type(settings).model_fields}
             return checked(type(settings), settings.model_dump() | mine)
 
         return self.model_copy(update={"model": updated(self.model), "training": updated(self.training)})
+
+
+def check_names(values: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse names of settings that there are not.
+
+    Raises
+    ------
+    SotglpError
+        Naming the first of them, what may have been meant, and all that are known.
+    """
+    known = sorted(known)
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise SotglpError(f"there is no setting {name!r}{hint}: choose one of {', '.join(known)}")
 
 
 def checked(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:

@@ -19,5 +19,14 @@ class UnservedTowerError(SotglpError):
         )
 
 
+class OldClassesOnlyError(SotglpError):
+    """A model was asked for other classes than its own, and has learned nothing that they could use."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(
+            f"a model of kind {kind} has learned nothing that other classes could use: train one on those classes"
+        )
+
+
 class SotglpWarning(UserWarning):
     """The work goes on, but not quite as the user asked."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,7 @@ def evaluate(
     ood_sets: Mapping[str, ImageSet] | None = None,
     reading: Reading = Reading(),  # noqa: B008 - frozen
     *,
+    among: Sequence[str] | None = None,
     cache_dir: Path | None = None,
     unreadable: list[UnreadableImageError] | None = None,
 ) -> dict[str, Any]:
@@ -119,6 +120,8 @@ def evaluate(
         Images of none of its classes, by name.
     reading : Reading
         How images are read and scored.
+    among : sequence of str or None
+        Classes that come into question, where the images are known to be of some alone; None takes all.
     cache_dir : Path or None
         See :func:`predict`.
     unreadable : list or None
@@ -135,12 +138,16 @@ def evaluate(
     SotglpError
         If images have no labels or other ones than the model's classes.
     """
-    all_targets = images.targets(model.class_names)
+    names = model.class_names if among is None else among
+    if strange := [name for name in names if name not in model.class_names]:
+        raise SotglpError(f"{strange[0]!r} is none of the {len(model.class_names)} classes of the model: leave it out")
+    columns = [model.class_names.index(name) for name in names]
+    all_targets = images.targets(names)
     said = predict(model, images, reading, cache_dir=cache_dir, unreadable=unreadable, title="evaluating")
     targets = all_targets[said.indices]
 
     def accuracy(scores: NDArray[np.float32]) -> float:
-        return float((scores.argmax(axis=1) == targets).mean())
+        return float((scores[:, columns].argmax(axis=1) == targets).mean())
 
     result: dict[str, Any] = {
         "accuracy": accuracy(said.probabilities),

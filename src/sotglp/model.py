@@ -214,7 +214,7 @@ class SOTGLP(AdaptedModel):
             n_images, n_classes = global_logits.shape
             patch_logits = left_out.expand(n_images, patch_tokens.shape[1], n_classes)
             return Outputs(global_logits, left_out.expand_as(global_logits), patch_logits)
-        match = self._match(patch_tokens, text.local, projected)
+        match = self.match(patch_tokens, text.local, projected=projected)
         return Outputs(global_logits, match.scores, match.patch_scores)
 
     def draw_prompts(self, n_images: int, dropout: float, generator: torch.Generator | None = None) -> Tensor | None:
@@ -247,7 +247,7 @@ class SOTGLP(AdaptedModel):
 
         Raises
         ------
-        SotglpError
+        OldClassesOnlyError
             If only local prompts were learned, for each class its own.
         """
         own_local = self.local_prompts is not None and self.config.local_contexts == "class"
@@ -303,6 +303,34 @@ class SOTGLP(AdaptedModel):
         }[self.config.branches]
         return torch.softmax(self.backbone.logit_scale * logits, dim=-1)
 
+    def match(self, patch_tokens: Tensor, local_text: Tensor, *, projected: bool = False) -> LocalMatch:
+        """Let encoded patches meet the local prompts.
+
+        Parameters
+        ----------
+        patch_tokens : Tensor
+            From :meth:`Backbone.encode_image`, (B, P, W).
+        local_text : Tensor
+            Local features from :meth:`encode_text`, (C, N, d).
+        projected : bool, default False
+            See :meth:`compare`.
+
+        References
+        ----------
+        SOT-GLP, arXiv 2603.08347, sections on sparse support and on optimal transport.
+        """
+        patches, prompts = self._local_features(patch_tokens, local_text, projected)
+        with torch.autocast(self.backbone.device.type, enabled=False):
+            return match_patches(
+                patches,
+                prompts,
+                top_k=self.top_k,
+                epsilon=self.config.epsilon,
+                relaxation=self.config.relaxation,
+                factor=1 / local_text.shape[1] if self.config.local_factor == "1/N" else 1.0,
+                matching=self.config.matching,
+            )
+
     @torch.no_grad()
     def transport(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Transport plan and support of preprocessed images.
@@ -315,7 +343,7 @@ class SOTGLP(AdaptedModel):
             Patch indices, best first, (B, C, K); with ``matching="per-prompt"``, each prompt's own, (B, C, K, N).
             Where there are no local prompts, the M global ones take the place of the N.
         """
-        match = self._match(self._encode_image(images)[1], self.encode_text().local)
+        match = self.match(self._encode_image(images)[1], self.encode_text().local)
         return match.plan, match.support
 
     def _shared_prompts(self, local_prompts: Tensor) -> Tensor:
@@ -341,16 +369,3 @@ class SOTGLP(AdaptedModel):
             if not projected:
                 patches = self.backbone.project_patches(patches)
             return F.normalize(patches, dim=-1), F.normalize(full_precision(local_text), dim=-1)
-
-    def _match(self, patch_tokens: Tensor, local_text: Tensor, projected: bool = False) -> LocalMatch:
-        patches, prompts = self._local_features(patch_tokens, local_text, projected)
-        with torch.autocast(self.backbone.device.type, enabled=False):
-            return match_patches(
-                patches,
-                prompts,
-                top_k=self.top_k,
-                epsilon=self.config.epsilon,
-                relaxation=self.config.relaxation,
-                factor=1 / local_text.shape[1] if self.config.local_factor == "1/N" else 1.0,
-                matching=self.config.matching,
-            )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -68,6 +70,24 @@ def dominance(mass: Tensor) -> Tensor:
         (...): from 1 / N, where all prompts have the same, to 1; 0 where there is no mass at all.
     """
     return _shares(mass.sum(dim=-2), dim=-1).amax(dim=-1)
+
+
+def plan_entropy(plan: Tensor) -> Tensor:
+    """Entropy of a transport plan over that of a plan of equal parts.
+
+    Parameters
+    ----------
+    plan : Tensor
+        From :meth:`sotglp.SOTGLP.transport`, (..., K, N), not negative.
+
+    Returns
+    -------
+    Tensor
+        (...): 1 if all patches of the support and all prompts are joined alike, 0 if one pair has all mass.
+    """
+    shares = _shares(plan.flatten(-2), dim=-1)
+    entropy: Tensor = torch.special.entr(shares).sum(dim=-1)
+    return entropy / math.log(max(shares.shape[-1], 2))
 
 
 def prompt_similarity(local_text: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import warnings
 
 import typer
 
+from sotglp.cli.benchmark import benchmark
 from sotglp.cli.cache import cache
 from sotglp.cli.demo import demo
 from sotglp.cli.evaluate import evaluate
@@ -25,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for command in (demo, fit, evaluate, predict, info):
+for command in (demo, fit, evaluate, predict, benchmark, info):
     app.command()(command)
 app.add_typer(cache)
 

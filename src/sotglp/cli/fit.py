@@ -13,7 +13,7 @@ from sotglp.cli.output import check_result_file, list_unreadable, say, write_jso
 from sotglp.errors import SotglpError
 
 if TYPE_CHECKING:
-    from sotglp.config import Preset
+    from sotglp.config import Settings, TrainConfig
     from sotglp.images import UnreadableImageError
 
 
@@ -30,6 +30,9 @@ def fit(
     preset: Annotated[
         str, typer.Option(help="Settings to start from: a name (`sotglp info --presets`) or a YAML file.")
     ] = "folder",
+    method: Annotated[
+        str, typer.Option(help="How the backbone is adapted: sot-glp, or a peer (`sotglp info --methods`).")
+    ] = "sot-glp",
     shots: Annotated[int | None, typer.Option(help="Images of each class to learn from; 16 if not given.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over them; about 100 steps if not given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random draw; 1 if not given.")] = None,
@@ -68,7 +71,8 @@ def fit(
     from sotglp.processes import Processes
     from sotglp.training import adapt
 
-    settings = _settings(preset, {"shots": shots, "epochs": epochs, "seed": seed}, setting or [])
+    common = {"shots": shots, "epochs": epochs, "seed": seed}
+    model_settings, training = _settings(method, preset, common, setting or [])
     views_dir = cache_folder(cache_dir, no_cache)
     check_output(out, force=force)
     check_result_file(json_file)
@@ -84,8 +88,8 @@ def fit(
     fitted = adapt(
         Backbone.load(backbone, pretrained, image_size=image_size, device=chosen_device),
         images,
-        settings.model,
-        settings.training,
+        model_settings,
+        training,
         checkpoint=checkpoint,
         resume=resume,
         cache_dir=views_dir,
@@ -97,38 +101,39 @@ def fit(
     save_model(
         out,
         fitted.model,
-        training=settings.training,
+        training=training,
         history=fitted.history,
         include_backbone=include_backbone,
         force=force,
     )
     checkpoint.unlink(missing_ok=True)
     list_unreadable(unreadable or [])
-    last = fitted.history[-1]
-    say(
-        f"{out}: {len(fitted.model.class_names)} classes from {len(fitted.images)} images, "
-        f"{len(fitted.history)} epochs; loss {last['loss']:.3f}, training accuracy {last['accuracy']:.3f}",
-        json_target=json_file,
-    )
+    summary = f"{out}: {len(fitted.model.class_names)} classes from {len(fitted.images)} images"
+    if fitted.history:
+        last = fitted.history[-1]
+        loss, accuracy = last["loss"], last["accuracy"]
+        summary += f", {len(fitted.history)} epochs; loss {loss:.3f}, training accuracy {accuracy:.3f}"
+    say(summary, json_target=json_file)
     if json_file:
         write_json(
             json_file,
             {
                 "classes": fitted.model.class_names,
                 "n_images": len(fitted.images),
-                "settings": settings.model_dump(),
+                "settings": {"model": model_settings.model_dump(), "training": training.model_dump()},
                 "history": fitted.history,
                 "unreadable": [str(error.source) for error in unreadable or []],
             },
         )
 
 
-def _settings(preset: str, common: dict[str, Any], changes: list[str]) -> Preset:
-    """Settings of a preset with what the command line says over them."""
+def _settings(method: str, preset: str, common: dict[str, Any], changes: list[str]) -> tuple[Settings, TrainConfig]:
+    """Settings of a method on a preset with what the command line says over them."""
     from sotglp.config import load_preset
+    from sotglp.methods import find_method
 
     values = {name: value for name, value in common.items() if value is not None}
-    return load_preset(preset).changed(values | dict(_change(text) for text in changes))
+    return find_method(method).settings_on(load_preset(preset), values | dict(_change(text) for text in changes))
 
 
 def _change(text: str) -> tuple[str, Any]:

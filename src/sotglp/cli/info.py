@@ -15,6 +15,8 @@ def info(
     model_file: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="Model file to describe.")] = None,
     backbones: Annotated[bool, typer.Option("--backbones", help="List the backbones that can be adapted.")] = False,
     presets: Annotated[bool, typer.Option("--presets", help="List the presets and their settings.")] = False,
+    methods: Annotated[bool, typer.Option("--methods", help="List the methods that can be compared.")] = False,
+    suites: Annotated[bool, typer.Option("--suites", help="List the suites that `sotglp benchmark` knows.")] = False,
     json_file: options.Json = None,
     debug: options.Debug = False,
 ) -> None:
@@ -36,6 +38,16 @@ def info(
 
         result = {"presets": {name: load_preset(name).model_dump() for name in names()}}
         lines = [_preset_line(name, values) for name, values in result["presets"].items()]
+    elif methods:
+        from sotglp.methods import METHODS
+
+        result = {"methods": {name: {"title": one.title, "source": one.source} for name, one in METHODS.items()}}
+        lines = [f"{name:24}{one.title:26}{one.source}" for name, one in METHODS.items()]
+    elif suites:
+        from sotglp.benchmark.suite import suites as suite_names
+
+        result = {"suites": suite_names()}
+        lines = result["suites"]
     else:
         result, lines = _about_installation()
     for line in lines:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from sotglp.adapted import Loss, Outputs
 from sotglp.config import ModelConfig, Settings
 from sotglp.errors import SotglpError
-from sotglp.head import match_patches
+from sotglp.head import LocalMatch, match_patches
 from sotglp.methods.method import Method
 from sotglp.model import SOTGLP
 from sotglp.text_features import TextFeatures
@@ -59,17 +59,23 @@ class GalLoP(SOTGLP):
     ) -> PromptOutputs:
         """See :meth:`SOTGLP.compare`; ``prompt_logits`` are the cosines with each local prompt."""
         global_logits = self._global_logits(image_features, text, drawn_prompts)
-        patches, prompts = self._local_features(patch_tokens, text.local, projected)
-        with torch.autocast(self.backbone.device.type, enabled=False):
-            alone = [
-                match_patches(patches, prompts[:, [place]], top_k=scale, matching="uniform")
-                for place, scale in enumerate(self.scales)
-            ]
+        alone = self._match_alone(patch_tokens, text.local, projected)
         prompt_logits = torch.stack([match.scores for match in alone], dim=-1)
         patch_logits = torch.stack([match.patch_scores for match in alone]).mean(dim=0)
         outputs = PromptOutputs(global_logits, prompt_logits.mean(dim=-1), patch_logits)
         outputs.prompt_logits = prompt_logits
         return outputs
+
+    def match(self, patch_tokens: Tensor, local_text: Tensor, *, projected: bool = False) -> LocalMatch:
+        """See :meth:`SOTGLP.match`; where a prompt keeps fewer patches than the last one, its plan ends in zeros."""
+        alone = self._match_alone(patch_tokens, local_text, projected)
+        most = max(self.scales)
+        return LocalMatch(
+            torch.stack([match.scores for match in alone]).mean(dim=0),
+            torch.stack([match.patch_scores for match in alone]).mean(dim=0),
+            torch.cat([F.pad(match.plan, (0, 0, 0, most - match.plan.shape[2])) for match in alone], -1) / len(alone),
+            torch.stack([F.pad(match.support, (0, most - match.support.shape[2])) for match in alone], dim=-1),
+        )
 
     def judge(self, outputs: Outputs, targets: Tensor) -> Loss:
         """Cross entropy of the global cosines, and the mean of those of the local prompts."""
@@ -80,6 +86,15 @@ class GalLoP(SOTGLP):
         global_ = F.cross_entropy(scale * outputs.global_logits, targets)
         local = F.cross_entropy(scale * outputs.prompt_logits, targets[:, None].expand(-1, n_prompts))
         return Loss(global_ + local, global_, local, outputs)
+
+    def _match_alone(self, patch_tokens: Tensor, local_text: Tensor, projected: bool) -> list[LocalMatch]:
+        """Each local prompt with patches of its own, as if there were no other."""
+        patches, prompts = self._local_features(patch_tokens, local_text, projected)
+        with torch.autocast(self.backbone.device.type, enabled=False):
+            return [
+                match_patches(patches, prompts[:, [place]], top_k=scale, matching="uniform")
+                for place, scale in enumerate(self.scales)
+            ]
 
 
 METHODS = (

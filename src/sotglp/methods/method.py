@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sotglp.adapted import AdaptedModel
-from sotglp.config import Preset, Settings, TrainConfig, checked
+from sotglp.config import Preset, Settings, TrainConfig, check_names, checked
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,10 @@ class Method:
         SotglpError
             If there is no setting of a name in ``changes``, or its value can't be used.
         """
-        known = {**preset.model.model_dump(), "zero_shot_template": preset.zero_shot_template}
         fields = self.model.Config.model_fields
-        from_preset = {name: value for name, value in known.items() if name in fields}
+        check_names(changes, {*fields, *TrainConfig.model_fields})
+        told = {**preset.model.model_dump(), "zero_shot_template": preset.zero_shot_template}
+        from_preset = {name: value for name, value in told.items() if name in fields}
         own = {name: value for name, value in changes.items() if name not in TrainConfig.model_fields}
         of_training = {name: value for name, value in changes.items() if name in TrainConfig.model_fields}
         return (

@@ -1,0 +1,71 @@
+"""Which learning rate each trained method gets in benchmarks/shared.yaml: `make rates`, about a quarter of an hour.
+
+Only training images are looked at: shots of a seed that the suite does not use, and the rest of the training images to
+judge by. The table goes to docs/learning_rates.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from sotglp.backbone import Backbone
+from sotglp.benchmark.suite import load_suite
+from sotglp.dataset import ImageSet
+from sotglp.evaluation import evaluate
+from sotglp.progress import progress_bar
+from sotglp.shots import draw_shots
+from sotglp.store import default_cache_dir
+from sotglp.training import adapt
+
+RATES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+SHOTS = (4, 12)
+SEED = 11
+SUITE = Path(__file__).parent / "shared.yaml"
+DATASETS = ("caltech101", "cifar10", "rsscn7")
+METHODS = ("tip-adapter-f", "clip-adapter", "coop", "locoop", "plot", "gallop", "sot-glp", "sot-glp-projection-free")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("docs/learning_rates.md"))
+    arguments = parser.parse_args()
+    suite = load_suite(str(SUITE))
+    choice = suite.backbone
+    backbone = Backbone.load(choice.name, choice.pretrained)
+    accuracies: dict[tuple[str, float], list[float]] = {}
+    total = len(DATASETS) * len(SHOTS) * len(METHODS) * len(RATES)
+    with progress_bar("learning rates", total, "fits", show=True) as advance:
+        for dataset in DATASETS:
+            images = ImageSet.from_path(arguments.data / dataset / "train")
+            for shots in SHOTS:
+                drawn = draw_shots(images.labels or (), shots, SEED)
+                rest = images.take(np.setdiff1d(np.arange(len(images)), drawn))
+                for label in METHODS:
+                    for rate in RATES:
+                        settings = {**suite.methods[label].settings, "learning_rate": rate, "shots": None, "seed": SEED}
+                        model, training = suite.method(label).settings_on(suite.preset(dataset), settings)
+                        fitted = adapt(backbone, images.take(drawn), model, training, cache_dir=default_cache_dir())
+                        result = evaluate(fitted.model, rest, cache_dir=default_cache_dir())
+                        accuracies.setdefault((label, rate), []).append(result["accuracy"])
+                        advance(1, f"{dataset}, {shots} shots, {label}, {rate}")
+                        print(dataset, shots, label, rate, round(result["accuracy"], 4), flush=True)
+    lines = [
+        f"Mean accuracy in % on training images that were not drawn ({', '.join(DATASETS)}; {SHOTS[0]} and {SHOTS[1]} "
+        f"shots, seed {SEED}); the best rate of each method is bold and stands in benchmarks/shared.yaml.",
+        "",
+        f"| method | {' | '.join(map(str, RATES))} |",
+        "|---|" + "---:|" * len(RATES),
+    ]
+    for label in METHODS:
+        means = [100 * float(np.mean(accuracies[label, rate])) for rate in RATES]
+        cells = [f"**{mean:.1f}**" if mean == max(means) else f"{mean:.1f}" for mean in means]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Published datasets in the layouts that people have on their disks."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from sotglp.datasets import imagenet_family, ood_sets
+from sotglp.datasets.entry import Entry, Role
+from sotglp.errors import SotglpError
+
+ENTRIES: dict[str, Entry] = {entry.name: entry for entry in (*imagenet_family.ENTRIES, *ood_sets.ENTRIES)}
+"""Every dataset by its name, in the order of lists."""
+
+ROOT_VARIABLE = "SOTGLP_DATA"
+
+
+def names(role: Role | None = None) -> list[str]:
+    """Names of the datasets, of one role or of all."""
+    return [name for name, entry in ENTRIES.items() if role in (None, entry.role)]
+
+
+def find(name: str) -> Entry:
+    """The dataset of that name.
+
+    Raises
+    ------
+    SotglpError
+        If there is none.
+    """
+    if name not in ENTRIES:
+        near = difflib.get_close_matches(name, ENTRIES, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise SotglpError(f"there is no dataset {name!r}{hint}: choose one of {', '.join(ENTRIES)}")
+    return ENTRIES[name]
+
+
+def data_root(chosen: Path | None = None) -> Path:
+    """Folder that the datasets lie in: as chosen, or $SOTGLP_DATA, or data."""
+    return chosen or Path(os.environ.get(ROOT_VARIABLE) or "data")

@@ -1,0 +1,66 @@
+"""What the local prompts of a model do on a set of images: share patches, or look at the same ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import torch
+
+from sotglp.adapted import AdaptedModel
+from sotglp.config import Reading
+from sotglp.dataset import ImageSet
+from sotglp.encoded import encoded
+from sotglp.model import SOTGLP
+from sotglp.overlap import dominance, patch_mass, plan_entropy, prompt_overlap
+
+MOST_IMAGES = 1000
+
+
+class PromptUse(TypedDict):
+    """Means over images, from 0 to 1; see :mod:`sotglp.overlap`."""
+
+    overlap: float
+    dominance: float
+    plan_entropy: float
+
+
+@torch.no_grad()
+def prompt_use(
+    model: AdaptedModel,
+    images: ImageSet,
+    reading: Reading = Reading(),  # noqa: B008 - frozen
+    *,
+    cache_dir: Path | None = None,
+) -> PromptUse | None:
+    """How the local prompts of the predicted class share an image; None of a model without local prompts.
+
+    Parameters
+    ----------
+    model : AdaptedModel
+        A trained model.
+    images : ImageSet
+        Images; of more than ``MOST_IMAGES``, so many at equal distances.
+    reading : Reading
+        How they are read.
+    cache_dir : Path or None
+        See :func:`sotglp.encoded.encoded`.
+    """
+    if not isinstance(model, SOTGLP) or model.local_prompts is None:
+        return None
+    if len(images) > MOST_IMAGES:
+        images = images.take(np.linspace(0, len(images) - 1, MOST_IMAGES).astype(np.int64))
+    model.eval()
+    text = model.encode_text()
+    rows = []
+    for _, image_features, patch_tokens in encoded(model.backbone, images, reading, cache_dir):
+        image_features, patch_tokens = (part.to(model.backbone.device) for part in (image_features, patch_tokens))
+        predicted = model.probabilities(model.compare(image_features, patch_tokens, text)).argmax(dim=-1)
+        match = model.match(patch_tokens, text.local)
+        each = torch.arange(len(predicted), device=predicted.device)
+        plan = match.plan[each, predicted]
+        mass = patch_mass(plan[:, None], match.support[each, predicted, None], model.backbone.n_patches)[:, 0]
+        rows.append(torch.stack([prompt_overlap(mass), dominance(mass), plan_entropy(plan)]))
+    overlap, most, entropy = torch.cat(rows, dim=1).mean(dim=1).tolist()
+    return {"overlap": overlap, "dominance": most, "plan_entropy": entropy}
