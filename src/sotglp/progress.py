@@ -1,10 +1,12 @@
-"""Progress bars with rate and time left, silent where nobody is watching."""
+"""What people see of long work: progress bars with rate and time left, silent where nobody is watching; warnings."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from sotglp.errors import SotglpWarning
 
 Advance = Callable[[int, str], None]
 """Say that ``n`` more units are done, with a short text such as the loss."""
@@ -59,3 +61,12 @@ def note(text: str, *, show: bool) -> None:
     """One line on a terminal's standard error about work that is about to begin."""
     if show and sys.stderr.isatty():
         print(f"sotglp: {text}", file=sys.stderr)
+
+
+def show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """A warning as one line on standard error, in the place of ``warnings.showwarning``.
+
+    Warnings of other libraries are for developers, who take ``--debug``; here they are left out.
+    """
+    if issubclass(category, SotglpWarning):
+        print(f"sotglp: warning: {message}", file=sys.stderr)

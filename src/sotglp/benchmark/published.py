@@ -130,7 +130,9 @@ def _find(
         if (row["method"], row.get("score")) == (method, score) and dataset in row["values"]:
             # Divided in decimals, so that 66.7 becomes what 0.667 is.
             value = round(row["values"][dataset] / 100, 4)
-            return Published(value, _numbers()["sources"][row["source"]], row.get("note", "") if dataset == MEAN else "")
+            return Published(
+                value, _numbers()["sources"][row["source"]], row.get("note", "") if dataset == MEAN else ""
+            )
     return None
 
 

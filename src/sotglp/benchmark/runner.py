@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -26,7 +27,7 @@ from sotglp.benchmark.results import Result, append, read
 from sotglp.benchmark.suite import BackboneChoice, DatasetChoice, Suite
 from sotglp.errors import SotglpError
 from sotglp.modelfile import installed_versions
-from sotglp.progress import progress_bar
+from sotglp.progress import progress_bar, show_warning
 
 RESULTS_FILE = "results.jsonl"
 PARENT_WATCH_SECONDS = 1.0
@@ -129,6 +130,7 @@ def _begin(threads: int, parent: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+    warnings.showwarning = show_warning
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and waits for the cells that run
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

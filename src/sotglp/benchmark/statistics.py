@@ -146,7 +146,7 @@ def _pairs(
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjust p-values for their number, so that p < a in any of them happens by chance in a share a of all tables.
+    """Adjust p-values for their number: by chance, one below a stands in at most a share a of such tables.
 
     Parameters
     ----------
@@ -190,6 +190,10 @@ class Scores:
         self.methods = _in_order({result.cell.method for result in results}, list(METHODS))
         self.datasets = _in_order({result.cell.dataset for result in results}, published_columns("accuracy"))
         self.shots = tuple(sorted({result.cell.shots for result in results} - {ANY})) or (ANY,)
+
+    def uses_shots(self, method: str) -> bool:
+        """Whether the method has a cell with a number of shots."""
+        return any(name == method and shots != ANY for name, _, shots in self._cells)
 
     def by_seed(self, method: str, dataset: str, shots: int, measure: Measure) -> dict[int, float]:
         """What was measured at each seed; a cell without shots stands for every number of them."""

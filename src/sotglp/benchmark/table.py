@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 from sotglp.benchmark.cells import ANY
 from sotglp.benchmark.published import (
@@ -22,7 +22,7 @@ from sotglp.benchmark.published import (
 )
 from sotglp.benchmark.results import Result
 from sotglp.benchmark.statistics import Measure, Part, Scores, Summary, harmonic_mean, holm, paired, summary
-from sotglp.config import Reading
+from sotglp.config import OodMethod, Reading
 
 MISSING = "–"
 REFERENCE = "sot-glp"
@@ -69,7 +69,7 @@ class Column:
     name: str
     of: Callable[[str], dict[int, float]]
     show: Callable[[Summary], str]
-    best: Callable[[list[float]], float] | None = max
+    best: Callable[[list[float]], float] | None
 
 
 def percent(value: Summary) -> str:
@@ -85,7 +85,9 @@ def fraction(value: Summary) -> str:
 
 def quantity(value: Summary) -> str:
     """Seconds or megabytes with as many digits as tell something."""
-    return f"{value.mean:.0f}" if value.mean >= 100 else f"{value.mean:.1f}" if value.mean >= 1 else f"{value.mean:.2f}"
+    if value.mean >= 100 or value.mean == int(value.mean):
+        return f"{value.mean:.0f}"
+    return f"{value.mean:.1f}" if value.mean >= 1 else f"{value.mean:.2f}"
 
 
 def tables(results: Sequence[Result]) -> list[Table]:
@@ -111,7 +113,7 @@ def tables(results: Sequence[Result]) -> list[Table]:
             shift_table(scores, most, backbone),
             transfer_table(scores, most),
             prompts_table(scores, most),
-            cost_table(scores, most),
+            cost_table(scores, most, FEW_SHOT),
         ]
         found += [*accuracies, *comparisons, *others]
     halves = [result for result in results if result.cell.protocol == BASE_TO_NEW]
@@ -119,24 +121,25 @@ def tables(results: Sequence[Result]) -> list[Table]:
         scores = Scores(halves)
         most = scores.shots[-1]
         found += [base_to_new_table(scores, most, name) for name in ("base", "new", "harmonic_mean")]
-        found += [paired_table(scores, most, _half("harmonic_mean"), "harmonic mean"), cost_table(scores, most)]
+        found += [
+            paired_table(scores, most, _half("harmonic_mean"), "harmonic mean"),
+            cost_table(scores, most, BASE_TO_NEW),
+        ]
     return [table for table in found if table.rows]
 
 
 def accuracy_table(scores: Scores, shots: int, backbone: dict[str, Any]) -> Table:
     """Accuracy of each method on each dataset, and the mean over datasets, with published rows."""
     columns = _dataset_columns(scores, shots, _accuracy)
-    is_whole = set(scores.datasets) == set(published_columns("accuracy"))
-    rows, notes = _published(
-        "accuracy",
-        [column.name for column in columns if column.name != MEAN or is_whole],
-        len(columns),
-        lambda method, score, name: published_accuracy(method, name, shots=shots, backbone=backbone),
-    )
+
+    def look_up(method: str, score: OodMethod | None, name: str) -> Published | None:
+        return published_accuracy(method, name, shots=shots, backbone=backbone)
+
+    rows, notes = _published("accuracy", columns, look_up)
     return _table(f"Accuracy{_with_shots(shots)} (%)", scores, columns, rows, notes)
 
 
-def ood_table(scores: Scores, shots: int, metric: Kind, backbone: dict[str, Any]) -> Table:
+def ood_table(scores: Scores, shots: int, metric: Literal["auroc", "fpr95"], backbone: dict[str, Any]) -> Table:
     """AUROC or FPR95 on each out-of-distribution set, averaged over the datasets that are tested against it."""
 
     def measure(name: str) -> Measure:
@@ -144,16 +147,13 @@ def ood_table(scores: Scores, shots: int, metric: Kind, backbone: dict[str, Any]
 
     sets = scores.names(lambda result: result.metrics.ood)
     columns = _set_columns(scores, shots, sets, measure, max if metric == "auroc" else min)
-    rows, notes = _published_of_imagenet(
-        metric,
-        sets,
-        columns,
-        lambda method, score, name: published_ood(
-            method, name, metric, score=score, shots=shots, backbone=backbone
-        ),
-    )
+
+    def look_up(method: str, score: OodMethod | None, name: str) -> Published | None:
+        return published_ood(method, name, metric, score=score, shots=shots, backbone=backbone)
+
+    rows, notes = _published(metric, columns, look_up) if _is_of_imagenet(sets) else ((), ())
     title = {"auroc": "AUROC, larger is better", "fpr95": "FPR at 95 % TPR, smaller is better"}[metric]
-    notes = (f"Score: {Reading().ood_method.upper()}. {_means_over(sets)}", *notes)
+    notes = (f"Measured with the score {Reading().ood_method.upper()}. {_trained_on(sets)}", *notes)
     return _table(f"Out-of-distribution detection{_with_shots(shots)}: {title} (%)", scores, columns, rows, notes)
 
 
@@ -163,14 +163,13 @@ def shift_table(scores: Scores, shots: int, backbone: dict[str, Any]) -> Table:
     columns = _set_columns(
         scores, shots, sets, lambda name: lambda result: result.metrics.shift.get(name, {}).get("accuracy"), max
     )
-    rows, notes = _published_of_imagenet(
-        "shift",
-        sets,
-        columns,
-        lambda method, score, name: published_shift(method, name, shots=shots, backbone=backbone),
-    )
+
+    def look_up(method: str, score: OodMethod | None, name: str) -> Published | None:
+        return published_shift(method, name, shots=shots, backbone=backbone)
+
+    rows, notes = _published("shift", columns, look_up) if _is_of_imagenet(sets) else ((), ())
     title = f"Accuracy under domain shift{_with_shots(shots)} (%)"
-    return _table(title, scores, columns, rows, (_means_over(sets), *notes))
+    return _table(title, scores, columns, rows, (_trained_on(sets), *notes))
 
 
 def transfer_table(scores: Scores, shots: int) -> Table:
@@ -180,7 +179,7 @@ def transfer_table(scores: Scores, shots: int) -> Table:
         scores, shots, sets, lambda name: lambda result: result.metrics.transfer.get(name, {}).get("accuracy"), max
     )
     title = f"Accuracy on other datasets{_with_shots(shots)} (%)"
-    return _table(title, scores, columns, notes=(_means_over(sets),))
+    return _table(title, scores, columns, notes=(_trained_on(sets),))
 
 
 def base_to_new_table(scores: Scores, shots: int, name: str) -> Table:
@@ -200,9 +199,9 @@ def base_to_new_table(scores: Scores, shots: int, name: str) -> Table:
             )
             return {seed: harmonic_mean(base[seed], new[seed]) for seed in base if seed in new}
 
-        columns[-1] = Column(MEAN, of_means, percent)
+        columns[-1] = Column(MEAN, of_means, percent, max)
     titles = {
-        "base": "Accuracy on base classes, which are trained on",
+        "base": "Accuracy on base classes",
         "new": "Accuracy on new classes",
         "harmonic_mean": "Harmonic mean of accuracy on base and new classes",
     }
@@ -216,7 +215,10 @@ def prompts_table(scores: Scores, shots: int) -> Table:
         return lambda result: (result.metrics.prompts or {}).get(name)
 
     names = {"overlap": "overlap", "dominance": "dominance", "plan_entropy": "plan entropy"}
-    columns = [_mean_column(scores, shots, title, measure(name), fraction, None) for name, title in names.items()]
+    columns = [
+        Column(title, _over(scores, shots, [(dataset, measure(name)) for dataset in scores.datasets]), fraction, None)
+        for name, title in names.items()
+    ]
     notes = (
         "Overlap: what two prompts of a class have in common, 1 if they take the same patches alike. Dominance: share "
         "of the mass that the prompt with most of it has. Plan entropy: 1 for a uniform plan. Means over datasets.",
@@ -224,22 +226,28 @@ def prompts_table(scores: Scores, shots: int) -> Table:
     return _table(f"Local prompts{_with_shots(shots)}", scores, columns, notes=notes, has_interval=False)
 
 
-def cost_table(scores: Scores, shots: int) -> Table:
+def cost_table(scores: Scores, shots: int, protocol: str) -> Table:
     """Seconds and memory of each method, averaged over datasets."""
     measures: dict[str, Measure] = {
         "fit (s)": lambda result: result.cost.fit_seconds,
         "evaluate (s)": lambda result: result.cost.evaluate_seconds,
         "peak memory (MiB)": lambda result: result.cost.peak_memory_mb,
+        "threads": lambda result: result.cost.threads,
     }
-    columns = [_mean_column(scores, shots, title, measure, quantity, min) for title, measure in measures.items()]
-    columns.append(
-        _mean_column(scores, shots, "threads", lambda result: float(result.cost.threads), lambda value: f"{value.mean:g}", None)
-    )
+    columns = [
+        Column(
+            title,
+            _over(scores, shots, [(dataset, measure) for dataset in scores.datasets]),
+            quantity,
+            None if title == "threads" else min,
+        )
+        for title, measure in measures.items()
+    ]
     notes = (
         "Means over datasets. Where encoded images are kept, whichever cell needs them first takes the time to encode "
         "them.",
     )
-    return _table(f"Cost of a cell{_with_shots(shots)}", scores, columns, notes=notes, has_interval=False)
+    return _table(f"Cost of a {protocol} cell{_with_shots(shots)}", scores, columns, notes=notes, has_interval=False)
 
 
 def paired_table(scores: Scores, shots: int, measure: Measure, what: str) -> Table:
@@ -266,9 +274,9 @@ def paired_table(scores: Scores, shots: int, measure: Measure, what: str) -> Tab
         rows.append((Entry(method), Entry(_points(result.difference), difference), *map(Entry, texts)))
     header = (f"{REFERENCE} against", "difference (points)", "95 % interval", "p, t-test", "p, signed ranks", "pairs")
     notes = (
-        "Differences of percentages; above 0, sot-glp is ahead. Both p-values are two-sided and adjusted by Holm for "
-        f"the {len(rows)} comparisons; the signed ranks need six pairs. With several datasets a pair is a dataset, its "
-        "mean over seeds; with one dataset it is a seed.",
+        "Differences of percentages; above 0, sot-glp is ahead. With several datasets a pair is a dataset, its mean "
+        "over seeds; with one dataset it is a seed. The signed ranks need six pairs. Both p-values are two-sided and "
+        "adjusted by Holm for the comparisons of this table, intervals are not.",
     )
     return Table(f"Paired differences of {what}{_with_shots(shots)}", header, tuple(rows), notes)
 
@@ -276,24 +284,39 @@ def paired_table(scores: Scores, shots: int, measure: Measure, what: str) -> Tab
 def long_rows(results: Sequence[Result]) -> Table:
     """Everything in long form for programs: a line a cell, a column for each number, nothing rounded."""
     flat = [
-        _flat({**result.cell.model_dump(), **result.metrics.model_dump(), **result.cost.model_dump()})
-        | {f"backbone/{name}": result.backbone.get(name) for name in ("name", "pretrained", "fingerprint")}
-        | {"key": result.key}
+        _flat(
+            {
+                **result.cell.model_dump(),
+                **result.metrics.model_dump(),
+                **result.cost.model_dump(),
+                "key": result.key,
+                "backbone": result.backbone,
+            }
+        )
         for result in sorted(results, key=lambda result: (*map(str, result.cell.model_dump().values()), result.key))
     ]
-    header = tuple(dict.fromkeys(name for row in flat for name in row))
-    rows = tuple(tuple(Entry("" if row.get(name) is None else str(row[name])) for name in header) for row in flat)
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    # Names with a slash depend on what was measured and come last.
+    header = tuple(sorted(names, key=lambda name: (name, 0) if "/" in name else ("", names.index(name))))
+    rows = tuple(tuple(Entry(str(row.get(name, ""))) for name in header) for row in flat)
     return Table("Every cell", header, rows)
 
 
 def to_markdown(table: Table) -> str:
     """A heading, the table and its notes; the best of a column in bold."""
-    header = [_markdown(name) for name in table.header]
-    rows = [[f"**{_markdown(field.text)}**" if field.is_best else _markdown(field.text) for field in row] for row in table.rows]
+    header = [markdown_text(name) for name in table.header]
+    rows = [
+        [f"**{markdown_text(field.text)}**" if field.is_best else markdown_text(field.text) for field in row]
+        for row in table.rows
+    ]
     widths = _widths([header, *rows])
     rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [f"| {' | '.join(line)} |" for line in (_aligned(header, widths), rule, *(_aligned(row, widths) for row in rows))]
-    return "\n".join([f"### {_markdown(table.title)}", "", *lines, "", *map(_markdown, table.notes), ""])
+    lines = [
+        f"| {' | '.join(line)} |" for line in (_aligned(header, widths), rule, *(_aligned(row, widths) for row in rows))
+    ]
+    return "\n".join(
+        [f"### {markdown_text(table.title)}", "", *lines, "", *(f"{markdown_text(note)}\n" for note in table.notes)]
+    )
 
 
 def to_text(table: Table) -> str:
@@ -337,3 +360,193 @@ def to_latex(table: Table) -> str:
             "",
         ]
     )
+
+
+def _accuracy(result: Result) -> float | None:
+    return result.metrics.accuracy
+
+
+def _half(name: str) -> Measure:
+    return lambda result: (result.metrics.base_to_new or {}).get(name)
+
+
+def _over(scores: Scores, shots: int, parts: Sequence[Part]) -> Callable[[str], dict[int, float]]:
+    return lambda method: scores.over(method, shots, parts)
+
+
+def _dataset_columns(scores: Scores, shots: int, measure: Measure) -> list[Column]:
+    """A column for each dataset, and one for their mean."""
+    parts = {dataset: [(dataset, measure)] for dataset in scores.datasets}
+    return _with_mean(scores, shots, parts, max)
+
+
+def _set_columns(
+    scores: Scores,
+    shots: int,
+    sets: Mapping[str, Sequence[str]],
+    measure: Callable[[str], Measure],
+    best: Callable[[list[float]], float],
+) -> list[Column]:
+    """A column for each set that results measure besides, and one for their mean."""
+    parts = {name: [(dataset, measure(name)) for dataset in datasets] for name, datasets in sets.items()}
+    return _with_mean(scores, shots, parts, best)
+
+
+def _with_mean(
+    scores: Scores, shots: int, parts: Mapping[str, list[Part]], best: Callable[[list[float]], float]
+) -> list[Column]:
+    columns = [Column(name, _over(scores, shots, own), percent, best) for name, own in parts.items()]
+    if len(columns) > 1:
+        every = [part for own in parts.values() for part in own]
+        columns.append(Column(MEAN, _over(scores, shots, every), percent, best))
+    return columns
+
+
+def _table(
+    title: str,
+    scores: Scores,
+    columns: Sequence[Column],
+    published: tuple[tuple[Entry, ...], ...] = (),
+    notes: tuple[str, ...] = (),
+    *,
+    has_interval: bool = True,
+) -> Table:
+    """A row for each method that has anything in the columns; published rows come last and are never the best."""
+    by_column = [[column.of(method) for method in scores.methods] for column in columns]
+    summaries = [[summary(list(values.values())) if values else None for values in each] for each in by_column]
+    fields = [_entries(column, each) for column, each in zip(columns, summaries, strict=True)]
+    measured = [
+        (Entry(method), *row)
+        for method, *row in zip(scores.methods, *fields, strict=True)
+        if any(field.summary is not None for field in row)
+    ]
+    found = [field for row in measured for field in row[1:]]
+    if has_interval and found:
+        notes = (_interval_note([field.summary for field in found if field.summary is not None]), *notes)
+    if any(field.summary is None for field in found):
+        notes = (*notes, f"{MISSING}: not measured; a mean needs all of its parts.")
+    header = ("method", *(column.name for column in columns))
+    return Table(title, header, (*measured, *published), notes)
+
+
+def _entries(column: Column, summaries: Sequence[Summary | None]) -> list[Entry]:
+    """Fields of a column; all that read like the best are the best."""
+    shown = [None if one is None else float(column.show(Summary(one.mean, None, None, 1))) for one in summaries]
+    present = [value for value in shown if value is not None]
+    best = column.best(present) if column.best and len(present) > 1 else None
+    return [
+        Entry(MISSING) if one is None else Entry(column.show(one), one, value is not None and value == best)
+        for one, value in zip(summaries, shown, strict=True)
+    ]
+
+
+def _interval_note(summaries: Sequence[Summary]) -> str:
+    numbers = sorted({one.n for one in summaries if one.n > 1})
+    if not numbers:
+        return "Every number is of one seed, so that there is no interval."
+    seeds = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    note = f"Means over {seeds} seeds; ± is half of the 95 % interval of Student's t."
+    if any(one.n == 1 for one in summaries):
+        note += " Numbers without it depend on no seed, or have one."
+    return note
+
+
+def _published(
+    kind: Kind, columns: Sequence[Column], look_up: Callable[[str, OodMethod | None, str], Published | None]
+) -> tuple[tuple[tuple[Entry, ...], ...], tuple[str, ...]]:
+    """Published rows under measured columns, and what to say of them; the mean only below all of its columns."""
+    names = [column.name for column in columns]
+    is_whole = set(names) - {MEAN} == set(published_columns(kind))
+    rows, methods, remarks = [], dict[str, list[str]](), []
+    for method, score in published_rows(kind):
+        found = [look_up(method, score, name) if name != MEAN or is_whole else None for name in names]
+        numbers = [number for number in found if number is not None]
+        if not numbers:
+            continue
+        label = f"{method} (published{f', {score.upper()}' if score else ''})"
+        fields = [
+            Entry(MISSING) if number is None else Entry(percent(one := Summary(number.value, None, None, 1)), one)
+            for number in found
+        ]
+        rows.append((Entry(label), *fields))
+        methods.setdefault(numbers[0].source, []).append(method)
+        remarks += [f"{method}: {number.note}." for number in numbers if number.note]
+    sources = "; ".join(f"{source} ({', '.join(dict.fromkeys(of))})" for source, of in methods.items())
+    notes = (f"Published, on whole test sets, with their own training: {sources}.", *remarks) if rows else ()
+    return tuple(rows), notes
+
+
+def _is_of_imagenet(sets: Mapping[str, Sequence[str]]) -> bool:
+    """Whether published numbers of ImageNet's models may stand beside these."""
+    return all(tuple(datasets) == ("imagenet",) for datasets in sets.values())
+
+
+def _trained_on(sets: Mapping[str, Sequence[str]]) -> str:
+    """Which models were tested on which set, shortly where it is the same for all."""
+    groups = {tuple(datasets) for datasets in sets.values()}
+    if len(groups) <= 1:
+        return f"Trained on {', '.join(next(iter(groups), ()))}."
+    each = "; ".join(f"{name} ({', '.join(datasets)})" for name, datasets in sets.items())
+    return f"Each set, and the datasets trained on: {each}."
+
+
+def _with_shots(shots: int) -> str:
+    return "" if shots == ANY else f" with {shots} {'shot' if shots == 1 else 'shots'}"
+
+
+def _points(value: float) -> str:
+    """Percentage points with a sign; what rounds to nothing has a plus."""
+    return f"{round(100 * value, 1) + 0.0:+.1f}"
+
+
+def _p_text(p: float | None) -> str:
+    if p is None:
+        return MISSING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested names joined by slashes, without what is None."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{above}{name}/")
+        elif value is not None:
+            flat[f"{above}{name}"] = value
+    return flat
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """The name to the left, numbers to the right."""
+    return [row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))]
+
+
+def markdown_text(text: str) -> str:
+    """Text as Markdown, in which nothing is markup, on one line."""
+    return re.sub(r"[\\`*|\[]|<(?=[A-Za-z/!?])|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.split()))
+
+
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "–": "--",
+        "<": "$<$",
+        ">": "$>$",
+        # LaTeX takes these two behind the end of a row for a part of it.
+        "[": "{[}",
+        "*": "{*}",
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+    }
+)
+
+
+def _latex(text: str) -> str:
+    """Text in which nothing is a command, on one line."""
+    return " ".join(text.split()).translate(_LATEX)

@@ -11,12 +11,15 @@ import typer
 
 from sotglp.cli.benchmark import benchmark
 from sotglp.cli.cache import cache
+from sotglp.cli.data import data
 from sotglp.cli.demo import demo
 from sotglp.cli.evaluate import evaluate
 from sotglp.cli.fit import fit
 from sotglp.cli.info import info
 from sotglp.cli.predict import predict
-from sotglp.errors import SotglpError, SotglpWarning
+from sotglp.cli.report import report
+from sotglp.errors import SotglpError
+from sotglp.progress import show_warning
 
 app = typer.Typer(
     name="sotglp",
@@ -26,8 +29,9 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for command in (demo, fit, evaluate, predict, benchmark, info):
+for command in (demo, fit, evaluate, predict, benchmark, report, info):
     app.command()(command)
+app.add_typer(data)
 app.add_typer(cache)
 
 
@@ -38,7 +42,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     logging.basicConfig(level=logging.INFO if debug else logging.ERROR)
     if not debug:
-        warnings.showwarning = _show_warning
+        warnings.showwarning = show_warning
     try:
         app()
     except SotglpError as error:
@@ -49,9 +53,3 @@ def main() -> None:
     except KeyboardInterrupt:
         print("sotglp: stopped", file=sys.stderr)
         sys.exit(130)
-
-
-def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    # Warnings of other libraries are for developers: --debug shows them.
-    if issubclass(category, SotglpWarning):
-        print(f"sotglp: warning: {message}", file=sys.stderr)

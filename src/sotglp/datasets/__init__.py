@@ -5,13 +5,19 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
+from typing import get_args
 
-from sotglp.datasets import imagenet_family, ood_sets
+from sotglp.datasets import few_shot, imagenet_family, ood_sets
 from sotglp.datasets.entry import Entry, Role
 from sotglp.errors import SotglpError
 
-ENTRIES: dict[str, Entry] = {entry.name: entry for entry in (*imagenet_family.ENTRIES, *ood_sets.ENTRIES)}
-"""Every dataset by its name, in the order of lists."""
+ENTRIES: dict[str, Entry] = {
+    entry.name: entry
+    for role in get_args(Role)
+    for entry in (*imagenet_family.ENTRIES, *few_shot.ENTRIES, *ood_sets.ENTRIES)
+    if entry.role == role
+}
+"""Every dataset by its name, in the order of lists: those to train on, ImageNet's relatives, those of no class."""
 
 ROOT_VARIABLE = "SOTGLP_DATA"
 

@@ -73,6 +73,10 @@ class Entry:
     read: Callable[[Path], Splits]
     download: Callable[[Path], None] | None = None
 
+    def place(self, root: Path) -> Path:
+        """Folder of the dataset below a data root, whether it is there or not."""
+        return root / self.folder
+
     def load(self, root: Path) -> Splits:
         """Read the dataset below a data root.
 
@@ -81,7 +85,7 @@ class Entry:
         SotglpError
             If it is not there, or not as it should be.
         """
-        path = root / self.folder
+        path = self.place(root)
         if not path.is_dir():
             how = f"`sotglp data prepare {self.name}` fetches it" if self.download else f"get it from {self.source}"
             raise SotglpError(f"there is no {self.title} in {path}: {how}, or give another data root")

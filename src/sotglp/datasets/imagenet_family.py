@@ -153,7 +153,7 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         name="imagenetv2",
-        title="ImageNetV2, matched frequency",
+        title="ImageNetV2 (matched frequency)",
         role="shift",
         folder="imagenetv2",
         n_classes=1000,

@@ -32,24 +32,16 @@ def read_unlabelled(folder: Path) -> Splits:
 class TexturesEntry(Entry):
     """Textures, which are DTD's images: those of the dataset dtd serve where the set has no folder of its own."""
 
-    def load(self, root: Path) -> Splits:
-        """Read root/Textures or, if there is none, root/Texture (LoCoOp's name of it) or root/dtd.
-
-        Raises
-        ------
-        SotglpError
-            If none of them is there, or no image is in it.
-        """
-        for folder in (self.folder, "Texture", "dtd"):
-            if (root / folder).is_dir():
-                return self.read(root / folder)
-        return super().load(root)
+    def place(self, root: Path) -> Path:
+        """Give root/Textures or, if there is none, root/Texture (LoCoOp's name of it) or root/dtd."""
+        places = [root / folder for folder in (self.folder, "Texture", "dtd")]
+        return next((place for place in places if place.is_dir()), places[0])
 
 
 ENTRIES: tuple[Entry, ...] = (
     Entry(
         name="inaturalist",
-        title="iNaturalist, 10,000 images of 110 plants",
+        title="iNaturalist",
         role="ood",
         folder="iNaturalist",
         n_classes=0,
@@ -61,7 +53,7 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         name="sun",
-        title="SUN, 10,000 images of 50 scenes",
+        title="SUN",
         role="ood",
         folder="SUN",
         n_classes=0,
@@ -73,7 +65,7 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         name="places",
-        title="Places, 10,000 images of 50 scenes",
+        title="Places",
         role="ood",
         folder="Places",
         n_classes=0,
@@ -86,7 +78,7 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     TexturesEntry(
         name="textures",
-        title="Textures, all of DTD",
+        title="Textures (all of DTD)",
         role="ood",
         folder="Textures",
         n_classes=0,

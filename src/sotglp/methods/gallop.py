@@ -43,8 +43,9 @@ class GalLoP(SOTGLP):
 
     @property
     def scales(self) -> list[int]:
-        """Patches that each local prompt keeps, as many as there are at most."""
-        n_prompts, n_patches = self.config.n_local_prompts, self.backbone.n_patches
+        """Patches that each local prompt keeps, as many as there are at most; without local prompts, each global one."""
+        n_prompts = self.config.n_global_prompts if self.local_prompts is None else self.config.n_local_prompts
+        n_patches = self.backbone.n_patches
         return [min(self.top_k + place * self.config.scale_step, n_patches) for place in range(n_prompts)]
 
     def compare(
@@ -78,13 +79,15 @@ class GalLoP(SOTGLP):
         )
 
     def judge(self, outputs: Outputs, targets: Tensor) -> Loss:
-        """Cross entropy of the global cosines, and the mean of those of the local prompts."""
+        """Cross entropy of the global cosines, and the mean of those of the local prompts; 0 of what is not learned."""
         if not isinstance(outputs, PromptOutputs):
             raise SotglpError("GalLoP judges each local prompt alone: give outputs of its own compare")
         targets = targets.to(outputs.global_logits.device)
-        scale, n_prompts = self.backbone.logit_scale, outputs.prompt_logits.shape[-1]
-        global_ = F.cross_entropy(scale * outputs.global_logits, targets)
-        local = F.cross_entropy(scale * outputs.prompt_logits, targets[:, None].expand(-1, n_prompts))
+        scale, branches = self.backbone.logit_scale, self.config.branches
+        of_each = targets[:, None].expand(-1, outputs.prompt_logits.shape[-1])
+        nothing = outputs.global_logits.new_zeros(())
+        global_ = nothing if branches == "local" else F.cross_entropy(scale * outputs.global_logits, targets)
+        local = nothing if branches == "global" else F.cross_entropy(scale * outputs.prompt_logits, of_each)
         return Loss(global_ + local, global_, local, outputs)
 
     def _match_alone(self, patch_tokens: Tensor, local_text: Tensor, projected: bool) -> list[LocalMatch]:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from sotglp.adapted import AdaptedModel
 from sotglp.backbone import Backbone
 from sotglp.config import Settings
+from sotglp.errors import SotglpError
 from sotglp.methods.method import Method
 from sotglp.methods.zero_shot import ZeroShot, ZeroShotConfig
 
@@ -60,9 +61,21 @@ class LinearProbe(ZeroShot):
         return True
 
     def take_in(self, image_features: Tensor, targets: Tensor) -> None:
-        """Fit the regression to features (n, d) and classes (n,)."""
+        """Fit the regression to features (n, d) and classes (n,).
+
+        Raises
+        ------
+        SotglpError
+            If there is a class without features.
+        """
         from sklearn.linear_model import LogisticRegression
 
+        with_features = set(targets.tolist())
+        if bare := [name for place, name in enumerate(self.class_names) if place not in with_features]:
+            raise SotglpError(
+                f"a linear probe needs an image of each class, and there is none of {bare[0]!r}: add one or leave the "
+                "class out"
+            )
         regression = LogisticRegression(C=self.config.inverse_regularisation, max_iter=MOST_ITERATIONS)
         regression.fit(F.normalize(image_features.double(), dim=-1).cpu().numpy(), targets.cpu().numpy())
         weights, intercepts = regression.coef_, regression.intercept_

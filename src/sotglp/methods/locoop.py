@@ -67,7 +67,7 @@ class LoCoOp(SOTGLP):
             self.backbone.logit_scale * outputs.patch_logits, targets.to(outputs.patch_logits.device), self.config.rank
         )
         regularisation = self.config.ood_weight * negative_entropy
-        return Loss(loss.global_ + regularisation, loss.global_, regularisation, outputs)
+        return Loss(loss.total + regularisation, loss.global_, loss.local + regularisation, outputs)
 
 
 def ood_patch_loss(logits: Tensor, targets: Tensor, rank: float) -> Tensor:

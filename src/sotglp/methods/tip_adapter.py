@@ -61,7 +61,8 @@ class TipAdapter(ZeroShot):
         """See :meth:`AdaptedModel.restore`; there are as many keys as the file has."""
         keys, classes = (tensors.get(name, torch.empty(0)) for name in self.kept)
         fits = keys.ndim == 2 and keys.shape[1] == self.backbone.embed_dim and classes.shape == keys.shape[:1]
-        if not fits or classes.is_floating_point() or not ((classes >= 0) & (classes < len(self.class_names))).all():
+        fits = fits and keys.is_floating_point() and not classes.is_floating_point()
+        if not fits or not ((classes >= 0) & (classes < len(self.class_names))).all():
             raise SotglpError("its keys and key_classes do not fit each other, the backbone or the classes")
         self._set_keys(keys.to(self.class_vectors), classes)
 

@@ -17,7 +17,7 @@ from sotglp.backbone import Backbone
 from sotglp.config import Settings, checked
 from sotglp.errors import SotglpError
 from sotglp.methods.method import Method
-from sotglp.prompts import clip_tokenizer, spoken_name
+from sotglp.prompts import clip_tokenizer, spoken_name, tokenize_classes
 from sotglp.text_features import TextFeatures
 from sotglp.text_tower import Segment
 
@@ -53,6 +53,11 @@ class ZeroShot(AdaptedModel):
     class_vectors : Tensor
         (C, d), of unit length.
 
+    Raises
+    ------
+    SotglpError
+        For a setting out of range, a template without a single ``{}``, names that SOT-GLP refuses too.
+
     References
     ----------
     CLIP, arXiv 2103.00020, section 3.1.
@@ -64,6 +69,7 @@ class ZeroShot(AdaptedModel):
 
     def __init__(self, backbone: Backbone, class_names: Sequence[str], seed: int = 1, **settings: object) -> None:
         super().__init__(backbone, class_names, checked(self.Config, settings))
+        tokenize_classes(self.class_names, 0, backbone.text.context_length)  # every method refuses the same names
         templates = [self.config.zero_shot_template]
         if self.config.ensemble:
             templates = [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]

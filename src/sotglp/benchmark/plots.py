@@ -1,0 +1,387 @@
+"""Pictures of a benchmark: accuracy against shots, against OOD detection and against the time of a fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
+
+from sotglp.benchmark.cells import ANY
+from sotglp.benchmark.published import MEAN
+from sotglp.benchmark.results import Result
+from sotglp.benchmark.statistics import Measure, Part, Scores
+from sotglp.benchmark.table import REFERENCE
+from sotglp.files import write_file
+from sotglp.methods import METHODS
+
+Dashes = str | tuple[int, tuple[float, ...]]
+
+INK = "#1a1a1a"
+GRID = "#d9d9d9"
+DPI = 150
+PIXEL = DPI / 72
+"""Pixels of a typographic point."""
+
+COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
+"""Okabe and Ito's for all eyes, without their yellow, which white paper swallows."""
+MARKERS = "osD^vPX<>phd"
+DASHES: tuple[Dashes, ...] = ("solid", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
+SHOTLESS = "#707070"
+SHOTLESS_DASHES: tuple[Dashes, ...] = ((0, (5, 3)), (0, (1.5, 2)), (0, (8, 2, 1.5, 2)))
+
+JOINED_FROM = 9
+"""Distance in typographic points from which a line joins a name and its point."""
+ROUNDS = 4
+SPOTS = 9
+
+LEAST_SECONDS = 1e-3
+"""A fit that took no time stands here on a scale that has no zero."""
+
+
+class Style(NamedTuple):
+    """How a method is drawn: no two of a dozen share colour, marker and dashes."""
+
+    colour: str
+    marker: str
+    dashes: Dashes
+    width: float
+
+
+class Point(NamedTuple):
+    """A method in a plane."""
+
+    method: str
+    x: float
+    y: float
+
+
+def styles(scores: Scores) -> dict[str, Style]:
+    """Styles by method, the same in every picture; a method that sotglp knows has the same in every report.
+
+    Methods without shots are grey, in dashes of their own.
+    """
+    # From the last one on, so that solid lines go to the newest.
+    known = [name for name, method in reversed(METHODS.items()) if method.uses_shots]
+    order = [*known, *(name for name in scores.methods if scores.uses_shots(name) and name not in known)]
+    shotless = [name for name in scores.methods if not scores.uses_shots(name)]
+    found = {}
+    for name in scores.methods:
+        if name in shotless:
+            place = shotless.index(name)
+            marker = MARKERS[-1 - place % len(MARKERS)]
+            found[name] = Style(SHOTLESS, marker, SHOTLESS_DASHES[place % len(SHOTLESS_DASHES)], 1.3)
+        else:
+            place = order.index(name)
+            dashes = DASHES[place // len(COLOURS) % len(DASHES)]
+            width = 2.2 if name == REFERENCE else 1.2
+            found[name] = Style(COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)], dashes, width)
+    return found
+
+
+def accuracy_by_shots(results: Sequence[Result]) -> Figure | None:
+    """A panel for each dataset and one for their mean, a line for each method; None where there is one number of shots.
+
+    Methods without shots are horizontal lines. Points are means over seeds.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        Of the few-shot protocol on one backbone, one for each cell.
+    """
+    scores = Scores(results)
+    if len(scores.shots) == 1:
+        return None
+    panels: dict[str, list[Part]] = {dataset: [(dataset, _accuracy)] for dataset in scores.datasets}
+    if len(panels) > 1:
+        panels[MEAN] = [(dataset, _accuracy) for dataset in scores.datasets]
+    # As few gaps as can be: five panels stand in rows of three, seven in rows of four.
+    n_columns = min(len(panels), min((4, 3), key=lambda n: -len(panels) % n))
+    n_rows = math.ceil(len(panels) / n_columns)
+    n_names = max(2, n_columns)
+    height = 2.4 * n_rows + 0.22 * math.ceil(len(scores.methods) / n_names) + 0.5
+    figure = _figure(2.5 * max(2, n_columns) + 0.4, height)
+    axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    drawn = styles(scores)
+    for place, (panel, (title, parts)) in enumerate(zip(axes, panels.items(), strict=False)):
+        for method in scores.methods:
+            _draw_line(panel, scores, method, parts, drawn[method])
+        panel.set_title(title, fontsize=10, color=INK, fontweight="bold" if title == MEAN else "normal")
+        _prepare(panel)
+        panel.set_xscale("log", base=2)
+        panel.set_xlim(scores.shots[0] / 1.25, scores.shots[-1] * 1.25)
+        panel.xaxis.set_major_locator(FixedLocator(scores.shots))
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        if place + n_columns >= len(panels):
+            panel.set_xlabel("shots", fontsize=9, color=INK)
+        if place % n_columns == 0:
+            panel.set_ylabel("accuracy (%)", fontsize=9, color=INK)
+    for panel in axes[len(panels) :]:
+        panel.remove()
+    handles = [Line2D([], [], label=method, **_look(scores, method, style)) for method, style in drawn.items()]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=n_names, fontsize=8, frameon=False, handlelength=3.6
+    )
+    return figure
+
+
+def accuracy_by_auroc(results: Sequence[Result]) -> Figure | None:
+    """Accuracy against AUROC, a point for each method; None where no OOD sets were measured.
+
+    Points are means over all datasets, and over all OOD sets of each, at the most shots.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        See :func:`accuracy_by_shots`.
+    """
+    scores = Scores(results)
+    sets = scores.names(lambda result: result.metrics.ood)
+    parts: list[Part] = [(dataset, _auroc(name)) for name, datasets in sets.items() for dataset in datasets]
+    points = _points(scores, parts, 100)
+    return _scatter(points, scores, f"AUROC (%){_over('sets', parts)}") if points else None
+
+
+def accuracy_by_time(results: Sequence[Result]) -> Figure | None:
+    """Accuracy against the seconds of a fit, a point for each method; None where no method has all datasets.
+
+    Points are means over all datasets at the most shots.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        See :func:`accuracy_by_shots`.
+    """
+    scores = Scores(results)
+    parts: list[Part] = [(dataset, _fit_seconds) for dataset in scores.datasets]
+    points = [point._replace(x=max(point.x, LEAST_SECONDS)) for point in _points(scores, parts, 1)]
+    return _scatter(points, scores, f"seconds of a fit{_over('datasets', parts)}", is_log=True) if points else None
+
+
+def save(figure: Figure, path: Path, *, force: bool) -> None:
+    """Write a picture as PNG or SVG, as the name ends; the same picture gives the same bytes.
+
+    Raises
+    ------
+    SotglpError
+        If ``path`` exists and ``force`` is off, or the disk refuses the write.
+    """
+    kind = path.suffix.removeprefix(".")
+    # A date, a version or random names in the file would make each one another.
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    with mpl.rc_context({"svg.hashsalt": "sotglp"}):
+        write_file(
+            path, lambda beside: figure.savefig(beside, format=kind, dpi="figure", metadata=metadata), force=force
+        )
+
+
+def _accuracy(result: Result) -> float | None:
+    return result.metrics.accuracy
+
+
+def _fit_seconds(result: Result) -> float | None:
+    return result.cost.fit_seconds
+
+
+def _auroc(name: str) -> Measure:
+    return lambda result: result.metrics.ood.get(name, {}).get("auroc")
+
+
+def _mean(scores: Scores, method: str, shots: int, parts: Sequence[Part]) -> float | None:
+    values = list(scores.over(method, shots, parts).values())
+    return float(np.mean(values)) if values else None
+
+
+def _over(what: str, of: Sequence[object]) -> str:
+    return f", mean over {what}" if len(of) > 1 else ""
+
+
+def _points(scores: Scores, parts: Sequence[Part], scale: float) -> list[Point]:
+    """Methods that have everything that enters both means, at the most shots."""
+    accuracy: list[Part] = [(dataset, _accuracy) for dataset in scores.datasets]
+    found = []
+    for method in scores.methods:
+        x, y = (_mean(scores, method, scores.shots[-1], of) for of in (parts, accuracy))
+        if x is not None and y is not None:
+            found.append(Point(method, scale * x, 100 * y))
+    return found
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _prepare(panel: Axes) -> None:
+    panel.grid(color=GRID, linewidth=0.6)
+    panel.set_axisbelow(True)
+    panel.tick_params(which="both", labelsize=8, color=GRID, labelcolor=INK)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.spines[["left", "bottom"]].set_color(GRID)
+
+
+def _draw_line(panel: Axes, scores: Scores, method: str, parts: Sequence[Part], style: Style) -> None:
+    values = {shots: _mean(scores, method, shots, parts) for shots in scores.shots}
+    known = {shots: 100 * value for shots, value in values.items() if value is not None}
+    if not known:
+        return
+    look = _look(scores, method, style)
+    if scores.uses_shots(method):
+        panel.plot(list(known), list(known.values()), **look, zorder=3 if method == REFERENCE else 2)
+    else:
+        panel.axhline(next(iter(known.values())), **look)
+
+
+def _look(scores: Scores, method: str, style: Style) -> dict[str, Any]:
+    """How a line is drawn in a panel and in the legend."""
+    look: dict[str, Any] = {"color": style.colour, "linestyle": style.dashes, "linewidth": style.width}
+    if scores.uses_shots(method):
+        look |= {"marker": style.marker, "markersize": 5.5, "markeredgecolor": "white", "markeredgewidth": 0.5}
+    return look
+
+
+def _scatter(points: Sequence[Point], scores: Scores, x_label: str, *, is_log: bool = False) -> Figure:
+    """A point for each method, with its name beside it."""
+    figure = _figure(7, 5)
+    panel = figure.subplots()
+    _prepare(panel)
+    if is_log:
+        panel.set_xscale("log")
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    drawn = styles(scores)
+    for point in points:
+        style = drawn[point.method]
+        panel.plot(
+            point.x,
+            point.y,
+            linestyle="none",
+            color=style.colour,
+            marker=style.marker,
+            markersize=9 if point.method == REFERENCE else 7.5,
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+        )
+    panel.margins(0.1)
+    shots = scores.shots[-1]
+    at = "" if shots == ANY else f" with {shots} {'shot' if shots == 1 else 'shots'}"
+    panel.set_xlabel(x_label, fontsize=9, color=INK)
+    panel.set_ylabel(f"accuracy (%){at}{_over('datasets', scores.datasets)}", fontsize=9, color=INK)
+    _name_points(figure, panel, points)
+    return figure
+
+
+def _name_points(figure: Figure, panel: Axes, points: Sequence[Point]) -> None:
+    """Write each name beside its point, and join both with a line where something else stood in between."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # places the axes, without which nothing can be measured
+    renderer = canvas.get_renderer()
+    centres = np.array([panel.transData.transform((point.x, point.y)) for point in points])
+    looks: list[dict[str, Any]] = [
+        {"fontsize": 8, "color": INK, "fontweight": "bold" if point.method == REFERENCE else "normal"}
+        for point in points
+    ]
+    sizes = []
+    for point, look in zip(points, looks, strict=True):
+        probe = figure.text(0, 0, point.method, **look)
+        extent = probe.get_window_extent(renderer)
+        sizes.append((extent.width + 2 * PIXEL, extent.height + 2 * PIXEL))
+        probe.remove()
+    middles = arrange(centres, np.array(sizes), panel.get_window_extent(renderer))
+    for point, look, centre, size, middle in zip(points, looks, centres, sizes, middles, strict=True):
+        corner = middle - np.array(size) / 2
+        nearest = np.clip(centre, corner, corner + size)
+        line = None
+        if np.hypot(*(nearest - centre)) > JOINED_FROM * PIXEL:
+            start = tuple((nearest - corner) / size)
+            line = {"arrowstyle": "-", "color": SHOTLESS, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 5, "relpos": start}
+        name = panel.annotate(
+            point.method,
+            (point.x, point.y),
+            tuple((middle - centre) / PIXEL),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            arrowprops=line,
+            **look,
+        )
+        # Constrained layout would make room for a name, and move the axes that it was measured in.
+        name.set_in_layout(False)
+
+
+def arrange(centres: NDArray[np.float64], sizes: NDArray[np.float64], inside: Bbox) -> NDArray[np.float64]:
+    """Find places for names around points, so that no name lies on another one, on a point or on a line to a name.
+
+    Each name in turn takes the best of its places with the others where they are, a few times over.
+
+    Parameters
+    ----------
+    centres, sizes : NDArray
+        Of points and of their names, in pixels, (n, 2).
+    inside : Bbox
+        Where names may stand.
+
+    Returns
+    -------
+    NDArray
+        Middles of the names, (n, 2).
+    """
+    n = len(centres)
+    angles = np.radians(np.arange(0, 360, 15))
+    ways = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    distances = PIXEL * np.array([7, 11, 16, 24, 34, 46, 60])
+    corners = np.array([[inside.x0, inside.y0], [inside.x1, inside.y1]])
+    points, point_sizes = centres, np.full_like(centres, 11 * PIXEL)
+    found: NDArray[np.float64] = centres + (distances[0] + sizes / 2) * (1, 0)
+    for _ in range(ROUNDS):
+        for i in range(n):
+            others = np.arange(n) != i
+            places = (centres[i] + ways * (distances[:, None, None] + sizes[i] / 2)).reshape(-1, 2)
+            blocks = np.concatenate([points[others], found[others]])
+            block_sizes = np.concatenate([point_sizes[others], sizes[others]])
+            covered = _shared(places, sizes[i], blocks, block_sizes) / sizes[i].prod()
+            outside = np.clip(corners[0] - places + sizes[i] / 2, 0, None) + np.clip(
+                places + sizes[i] / 2 - corners[1], 0, None
+            )
+            own = _lines(centres[i], places, sizes[i])
+            crossing = _within(own, blocks, block_sizes).sum(axis=(1, 2))
+            theirs = _lines(centres[others], found[others], sizes[others]).reshape(-1, 2)
+            crossed = _within(theirs, places, sizes[i]).sum(axis=0)
+            away = np.repeat(distances, len(ways)) / distances[-1]
+            cost = 30 * covered + outside.sum(axis=1) + crossing + crossed + away
+            found[i] = places[cost.argmin()]
+    return found
+
+
+def _shared(
+    places: NDArray[np.float64], size: NDArray[np.float64], others: NDArray[np.float64], sizes: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Area that a box at each place has in common with other boxes, (n places,)."""
+    common = np.clip((size + sizes) / 2 - np.abs(places[:, None] - others), 0, np.minimum(size, sizes))
+    areas: NDArray[np.float64] = common.prod(axis=-1).sum(axis=1)
+    return areas
+
+
+def _lines(
+    starts: NDArray[np.float64], middles: NDArray[np.float64], sizes: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Spots on the shortest lines from points to boxes, (n boxes, spots, 2)."""
+    ends = np.clip(starts, middles - sizes / 2, middles + sizes / 2)
+    shares = np.linspace(0, 1, SPOTS)[:, None]
+    return np.asarray((1 - shares) * np.broadcast_to(starts, ends.shape)[:, None] + shares * ends[:, None])
+
+
+def _within(spots: NDArray[np.float64], boxes: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which spots (..., 2) lie in which boxes (n, 2), (..., n)."""
+    return np.asarray((np.abs(spots[..., None, :] - boxes) < sizes / 2).all(axis=-1))

@@ -1,0 +1,111 @@
+"""Whether a dataset is there, and all of it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sotglp.datasets.entry import Entry, Splits
+from sotglp.datasets.published import OtherSplitWarning
+from sotglp.errors import SotglpError, SotglpWarning
+from sotglp.files import os_reason
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of a dataset.
+
+    Attributes
+    ----------
+    name : str
+        The dataset's.
+    found, complete : bool
+        Whether there is anything, and whether it can be used and nothing is missing.
+    n_classes : int or None
+        Classes found; None if the dataset can't be read.
+    counts : mapping
+        Images found in each part.
+    expected_classes, expected_counts
+        The same of the published split.
+    problems, warnings : tuple of str
+        What keeps it from being complete, and what else to know, in sentences.
+    """
+
+    name: str
+    found: bool
+    complete: bool
+    n_classes: int | None
+    counts: Mapping[str, int]
+    expected_classes: int
+    expected_counts: Mapping[str, int]
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def check(entry: Entry, root: Path) -> Finding:
+    """Read a dataset and compare it with what was published of it; images are not opened.
+
+    Parameters
+    ----------
+    entry : Entry
+        The dataset.
+    root : Path
+        The data root.
+
+    Returns
+    -------
+    Finding
+        A dataset that is absent or broken is a problem in it, never an error.
+    """
+    splits: Splits | None = None
+    problems: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            splits = entry.load(root)
+        except SotglpError as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{error.filename} can't be read ({os_reason(error)}); check its permissions")
+    told = [warning for warning in caught if issubclass(warning.category, SotglpWarning)]
+    counts: dict[str, int] = {}
+    if splits:
+        counts = _counts(splits)
+        other_split = any(issubclass(warning.category, OtherSplitWarning) for warning in told)
+        problems += _differences(entry, len(splits.classes), counts, other_split)
+    return Finding(
+        name=entry.name,
+        found=splits is not None or entry.place(root).is_dir(),
+        complete=not problems,
+        n_classes=len(splits.classes) if splits else None,
+        counts=counts,
+        expected_classes=entry.n_classes,
+        expected_counts=dict(entry.counts),
+        problems=tuple(problems),
+        warnings=tuple(str(warning.message) for warning in told),
+    )
+
+
+def _counts(splits: Splits) -> dict[str, int]:
+    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
+    return {part: len(images) for part, images in parts.items() if images is not None}
+
+
+def _differences(entry: Entry, n_classes: int, counts: Mapping[str, int], other_split: bool) -> list[str]:
+    problems = []
+    if n_classes != entry.n_classes:
+        problems.append(f"there are {n_classes} classes, not {entry.n_classes}")
+    if other_split:
+        # Another split divides the same images otherwise, or more of them; too few are missing from the disk.
+        found, expected = sum(counts.values()), sum(entry.counts.values())
+        if found < expected:
+            problems.append(f"there are {found} images, fewer than the {expected} of the published split")
+    else:
+        problems += [
+            f"{part} has {counts.get(part, 0)} images, not {expected}"
+            for part, expected in entry.counts.items()
+            if counts.get(part, 0) != expected
+        ]
+    return problems

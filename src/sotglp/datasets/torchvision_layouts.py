@@ -1,0 +1,205 @@
+"""Datasets as torchvision lays them out, read and fetched by torchvision's own classes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sotglp.datasets.drawn_split import draw_parts
+from sotglp.datasets.list_files import sun397_name
+from sotglp.datasets.parts import Sample
+from sotglp.errors import SotglpError
+
+ALL_PARTS = {"train": "train", "val": "val", "test": "test"}
+
+
+def oxford_pets_parts(folder: Path) -> dict[str, list[Sample]]:
+    """Read Oxford-IIIT Pets from oxford-iiit-pet/ in the dataset's folder, by its official lists.
+
+    Parameters
+    ----------
+    folder : Path
+        The dataset's folder.
+
+    Raises
+    ------
+    SotglpError
+        If torchvision can't read it.
+    """
+    return _parts("OxfordIIITPet", folder, {"train": "trainval", "test": "test"}, _lower_case)
+
+
+def stanford_cars_parts(folder: Path) -> dict[str, list[Sample]]:
+    """Read Stanford Cars, which torchvision has where CoOp has it, by its official annotations.
+
+    Parameters
+    ----------
+    folder : Path
+        The dataset's folder, which is named stanford_cars.
+
+    Raises
+    ------
+    SotglpError
+        If torchvision can't read it.
+    """
+    return _parts("StanfordCars", folder.parent, {"train": "train", "test": "test"}, _year_first)
+
+
+def flowers102_parts(folder: Path) -> dict[str, list[Sample]]:
+    """Read Flowers102 from flowers-102/ in the dataset's folder, by its official split.
+
+    Parameters
+    ----------
+    folder : Path
+        The dataset's folder. A cat_to_name.json of CoOp there names the classes; otherwise torchvision does.
+
+    Raises
+    ------
+    SotglpError
+        If torchvision can't read it, or is too old to know the names of the classes.
+    """
+    table = folder / "cat_to_name.json"
+    return _parts("Flowers102", folder, ALL_PARTS, lambda part: _flower_names(part, table))
+
+
+def food101_parts(folder: Path) -> dict[str, list[Sample]]:
+    """Read Food-101, which torchvision has where CoOp has it, by its official split.
+
+    Parameters
+    ----------
+    folder : Path
+        The dataset's folder, which is named food-101.
+
+    Raises
+    ------
+    SotglpError
+        If torchvision can't read it.
+    """
+    return _parts("Food101", folder.parent, {"train": "train", "test": "test"}, _as_they_stand)
+
+
+def dtd_parts(folder: Path) -> dict[str, list[Sample]]:
+    """Read the Describable Textures from dtd/ in the dataset's folder, by the first of its official splits.
+
+    Parameters
+    ----------
+    folder : Path
+        The dataset's folder, which is named dtd.
+
+    Raises
+    ------
+    SotglpError
+        If torchvision can't read it.
+    """
+    return _parts("DTD", folder.parent, ALL_PARTS, _as_they_stand)
+
+
+def sun397_parts(folder: Path) -> dict[str, list[Sample]]:
+    """Draw a split of all images of SUN397/ in the dataset's folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The dataset's folder.
+
+    Raises
+    ------
+    SotglpError
+        If torchvision can't read it, or a class has too few images.
+    """
+    samples = _samples("SUN397", folder, lambda part: [sun397_name(place) for place in part.classes])
+    return draw_parts(sorted(samples))
+
+
+def fetch(kind: str, root: Path, *, below: str = "") -> None:
+    """Download a dataset.
+
+    Parameters
+    ----------
+    kind : str
+        Name of its class in torchvision.datasets.
+    root : Path
+        The data root.
+    below : str, default ""
+        Folder in it to download into; none where torchvision's own folder is the one that is wanted.
+
+    Raises
+    ------
+    SotglpError
+        If the download fails.
+    """
+    from torchvision import datasets
+
+    folder = root / below
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Some versions of torchvision print what they do where our results may go.
+        with contextlib.redirect_stdout(sys.stderr):
+            getattr(datasets, kind)(folder, download=True)
+    except (OSError, RuntimeError, ImportError) as error:
+        why = _first_sentence(error)
+        raise SotglpError(f"torchvision's download of {kind} failed ({why}); try again or fetch it by hand") from error
+
+
+def _parts(
+    kind: str, root: Path, parts: Mapping[str, str], names: Callable[[Any], Sequence[str]]
+) -> dict[str, list[Sample]]:
+    return {part: _samples(kind, root, names, split=split) for part, split in parts.items()}
+
+
+def _samples(kind: str, root: Path, names: Callable[[Any], Sequence[str]], **options: str) -> list[Sample]:
+    """Image files and classes of one of torchvision's datasets, none of which has both in public."""
+    from torchvision import datasets
+
+    try:
+        part = getattr(datasets, kind)(root, download=False, **options)
+        if kind == "StanfordCars":
+            pairs = part._samples
+        else:
+            pairs = zip(part._images if kind == "OxfordIIITPet" else part._image_files, part._labels, strict=True)
+        called = names(part)
+        return [(Path(image), int(number), called[number]) for image, number in pairs]
+    except SotglpError:
+        raise
+    # Each of the readers, and scipy below them, fails on a broken tree in its own ways.
+    except Exception as error:
+        what = f"the {options['split']} split" if options else "the images"
+        why = _first_sentence(error)
+        raise SotglpError(
+            f"torchvision's reader {kind} can't read {what} below {root} ({why}); unpack the dataset again"
+        ) from error
+
+
+def _as_they_stand(part: Any) -> list[str]:
+    return list(part.classes)
+
+
+def _lower_case(part: Any) -> list[str]:
+    return [name.lower() for name in part.classes]
+
+
+def _year_first(part: Any) -> list[str]:
+    """CoOp's prompts say "2012 Acura RL Sedan"."""
+    return [" ".join(name.split()[-1:] + name.split()[:-1]) for name in part.classes]
+
+
+def _flower_names(part: Any, table: Path) -> list[str]:
+    if table.is_file():
+        try:
+            named = json.loads(table.read_bytes())
+            return [named[str(number)] for number in range(1, len(named) + 1)]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise SotglpError(f"{table} doesn't name the classes 1 to 102; get it again or remove it") from error
+    if not hasattr(part, "classes"):
+        raise SotglpError(f"this torchvision doesn't know the names of flowers; update it, or put {table} there")
+    # CoOp's list lacks the question mark that the dataset's page has after one name.
+    return [name.rstrip("?") for name in part.classes]
+
+
+def _first_sentence(error: Exception) -> str:
+    # torchvision goes on with advice for those who call it themselves.
+    return " ".join(str(error).split()).partition(". ")[0].rstrip(".") or type(error).__name__
