@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test lint types unit demo pretrain evidence speed clean
+.PHONY: help test lint types unit demo pretrain evidence speed rates compare clean
 
 help:
 	@echo "make demo      compare methods on painted pictures, with a small model that lies in the package"
@@ -11,6 +11,8 @@ help:
 	@echo "make unit      the quick tests alone"
 	@echo "make pretrain  train that model anew, to build/pretrain (about an hour)"
 	@echo "make evidence  the demonstration over seeds and shots, to docs/demo_evidence.md (about half an hour)"
+	@echo "make rates     learning rates of the methods, to docs/learning_rates.md (about a quarter of an hour)"
+	@echo "make compare   all methods on ../shared/data, to docs/comparison (about an hour in all)"
 	@echo "make speed     time and memory beside the plain way, to docs/speed.md (about 20 minutes)"
 
 $(VENV)/.ready: pyproject.toml
@@ -44,6 +46,17 @@ evidence: $(VENV)/.ready
 
 speed: $(VENV)/.ready
 	$(BIN)/python benchmarks/speed.py
+
+DATA ?= ../shared/data
+
+rates: $(VENV)/.ready
+	$(BIN)/python benchmarks/learning_rates.py --data $(DATA)
+
+compare: $(VENV)/.ready
+	for suite in shared shared_ablations shared_base_to_new; do \
+	  $(BIN)/sotglp benchmark benchmarks/$$suite.yaml --root $(DATA) --out build/$$suite --processes 2 && \
+	  $(BIN)/sotglp report build/$$suite --out docs/comparison/$$suite --force || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) demo

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from sotglp.benchmark.cells import ANY
 from sotglp.benchmark.published import published_columns
@@ -79,16 +79,6 @@ def summary(values: Sequence[float]) -> Summary:
         return Summary(mean, None, None, n)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * numbers.std(ddof=1) / np.sqrt(n))
     return Summary(mean, mean - half, mean + half, n)
-
-
-def harmonic_mean(base: float, new: float) -> float:
-    """2 b n / (b + n); 0 where both are 0.
-
-    References
-    ----------
-    CoCoOp, arXiv 2203.05557, section 4.1.
-    """
-    return 2 * base * new / (base + new) if base + new else 0.0
 
 
 def paired(first: Mapping[tuple[str, int], float], second: Mapping[tuple[str, int], float]) -> Paired | None:

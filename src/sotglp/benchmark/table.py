@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from statistics import harmonic_mean
 from typing import Any, Literal
 
 from sotglp.benchmark.cells import ANY
+from sotglp.benchmark.columns import (
+    MISSING,
+    Column,
+    dataset_columns,
+    fraction,
+    over,
+    percent,
+    quantity,
+    set_columns,
+    table_of,
+)
 from sotglp.benchmark.published import (
     MEAN,
     Kind,
@@ -20,74 +28,15 @@ from sotglp.benchmark.published import (
     published_rows,
     published_shift,
 )
+from sotglp.benchmark.render import Entry, Table
 from sotglp.benchmark.results import Result
-from sotglp.benchmark.statistics import Measure, Part, Scores, Summary, harmonic_mean, holm, paired, summary
+from sotglp.benchmark.statistics import Measure, Scores, Summary, holm, paired
 from sotglp.config import OodMethod, Reading
 
-MISSING = "–"
 REFERENCE = "sot-glp"
 """The method that the others are paired with."""
 
 FEW_SHOT, BASE_TO_NEW = "few-shot", "base-to-new"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A field of a table: what people read, the numbers behind it, and whether it is the best of its column."""
-
-    text: str
-    summary: Summary | None = None
-    is_best: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as it is before it is written as Markdown, CSV or LaTeX; the first field of a row names it."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[Entry, ...], ...]
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column with a row for each method.
-
-    Attributes
-    ----------
-    name : str
-        Its header.
-    of : callable
-        Values of a method by seed; empty where there are none.
-    show : callable
-        How their mean is written.
-    best : callable or None
-        ``max`` or ``min``; None where neither is better.
-    """
-
-    name: str
-    of: Callable[[str], dict[int, float]]
-    show: Callable[[Summary], str]
-    best: Callable[[list[float]], float] | None
-
-
-def percent(value: Summary) -> str:
-    """Percent with one decimal, and half of the interval where there is one."""
-    half = "" if value.low is None or value.high is None else f" ± {50 * (value.high - value.low):.1f}"
-    return f"{100 * value.mean:.1f}{half}"
-
-
-def fraction(value: Summary) -> str:
-    """Three decimals: plan entropies often differ in the second one."""
-    return f"{value.mean:.3f}"
-
-
-def quantity(value: Summary) -> str:
-    """Seconds or megabytes with as many digits as tell something."""
-    if value.mean >= 100 or value.mean == int(value.mean):
-        return f"{value.mean:.0f}"
-    return f"{value.mean:.1f}" if value.mean >= 1 else f"{value.mean:.2f}"
 
 
 def tables(results: Sequence[Result]) -> list[Table]:
@@ -130,13 +79,13 @@ def tables(results: Sequence[Result]) -> list[Table]:
 
 def accuracy_table(scores: Scores, shots: int, backbone: dict[str, Any]) -> Table:
     """Accuracy of each method on each dataset, and the mean over datasets, with published rows."""
-    columns = _dataset_columns(scores, shots, _accuracy)
+    columns = dataset_columns(scores, shots, _accuracy)
 
     def look_up(method: str, score: OodMethod | None, name: str) -> Published | None:
         return published_accuracy(method, name, shots=shots, backbone=backbone)
 
     rows, notes = _published("accuracy", columns, look_up)
-    return _table(f"Accuracy{_with_shots(shots)} (%)", scores, columns, rows, notes)
+    return table_of(f"Accuracy{_with_shots(shots)} (%)", scores, columns, rows, notes)
 
 
 def ood_table(scores: Scores, shots: int, metric: Literal["auroc", "fpr95"], backbone: dict[str, Any]) -> Table:
@@ -146,7 +95,7 @@ def ood_table(scores: Scores, shots: int, metric: Literal["auroc", "fpr95"], bac
         return lambda result: result.metrics.ood.get(name, {}).get(metric)
 
     sets = scores.names(lambda result: result.metrics.ood)
-    columns = _set_columns(scores, shots, sets, measure, max if metric == "auroc" else min)
+    columns = set_columns(scores, shots, sets, measure, max if metric == "auroc" else min)
 
     def look_up(method: str, score: OodMethod | None, name: str) -> Published | None:
         return published_ood(method, name, metric, score=score, shots=shots, backbone=backbone)
@@ -154,13 +103,13 @@ def ood_table(scores: Scores, shots: int, metric: Literal["auroc", "fpr95"], bac
     rows, notes = _published(metric, columns, look_up) if _is_of_imagenet(sets) else ((), ())
     title = {"auroc": "AUROC, larger is better", "fpr95": "FPR at 95 % TPR, smaller is better"}[metric]
     notes = (f"Measured with the score {Reading().ood_method.upper()}. {_trained_on(sets)}", *notes)
-    return _table(f"Out-of-distribution detection{_with_shots(shots)}: {title} (%)", scores, columns, rows, notes)
+    return table_of(f"Out-of-distribution detection{_with_shots(shots)}: {title} (%)", scores, columns, rows, notes)
 
 
 def shift_table(scores: Scores, shots: int, backbone: dict[str, Any]) -> Table:
     """Accuracy on images of the same classes in another style."""
     sets = scores.names(lambda result: result.metrics.shift)
-    columns = _set_columns(
+    columns = set_columns(
         scores, shots, sets, lambda name: lambda result: result.metrics.shift.get(name, {}).get("accuracy"), max
     )
 
@@ -169,17 +118,17 @@ def shift_table(scores: Scores, shots: int, backbone: dict[str, Any]) -> Table:
 
     rows, notes = _published("shift", columns, look_up) if _is_of_imagenet(sets) else ((), ())
     title = f"Accuracy under domain shift{_with_shots(shots)} (%)"
-    return _table(title, scores, columns, rows, (_trained_on(sets), *notes))
+    return table_of(title, scores, columns, rows, (_trained_on(sets), *notes))
 
 
 def transfer_table(scores: Scores, shots: int) -> Table:
     """Accuracy on the classes of other datasets."""
     sets = scores.names(lambda result: result.metrics.transfer)
-    columns = _set_columns(
+    columns = set_columns(
         scores, shots, sets, lambda name: lambda result: result.metrics.transfer.get(name, {}).get("accuracy"), max
     )
     title = f"Accuracy on other datasets{_with_shots(shots)} (%)"
-    return _table(title, scores, columns, notes=(_trained_on(sets),))
+    return table_of(title, scores, columns, notes=(_trained_on(sets),))
 
 
 def base_to_new_table(scores: Scores, shots: int, name: str) -> Table:
@@ -189,7 +138,7 @@ def base_to_new_table(scores: Scores, shots: int, name: str) -> Table:
     ----------
     CoCoOp, arXiv 2203.05557, table 1.
     """
-    columns = _dataset_columns(scores, shots, _half(name))
+    columns = dataset_columns(scores, shots, _half(name))
     if name == "harmonic_mean" and len(scores.datasets) > 1:
 
         def of_means(method: str) -> dict[int, float]:
@@ -197,7 +146,7 @@ def base_to_new_table(scores: Scores, shots: int, name: str) -> Table:
                 scores.over(method, shots, [(dataset, _half(half)) for dataset in scores.datasets])
                 for half in ("base", "new")
             )
-            return {seed: harmonic_mean(base[seed], new[seed]) for seed in base if seed in new}
+            return {seed: harmonic_mean([base[seed], new[seed]]) for seed in base if seed in new}
 
         columns[-1] = Column(MEAN, of_means, percent, max)
     titles = {
@@ -205,7 +154,7 @@ def base_to_new_table(scores: Scores, shots: int, name: str) -> Table:
         "new": "Accuracy on new classes",
         "harmonic_mean": "Harmonic mean of accuracy on base and new classes",
     }
-    return _table(f"{titles[name]}{_with_shots(shots)} (%)", scores, columns)
+    return table_of(f"{titles[name]}{_with_shots(shots)} (%)", scores, columns)
 
 
 def prompts_table(scores: Scores, shots: int) -> Table:
@@ -216,14 +165,14 @@ def prompts_table(scores: Scores, shots: int) -> Table:
 
     names = {"overlap": "overlap", "dominance": "dominance", "plan_entropy": "plan entropy"}
     columns = [
-        Column(title, _over(scores, shots, [(dataset, measure(name)) for dataset in scores.datasets]), fraction, None)
+        Column(title, over(scores, shots, [(dataset, measure(name)) for dataset in scores.datasets]), fraction, None)
         for name, title in names.items()
     ]
     notes = (
         "Overlap: what two prompts of a class have in common, 1 if they take the same patches alike. Dominance: share "
         "of the mass that the prompt with most of it has. Plan entropy: 1 for a uniform plan. Means over datasets.",
     )
-    return _table(f"Local prompts{_with_shots(shots)}", scores, columns, notes=notes, has_interval=False)
+    return table_of(f"Local prompts{_with_shots(shots)}", scores, columns, notes=notes, has_interval=False)
 
 
 def cost_table(scores: Scores, shots: int, protocol: str) -> Table:
@@ -237,7 +186,7 @@ def cost_table(scores: Scores, shots: int, protocol: str) -> Table:
     columns = [
         Column(
             title,
-            _over(scores, shots, [(dataset, measure) for dataset in scores.datasets]),
+            over(scores, shots, [(dataset, measure) for dataset in scores.datasets]),
             quantity,
             None if title == "threads" else min,
         )
@@ -247,7 +196,7 @@ def cost_table(scores: Scores, shots: int, protocol: str) -> Table:
         "Means over datasets. Where encoded images are kept, whichever cell needs them first takes the time to encode "
         "them.",
     )
-    return _table(f"Cost of a {protocol} cell{_with_shots(shots)}", scores, columns, notes=notes, has_interval=False)
+    return table_of(f"Cost of a {protocol} cell{_with_shots(shots)}", scores, columns, notes=notes, has_interval=False)
 
 
 def paired_table(scores: Scores, shots: int, measure: Measure, what: str) -> Table:
@@ -302,153 +251,12 @@ def long_rows(results: Sequence[Result]) -> Table:
     return Table("Every cell", header, rows)
 
 
-def to_markdown(table: Table) -> str:
-    """A heading, the table and its notes; the best of a column in bold."""
-    header = [markdown_text(name) for name in table.header]
-    rows = [
-        [f"**{markdown_text(field.text)}**" if field.is_best else markdown_text(field.text) for field in row]
-        for row in table.rows
-    ]
-    widths = _widths([header, *rows])
-    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [
-        f"| {' | '.join(line)} |" for line in (_aligned(header, widths), rule, *(_aligned(row, widths) for row in rows))
-    ]
-    return "\n".join(
-        [f"### {markdown_text(table.title)}", "", *lines, "", *(f"{markdown_text(note)}\n" for note in table.notes)]
-    )
-
-
-def to_text(table: Table) -> str:
-    """Aligned columns for a terminal."""
-    rows = [list(table.header), *([field.text for field in row] for row in table.rows)]
-    widths = _widths(rows)
-    lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
-    return "\n".join([table.title, "", *lines, "", *table.notes])
-
-
-def to_csv(table: Table) -> str:
-    """Header and rows, without title and notes."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(table.header)
-    writer.writerows([field.text for field in row] for row in table.rows)
-    return buffer.getvalue()
-
-
-def to_latex(table: Table) -> str:
-    """A table environment with booktabs' rules; the best of a column in bold."""
-    rows = [
-        [rf"\textbf{{{_latex(field.text)}}}" if field.is_best else _latex(field.text) for field in row]
-        for row in table.rows
-    ]
-    lines = [" & ".join(row) + r" \\" for row in ([_latex(name) for name in table.header], *rows)]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{_latex(table.title)}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
-            r"\toprule",
-            lines[0],
-            r"\midrule",
-            *lines[1:],
-            r"\bottomrule",
-            r"\end{tabular}",
-            *(rf"\par\smallskip{{\footnotesize {_latex(note)}\par}}" for note in table.notes),
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
 def _accuracy(result: Result) -> float | None:
     return result.metrics.accuracy
 
 
 def _half(name: str) -> Measure:
     return lambda result: (result.metrics.base_to_new or {}).get(name)
-
-
-def _over(scores: Scores, shots: int, parts: Sequence[Part]) -> Callable[[str], dict[int, float]]:
-    return lambda method: scores.over(method, shots, parts)
-
-
-def _dataset_columns(scores: Scores, shots: int, measure: Measure) -> list[Column]:
-    """A column for each dataset, and one for their mean."""
-    parts = {dataset: [(dataset, measure)] for dataset in scores.datasets}
-    return _with_mean(scores, shots, parts, max)
-
-
-def _set_columns(
-    scores: Scores,
-    shots: int,
-    sets: Mapping[str, Sequence[str]],
-    measure: Callable[[str], Measure],
-    best: Callable[[list[float]], float],
-) -> list[Column]:
-    """A column for each set that results measure besides, and one for their mean."""
-    parts = {name: [(dataset, measure(name)) for dataset in datasets] for name, datasets in sets.items()}
-    return _with_mean(scores, shots, parts, best)
-
-
-def _with_mean(
-    scores: Scores, shots: int, parts: Mapping[str, list[Part]], best: Callable[[list[float]], float]
-) -> list[Column]:
-    columns = [Column(name, _over(scores, shots, own), percent, best) for name, own in parts.items()]
-    if len(columns) > 1:
-        every = [part for own in parts.values() for part in own]
-        columns.append(Column(MEAN, _over(scores, shots, every), percent, best))
-    return columns
-
-
-def _table(
-    title: str,
-    scores: Scores,
-    columns: Sequence[Column],
-    published: tuple[tuple[Entry, ...], ...] = (),
-    notes: tuple[str, ...] = (),
-    *,
-    has_interval: bool = True,
-) -> Table:
-    """A row for each method that has anything in the columns; published rows come last and are never the best."""
-    by_column = [[column.of(method) for method in scores.methods] for column in columns]
-    summaries = [[summary(list(values.values())) if values else None for values in each] for each in by_column]
-    fields = [_entries(column, each) for column, each in zip(columns, summaries, strict=True)]
-    measured = [
-        (Entry(method), *row)
-        for method, *row in zip(scores.methods, *fields, strict=True)
-        if any(field.summary is not None for field in row)
-    ]
-    found = [field for row in measured for field in row[1:]]
-    if has_interval and found:
-        notes = (_interval_note([field.summary for field in found if field.summary is not None]), *notes)
-    if any(field.summary is None for field in found):
-        notes = (*notes, f"{MISSING}: not measured; a mean needs all of its parts.")
-    header = ("method", *(column.name for column in columns))
-    return Table(title, header, (*measured, *published), notes)
-
-
-def _entries(column: Column, summaries: Sequence[Summary | None]) -> list[Entry]:
-    """Fields of a column; all that read like the best are the best."""
-    shown = [None if one is None else float(column.show(Summary(one.mean, None, None, 1))) for one in summaries]
-    present = [value for value in shown if value is not None]
-    best = column.best(present) if column.best and len(present) > 1 else None
-    return [
-        Entry(MISSING) if one is None else Entry(column.show(one), one, value is not None and value == best)
-        for one, value in zip(summaries, shown, strict=True)
-    ]
-
-
-def _interval_note(summaries: Sequence[Summary]) -> str:
-    numbers = sorted({one.n for one in summaries if one.n > 1})
-    if not numbers:
-        return "Every number is of one seed, so that there is no interval."
-    seeds = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-    note = f"Means over {seeds} seeds; ± is half of the 95 % interval of Student's t."
-    if any(one.n == 1 for one in summaries):
-        note += " Numbers without it depend on no seed, or have one."
-    return note
 
 
 def _published(
@@ -514,39 +322,3 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
         elif value is not None:
             flat[f"{above}{name}"] = value
     return flat
-
-
-def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
-    return [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    """The name to the left, numbers to the right."""
-    return [row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))]
-
-
-def markdown_text(text: str) -> str:
-    """Text as Markdown, in which nothing is markup, on one line."""
-    return re.sub(r"[\\`*|\[]|<(?=[A-Za-z/!?])|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.split()))
-
-
-_LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-        "–": "--",
-        "<": "$<$",
-        ">": "$>$",
-        # LaTeX takes these two behind the end of a row for a part of it.
-        "[": "{[}",
-        "*": "{*}",
-        **{character: f"\\{character}" for character in "&%$#_{}"},
-    }
-)
-
-
-def _latex(text: str) -> str:
-    """Text in which nothing is a command, on one line."""
-    return " ".join(text.split()).translate(_LATEX)

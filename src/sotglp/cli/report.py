@@ -45,9 +45,10 @@ def report(
 
     Tables are in report.md to read, in tables.tex for papers and in tables.csv, a line a cell, for programs.
     """
+    from sotglp.benchmark.render import to_csv, to_latex, to_markdown, to_text
     from sotglp.benchmark.results import latest, read
     from sotglp.benchmark.runner import RESULTS_FILE
-    from sotglp.benchmark.table import long_rows, tables, to_csv, to_latex, to_markdown, to_text
+    from sotglp.benchmark.table import long_rows, tables
     from sotglp.files import check_output, write_file
 
     check_result_file(json_file)
@@ -126,7 +127,7 @@ def _draw(results: Sequence[Result], out: Path, endings: Sequence[str], force: b
 
 def _head(results: Sequence[Result], pictures: Sequence[str]) -> list[str]:
     """What the report is of, and its pictures."""
-    from sotglp.benchmark.table import markdown_text
+    from sotglp.benchmark.render import markdown_text
 
     def named(values: Iterable[object]) -> str:
         return ", ".join(sorted(set(map(str, values))))
