@@ -11,7 +11,7 @@ help:
 	@echo "make unit      the quick tests alone"
 	@echo "make pretrain  train that model anew, to build/pretrain (about an hour)"
 	@echo "make evidence  the demonstration over seeds and shots, to docs/demo_evidence.md (about half an hour)"
-	@echo "make rates     learning rates of the methods, to docs/learning_rates.md (about a quarter of an hour)"
+	@echo "make rates     learning rates of the methods, to docs/learning_rates.md (about five minutes)"
 	@echo "make compare   all methods on ../shared/data, to docs/comparison (about an hour in all)"
 	@echo "make speed     time and memory beside the plain way, to docs/speed.md (about 20 minutes)"
 

@@ -305,9 +305,73 @@ def test_matching(tiny_backbone: Backbone, images: Tensor) -> None:
         torch.testing.assert_close(one, outputs[0], rtol=1e-5, atol=1e-7)
 
 
+def test_shared_local_contexts_are_those_of_every_class(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2, local_contexts="shared")
+    own = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2)
+    assert model.local_prompts is not None
+    assert own.local_prompts is not None
+    assert model.local_prompts.shape == (1, 4, 4, 32)
+    assert not torch.equal(model.local_prompts[0, 0], model.local_prompts[0, 1])
+    with torch.no_grad():
+        own.local_prompts.copy_(model.local_prompts.expand_as(own.local_prompts))
+    for found, expected in zip(model.encode_text(), own.encode_text(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for found, expected in zip(model(images), own(images), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    chosen = model.encode_text([2, 0])
+    torch.testing.assert_close(chosen.local, model.encode_text().local[[2, 0]], rtol=1e-5, atol=1e-5)
+    # Each class pulls at the same contexts: their slope is the sum of what it would be at contexts of its own.
+    targets = torch.tensor([0, 1, 2, 0, 1])
+    for one in (model, own):
+        one.loss(images, targets, prompt_dropout=0.0).total.backward()
+    assert model.local_prompts.grad is not None
+    assert own.local_prompts.grad is not None
+    summed = own.local_prompts.grad.sum(dim=0, keepdim=True)
+    assert (model.local_prompts.grad - summed).norm() < 1e-4 * summed.norm()
+    assert model.global_prompts.grad is not None
+    assert own.global_prompts.grad is not None
+    assert (model.global_prompts.grad - own.global_prompts.grad).norm() < 1e-4 * own.global_prompts.grad.norm()
+
+
+def test_shared_local_contexts_alone(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, local_contexts="shared", branches="local")
+    text = model.encode_text()
+    assert text.local.requires_grad
+    assert not text.global_.requires_grad
+    loss = model.loss(images, torch.tensor([0, 1, 2, 0, 1]))
+    loss.total.backward()
+    assert loss.global_.item() == 0
+    assert model.global_prompts.grad is None
+    assert model.local_prompts is not None
+    assert model.local_prompts.grad is not None
+    assert model.local_prompts.grad.abs().max() > 0
+
+
+def test_without_local_prompts_there_is_nothing_to_share(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, local_contexts="shared", branches="global")
+    assert model.local_prompts is None
+    for found, expected in zip(model(images), SOTGLP(tiny_backbone, NAMES, branches="global")(images), strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("matching", ["transport", "uniform", "per-prompt"])
+def test_no_top_k_keeps_all_patches(tiny_backbone: Backbone, images: Tensor, matching: Any) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, top_k=None, matching=matching)
+    assert (model.config.top_k, model.top_k) == (None, 16)
+    plan, support = model.transport(images)
+    assert plan.shape == (5, 3, 16, 4)
+    in_order = support.sort(dim=2).values
+    assert torch.equal(in_order, torch.arange(16).view(1, 1, 16, *[1] * (support.ndim - 3)).expand_as(in_order))
+    for found, expected in zip(
+        model(images), SOTGLP(tiny_backbone, NAMES, top_k=16, matching=matching)(images), strict=True
+    ):
+        assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({"local_contexts": "some"}, "local_contexts = 'some'"),
         ({"top_k": 17}, "top_k = 17 patches can't be kept of the 16"),
         ({"top_k": 0}, "top_k = 0"),
         ({"epsilon": -1.0}, "epsilon = -1.0"),

@@ -14,7 +14,8 @@ from safetensors import safe_open
 
 from conftest import tiny_clip
 from sotglp import SOTGLP, Backbone, SotglpError
-from sotglp.config import TrainConfig
+from sotglp.config import Preset, TrainConfig
+from sotglp.methods import METHODS, build_model
 from sotglp.modelfile import load_model, read_record, save_model
 
 NAMES = ["cat", "golden_retriever"]
@@ -236,6 +237,103 @@ def test_a_file_from_before_the_variants_is_the_published_model(model: SOTGLP, t
     del older["branches"], older["matching"]
     loaded, _ = load_model(rewrite(tmp_path / "new", tmp_path / "old", {"model": older}), backbone=model.backbone)
     assert loaded.config == model.config
+
+
+KEPT = {
+    "zero-shot": set(),
+    "zero-shot-ensemble": set(),
+    "linear-probe": {"weights", "intercepts"},
+    "tip-adapter": {"keys", "key_classes"},
+    "tip-adapter-f": {"keys", "key_classes"},
+    "clip-adapter": {"down", "up"},
+    "coop": {"global_prompts"},
+    "locoop": {"global_prompts"},
+    "plot": {"global_prompts", "local_prompts"},
+    "gallop": {"global_prompts", "local_prompts", "local_projection"},
+    "sot-glp": {"global_prompts", "local_prompts", "local_projection"},
+    "sot-glp-projection-free": {"global_prompts", "local_prompts"},
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_methods_model_comes_back(tiny_backbone: Backbone, tmp_path: Path, name: str) -> None:
+    settings = METHODS[name].settings_on(Preset(zero_shot_template="{} texture."), {})[0]
+    model, generator = build_model(tiny_backbone, NAMES, settings, seed=7), torch.Generator().manual_seed(0)
+    if model.takes_in_features:
+        model.take_in(torch.randn(6, 32, generator=generator), torch.tensor([0, 1, 1, 0, 1, 1]))
+    with torch.no_grad():
+        for parameter in model.learned:
+            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+    path = tmp_path / "m"
+    save_model(path, model)
+    with safe_open(path, framework="pt") as file:
+        assert set(file.keys()) == KEPT[name]
+        assert json.loads(file.metadata()["sotglp"])["kind"] == METHODS[name].model.kind
+    loaded, record = load_model(path, backbone=tiny_backbone)
+    assert type(loaded) is type(model)
+    assert not loaded.training
+    assert record.model == loaded.config == settings
+    images = torch.randn(3, 3, 32, 32)
+    for found, expected in zip(loaded(images), model(images), strict=True):
+        assert torch.equal(found, expected)
+    assert torch.equal(loaded.predict_proba(images), model.predict_proba(images))
+    assert {id(own) for own in loaded.learned} == {id(getattr(loaded, part)) for part in KEPT[name]} & {
+        id(own) for own in loaded.parameters() if own.requires_grad
+    }
+    save_model(tmp_path / "again", loaded)
+    assert (tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+def test_a_file_without_a_kind_is_sot_glps(model: SOTGLP, tmp_path: Path) -> None:
+    save_model(tmp_path / "new", model)
+    loaded, record = load_model(rewrite(tmp_path / "new", tmp_path / "old", {}, drop="kind"), backbone=model.backbone)
+    assert type(loaded) is SOTGLP
+    assert record.model == model.config
+    assert torch.equal(loaded.predict_proba(images := torch.randn(2, 3, 32, 32)), model.predict_proba(images))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("vit-adapter", "holds a model of kind 'vit-adapter', which this sotglp does not know: update sotglp"),
+        ("tip-adapter", "its record is damaged .branches = 'both' can't be used"),
+        (7, "holds a model of kind 7"),
+        (["sot-glp"], "holds a model of kind .'sot-glp'."),
+    ],
+)
+def test_a_kind_that_does_not_fit(model: SOTGLP, tmp_path: Path, kind: object, words: str) -> None:
+    save_model(tmp_path / "good", model)
+    with pytest.raises(SotglpError, match=words):
+        read_record(rewrite(tmp_path / "good", tmp_path / "bad", {"kind": kind}))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "words"),
+    [
+        ("tip-adapter", {"keys": None}, "its keys and key_classes do not fit"),
+        ("tip-adapter", {"keys": torch.zeros(4, 31)}, "its keys and key_classes do not fit"),
+        ("tip-adapter", {"key_classes": torch.tensor([0, 1, 0, 2])}, "its keys and key_classes do not fit"),
+        ("tip-adapter", {"key_classes": torch.tensor([0, 1, 0])}, "its keys and key_classes do not fit"),
+        ("linear-probe", {"intercepts": None}, "its intercepts is missing"),
+        ("clip-adapter", {"up": torch.zeros(8, 32)}, "its up is missing or has another shape"),
+        ("plot", {"local_prompts": torch.zeros(2, 4, 4, 32)}, "its local_prompts is missing or has another shape"),
+    ],
+    ids=str,
+)
+def test_a_damaged_file_of_a_peer(
+    tiny_backbone: Backbone, tmp_path: Path, name: str, damage: dict[str, torch.Tensor | None], words: str
+) -> None:
+    model = build_model(tiny_backbone, NAMES, METHODS[name].settings_on(Preset(), {})[0])
+    if model.takes_in_features:
+        model.take_in(torch.randn(4, 32), torch.tensor([0, 1, 0, 1]))
+    save_model(tmp_path / "good", model)
+    with safe_open(tmp_path / "good", framework="pt") as file:
+        record = file.metadata()
+        tensors = {part: file.get_tensor(part) for part in file.keys()} | damage  # noqa: SIM118
+    whole = {part: value for part, value in tensors.items() if value is not None}
+    safetensors.torch.save_file(whole, tmp_path / "bad", record)
+    with pytest.raises(SotglpError, match=f"bad is damaged: {words}"):
+        load_model(tmp_path / "bad", backbone=tiny_backbone)
 
 
 def test_a_backbone_given_by_hand_is_not_put_in(model: SOTGLP, tmp_path: Path) -> None:

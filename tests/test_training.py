@@ -16,6 +16,8 @@ from sotglp.checkpoint import Checkpoint, run_identity
 from sotglp.config import ModelConfig, TrainConfig
 from sotglp.dataset import ImageSet
 from sotglp.images import UnreadableImageError
+from sotglp.methods import METHODS
+from sotglp.methods.tip_adapter import TipAdapterConfig
 from sotglp.steps import epoch_batches
 from sotglp.training import adapt, train
 
@@ -78,6 +80,36 @@ def test_the_loop_is_plain_sgd(tiny_backbone: Backbone, images: ImageSet) -> Non
                     trained[index] -= rate * velocity[index]
     assert_same(found.model, model, exactly=False)
     assert found.history[0]["learning_rate"] == config.learning_rate
+
+
+def test_adamw_is_the_published_rule(tiny_backbone: Backbone, images: ImageSet) -> None:
+    """Three epochs written out from the paper's formula (arXiv 1711.05101), of all that is learned."""
+    config = TrainConfig(
+        **{**QUICK, "augment": False, "prompt_dropout": 0.0, "batch_size": 8, "optimizer": "adamw", "weight_decay": 0.1}
+    )
+    found = adapt(tiny_backbone, images, ModelConfig(), config)
+
+    model = SOTGLP(tiny_backbone, images.classes, seed=config.seed)
+    pixels = torch.stack([tiny_backbone.preprocess(Image.open(path).convert("RGB")) for path in images.images])
+    targets = torch.tensor([images.classes.index(label) for label in images.labels or ()])
+    trained = [model.global_prompts, model.local_prompts, model.local_projection]
+    means, squares = ([torch.zeros_like(parameter) for parameter in trained] for _ in range(2))
+    n_steps = 0
+    for epoch in range(3):
+        rate = config.learning_rate * (1 + math.cos(math.pi * epoch / 3)) / 2
+        for batch in epoch_batches(len(images), config, epoch):
+            n_steps += 1
+            loss = model.judge(model(pixels[batch]), targets[batch]).total
+            for index, gradient in enumerate(torch.autograd.grad(loss, trained)):
+                means[index] = 0.9 * means[index] + 0.1 * gradient
+                squares[index] = 0.999 * squares[index] + 0.001 * gradient**2
+                step = means[index] / (1 - 0.9**n_steps) / ((squares[index] / (1 - 0.999**n_steps)).sqrt() + 1e-8)
+                with torch.no_grad():
+                    trained[index] -= rate * (step + 0.1 * trained[index])
+    for name, value in learned(found.model).items():
+        # Where a gradient is next to nothing, Adam makes a whole step of its rounding.
+        far = (value - learned(model)[name]).abs() > 1e-4
+        assert far.float().mean() < 1e-3, name
 
 
 def test_it_learns(tiny_backbone: Backbone, images: ImageSet) -> None:
@@ -198,6 +230,49 @@ def test_a_run_of_one_branch_resumes_to_the_same_bits(
     resumed = adapt(tiny_backbone, images, model_config, config, checkpoint=path, resume=True)
     assert_same(whole.model, resumed.model)
     assert whole.history == resumed.history
+
+
+@pytest.mark.parametrize("after", [1, 2])
+@pytest.mark.parametrize("method", ["sot-glp", "tip-adapter-f", "clip-adapter", "locoop", "gallop"])
+def test_a_run_with_adamw_resumes_to_the_same_bits(
+    tiny_backbone: Backbone,
+    images: ImageSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    after: int,
+) -> None:
+    settings, path = METHODS[method].model.Config(**METHODS[method].settings), tmp_path / "m.checkpoint"
+    config = TrainConfig(**QUICK, optimizer="adamw")
+    whole = adapt(tiny_backbone, images, settings, config)
+    write = Checkpoint.write
+
+    def write_and_die(self: Checkpoint, *state: Any) -> None:
+        write(self, *state)
+        if len(state[-1]) == after:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "write", write_and_die)
+        with pytest.raises(Killed):
+            adapt(tiny_backbone, images, settings, config, checkpoint=path)
+    resumed = adapt(tiny_backbone, images, settings, config, checkpoint=path, resume=True)
+    assert_same(whole.model, resumed.model)
+    assert whole.history == resumed.history
+    # What is kept of the rule of a step matters: another one goes elsewhere.
+    other = adapt(tiny_backbone, images, settings, config.model_copy(update={"optimizer": "sgd"}))
+    assert other.history[-1]["loss"] != whole.history[-1]["loss"]
+
+
+def test_a_checkpoint_of_another_optimiser_or_method_is_refused(
+    tiny_backbone: Backbone, images: ImageSet, tmp_path: Path
+) -> None:
+    path, config = tmp_path / "m.checkpoint", TrainConfig(**QUICK, optimizer="adamw")
+    adapt(tiny_backbone, images, TipAdapterConfig(learn_keys=True), config, checkpoint=path)
+    sgd = config.model_copy(update={"optimizer": "sgd"})
+    for settings, changed in ((TipAdapterConfig(learn_keys=True), sgd), (ModelConfig(), config)):
+        with pytest.raises(SotglpError, match="belongs to a run with other settings"):
+            adapt(tiny_backbone, images, settings, changed, checkpoint=path, resume=True)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tiny_backbone: Backbone, images: ImageSet, tmp_path: Path) -> None:

@@ -12,9 +12,14 @@ from sotglp.adapted import AdaptedModel
 from sotglp.backbone import Backbone
 from sotglp.classifier import ImageClassifier
 from sotglp.config import Precision, Settings, TrainConfig, load_preset
+from sotglp.errors import SotglpError
 from sotglp.methods import METHODS, find_method
+from sotglp.methods.method import Method
 from sotglp.modelfile import ModelRecord
 from sotglp.vision import PatchAttention
+
+OWN_PARAMETERS = ("shots", "precision", "workers", "seed")
+"""Settings of a run that are parameters of the classifier too."""
 
 
 class MethodClassifier(ImageClassifier):
@@ -29,7 +34,8 @@ class MethodClassifier(ImageClassifier):
     preset : str, default "folder"
         Settings to start from: the name of a preset, or a YAML file.
     settings : mapping or None, default None
-        Settings of the method's model and of its training by name, over those of preset and method.
+        Settings of the method's model and of its training by name, over those of preset and method; those that are
+        parameters here, such as ``shots``, are given as such.
     shots : int or None, default 16
         Images drawn of each class; None takes all.
     precision, workers, cache_dir, seed, verbose
@@ -75,19 +81,34 @@ class MethodClassifier(ImageClassifier):
         self.verbose = verbose
 
     def _settings(self) -> tuple[Settings, TrainConfig]:
-        own = {"shots": self.shots, "precision": self.precision, "workers": self.workers, "seed": self.seed}
-        return find_method(self.method).settings_on(load_preset(self.preset), {**(self.settings or {}), **own})
+        own = {name: getattr(self, name) for name in OWN_PARAMETERS}
+        settings = self.settings or {}
+        if twice := [name for name in OWN_PARAMETERS if name in settings]:
+            name = twice[0]
+            raise SotglpError(f"{name} is a parameter of its own: give {name}={settings[name]!r}, not in settings")
+        return find_method(self.method).settings_on(load_preset(self.preset), {**settings, **own})
 
     @classmethod
     def _from_record(cls, model: AdaptedModel, record: ModelRecord, device: str) -> Self:
         training = (record.training or TrainConfig()).model_dump()
-        own = {name: training.pop(name) for name in ("shots", "precision", "workers", "seed")}
+        own = {name: training.pop(name) for name in OWN_PARAMETERS}
+        settings = {**record.model.model_dump(), **training}
         return cls(
-            next(method.name for method in METHODS.values() if method.model.kind == model.kind),
+            _nearest_method(model, settings),
             model.backbone,
             model.backbone.pretrained,
             patch_attention=model.backbone.patch_attention,
             device=device,
-            settings={**record.model.model_dump(), **training},
+            settings=settings,
             **own,
         )
+
+
+def _nearest_method(model: AdaptedModel, settings: Mapping[str, Any]) -> str:
+    """Of the methods that share a kind of model, the one that agrees most with settings; a file tells only the kind."""
+
+    def agreement(method: Method) -> int:
+        own = {**method.settings, **method.training}
+        return sum(1 if settings[name] == value else -1 for name, value in own.items())
+
+    return max((method for method in METHODS.values() if method.model is type(model)), key=agreement).name

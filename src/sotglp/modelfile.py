@@ -21,7 +21,7 @@ from sotglp.backbone import Backbone
 from sotglp.config import Settings, TrainConfig, checked
 from sotglp.errors import SotglpError
 from sotglp.files import write_file
-from sotglp.methods import build_model, model_of_kind
+from sotglp.methods import KINDS, build_model
 from sotglp.model import SOTGLP
 from sotglp.prompts import label_text
 from sotglp.vision import PatchAttention
@@ -315,10 +315,13 @@ def _checked_record(path: Path, raw: dict[str, Any]) -> ModelRecord:
         raise SotglpError(
             f"{path} has format {written_by}, but this sotglp reads up to {FORMAT_VERSION}: update sotglp"
         )
+    kind = raw.get("kind", SOTGLP.kind)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise SotglpError(f"{path} holds a model of kind {kind!r}, which this sotglp does not know: update sotglp")
     try:
         record = ModelRecord(
             classes=list(raw["classes"]),
-            model=checked(model_of_kind(raw.get("kind", SOTGLP.kind)).Config, raw["model"]),
+            model=checked(KINDS[kind].Config, raw["model"]),
             training=checked(TrainConfig, raw["training"]) if raw["training"] else None,
             backbone=BackboneRecord(**raw["backbone"]).model_dump(mode="json", exclude_unset=True),
             history=list(raw["history"]),

@@ -19,8 +19,10 @@ METHODS: dict[str, Method] = {
 }
 """Every method by its name, in the order of tables."""
 
-_KINDS = {method.model.kind: method.model for method in METHODS.values()}
-_KIND_OF: dict[type[Settings], Callable[..., AdaptedModel]] = {model.Config: model for model in _KINDS.values()}
+KINDS: dict[str, type[AdaptedModel]] = {method.model.kind: method.model for method in METHODS.values()}
+"""Every kind of model by the name that model files have for it."""
+
+_KIND_OF: dict[type[Settings], Callable[..., AdaptedModel]] = {model.Config: model for model in KINDS.values()}
 
 
 def find_method(name: str) -> Method:
@@ -36,19 +38,6 @@ def find_method(name: str) -> Method:
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise SotglpError(f"there is no method {name!r}{hint}: choose one of {', '.join(METHODS)}")
     return METHODS[name]
-
-
-def model_of_kind(kind: str) -> type[AdaptedModel]:
-    """The kind of model that a model file names.
-
-    Raises
-    ------
-    SotglpError
-        If this sotglp knows none of that name.
-    """
-    if kind not in _KINDS:
-        raise SotglpError(f"there is no kind of model {kind!r} here, only {', '.join(_KINDS)}: update sotglp")
-    return _KINDS[kind]
 
 
 def build_model(backbone: Backbone, class_names: Sequence[str], config: Settings, seed: int = 1) -> AdaptedModel:

@@ -43,7 +43,7 @@ class GalLoP(SOTGLP):
 
     @property
     def scales(self) -> list[int]:
-        """Patches that each local prompt keeps, as many as there are at most; without local prompts, each global one."""
+        """Patches that each local prompt keeps, or each global one without them: as many as there are at most."""
         n_prompts = self.config.n_global_prompts if self.local_prompts is None else self.config.n_local_prompts
         n_patches = self.backbone.n_patches
         return [min(self.top_k + place * self.config.scale_step, n_patches) for place in range(n_prompts)]
