@@ -81,7 +81,6 @@ def test_a_kind_of_model_is_found_by_its_name() -> None:
         assert KINDS[method.model.kind] is method.model
 
 
-
 @pytest.mark.parametrize("name", METHODS)
 def test_settings_tell_which_model_they_belong_to(tiny_backbone: Backbone, images: torch.Tensor, name: str) -> None:
     model = start(tiny_backbone, name)
