@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sotglp.errors import SotglpError
+from sotglp.errors import SotglpError, UnknownNameError
+from sotglp.packaged import packaged_names, read_packaged
 from sotglp.prompts import LocalInit
 from sotglp.shots import Draw
 
@@ -23,6 +20,9 @@ LocalContexts = Literal["class", "shared"]
 Optimizer = Literal["sgd", "adamw"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 OodMethod = Literal["mcm", "l-mcm", "gl-mcm"]
+
+PRESETS = "presets"
+"""Folder of the presets in the package."""
 
 LEAST_STEPS = 100
 """Steps of a run whose epochs are not set: minutes on two CPU cores. The published runs take thousands."""
@@ -134,15 +134,13 @@ def check_names(values: Iterable[str], known: Iterable[str]) -> None:
 
     Raises
     ------
-    SotglpError
-        Naming the first of them, what may have been meant, and all that are known.
+    UnknownNameError
+        For the first of them.
     """
     known = sorted(known)
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise SotglpError(f"there is no setting {name!r}{hint}: choose one of {', '.join(known)}")
+            raise UnknownNameError("setting", name, known)
 
 
 def checked(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
@@ -163,8 +161,7 @@ def checked(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
 
 def presets() -> list[str]:
     """Names of the presets, sorted."""
-    folder = resources.files("sotglp") / "presets"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return packaged_names(PRESETS)
 
 
 def load_preset(name: str) -> Preset:
@@ -175,20 +172,9 @@ def load_preset(name: str) -> Preset:
     SotglpError
         If there is none of that name, or the file can't be used.
     """
-    try:
-        values = yaml.safe_load(_preset_text(name)) or {}
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise SotglpError(f"the preset file {name} can't be read as YAML: {str(error).splitlines()[0]}") from error
+    values = read_packaged(PRESETS, "preset", name) or {}
     if not isinstance(values, dict):
         raise SotglpError(
             f"the preset file {name} must hold the entries model and training, each with settings by name"
         )
     return checked(Preset, values)
-
-
-def _preset_text(name: str) -> str:
-    if name in presets():
-        return (resources.files("sotglp") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-    if name.endswith((".yaml", ".yml")):
-        return Path(name).read_text(encoding="utf-8")
-    raise SotglpError(f"there is no preset {name!r}: choose one of {', '.join(presets())}, or give a YAML file")

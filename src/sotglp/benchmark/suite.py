@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field
 
 from sotglp.config import Preset, Settings, checked, load_preset, presets
 from sotglp.errors import SotglpError
 from sotglp.methods import find_method
 from sotglp.methods.method import Method
+from sotglp.packaged import packaged_names, read_packaged
 from sotglp.vision import PatchAttention
 
 Protocol = Literal["few-shot", "base-to-new"]
+
+SUITES = "suites"
+"""Folder of the suites in the package."""
 
 OWN_PRESET = "folder"
 
@@ -88,8 +90,7 @@ class Suite(Settings):
 
 def suites() -> list[str]:
     """Names of the suites that come with sotglp, sorted."""
-    folder = resources.files("sotglp") / "suites"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return packaged_names(SUITES)
 
 
 def load_suite(name: str) -> Suite:
@@ -103,10 +104,7 @@ def load_suite(name: str) -> Suite:
     SotglpError
         If there is none of that name, or the file can't be used.
     """
-    try:
-        values = yaml.safe_load(_suite_text(name))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise SotglpError(f"the suite file {name} can't be read as YAML: {str(error).splitlines()[0]}") from error
+    values = read_packaged(SUITES, "suite", name)
     if not isinstance(values, dict) or not values.get("datasets") or not values.get("methods"):
         raise SotglpError(f"the suite file {name} must hold the entries datasets and methods")
     values = {"name": Path(name).stem, **values}
@@ -118,14 +116,6 @@ def load_suite(name: str) -> Suite:
         for dataset in suite.datasets:
             suite.method(label).settings_on(suite.preset(dataset), suite.methods[label].settings)
     return suite
-
-
-def _suite_text(name: str) -> str:
-    if name in suites():
-        return (resources.files("sotglp") / "suites" / f"{name}.yaml").read_text(encoding="utf-8")
-    if name.endswith((".yaml", ".yml")):
-        return Path(name).read_text(encoding="utf-8")
-    raise SotglpError(f"there is no suite {name!r}: choose one of {', '.join(suites())}, or give a YAML file")
 
 
 def _named(entries: Any) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 from typing import get_args
 
 from sotglp.datasets import few_shot, imagenet_family, ood_sets
 from sotglp.datasets.entry import Entry, Role
-from sotglp.errors import SotglpError
+from sotglp.errors import UnknownNameError
 
 ENTRIES: dict[str, Entry] = {
     entry.name: entry
@@ -32,13 +31,11 @@ def find(name: str) -> Entry:
 
     Raises
     ------
-    SotglpError
+    UnknownNameError
         If there is none.
     """
     if name not in ENTRIES:
-        near = difflib.get_close_matches(name, ENTRIES, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise SotglpError(f"there is no dataset {name!r}{hint}: choose one of {', '.join(ENTRIES)}")
+        raise UnknownNameError("dataset", name, ENTRIES)
     return ENTRIES[name]
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 
 from sotglp.adapted import AdaptedModel
 from sotglp.backbone import Backbone
 from sotglp.config import Settings
-from sotglp.errors import SotglpError
+from sotglp.errors import UnknownNameError
 from sotglp.methods import clip_adapter, coop, gallop, linear_probe, locoop, plot, sot_glp, tip_adapter, zero_shot
 from sotglp.methods.method import Method
 
@@ -30,13 +29,11 @@ def find_method(name: str) -> Method:
 
     Raises
     ------
-    SotglpError
+    UnknownNameError
         If there is none.
     """
     if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise SotglpError(f"there is no method {name!r}{hint}: choose one of {', '.join(METHODS)}")
+        raise UnknownNameError("method", name, METHODS)
     return METHODS[name]
 
 

@@ -1,0 +1,49 @@
+"""YAML files that come with the package, by name, and a user's own in their place, by path."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sotglp.errors import SotglpError
+
+
+def packaged_names(folder: str) -> list[str]:
+    """Names of the YAML files in a folder of the package, sorted, without their ending."""
+    entries = (resources.files("sotglp") / folder).iterdir()
+    return sorted(entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml"))
+
+
+def read_packaged(folder: str, kind: str, name: str) -> Any:
+    """What a file of the package holds, or a file of one's own.
+
+    Parameters
+    ----------
+    folder : str
+        Folder of the package.
+    kind : str
+        What its files are, for messages.
+    name : str
+        A name among ``packaged_names(folder)``, or the path of a file that ends in .yaml or .yml.
+
+    Raises
+    ------
+    SotglpError
+        If there is none of that name, or it can't be read as YAML.
+    """
+    try:
+        return yaml.safe_load(_text(folder, kind, name))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise SotglpError(f"the {kind} file {name} can't be read as YAML: {str(error).splitlines()[0]}") from error
+
+
+def _text(folder: str, kind: str, name: str) -> str:
+    names = packaged_names(folder)
+    if name in names:
+        return (resources.files("sotglp") / folder / f"{name}.yaml").read_text(encoding="utf-8")
+    if name.endswith((".yaml", ".yml")):
+        return Path(name).read_text(encoding="utf-8")
+    raise SotglpError(f"there is no {kind} {name!r}: choose one of {', '.join(names)}, or give a YAML file")
