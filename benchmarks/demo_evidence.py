@@ -26,12 +26,12 @@ from sotglp.demo.comparison import (
     METHODS,
     SETTINGS,
     DemoSets,
-    Method,
     draw_shots_of_task,
     draw_test_sets,
     fit_method,
     judge,
     pixels_of,
+    variant,
 )
 from sotglp.demo.pretraining_loss import encode_texts, parts_of_patches
 from sotglp.demo.task import draw_class_pictures, image_set
@@ -48,7 +48,7 @@ TEST_SEED = 2_000_000
 
 ORDINARY = "SOT-GLP, ordinary patch tokens"
 PROBE = "linear probe"
-VARIANTS = (*METHODS, Method("uniform plan", {"matching": "uniform"}), Method(ORDINARY, {}))
+VARIANTS = (*METHODS, variant("uniform plan", matching="uniform"), variant(ORDINARY))
 
 REAL_SETS = ("rsscn7", "caltech101", "pacs_photo")
 FLOORS = {"rsscn7": (0.279, 0.448), "caltech101": (0.272, 0.242), "pacs_photo": (0.329, 0.319)}

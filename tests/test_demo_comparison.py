@@ -5,7 +5,7 @@ from scipy.stats import binomtest
 from torch.nn import functional as F
 
 from sotglp import SOTGLP, Backbone
-from sotglp.config import ModelConfig
+from sotglp.config import ModelConfig, Preset
 from sotglp.demo import comparison
 from sotglp.demo.comparison import (
     METHODS,
@@ -25,6 +25,10 @@ from sotglp.demo.pretrain import as_pixels
 from sotglp.demo.pretraining_loss import encode_texts
 from sotglp.demo.task import N_CLASSES, few_shot_task
 from sotglp.demo.world import NO_PART, Pictures
+
+
+def config_of(method):
+    return method.settings_on(Preset(), {})[0]
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +180,7 @@ def test_methods_differ_in_their_settings_alone(backbone, sets, monkeypatch):
     results, last = compare_methods(backbone, train, sets, settings)
     assert list(results) == [method.name for method in METHODS]
     zero_shot, *trained = METHODS
-    assert [config for (_, _, config, _), _ in calls] == [method.config for method in trained]
+    assert [config for (_, _, config, _), _ in calls] == [config_of(method) for method in trained]
     for (on, images, _, how), named in calls:
         assert on is backbone
         assert images is train
@@ -188,10 +192,10 @@ def test_methods_differ_in_their_settings_alone(backbone, sets, monkeypatch):
     assert all(results[method.name]["seconds"] > 0 for method in trained)
     # SOT-GLP is the model as published, and the others depart from it only where they say.
     published = ModelConfig().model_dump()
-    assert METHODS[-1].config == ModelConfig()
+    assert config_of(METHODS[-1]) == ModelConfig()
     for method in METHODS:
-        config = method.config.model_dump()
-        assert {name for name in config if config[name] != published[name]} == set(method.changes)
+        config = config_of(method).model_dump()
+        assert {name for name in config if config[name] != published[name]} == set(method.settings)
 
 
 def test_what_a_method_learns_and_what_it_leaves(backbone):
@@ -199,11 +203,11 @@ def test_what_a_method_learns_and_what_it_leaves(backbone):
     settings = SETTINGS.model_copy(update={"epochs": 1, "shots": 1, "views": 1})
     for method in METHODS:
         model = fit_method(method, backbone, draw_shots_of_task(1, 1), settings)
-        start = SOTGLP(backbone, few_shot_task().names, **method.config.model_dump(), seed=settings.seed)
+        start = SOTGLP(backbone, few_shot_task().names, **config_of(method).model_dump(), seed=settings.seed)
         own = {name: value for name, value in start.named_parameters() if not name.startswith("backbone.")}
         moved = {name for name, value in own.items() if not torch.equal(value, model.get_parameter(name))}
-        assert moved == (set(own) if method.is_trained else set())
-        assert (model.local_prompts is not None) == (method.config.branches != "global")
+        assert moved == (set(own) if method.uses_shots else set())
+        assert (model.local_prompts is not None) == (config_of(method).branches != "global")
     assert all(torch.equal(before[name], value) for name, value in backbone.clip.state_dict().items())
 
 

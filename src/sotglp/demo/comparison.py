@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -14,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sotglp.backbone import Backbone
-from sotglp.config import ModelConfig, TrainConfig
+from sotglp.config import Preset, TrainConfig
 from sotglp.dataset import ImageSet
 from sotglp.demo.task import draw_class_pictures, draw_far, draw_mid, draw_near, few_shot_task, image_set
 from sotglp.demo.world import NO_PART, Pictures, slot_shares
 from sotglp.evaluation import evaluate
+from sotglp.methods.method import Method
 from sotglp.model import SOTGLP
 from sotglp.overlap import patch_mass, prompt_overlap, prompt_similarity
 from sotglp.training import adapt
@@ -29,36 +29,17 @@ SETTINGS = TrainConfig(epochs=20, learning_rate=0.2, augment=False)
 PICTURES_AT_ONCE = 100
 
 
-@dataclass(frozen=True)
-class Method:
-    """A way to adapt the backbone.
-
-    Attributes
-    ----------
-    name : str
-        As it stands in tables.
-    changes : mapping
-        What differs from SOT-GLP's model settings.
-    is_trained : bool
-        False for a model that is used as it starts.
-    """
-
-    name: str
-    changes: Mapping[str, Any]
-    is_trained: bool = True
-
-    @property
-    def config(self) -> ModelConfig:
-        """Settings of the method's model."""
-        return ModelConfig(**self.changes)
+def variant(name: str, *, uses_shots: bool = True, **settings: Any) -> Method:
+    """SOT-GLP with other settings, as a method of its own; one that uses no shots stays as it starts."""
+    return Method(name, name, "arXiv 2603.08347", SOTGLP, settings=settings, uses_shots=uses_shots)
 
 
 METHODS = (
-    Method("zero-shot", {"branches": "global", "n_global_prompts": 1}, is_trained=False),
-    Method("global only", {"branches": "global"}),
-    Method("per-prompt top-k", {"matching": "per-prompt"}),
-    Method("SOT-GLP, projection-free", {"learn_projection": False}),
-    Method("SOT-GLP", {}),
+    variant("zero-shot", branches="global", n_global_prompts=1, uses_shots=False),
+    variant("global only", branches="global"),
+    variant("per-prompt top-k", matching="per-prompt"),
+    variant("SOT-GLP, projection-free", learn_projection=False),
+    variant("SOT-GLP"),
 )
 
 
@@ -93,9 +74,10 @@ def fit_method(
 ) -> SOTGLP:
     """The method's model, trained on all of ``train`` if it is one to train."""
     names = few_shot_task().names
-    if not method.is_trained:
-        return SOTGLP(backbone, names, **method.config.model_dump()).eval()
-    fitted = adapt(backbone, train, method.config, settings, classes=names, show_progress=show_progress)
+    config, _ = method.settings_on(Preset(), {})
+    if not method.uses_shots:
+        return SOTGLP(backbone, names, **config.model_dump()).eval()
+    fitted = adapt(backbone, train, config, settings, classes=names, show_progress=show_progress)
     return cast(SOTGLP, fitted.model)
 
 
@@ -200,5 +182,5 @@ def compare_methods(
         started = time.perf_counter()
         model = fit_method(method, backbone, train, settings, show_progress=show_progress)
         seconds = time.perf_counter() - started
-        results[method.name] = {**judge(model, sets), "seconds": seconds if method.is_trained else 0.0}
+        results[method.name] = {**judge(model, sets), "seconds": seconds if method.uses_shots else 0.0}
     return results, model
