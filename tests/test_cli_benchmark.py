@@ -99,6 +99,18 @@ def test_a_second_run_runs_nothing(root: Path) -> None:
     assert "1 of 1 cells, 0 of them run now" in sotglp(*arguments(root, "out")).stdout
 
 
+def test_another_backbone_in_place_of_the_suites() -> None:
+    def told(*options: str) -> dict[str, Any]:
+        done = sotglp("benchmark", "few-shot", "--dry-run", "--json", "-", *options)
+        backbone: dict[str, Any] = json.loads(done.stdout)["suite"]["backbone"]
+        return {key: backbone[key] for key in ("name", "pretrained")}
+
+    assert told() == {"name": "ViT-B-16", "pretrained": "openai"}
+    assert told("--backbone", "tiny") == {"name": "tiny", "pretrained": "auto"}
+    assert told("--pretrained", "laion2b_s34b_b88k") == {"name": "ViT-B-16", "pretrained": "laion2b_s34b_b88k"}
+    assert told("--backbone", "RN50", "--pretrained", "none") == {"name": "RN50", "pretrained": "none"}
+
+
 def test_a_failed_cell_is_told_and_ends_with_code_1(root: Path) -> None:
     methods = {"coop": {"learning_rate": 1e30}, "zero-shot": {}}
     (root / "suite.yaml").write_text(yaml.safe_dump({**SUITE, "methods": methods, "shots": [1], "seeds": [1]}))

@@ -26,7 +26,7 @@ class BackboneChoice(Settings):
     """The backbone that all methods share; see :meth:`sotglp.Backbone.load`."""
 
     name: str = "ViT-B-16"
-    pretrained: str = "openai"
+    pretrained: str = "auto"
     image_size: int | None = Field(None, ge=1)
     patch_attention: PatchAttention = "value"
 

@@ -29,6 +29,12 @@ def benchmark(
         Path | None,
         typer.Option("--root", metavar="DIR", help="Folder of the datasets; if not given, $SOTGLP_DATA or data."),
     ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Backbone in place of the suite's; tiny lies in the package.")
+    ] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="Its weights, if not those that go with it (auto): a tag, a file, or none.")
+    ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes that share the cells.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would run with which settings.")] = False,
     device: options.Device = "auto",
@@ -48,7 +54,7 @@ def benchmark(
     from sotglp.datasets import data_root as root_of
 
     check_result_file(json_file)
-    suite = load_suite(suite_name)
+    suite = _with_backbone(load_suite(suite_name), backbone, pretrained)
     plans = plan_cells(suite)
     if dry_run:
         for line in _dry_lines(suite, plans):
@@ -74,6 +80,17 @@ def benchmark(
         write_json(json_file, {"results": results, "n_before": run.n_before, "failed": run.failed})
     if run.failed:
         raise typer.Exit(FAILED)
+
+
+def _with_backbone(suite: Suite, name: str | None, pretrained: str | None) -> Suite:
+    """The suite on another backbone, or with other weights, where they are given."""
+    from sotglp.benchmark.suite import BackboneChoice
+
+    if name is None and pretrained is None:
+        return suite
+    start = suite.backbone if name is None else BackboneChoice(name=name)
+    changed = start if pretrained is None else start.model_copy(update={"pretrained": pretrained})
+    return suite.model_copy(update={"backbone": changed})
 
 
 def _dry_lines(suite: Suite, plans: list[Plan]) -> list[str]:
