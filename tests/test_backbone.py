@@ -120,3 +120,22 @@ def test_parts_of_a_batch_on_the_cpu_are_the_whole_batch(monkeypatch: pytest.Mon
     for part, all_at_once in zip(backbone.encode_image(images), whole, strict=True):
         assert part.shape == all_at_once.shape
         torch.testing.assert_close(part, all_at_once, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_an_image_gives_does_not_depend_on_its_neighbours(threads: int) -> None:
+    """Bit for bit on a CPU: features are kept, whichever batch they were encoded in."""
+    backbone = Backbone.load("tiny")
+    images = torch.randn(26, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        features, patches = backbone.encode_image(images)
+        projected = backbone.project_patches(patches)
+        for part in (slice(0, 1), slice(3, 8), slice(7, 26), slice(25, 26)):
+            own_features, own_patches = backbone.encode_image(images[part])
+            assert torch.equal(own_features, features[part])
+            assert torch.equal(own_patches, patches[part])
+            assert torch.equal(backbone.project_patches(own_patches), projected[part])
+    finally:
+        torch.set_num_threads(before)

@@ -5,8 +5,11 @@ The towers are used as they are: every weight and every layer below is the loade
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal, get_args
 
+import torch
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
@@ -84,13 +87,15 @@ def encode_vit(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, Tenso
     blocks: list[ResidualAttentionBlock] = list(visual.transformer.resblocks)
     for depth, block in enumerate(blocks):
         # After the last block nothing but CLS is read from the ordinary stream: spare its patches attention and MLP.
-        n_read = 1 if depth == len(blocks) - 1 and depth > 0 else ordinary.shape[1]
+        is_last = depth == len(blocks) - 1 and depth > 0
+        n_read = 1 if is_last else ordinary.shape[1]
         attended, value_attended = _attend(block, ordinary, n_read)
         if depth == 0:
             value_stream = ordinary[:, 1:] + attended[:, 1:]  # r, (B, P, W)
         value_stream = value_stream + value_attended
         ordinary = ordinary[:, :n_read] + attended
-        ordinary = ordinary + block.ls_2(block.mlp(block.ln_2(ordinary)))
+        finish = partial(_finish, block)
+        ordinary = _each_alone(finish, ordinary) if is_last else finish(ordinary)
     return _joint(visual, visual.ln_post(ordinary[:, 0])), visual.ln_post(value_stream)
 
 
@@ -117,7 +122,24 @@ def encode_vit_ordinary(visual: VisionTransformer, images: Tensor) -> tuple[Tens
 
 def _joint(visual: VisionTransformer, tokens: Tensor) -> Tensor:
     """Tokens after ``ln_post`` in the joint space, where the tower has a projection to it."""
-    return tokens if visual.proj is None else tokens @ visual.proj
+    return tokens if visual.proj is None else _each_alone(lambda one: one @ visual.proj, tokens)
+
+
+def _finish(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
+    """Add what the MLP of a block makes of tokens (B, L, W)."""
+    finished: Tensor = tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+    return finished
+
+
+def _each_alone(layer: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
+    """Apply a layer to one token of each image, (B, ...): on a CPU, one image after the other.
+
+    A product of few rows rounds by how many they are there, and the features of an image must not depend on its
+    neighbours: they are kept, and compared bit for bit.
+    """
+    if tokens.device.type != "cpu":
+        return layer(tokens)
+    return torch.cat([layer(one) for one in tokens.split(1)])
 
 
 def _attend(block: ResidualAttentionBlock, tokens: Tensor, n_read: int) -> tuple[Tensor, Tensor]:
@@ -125,10 +147,15 @@ def _attend(block: ResidualAttentionBlock, tokens: Tensor, n_read: int) -> tuple
     attention: nn.MultiheadAttention = block.attn
     projected = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)  # (B, 1 + P, 3 W)
     query, key, value = (_split_heads(part, attention.num_heads) for part in projected.chunk(3, dim=-1))
-    ordinary = F.scaled_dot_product_attention(query[:, :, :n_read], key, value)
+    if n_read == 1 and tokens.device.type == "cpu":  # image by image; see _each_alone
+        alone = zip(query[:, :, :1].split(1), key.split(1), value.split(1), strict=True)
+        ordinary = torch.cat([F.scaled_dot_product_attention(*one) for one in alone])
+    else:
+        ordinary = F.scaled_dot_product_attention(query[:, :, :n_read], key, value)
     between_values = F.scaled_dot_product_attention(value[:, :, 1:], value, value)
+    merged = _merge_heads(ordinary)
     return (
-        block.ls_1(attention.out_proj(_merge_heads(ordinary))),
+        block.ls_1(_each_alone(attention.out_proj, merged) if n_read == 1 else attention.out_proj(merged)),
         block.ls_1(attention.out_proj(_merge_heads(between_values))),
     )
 
