@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from conftest import make_class_folders
+from sotglp.cli import app
 from test_cli import fails, sotglp
 
 SUITE: dict[str, Any] = {
@@ -50,6 +52,13 @@ def root(tmp_path: Path) -> Path:
 
 def arguments(root: Path, out: str) -> list[object]:
     return ["benchmark", root / "suite.yaml", "--root", root, "--out", root / out, "--cache-dir", root / "cache"]
+
+
+def inside(*arguments: str) -> str:
+    """What a command prints, without a process of its own."""
+    done = CliRunner().invoke(app, list(arguments))
+    assert done.exit_code == 0, done.output
+    return done.stdout
 
 
 def measured(path: Path) -> dict[str, Any]:
@@ -101,8 +110,8 @@ def test_a_second_run_runs_nothing(root: Path) -> None:
 
 def test_another_backbone_in_place_of_the_suites() -> None:
     def told(*options: str) -> dict[str, Any]:
-        done = sotglp("benchmark", "few-shot", "--dry-run", "--json", "-", *options)
-        backbone: dict[str, Any] = json.loads(done.stdout)["suite"]["backbone"]
+        done = inside("benchmark", "few-shot", "--dry-run", "--json", "-", *options)
+        backbone: dict[str, Any] = json.loads(done)["suite"]["backbone"]
         return {key: backbone[key] for key in ("name", "pretrained")}
 
     assert told() == {"name": "ViT-B-16", "pretrained": "openai"}
@@ -121,7 +130,7 @@ def test_a_failed_cell_is_told_and_ends_with_code_1(root: Path) -> None:
 
 
 def test_a_dry_run_prints_the_published_settings() -> None:
-    told = json.loads(sotglp("benchmark", "few-shot", "--dry-run", "--json", "-").stdout)
+    told = json.loads(inside("benchmark", "few-shot", "--dry-run", "--json", "-"))
     assert len(told["cells"]) == 11 * (2 + 10 * 5 * 3)
     seen = {}
     for cell in told["cells"]:
@@ -141,7 +150,7 @@ def test_a_dry_run_prints_the_published_settings() -> None:
 
 
 def test_a_dry_run_for_people() -> None:
-    lines = sotglp("benchmark", "few-shot", "--dry-run").stdout.splitlines()
+    lines = inside("benchmark", "few-shot", "--dry-run").splitlines()
     assert lines[0] == (
         "suite few-shot: protocol few-shot, backbone ViT-B-16 (openai), shots 1, 2, 4, 8, 16, seeds 1, 2, 3; 1672 cells"
     )
@@ -173,9 +182,9 @@ def test_a_users_mistake_is_one_sentence(
 
 
 def test_info_lists_suites_and_methods() -> None:
-    assert "few-shot" in sotglp("info", "--suites").stdout.splitlines()
-    assert "arXiv 2111.03930" in sotglp("info", "--methods").stdout
-    assert json.loads(sotglp("info", "--methods", "--json", "-").stdout)["methods"]["plot"]["title"] == "PLOT"
+    assert "few-shot" in inside("info", "--suites").splitlines()
+    assert "arXiv 2111.03930" in inside("info", "--methods")
+    assert json.loads(inside("info", "--methods", "--json", "-"))["methods"]["plot"]["title"] == "PLOT"
 
 
 def test_fit_takes_any_method(root: Path) -> None:
