@@ -16,7 +16,7 @@ from sotglp.config import Preset
 from sotglp.dataset import ImageSet
 from sotglp.datasets.entry import Splits
 from sotglp.evaluation import evaluate
-from sotglp.methods import METHODS, find_method
+from sotglp.methods import find_method
 from sotglp.training import adapt
 
 TRAINING: dict[str, Any] = {"epochs": 2, "augment": False, "shots": 4, "batch_size": 6, "seed": 2}
@@ -47,7 +47,7 @@ def run(backbone: Backbone, material: Material, name: str, protocol: Any = "few-
     return run_cell(protocol, backbone, material, *find_method(name).settings_on(Preset(), changes))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["zero-shot", "linear-probe", "tip-adapter-f", "plot", "sot-glp"])
 def test_a_cell_says_what_fit_and_evaluation_say(tiny_backbone: Backbone, material: Material, name: str) -> None:
     changes = TRAINING | ({"top_k": 4} if "top_k" in find_method(name).model.Config.model_fields else {})
     if name == "plot":

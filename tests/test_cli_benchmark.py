@@ -101,13 +101,6 @@ def _alive(group: int) -> bool:
     return True
 
 
-def test_a_second_run_runs_nothing(root: Path) -> None:
-    (root / "suite.yaml").write_text(yaml.safe_dump({**SUITE, "methods": ["zero-shot"]}))
-    first = sotglp(*arguments(root, "out")).stdout
-    assert "1 of 1 cells, 1 of them run now" in first
-    assert "1 of 1 cells, 0 of them run now" in sotglp(*arguments(root, "out")).stdout
-
-
 def test_another_backbone_in_place_of_the_suites() -> None:
     def told(*options: str) -> dict[str, Any]:
         done = inside("benchmark", "few-shot", "--dry-run", "--json", "-", *options)
