@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -49,7 +49,7 @@ class Loss(NamedTuple):
     outputs: Outputs
 
 
-class AdaptedModel(nn.Module):
+class AdaptedModel(nn.Module, ABC):
     """A classifier of C classes on a frozen backbone.
 
     Attributes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from sotglp.training import adapt
 from sotglp.vision import PatchAttention
 
 
-class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class ImageClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """Few-shot image classifier with out-of-distribution scores, whatever its method.
 
     Images (X) are paths, PIL images, or a tensor (B, 3, H, W): uint8 pixels are preprocessed like photos, floats are
@@ -195,14 +196,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classifier.threshold_ = record.threshold
         return classifier
 
+    @abstractmethod
     def _settings(self) -> tuple[Settings, TrainConfig]:
         """Settings of model and training."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def _from_record(cls, model: AdaptedModel, record: ModelRecord, device: str) -> Self:
         """An estimator with the parameters that a model file tells."""
-        raise NotImplementedError
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -94,8 +94,7 @@ def encode_vit(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, Tenso
             value_stream = ordinary[:, 1:] + attended[:, 1:]  # r, (B, P, W)
         value_stream = value_stream + value_attended
         ordinary = ordinary[:, :n_read] + attended
-        finish = partial(_finish, block)
-        ordinary = _each_alone(finish, ordinary) if is_last else finish(ordinary)
+        ordinary = (_each_alone if is_last else _together)(partial(_finish, block), ordinary)
     return _joint(visual, visual.ln_post(ordinary[:, 0])), visual.ln_post(value_stream)
 
 
@@ -131,15 +130,20 @@ def _finish(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
     return finished
 
 
-def _each_alone(layer: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
+def _together(layer: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
+    """Apply a layer to the tokens of all images, (B, ...), at once."""
+    return layer(*tokens)
+
+
+def _each_alone(layer: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
     """Apply a layer to one token of each image, (B, ...): on a CPU, one image after the other.
 
     A product of few rows rounds by how many they are there, and the features of an image must not depend on its
     neighbours: they are kept, and compared bit for bit.
     """
-    if tokens.device.type != "cpu":
-        return layer(tokens)
-    return torch.cat([layer(one) for one in tokens.split(1)])
+    if tokens[0].device.type != "cpu":
+        return layer(*tokens)
+    return torch.cat([layer(*one) for one in zip(*(part.split(1) for part in tokens), strict=True)])
 
 
 def _attend(block: ResidualAttentionBlock, tokens: Tensor, n_read: int) -> tuple[Tensor, Tensor]:
@@ -147,15 +151,11 @@ def _attend(block: ResidualAttentionBlock, tokens: Tensor, n_read: int) -> tuple
     attention: nn.MultiheadAttention = block.attn
     projected = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)  # (B, 1 + P, 3 W)
     query, key, value = (_split_heads(part, attention.num_heads) for part in projected.chunk(3, dim=-1))
-    if n_read == 1 and tokens.device.type == "cpu":  # image by image; see _each_alone
-        alone = zip(query[:, :, :1].split(1), key.split(1), value.split(1), strict=True)
-        ordinary = torch.cat([F.scaled_dot_product_attention(*one) for one in alone])
-    else:
-        ordinary = F.scaled_dot_product_attention(query[:, :, :n_read], key, value)
+    apply = _each_alone if n_read == 1 else _together
+    ordinary = apply(F.scaled_dot_product_attention, query[:, :, :n_read], key, value)
     between_values = F.scaled_dot_product_attention(value[:, :, 1:], value, value)
-    merged = _merge_heads(ordinary)
     return (
-        block.ls_1(_each_alone(attention.out_proj, merged) if n_read == 1 else attention.out_proj(merged)),
+        block.ls_1(apply(attention.out_proj, _merge_heads(ordinary))),
         block.ls_1(attention.out_proj(_merge_heads(between_values))),
     )
 

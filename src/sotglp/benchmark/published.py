@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any, Literal
 
-import yaml
-
 from sotglp.config import OodMethod
+from sotglp.methods import METHODS
+from sotglp.packaged import read_packaged
 
 Kind = Literal["accuracy", "auroc", "fpr95", "shift"]
 
@@ -21,7 +20,7 @@ SHOTS = 16
 ARCHITECTURES = frozenset({"ViT-B-16", "ViT-B-16-quickgelu"})
 WEIGHTS = "openai"
 IMAGE_SIZE = [224, 224]
-UNTRAINED = frozenset({"zero-shot", "zero-shot-ensemble"})
+UNTRAINED = frozenset(name for name, method in METHODS.items() if not method.uses_shots)
 """Methods that look at no labelled image, so that their numbers hold for any shots."""
 
 
@@ -146,6 +145,5 @@ def _is_their_backbone(backbone: Mapping[str, Any]) -> bool:
 
 @cache
 def _numbers() -> dict[str, Any]:
-    text = (resources.files("sotglp") / "benchmark" / "published.yaml").read_text(encoding="utf-8")
-    numbers: dict[str, Any] = yaml.safe_load(text)
+    numbers: dict[str, Any] = read_packaged("benchmark", "table", "published")
     return numbers

@@ -165,8 +165,7 @@ def _run(setting: Setting, plan: Plan, key: str) -> Result:
 
 
 def _key(setting: Setting, plan: Plan) -> str:
-    digest = _material_of(setting, plan).digest(setting.data_root)
-    return cell_key(plan, _told_of(_backbone_of(setting, plan)), digest)
+    return cell_key(plan, _told_of(_backbone_of(setting, plan)), _digest(*_choice_of(setting, plan)))
 
 
 def _told_of(backbone: Backbone) -> dict[str, Any]:
@@ -185,8 +184,13 @@ def _backbone_of(setting: Setting, plan: Plan) -> Backbone:
 
 
 def _material_of(setting: Setting, plan: Plan) -> Material:
+    return _read_material(*_choice_of(setting, plan))
+
+
+def _choice_of(setting: Setting, plan: Plan) -> tuple[str, str, Path]:
+    """What a cell's dataset is read by, in values that a cache can take."""
     name = plan.cell.dataset
-    return _read_material(name, setting.suite.datasets[name].model_dump_json(), setting.data_root)
+    return name, setting.suite.datasets[name].model_dump_json(), setting.data_root
 
 
 @cache
@@ -203,3 +207,8 @@ def _load_backbone(choice: BackboneChoice, device: str) -> Backbone:
 @cache
 def _read_material(name: str, choice: str, root: Path) -> Material:
     return read_material(name, DatasetChoice.model_validate_json(choice), root)
+
+
+@cache
+def _digest(name: str, choice: str, root: Path) -> str:
+    return _read_material(name, choice, root).digest(root)

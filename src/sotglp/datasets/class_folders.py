@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 
 from sotglp.datasets.drawn_split import draw_parts
@@ -71,10 +72,7 @@ def eurosat_parts(folder: Path) -> dict[str, list[Sample]]:
     """
     base = first_folder(folder, EUROSAT_IMAGES)
     found = _images_by_folder(base)
-    if extra := sorted(found.keys() - EUROSAT_NAMES.keys()):
-        raise SotglpError(
-            f"{base} has folders that are none of the dataset's classes: {some_names(extra)}; rename or remove them"
-        )
+    refuse_other_folders(base, found.keys(), EUROSAT_NAMES.keys())
     return draw_parts(
         [
             (image, number, spoken)
@@ -98,6 +96,20 @@ def first_folder(folder: Path, places: tuple[str, ...]) -> Path:
     raise SotglpError(
         f"there is no folder {' or '.join(str(folder / place) for place in places)}; put the images there"
     )
+
+
+def refuse_other_folders(base: Path, found: Set[str], known: Set[str]) -> None:
+    """Refuse class folders that no class is named by.
+
+    Raises
+    ------
+    SotglpError
+        Naming the first of them.
+    """
+    if extra := sorted(found - known):
+        raise SotglpError(
+            f"{base} has folders that are none of the dataset's classes: {some_names(extra)}; rename or remove them"
+        )
 
 
 def _images_by_folder(base: Path) -> dict[str, list[Path]]:

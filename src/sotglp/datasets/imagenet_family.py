@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sotglp.dataset import ImageSet
+from sotglp.datasets.class_folders import refuse_other_folders
 from sotglp.datasets.entry import Entry, Splits
 from sotglp.datasets.imagenet_names import imagenet_names
 from sotglp.errors import SotglpError
@@ -126,10 +127,7 @@ def _read_classes(folder: Path, names: Mapping[str, str]) -> ImageSet:
         )
     keys = [image.parts[depth] for image in images]
     found = set(keys)
-    if extra := sorted(found - names.keys()):
-        raise SotglpError(
-            f"{folder} has folders that are none of the dataset's classes: {some_names(extra)}; rename or remove them"
-        )
+    refuse_other_folders(folder, found, names.keys())
     if missing := [key for key in names if key not in found]:
         raise SotglpError(
             f"{folder} has no images of {len(missing)} of {len(names)} classes, the first in the folder {missing[0]}; "
