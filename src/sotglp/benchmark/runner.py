@@ -165,7 +165,8 @@ def _run(setting: Setting, plan: Plan, key: str) -> Result:
 
 
 def _key(setting: Setting, plan: Plan) -> str:
-    return cell_key(plan, _told_of(_backbone_of(setting, plan)), _digest(*_choice_of(setting, plan)))
+    digest = _digest(*_choice_of(setting, plan))  # before the backbone, which takes long: images may be missing
+    return cell_key(plan, _told_of(_backbone_of(setting, plan)), digest)
 
 
 def _told_of(backbone: Backbone) -> dict[str, Any]:
