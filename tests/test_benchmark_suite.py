@@ -78,3 +78,12 @@ def test_a_suite_that_is_not_there_or_not_yaml(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("datasets: [")
     with pytest.raises(SotglpError, match=r"broken\.yaml can't be read as YAML"):
         load_suite(str(tmp_path / "broken.yaml"))
+
+
+@pytest.mark.parametrize(
+    "text", ["1: 2\ndatasets: [x]\nmethods: [coop]", 'datasets: {x: {preset: "\\0.yaml"}}\nmethods: [coop]']
+)
+def test_values_that_no_suite_can_have(tmp_path: Path, text: str) -> None:
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(SotglpError):
+        load_suite(str(tmp_path / "s.yaml"))

@@ -67,8 +67,8 @@ def test_evaluate(model: Path, data: Path) -> None:
     done = sotglp(*command, data / "result.json")
     result = json.loads((data / "result.json").read_text())
     assert result["n"] == 12
-    assert set(result["ood"]["others"]) == {"auroc", "fpr95", "aupr_in", "aupr_out", "n"}
-    assert all(0 <= result[name] <= 1 for name in ("accuracy", "accuracy_global", "accuracy_local"))
+    assert set(result["ood"]["others"]) == {"auroc", "fpr95", "aupr_in", "aupr_out", "detection_error", "oscr", "n"}
+    assert all(0 <= result[name] <= 1 for name in ("accuracy", "accuracy_global", "accuracy_local", "ece"))
     assert f"accuracy {result['accuracy']:.3f}" in done.stdout
     assert result["versions"]["sotglp"]
     # The same again, on standard output, replaces nothing and says nothing else.

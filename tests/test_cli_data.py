@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from conftest import make_class_folders
 from dataset_trees import plant_dtd, plant_eurosat_folders, plant_published
 from sotglp import datasets
 from sotglp.cli.data import data
@@ -145,6 +147,100 @@ def test_check_as_json(tmp_path: Path) -> None:
     assert told["eurosat"]["counts"] == {"train": 15, "val": 6, "test": 9}
     assert told["eurosat"]["problems"][0] == "there are 3 classes, not 10"
     assert "not comparable" in told["eurosat"]["warnings"][0]
+
+
+def check_own(*arguments: object, code: int = 0) -> Result:
+    return run("check", *arguments, "--backbone", "tiny", "--no-cache", code=code)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return make_class_folders(tmp_path / "photos", per_class=6)
+
+
+def test_check_of_own_images(photos: Path) -> None:
+    lines = check_own(photos).stdout.splitlines()
+    assert lines[0] == f"{photos}: sound, 3 classes, 18 images that can be read, 6 of a class"
+    assert lines[1].startswith("    labels: 100% come out the same, judged by other images, and 0 may be wrong")
+    assert len(lines) == 2
+
+
+def test_check_finds_what_is_wrong_with_own_images(photos: Path) -> None:
+    (photos / "red_brick" / "0.png").replace(photos / "blue sea" / "brick.png")
+    shutil.copy(photos / "green leaf" / "1.png", photos / "green leaf" / "6.png")
+    shutil.copy(photos / "green leaf" / "2.png", photos / "red_brick" / "2 leaf.png")
+    (photos / "green leaf" / "3.png").write_bytes(b"")
+    (photos / "mud").mkdir()
+    shutil.copy(photos / "green leaf" / "4.png", photos / "mud" / "lone.png")
+    done = check_own("photos", "--json", "said.json", code=1)
+    said = json.loads(Path("said.json").read_text())
+    assert (said["root"], said["datasets"]) == ("data", [])
+    (told,) = said["image_sets"]
+    assert set(told) == {
+        "path", "sound", "counts", "unreadable", "copies", "lone_classes", "agreement", "doubts"
+    }  # fmt: skip
+    assert (told["path"], told["sound"]) == ("photos", False)
+    assert told["counts"] == {"blue sea": 7, "green leaf": 6, "mud": 1, "red_brick": 6}
+    assert told["unreadable"] == [
+        {"path": "photos/green leaf/3.png", "reason": "it is empty; replace it or leave it out"}
+    ]
+    assert [group["labels"] for group in told["copies"]] == [
+        ["green leaf"],
+        ["green leaf", "red_brick"],
+        ["green leaf", "mud"],
+    ]
+    assert told["lone_classes"] == ["mud"]
+    doubts = {doubt["path"]: doubt for doubt in told["doubts"]}
+    assert doubts["photos/blue sea/brick.png"]["looks_like"] == "red_brick"
+    assert {doubt["label"] for doubt in doubts.values()} <= {"blue sea", "green leaf", "red_brick"}
+    assert all(doubt["n_classes"] == 3 and doubt["rank"] > 1 for doubt in doubts.values())
+    assert told["agreement"] > 0.7
+
+    assert "photos: broken, 4 classes, 20 images that can be read, 1 to 7 of a class\n" in done.stdout
+    assert "    problem: can't read photos/green leaf/3.png: it is empty" in done.stdout
+    twins = "photos/green leaf/2.png, photos/red_brick/2 leaf.png"
+    assert f"    problem: the same image stands in 2 classes, so a label is wrong: {twins}\n" in done.stdout
+    assert "    warning: 1 image is a copy of another in the same class" in done.stdout
+    assert "    warning: classes with fewer than two images, whose labels can't be judged: mud\n" in done.stdout
+    assert "    doubt: photos/blue sea/brick.png looks like red_brick (" in done.stdout
+
+
+@pytest.mark.usefixtures("small")
+def test_own_images_beside_datasets(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("nobody looks at labels, so no backbone is loaded")
+
+    monkeypatch.setattr("sotglp.backbone.Backbone.load", never)
+    plant_published(tmp_path, "dtd")
+    table = tmp_path / "table.csv"
+    table.write_text("path,label\n" + "".join(f"photos/blue sea/{place % 6}.png,sea\n" for place in range(11)))
+    with table.open("a") as file:
+        file.write("photos/mud.png,mud\n")
+    shutil.copy(photos / "red_brick" / "0.png", photos / "mud.png")
+    done = run("check", "dtd", "table.csv", "--skip-labels", "--root", tmp_path, "--json", "-")
+    said = json.loads(done.stdout)
+    assert [entry["name"] for entry in said["datasets"]] == ["dtd"]
+    (told,) = said["image_sets"]
+    assert (told["path"], told["doubts"], told["agreement"]) == ("table.csv", None, None)
+    lines = run("check", table, "--skip-labels").stdout
+    assert "    warning: classes differ much in size: mud has 1 and sea 11 images\n" in lines
+    # A folder of that name is no reason to take a dataset's name for a path.
+    assert run("check", "dtd", "--root", tmp_path).stdout.startswith(f"dtd: complete, {tmp_path}/dtd\n")
+
+
+def test_own_images_that_cannot_be_checked(photos: Path, tmp_path: Path) -> None:
+    assert "does not exist" in fails("check", "nowhere/photos", "--skip-labels")
+    (tmp_path / "table.csv").write_text("path\nphotos/blue sea/0.png\n")
+    unlabelled = fails("check", "table.csv", "--skip-labels")
+    assert unlabelled.startswith("table.csv can't be checked: the images have no labels")
+    assert "worst = 2.0 must be" in fails("check", photos, "--worst", 2, "--backbone", "tiny", "--no-cache")
+    assert "did you mean" in fails("check", photos, "--backbone", "tinny", "--no-cache")
+
+
+def test_one_class_leaves_nothing_to_compare(photos: Path) -> None:
+    for name in ("blue sea", "green leaf"):
+        shutil.rmtree(photos / name)
+    assert check_own(photos).stdout == f"{photos}: sound, 1 class, 6 images that can be read, 6 of a class\n"
 
 
 def test_check_where_nothing_is(tmp_path: Path) -> None:

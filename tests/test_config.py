@@ -84,3 +84,21 @@ def test_changes_find_their_place() -> None:
 def test_errors_name_the_value() -> None:
     with pytest.raises(SotglpError, match="precision = 'fp8' can't be used"):
         checked(TrainConfig, {"precision": "fp8"})
+
+
+def test_names_of_settings_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("1: 2")
+    with pytest.raises(SotglpError, match=r"1.* = 1 can't be used"):
+        load_preset(str(tmp_path / "mine.yaml"))
+
+
+def test_a_value_of_any_size_is_shown_in_short(tmp_path: Path) -> None:
+    # Each line names the one before ten times: written out, the last is a hundred million letters.
+    laughs = "\n".join(f"- &{'abcdefgh'[k]} [{', '.join(['*' + 'abcdefgh'[k - 1]] * 10)}]" for k in range(1, 8))
+    (tmp_path / "mine.yaml").write_text(f"model:\n  top_k:\n  - &a [l]\n{laughs}".replace("\n-", "\n  -"))
+    with pytest.raises(SotglpError, match=r"model\.top_k = ") as raised:
+        load_preset(str(tmp_path / "mine.yaml"))
+    assert len(str(raised.value)) < 500
+    (tmp_path / "mine.yaml").write_text(f"training: {{optimizer: 0x{'f' * 10_000}}}")
+    with pytest.raises(SotglpError, match="optimizer = a whole number of 40000 bits can't be used"):
+        load_preset(str(tmp_path / "mine.yaml"))

@@ -188,3 +188,9 @@ def test_take_of_nothing_and_of_too_much():
 
 def test_a_mapping_counts_by_its_keys():
     assert ImageSet.from_items(OrderedDict.fromkeys(["b", "a"])).images == (Path("b"), Path("a"))
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + ".csv", "nul\0"])
+def test_a_name_that_no_file_can_have(name):
+    with pytest.raises(SotglpError, match="does not exist; check the path"):
+        ImageSet.from_path(name)

@@ -194,7 +194,6 @@ def test_the_layout_shown_is_one_that_is_read(tmp_path, name):
         ("oxford_pets", "OxfordIIITPet", "oxford_pets"),
         ("flowers102", "Flowers102", "oxford_flowers"),
         ("food101", "Food101", ""),
-        ("fgvc_aircraft", "FGVCAircraft", "fgvc_aircraft"),
         ("sun397", "SUN397", "sun397"),
         ("dtd", "DTD", ""),
         ("eurosat", "EuroSAT", ""),

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -74,3 +75,17 @@ def test_a_file_that_is_not_there(images):
 
 def test_the_guide_is_coops():
     assert GUIDE.startswith("https://github.com/KaiyangZhou/CoOp/")
+
+
+def test_json_that_is_nested_too_deeply(images):
+    assert "nested too deeply" in refused(split_of(images, b"[" * 100_000), images)
+
+
+def test_an_entry_of_any_size_is_shown_in_short(images):
+    message = refused(split_of(images, SPLIT | {"test": [["x" * 100_000]]}), images)
+    assert len(message) < 1000
+
+
+def test_a_pipe_is_refused_unopened(images):
+    os.mkfifo(images / "split.json")
+    assert "can't be opened (it is a pipe, a socket or a device)" in refused(images / "split.json", images)

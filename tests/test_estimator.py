@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from conftest import COLOURS, coloured_image, tiny_clip
 from sotglp import Backbone, SOTGLPClassifier, SotglpError
 from sotglp.config import ModelConfig, Preset, TrainConfig
+from sotglp.evaluation import Predictions
 
 QUICK: dict[str, Any] = {"epochs": 4, "batch_size": 8, "learning_rate": 0.02, "augment": False, "shots": None}
 
@@ -61,13 +62,9 @@ class TablePainter(SOTGLPClassifier):
         super().fit(self._paint(X), y)
         return self
 
-    def predict_proba(self, X: Any) -> NDArray[np.float32]:
+    def _calibrated_predictions(self, X: Any) -> Predictions:
         check_is_fitted(self)
-        return super().predict_proba(self._paint(validate_data(self, X, reset=False, dtype=np.float64)))
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        check_is_fitted(self)
-        return super().predict(X)
+        return super()._calibrated_predictions(self._paint(validate_data(self, X, reset=False, dtype=np.float64)))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -234,19 +231,8 @@ def test_patch_attention_reaches_the_backbone_and_the_file(paths: Any, tmp_path:
     np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
 
 
-def test_calibration_accepts_the_asked_share(fitted: SOTGLPClassifier, paths: Any) -> None:
-    X, _ = paths
-    for tpr in (0.5, 0.9, 1.0):
-        accepted = 1 - fitted.calibrate(X, tpr=tpr).is_ood(X).mean()
-        assert tpr <= accepted < tpr + 1 / 9
-    fitted.calibrate(X, method="mcm", temperature=0.5)
-    assert fitted.threshold_ is not None
-    assert fitted.threshold_["method"] == "mcm"
-    np.testing.assert_array_equal(fitted.is_ood(X), fitted.ood_score(X, "mcm", 0.5) < fitted.threshold_["threshold"])
-
-
 def test_before_fit_and_before_calibration(tiny_backbone: Backbone, fitted: SOTGLPClassifier, paths: Any) -> None:
-    for method in ("predict", "predict_proba", "ood_score", "is_ood", "calibrate"):
+    for method in ("predict", "predict_proba", "predict_sets", "ood_score", "is_ood", "calibrate"):
         with pytest.raises(NotFittedError):
             getattr(classifier(tiny_backbone), method)(paths[0])
     with pytest.raises(SotglpError, match="call calibrate"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ from sklearn.metrics import roc_auc_score
 
 from conftest import make_class_folders
 from sotglp import SOTGLP, Backbone, SotglpError, ood
+from sotglp.calibrating import calibrate_held_out
 from sotglp.config import Reading
 from sotglp.dataset import ImageSet
-from sotglp.evaluation import evaluate, predict
+from sotglp.evaluation import evaluate, predict, predict_each
 from sotglp.images import UnreadableImageError
+from sotglp.remembering import remember
 
 
 @pytest.fixture
@@ -56,6 +59,98 @@ def test_evaluation_by_hand(model: SOTGLP, images: ImageSet, tmp_path: Path) -> 
     expected = roc_auc_score([True] * 18 + [False] * 9, scores)
     assert result["ood"]["others"]["auroc"] == pytest.approx(expected, abs=0.01)
     assert result["ood"]["others"]["n"] == 9
+
+
+def test_several_models_say_what_each_says_alone_and_images_are_encoded_once(
+    model: SOTGLP, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [model, SOTGLP(model.backbone, images.classes, seed=7), SOTGLP(model.backbone, ["a", "b"], top_k=2)]
+    reading = Reading(batch_size=5, ood_method="mcm")
+    alone = [predict(one, images, reading) for one in models]
+    encode, n_encoded = Backbone.encode_image, []
+
+    def count(self: Backbone, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        n_encoded.append(len(pixels))
+        return encode(self, pixels)
+
+    monkeypatch.setattr(Backbone, "encode_image", count)
+    together = predict_each(models, images, reading)
+    assert sum(n_encoded) == len(images)
+    for ours, theirs in zip(together, alone, strict=True):
+        for name in ("indices", "probabilities", "global_logits", "local_logits", "ood_scores"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+    first, *others = predict_each(models, images, reading, score_all=False)
+    np.testing.assert_array_equal(first.ood_scores, alone[0].ood_scores)
+    assert [len(other.ood_scores) for other in others] == [0, 0]
+    np.testing.assert_array_equal(others[1].probabilities, alone[2].probabilities)
+
+
+def test_models_whose_scores_are_not_asked_for_need_no_shots(model: SOTGLP, images: ImageSet) -> None:
+    other = SOTGLP(model.backbone, images.classes, seed=7)
+    model.shots = remember(model, images, Reading())
+    reading = Reading(ood_method="knn")
+    said = predict_each([model, other], images, reading, score_all=False)
+    np.testing.assert_array_equal(said[0].ood_scores, predict(model, images, reading).ood_scores)
+    with pytest.raises(SotglpError, match="compares images with the shots"):
+        predict_each([model, other], images, reading)
+
+
+def calibration_error(probabilities: np.ndarray, targets: np.ndarray, n_bins: int = 15) -> float:
+    """Mean distance of accuracy from confidence in bins of equal width, weighed by their images; written out."""
+    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
+    bins = np.ceil(sure * n_bins)
+    return float(sum(abs((right[bins == own] - sure[bins == own]).sum()) for own in np.unique(bins)) / len(sure))
+
+
+def test_evaluation_of_a_calibration_by_hand(model: SOTGLP, images: ImageSet, tmp_path: Path) -> None:
+    others = ImageSet.from_flat_folder(make_class_folders(tmp_path / "others", per_class=3, seed=9))
+    reading = Reading(ood_method="mcm", temperature=0.1)
+    calibration = calibrate_held_out(model, images, reading, 0.6)
+    result = evaluate(model, images, {"others": others}, reading, calibration=calibration)
+    said, of_others = predict(model, images, reading), predict(model, others, reading)
+    targets = images.targets(model.class_names)
+    right = said.probabilities.argmax(axis=1) == targets
+    accepted = said.ood_scores >= calibration.rejection.threshold
+    assert 0 < accepted.sum() < 18
+    assert result["accepted"] == accepted.mean()
+    assert result["accuracy_accepted"] == right[accepted].mean()
+    assert result["ood"]["others"]["rejected"] == (of_others.ood_scores < calibration.rejection.threshold).mean()
+    assert result["ece"] == pytest.approx(calibration_error(said.probabilities, targets), abs=1e-5)
+    powers = said.probabilities.astype(np.float64) ** (1 / calibration.temperature)
+    tempered = powers / powers.sum(axis=1, keepdims=True)
+    assert result["ece_calibrated"] == pytest.approx(calibration_error(tempered, targets), abs=1e-5)
+    # OSCR: of all pairs, those where the known image is right and scores higher than the other one; ties count half.
+    pairs = said.ood_scores[:, None] - of_others.ood_scores[None]
+    expected = (right[:, None] * ((pairs > 0) + 0.5 * (pairs == 0))).mean()
+    assert result["ood"]["others"]["oscr"] == pytest.approx(expected, abs=1e-6)
+    # What does not hang on the calibration is the same without it.
+    plain = evaluate(model, images, {"others": others}, reading)
+    assert plain["ood"]["others"].items() <= result["ood"]["others"].items()
+    assert set(result) - set(plain) == {"ece_calibrated", "accepted", "accuracy_accepted"}
+    assert {**result, "ood": 0}.items() >= {**plain, "ood": 0}.items()
+
+
+def test_decisions_are_judged_only_by_the_score_that_they_are_for(model: SOTGLP, images: ImageSet) -> None:
+    calibration = calibrate_held_out(model, images, Reading(ood_method="mcm"), 0.6)
+    result = evaluate(model, images, {"same": images}, Reading(), calibration=calibration)
+    assert "ece_calibrated" in result
+    assert not {"accepted", "accuracy_accepted"} & set(result)
+    assert "rejected" not in result["ood"]["same"]
+
+
+def test_among_some_classes_there_is_no_calibration_error(model: SOTGLP, images: ImageSet) -> None:
+    pair = images.take([place for place, label in enumerate(images.labels or ()) if label != "blue sea"])
+    calibration = calibrate_held_out(model, images, Reading(), 0.9)
+    result = evaluate(model, pair, among=["red_brick", "green leaf"], calibration=calibration)
+    assert not {"ece", "ece_calibrated"} & set(result)
+    assert "accepted" in result
+
+
+def test_nothing_accepted_has_no_accuracy(model: SOTGLP, images: ImageSet) -> None:
+    calibration = calibrate_held_out(model, images, Reading(), 0.9)
+    above_all = dataclasses.replace(calibration.rejection, threshold=100.0)
+    result = evaluate(model, images, calibration=dataclasses.replace(calibration, rejection=above_all))
+    assert (result["accepted"], result["accuracy_accepted"]) == (0, None)
 
 
 def test_unreadable_images_are_left_out_or_named(model: SOTGLP, class_folders: Path) -> None:

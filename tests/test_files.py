@@ -1,13 +1,27 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from sotglp import SotglpError
 from sotglp.files import check_output, place_file, write_file
+
+KILLED_WHILE_WRITING = """
+import os, pathlib, signal, sys
+from sotglp.files import write_file
+
+def write(beside):
+    beside.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+write_file(pathlib.Path(sys.argv[1]), write, force=False)
+"""
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -106,3 +120,28 @@ def test_a_disk_that_refuses_is_told_as_it_said_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError):
         place_file(tmp_path / "file" / "deep" / "out", lambda path: path.write_text(""), force=True, durable=False)
+
+
+def test_what_a_killed_process_left_is_cleared_by_the_next_write(tmp_path: Path) -> None:
+    target, other = tmp_path / "out.txt", tmp_path / "out.txt.more"
+    for path in (target, other):
+        done = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(path)], check=False)
+        assert done.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob(".out.txt*.part"))) == 2
+    write_file(target, lambda path: path.write_text("all of it"), force=False)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".part") == ["out.txt"]
+    (left,) = tmp_path.glob(".*.part")
+    assert left.name.startswith(".out.txt.more.")
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    target = tmp_path / "out.txt"
+
+    def write(path: Path) -> None:
+        write_file(target, lambda inner: inner.write_text("the quicker one's"), force=True)
+        assert path.exists()
+        path.write_text("the slower one's")
+
+    write_file(target, write, force=True)
+    assert target.read_text() == "the slower one's"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]

@@ -166,3 +166,10 @@ def test_a_folder_without_permission(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", guarded)
     with pytest.raises(SotglpError, match=r"cat can't be read \(Permission denied\)"):
         read_class_folders(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "nul\0", "half\ud800"])
+def test_a_name_that_no_folder_can_have(name):
+    for read in (read_class_folders, read_flat_folder):
+        with pytest.raises(SotglpError, match="does not exist; check the path"):
+            read(Path(name))

@@ -382,3 +382,39 @@ def test_threads_get_the_pixels_they_asked_for():
         results = list(pool.map(pixels, contents))
     for k in range(len(contents)):
         np.testing.assert_array_equal(results[k], noise(seed=k))
+
+
+@pytest.mark.parametrize("device", ["pipe", "/dev/zero"])
+def test_what_may_never_end_is_refused_unopened(tmp_path, device):
+    path = tmp_path / "a.jpg"
+    if device == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(device)
+    with pytest.raises(UnreadableImageError, match=r"it is a pipe, a socket or a device\); check"):
+        open_image(path)
+
+
+def test_a_strip_that_would_fill_memory_when_it_is_scaled_is_refused():
+    assert open_image(encoded(Image.new("L", (2, 2000)))).size == (2, 2000)
+    for size in ((1, 1001), (60_000, 2)):
+        with pytest.raises(UnreadableImageError, match=f"its size is {size[0]} x {size[1]}, a strip"):
+            open_image(encoded(Image.new("L", size)))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "La", "CMYK", "YCbCr", "I", "I;16", "I;16B", "F"])
+def test_bands_of_a_large_image_are_converted_like_the_whole(monkeypatch, mode):
+    values = noise(50, 31, 4)
+    if mode in ("I", "I;16", "I;16B"):
+        layout = {"I": "<i4", "I;16": "<u2", "I;16B": ">u2"}[mode]
+        image = Image.frombytes(mode, (31, 50), (values[..., 0].astype(int) * 257).astype(layout).tobytes())
+    elif mode == "F":
+        # Only one band of it goes above 1, yet it is for all to count from 0 to 255.
+        image = Image.fromarray(np.linspace(0, 2, 31 * 50, dtype=np.float32).reshape(50, 31) * 100)
+    else:
+        image = Image.fromarray(values, "RGBA").convert({"La": "LA"}.get(mode, mode)).convert(mode)
+    if mode in ("L", "P"):
+        image.info["transparency"] = 7
+    whole = pixels(image)
+    monkeypatch.setattr(images, "_BAND_PIXELS", 31 * 7)
+    np.testing.assert_array_equal(pixels(image), whole)

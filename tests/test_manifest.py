@@ -1,5 +1,6 @@
 import csv
 import io
+import os
 import sys
 
 import pyarrow
@@ -152,3 +153,28 @@ def test_a_manifest_that_is_not_there(folder, name):
 
 def test_another_suffix(folder):
     assert "give a .csv or a .parquet file" in refused(folder / "list.tsv")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_manifest_that_may_never_end_or_that_no_file_can_be(tmp_path, suffix):
+    pipe = tmp_path / f"pipe{suffix}"
+    os.mkfifo(pipe)
+    assert "can't be opened (it is a pipe, a socket or a device)" in refused(pipe)
+    assert "can't be opened (File name too long)" in refused(tmp_path / f"{'x' * 300}{suffix}")
+    assert refused(tmp_path / f"nul\0{suffix}")
+
+
+def test_parquet_words_that_are_not_in_its_dictionary(folder, monkeypatch):
+    # As a damaged file comes back from pyarrow, which writes no such file itself.
+    words = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0]), pyarrow.array([], pyarrow.string()), safe=False)
+    path = parquet_of(folder, {"path": ["a.png"], "label": ["cat"]})
+    table = pyarrow.table({"path": ["a.png"], "label": words})
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "read", lambda *_, **__: table)
+    assert "is not a whole Parquet file" in refused(path)
+
+
+def test_parquet_text_that_is_not_utf8(folder):
+    broken = pyarrow.Array.from_buffers(
+        pyarrow.string(), 1, [None, pyarrow.py_buffer(b"\0\0\0\0\1\0\0\0"), pyarrow.py_buffer(b"\xff")]
+    )
+    assert "holds text that is not UTF-8" in refused(parquet_of(folder, {"path": ["a.png"], "label": broken}))

@@ -205,7 +205,7 @@ def test_autocast_keeps_transport_and_softmax_in_float32(
         outputs = model(images)
         plan, _ = model.transport(images)
         probabilities = model.predict_proba(images)
-    assert {tensor.dtype for tensor in (*outputs, plan, probabilities)} == {torch.float32}
+    assert {tensor.dtype for tensor in (*outputs[:4], plan, probabilities)} == {torch.float32}
     torch.testing.assert_close(plan.sum(dim=-1), torch.full(plan.shape[:-1], 1 / 10), rtol=0, atol=1e-6)
     torch.testing.assert_close(probabilities, exact, rtol=0, atol=0.02)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,27 @@ def test_an_unknown_name_tells_what_may_have_been_meant() -> None:
     error = UnknownNameError("method", "copo", ["plot", "coop"])
     assert str(error) == "there is no method 'copo' (did you mean coop?): choose one of plot, coop"
     assert str(UnknownNameError("method", "x", ["plot"])) == "there is no method 'x': choose one of plot"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 5000, "nested too deeply"),
+        ("a: 2024-99-99", "not of its kind"),
+        ("a: !!int x", "not of its kind"),
+        ("a: !!bool maybe", "not of its kind"),
+        ("a: !!timestamp x", "not of its kind"),
+        ("a: " + "9" * 5000, "not of its kind"),
+    ],
+)
+def test_yaml_that_its_reader_fails_on(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(SotglpError, match=f"can't be read as YAML: .*{words}"):
+        read_packaged("presets", "preset", str(tmp_path / "mine.yaml"))
+
+
+def test_a_path_that_may_never_end_or_that_no_file_can_have(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for name in (str(tmp_path / "pipe.yaml"), "nul\0.yaml", "x" * 300 + ".yaml"):
+        with pytest.raises(SotglpError, match="can't be read as YAML: "):
+            read_packaged("presets", "preset", name)

@@ -76,3 +76,32 @@ def test_orthonormal_prompts_of_a_class() -> None:
 def test_too_many_orthonormal_prompts() -> None:
     with pytest.raises(SotglpError, match="can't be orthonormal"):
         initial_local_contexts(2, 9, 1, 8, "orthonormal", torch.Generator())
+
+
+def test_texts_that_would_keep_the_tokenizer_busy_for_minutes() -> None:
+    # Its time grows with the square of a word's length.
+    word = "qzxv" * 250_000
+    with pytest.raises(SotglpError, match=r"the class name 'qzxv.*\.\.\.' has 1000000 characters: shorten it"):
+        tokenize_classes(["cat", word], n_context=4, context_length=77)
+    with pytest.raises(SotglpError, match=r"the template 'qzxv.*\.\.\.' has 1000003 characters: shorten it"):
+        template_tokens(f"{word} {{}}", 77)
+
+
+@pytest.mark.parametrize("name", ["...", "!", "\N{DOG FACE}\N{CAT FACE}", "-", "\udce9", "名前", "a\nb", "<|x|>"])
+def test_odd_names_are_names(name: str) -> None:
+    assert tokenize_classes(["cat", name], n_context=4, context_length=77).eot_positions[1] > 5
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("caf\u00e9", "cafe\u0301"),
+        ("sea_lion", "sea lion"),
+        ("STRASSE", "strasse"),
+        ("a&amp;b", "a&b"),
+        ("a", "\uff41"),
+    ],
+)
+def test_names_that_differ_to_the_computer_alone_are_refused(one: str, other: str) -> None:
+    with pytest.raises(SotglpError, match="give the same prompt"):
+        tokenize_classes([one, other], n_context=4, context_length=77)

@@ -435,11 +435,17 @@ def test_a_full_disk(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_folder_in_the_place_of_an_entry(store: FeatureStore) -> None:
-    entry_file(store, key_of(0)).mkdir(parents=True)
+    place = entry_file(store, key_of(0))
+    place.mkdir(parents=True)
     assert store.read(key_of(0)) is None
     assert not store.has(key_of(0))
+    (place / "precious").write_text("somebody's")
     with pytest.raises(SotglpError, match="can't be kept"):
         fill(store, range(1))
+    assert (place / "precious").read_text() == "somebody's"
+    (place / "precious").unlink()
+    fill(store, range(1))
+    assert store.read(key_of(0)) is not None
 
 
 def test_a_read_marks_an_entry_as_used_once_a_day(store: FeatureStore) -> None:

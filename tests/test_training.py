@@ -167,7 +167,7 @@ def test_training_global_prompts_costs_no_matching(
     tiny_backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sotglp.model.match_patches", None)
-    fitted = run(tiny_backbone, images, {"branches": "global"}, epochs=30, augment=False, batch_size=18)
+    fitted = run(tiny_backbone, images, {"branches": "global"}, epochs=30, augment=False, batch_size=18, remember=False)
     assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
 
 
@@ -307,6 +307,30 @@ def test_a_loss_that_is_not_a_number_stops_at_once(tiny_backbone: Backbone, imag
 def test_shots_are_drawn(tiny_backbone: Backbone, images: ImageSet) -> None:
     fitted = run(tiny_backbone, images, shots=2)
     assert sorted(fitted.images.labels) == sorted([*COLOURS] * 2)
+
+
+def test_shots_are_remembered_as_the_backbone_sees_them(tiny_backbone: Backbone, images: ImageSet) -> None:
+    fitted = run(tiny_backbone, images, shots=2, seed=5)
+    shots = fitted.model.shots
+    pixels = torch.stack([tiny_backbone.preprocess(Image.open(path).convert("RGB")) for path in fitted.images.images])
+    features, patches = tiny_backbone.encode_image(pixels)
+    torch.testing.assert_close(shots.features, F.normalize(features, dim=-1), rtol=1e-4, atol=1e-6)
+    assert [fitted.model.class_names[own] for own in shots.classes] == list(fitted.images.labels)
+    # Each shot's region is the mean of its patches, weighed by its own class's plan; they come in half precision.
+    patches = patches.half()
+    outputs = fitted.model.compare(features, patches, fitted.model.encode_text())
+    patches = patches.float()
+    joint = F.normalize(tiny_backbone.project_patches(patches), dim=-1)
+    for index, own in enumerate(shots.classes.tolist()):
+        kept = outputs.support[index, own]
+        region = (outputs.plan[index, own].sum(dim=-1)[:, None] * joint[index, kept]).sum(dim=0)
+        torch.testing.assert_close(shots.regions[index], F.normalize(region, dim=0), rtol=1e-3, atol=1e-5)
+
+
+def test_without_remembering_nothing_is_kept_and_the_same_is_learned(tiny_backbone: Backbone, images: ImageSet) -> None:
+    with_shots, without = (run(tiny_backbone, images, remember=remember) for remember in (True, False))
+    assert without.model.shots is None
+    assert_same(with_shots.model, without.model)
 
 
 def test_unreadable_images(tiny_backbone: Backbone, class_folders: Path) -> None:

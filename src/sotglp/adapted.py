@@ -14,6 +14,7 @@ from typing_extensions import Self
 from sotglp.backbone import Backbone
 from sotglp.config import Settings
 from sotglp.errors import OldClassesOnlyError, SotglpError
+from sotglp.shot_memory import ShotMemory
 from sotglp.text_features import TextFeatures
 
 
@@ -30,11 +31,15 @@ class Outputs(NamedTuple):
         Transported cosine with the local prompts, (B, C).
     patch_logits : Tensor
         Mean cosine of each patch with a class's local prompts, without gradient unless a loss needs one, (B, P, C).
+    plan, support : Tensor or None
+        How patches met the local prompts; see :class:`sotglp.head.LocalMatch`. None of a model without a plan.
     """
 
     global_logits: Tensor
     local_logits: Tensor
     patch_logits: Tensor
+    plan: Tensor | None = None
+    support: Tensor | None = None
 
 
 class Loss(NamedTuple):
@@ -68,6 +73,8 @@ class AdaptedModel(nn.Module, ABC):
         C names.
     local_projection : Parameter or None
         (W, W), learned on patch tokens; None where patches can be kept in the joint space.
+    shots : ShotMemory or None
+        Features of the images that it learned from, for scores that compare new images with them.
     """
 
     kind: ClassVar[str]
@@ -80,6 +87,7 @@ class AdaptedModel(nn.Module, ABC):
         self.class_names = tuple(str(name) for name in class_names)
         self.config: Any = config
         self.local_projection: nn.Parameter | None = None
+        self.shots: ShotMemory | None = None
 
     @property
     def learned(self) -> list[nn.Parameter]:
@@ -93,6 +101,24 @@ class AdaptedModel(nn.Module, ABC):
 
     def take_in(self, image_features: Tensor, targets: Tensor) -> None:
         """Start from the features (n, d) of the labelled images and their classes (n,), before any step of training."""
+
+    def take_in_more(self, image_features: Tensor, targets: Tensor) -> None:
+        """Go on from the features (n, d) of further labelled images and their classes (n,), after :meth:`take_in`.
+
+        Raises
+        ------
+        SotglpError
+            If this kind of model learns from all images at once.
+        """
+        raise SotglpError(
+            f"a model of kind {self.kind} learns from the images of all classes at once: fit it anew with those of the "
+            "new class too"
+        )
+
+    @property
+    def class_rows(self) -> tuple[str, ...]:
+        """Those of ``kept`` that have a row for each class."""
+        return ()
 
     @abstractmethod
     def encode_text(self, classes: Sequence[int] | None = None) -> TextFeatures:
@@ -121,9 +147,13 @@ class AdaptedModel(nn.Module, ABC):
         loss = F.cross_entropy(logits, targets.to(logits.device))
         return Loss(loss, loss, torch.zeros_like(loss), outputs)
 
+    def logits(self, outputs: Outputs) -> Tensor:
+        """Logits of the classes, (B, C): here scaled global cosines."""
+        return self.backbone.logit_scale * outputs.global_logits
+
     def probabilities(self, outputs: Outputs) -> Tensor:
-        """Softmax over classes, (B, C): here of scaled global cosines."""
-        return torch.softmax(self.backbone.logit_scale * outputs.global_logits, dim=-1)
+        """Softmax of the logits over classes, (B, C)."""
+        return torch.softmax(self.logits(outputs), dim=-1)
 
     def for_new_classes(self, class_names: Sequence[str]) -> AdaptedModel:
         """A model of classes that were not trained on, with what was learned for all classes alike.
@@ -148,6 +178,10 @@ class AdaptedModel(nn.Module, ABC):
     def _encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return self.backbone.encode_image(images)
 
+    def kept_tensors(self) -> dict[str, Tensor]:
+        """What a model file keeps of what was learned, by name."""
+        return {name: tensor.detach() for name in self.kept if (tensor := getattr(self, name)) is not None}
+
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what a model file keeps, by name.
 
@@ -165,9 +199,28 @@ class AdaptedModel(nn.Module, ABC):
             with torch.no_grad():
                 own.copy_(value)
 
+    def inherit(self, other: Self, origins: Sequence[int | None]) -> Self:
+        """Take over what a model of the same kind and settings has learned for other classes, and return this one.
+
+        Parameters
+        ----------
+        other : AdaptedModel
+            The model; it stays as it is.
+        origins : sequence of int or None
+            For each class of this model, the position of the class there that it goes on from; None for a new one,
+            which starts from the mean of all rows there.
+        """
+        rows = {name: getattr(other, name) for name in other.class_rows}
+        moved = {
+            name: torch.stack([old.mean(dim=0) if place is None else old[place] for place in origins])
+            for name, old in rows.items()
+        }
+        self.restore(other.kept_tensors() | moved)
+        return self.eval()
+
     def _with_state_of(self, other: AdaptedModel) -> Self:
         """Take over the tensors of another model that this one keeps too, and return this one."""
-        self.restore({name: tensor for name in other.kept if (tensor := getattr(other, name)) is not None})
+        self.restore(other.kept_tensors())
         return self.eval()
 
 

@@ -12,20 +12,26 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import DataConversionWarning
+from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
 from sotglp.adapted import AdaptedModel
 from sotglp.arithmetic import choose_device
 from sotglp.backbone import Backbone
+from sotglp.calibrating import calibrate_crossed, calibrate_held_out
+from sotglp.calibration import UNKNOWN, Calibration
+from sotglp.class_changes import renamed, with_class, without_class
 from sotglp.config import OodMethod, Precision, Reading, Settings, TrainConfig, checked
+from sotglp.cross_fitting import cross_fit
 from sotglp.dataset import ImageSet
-from sotglp.errors import SotglpError
-from sotglp.evaluation import Predictions, predict
+from sotglp.errors import SotglpError, SotglpWarning
+from sotglp.evaluation import Predictions, predict, predict_each
 from sotglp.images import IMAGE_SUFFIXES
-from sotglp.modelfile import ModelRecord, load_model, save_model
+from sotglp.manifest import MANIFEST_SUFFIXES
+from sotglp.modelfile import ModelRecord, load_calibration, load_model, save_model
 from sotglp.prompts import label_text
-from sotglp.training import adapt
+from sotglp.training import adapt, drawn_shots
 from sotglp.vision import PatchAttention
 
 
@@ -77,45 +83,111 @@ class ImageClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc
             show_progress=self.verbose,
         )
         self.model_, self.history_ = fitted.model, fitted.history
-        self.threshold_: dict[str, Any] | None = None
+        self.calibration_: Calibration | None = None
         return self
 
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Most probable label of each image, (B,)."""
-        best = self.predict_proba(X).argmax(axis=1)
-        labels: NDArray[Any] = self.classes_[best]
+    def predict(self, X: Any, *, reject: bool = True) -> NDArray[Any]:
+        """Most probable label of each image; once calibrated, "unknown" for those below the threshold, (B,).
+
+        Parameters
+        ----------
+        X : images
+            See the class.
+        reject : bool, default True
+            Call images unknown, if :meth:`calibrate` has run; otherwise every image gets a label.
+        """
+        said = self._calibrated_predictions(X)
+        labels: NDArray[Any] = self.classes_[said.probabilities.argmax(axis=1)]
+        if not reject or self.calibration_ is None:
+            return labels
+        rejected = self.calibration_.rejects(said.ood_scores)
+        # Numbers and text don't go together in one array; neither may a short text type cut "unknown" off.
+        labels = labels.astype(np.result_type(labels, np.asarray(UNKNOWN)) if labels.dtype.kind == "U" else object)
+        labels[rejected] = UNKNOWN
         return labels
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
-        """Probability of each class, in the order of ``classes_``, (B, C)."""
-        return self._predictions(X).probabilities
+        """Probability of each class, in the order of ``classes_``, at the calibrated temperature, (B, C)."""
+        probabilities = self._calibrated_predictions(X).probabilities
+        return probabilities if self.calibration_ is None else self.calibration_.probabilities(probabilities)
+
+    def predict_sets(self, X: Any, coverage: float = 0.9) -> NDArray[np.bool_]:
+        """Classes that come into question for each image, in the order of ``classes_``, (B, C).
+
+        Parameters
+        ----------
+        X : images
+            See the class.
+        coverage : float, default 0.9
+            Share of images whose right class should be in the set, between 0 and 1; :mod:`sotglp.conformal` tells what
+            is guaranteed. A set may be empty.
+
+        Raises
+        ------
+        SotglpError
+            If :meth:`calibrate` has not run with labels.
+        """
+        calibration = self._known_calibration()
+        models = [self.model_, *calibration.fold_models]
+        said = predict_each(models, _unlabelled(X), self._reading(), score_all=False)
+        return calibration.sets(np.stack([one.probabilities for one in said]), coverage)
+
+    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Share of images whose most probable label is right; none is called unknown."""
+        return float(accuracy_score(y, self.predict(X, reject=False), sample_weight=sample_weight))
 
     def ood_score(self, X: Any, method: OodMethod = "gl-mcm", temperature: float = 1.0) -> NDArray[np.float32]:
         """Score of each image, larger for those more like the classes, (B,); see :func:`sotglp.ood.score`."""
         return self._predictions(X, method, temperature).ood_scores
 
-    def calibrate(self, X: Any, tpr: float = 0.95, method: OodMethod = "gl-mcm", temperature: float = 1.0) -> Self:
-        """Set the threshold of :meth:`is_ood` so that a share ``tpr`` of these in-distribution images passes.
+    def calibrate(
+        self,
+        X: Any,
+        tpr: float = 0.95,
+        method: OodMethod = "gl-mcm",
+        temperature: float = 1.0,
+        *,
+        y: ArrayLike | None = None,
+        folds: int | None = None,
+    ) -> Self:
+        """Learn from images of the classes when to say "unknown", how sure to be, and which sets to give.
+
+        ``calibration_.rejection`` tells the threshold, the share of images of the classes that passes on average, and
+        the interval where the true share lies in 90 % of cases: it is wide for few images.
 
         Parameters
         ----------
         X : images
-            Images of the classes that were not trained on.
+            Images of the classes that were not trained on, or with ``folds`` those that were.
         tpr : float, default 0.95
-            Share of them to accept, above 0 and at most 1.
+            Share of images of the classes that should pass, above 0 and at most 1.
         method, temperature
-            See :func:`sotglp.ood.score`.
+            Score of the threshold; see :func:`sotglp.ood.score`.
+        y : array-like or None, default None
+            Labels of X, of the kind that :meth:`fit` takes; not needed where X is a labelled folder or manifest. They
+            set the temperature of probabilities and make prediction sets possible.
+        folds : int or None, default None
+            Judge the few-shot images themselves: a model for each of so many folds learns from the others, which
+            takes so many more fits.
 
         Raises
         ------
         SotglpError
-            If ``tpr`` is out of range.
+            If ``tpr``, images or labels can't be used, or a class has fewer images than there are folds.
         """
-        if not 0 < tpr <= 1:
-            raise SotglpError(f"tpr = {tpr} must be above 0 and at most 1")
-        scores = self.ood_score(X, method, temperature)
-        threshold = float(np.quantile(scores, 1 - tpr, method="lower"))
-        self.threshold_ = {"method": method, "temperature": temperature, "tpr": tpr, "threshold": threshold}
+        check_is_fitted(self, "model_")
+        images = _maybe_labelled(X, y)
+        reading = self._reading(method, temperature)
+        if images.labels is None or folds is None:
+            if folds is not None:
+                raise SotglpError("folds need labels: give y, or a folder with a folder for each class")
+            self.calibration_ = calibrate_held_out(self.model_, images, reading, tpr)
+            return self
+        config = self._settings()[1]
+        shots = drawn_shots(images, config)
+        cache_dir = None if self.cache_dir is None else Path(self.cache_dir)
+        crossed = cross_fit(self.model_, shots, config, reading, n_folds=folds, cache_dir=cache_dir)
+        self.calibration_ = calibrate_crossed(crossed, shots, reading, tpr)
         return self
 
     def is_ood(self, X: Any) -> NDArray[np.bool_]:
@@ -126,12 +198,60 @@ class ImageClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc
         SotglpError
             If :meth:`calibrate` has not run.
         """
+        calibration = self._known_calibration()
+        return calibration.rejects(self._calibrated_predictions(X).ood_scores)
+
+    def add_class(self, name: str | int, images: Any, others: Any = None, *, epochs: int | None = None) -> Self:
+        """Learn one class more, the last of ``classes_``; what was learned for the others stays as it is.
+
+        Parameters
+        ----------
+        name : str or int
+            Label of the new class.
+        images : images
+            Images of it; see the class.
+        others : path or (images, labels), default None
+            Labelled images of old classes, which keep the new one from taking theirs: one path of a labelled folder or
+            manifest, or a pair.
+        epochs : int or None, default None
+            Passes over the images; None for few steps without ``others``, see
+            :func:`sotglp.class_changes.with_class`.
+
+        Raises
+        ------
+        SotglpError
+            If there is such a class already, the method can't learn a class alone, or images or ``epochs`` can't be
+            used.
+        """
         check_is_fitted(self, "model_")
-        if self.threshold_ is None:
-            raise SotglpError("there is no threshold yet: call calibrate(X) with images of the classes first")
-        scores = self.ood_score(X, self.threshold_["method"], self.threshold_["temperature"])
-        below: NDArray[np.bool_] = scores < self.threshold_["threshold"]
-        return below
+        self._check_label(name)
+        config = checked(TrainConfig, self._settings()[1].model_dump() | {"epochs": epochs})
+        if others is not None:
+            others, _ = _labelled(*((others, None) if isinstance(others, str | os.PathLike) else others))
+        model = with_class(
+            self.model_,
+            label_text(name),
+            _unlabelled(images),
+            config,
+            others=others,
+            cache_dir=None if self.cache_dir is None else Path(self.cache_dir),
+            show_progress=self.verbose,
+        )
+        return self._change(model, [*self.classes_.tolist(), name])
+
+    def remove_class(self, name: str | int) -> Self:
+        """Forget a class; see :func:`sotglp.class_changes.without_class`."""
+        check_is_fitted(self, "model_")
+        model = without_class(self.model_, label_text(name))
+        return self._change(model, [label for label in self.classes_.tolist() if label_text(label) != label_text(name)])
+
+    def rename_class(self, old: str | int, new: str | int) -> Self:
+        """Call a class otherwise; see :func:`sotglp.class_changes.renamed`."""
+        check_is_fitted(self, "model_")
+        self._check_label(new)
+        model = renamed(self.model_, label_text(old), label_text(new))
+        labels = self.classes_.tolist()
+        return self._change(model, [new if label_text(label) == label_text(old) else label for label in labels])
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False, include_backbone: bool = False) -> None:
         """Write one safetensors file with what was learned.
@@ -157,7 +277,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc
             classes=self.classes_.tolist(),
             training=self._settings()[1],
             history=self.history_,
-            threshold=self.threshold_,
+            calibration=self.calibration_,
             include_backbone=include_backbone,
             force=force,
         )
@@ -193,7 +313,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc
         classifier = cls._from_record(model, record, device)
         classifier.classes_ = np.asarray(record.classes)
         classifier.model_, classifier.history_ = model, record.history
-        classifier.threshold_ = record.threshold
+        classifier.calibration_ = load_calibration(Path(path), model, record)
         return classifier
 
     @abstractmethod
@@ -211,6 +331,32 @@ class ImageClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc
         tags.input_tags.string = True
         return tags
 
+    def _check_label(self, name: str | int) -> None:
+        """Refuse a label of another kind than the others: text among numbers would turn them all into text."""
+        labels = self.classes_.tolist()
+        if type(np.asarray(name).item()) not in {type(label) for label in labels}:
+            raise SotglpError(f"the label {name!r} is of another kind than the others, such as {labels[0]!r}")
+
+    def _change(self, model: AdaptedModel, labels: list[Any]) -> Self:
+        """Go on with a model of other classes."""
+        self.model_ = model
+        self.classes_ = np.asarray(labels, dtype=object if self.classes_.dtype == object else None)
+        self._forget_calibration()
+        return self
+
+    def _forget_calibration(self) -> None:
+        if self.calibration_ is not None:
+            warnings.warn(
+                "the calibration is gone, since classes changed: calibrate again", SotglpWarning, stacklevel=4
+            )
+        self.calibration_ = None
+
+    def _known_calibration(self) -> Calibration:
+        check_is_fitted(self, "model_")
+        if self.calibration_ is None:
+            raise SotglpError("there is no threshold yet: call calibrate(X) with images of the classes first")
+        return self.calibration_
+
     def _load_backbone(self) -> Backbone:
         device = choose_device(self.device)
         if isinstance(self.backbone, Backbone):
@@ -223,9 +369,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc
             patch_attention=self.patch_attention,
         )
 
-    def _predictions(self, X: Any, method: OodMethod = "gl-mcm", temperature: float = 1.0) -> Predictions:
-        check_is_fitted(self, "model_")
-        reading = checked(
+    def _reading(self, method: OodMethod = "gl-mcm", temperature: float = 1.0) -> Reading:
+        return checked(
             Reading,
             {
                 "workers": self.workers,
@@ -235,7 +380,17 @@ class ImageClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc
                 "show_progress": self.verbose,
             },
         )
-        return predict(self.model_, _unlabelled(X), reading)
+
+    def _predictions(self, X: Any, method: OodMethod = "gl-mcm", temperature: float = 1.0) -> Predictions:
+        check_is_fitted(self, "model_")
+        return predict(self.model_, _unlabelled(X), self._reading(method, temperature))
+
+    def _calibrated_predictions(self, X: Any) -> Predictions:
+        """Predictions with the score that the calibration, if there is one, is for."""
+        check_is_fitted(self, "model_")
+        if self.calibration_ is None:
+            return self._predictions(X)
+        return self._predictions(X, self.calibration_.ood_method, self.calibration_.ood_temperature)
 
 
 def _labelled(X: Any, y: ArrayLike | None) -> tuple[ImageSet, NDArray[Any]]:
@@ -257,6 +412,18 @@ def _labelled(X: Any, y: ArrayLike | None) -> tuple[ImageSet, NDArray[Any]]:
             f"labels y must be one string or whole number an image, not {labels.dtype} of shape {labels.shape}"
         )
     return ImageSet.from_items(X, [label_text(label) for label in labels]), labels
+
+
+def _maybe_labelled(X: Any, y: ArrayLike | None) -> ImageSet:
+    """Images with labels as text, if y or a folder of class folders or a manifest tells them."""
+    if y is not None:
+        return _labelled(X, y)[0]
+    if isinstance(X, str | os.PathLike) and (Path(X).is_dir() or Path(X).suffix.lower() in MANIFEST_SUFFIXES):
+        try:
+            return ImageSet.from_path(X)
+        except SotglpError:
+            return _unlabelled(X)
+    return _unlabelled(X)
 
 
 def _unlabelled(X: Any) -> ImageSet:

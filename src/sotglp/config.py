@@ -12,6 +12,7 @@ from sotglp.errors import SotglpError, UnknownNameError
 from sotglp.packaged import packaged_names, read_packaged
 from sotglp.prompts import LocalInit
 from sotglp.shots import Draw
+from sotglp.shown import shown
 
 LocalFactor = Literal["1/N", "1"]
 Branches = Literal["both", "global", "local"]
@@ -19,7 +20,12 @@ Matching = Literal["transport", "uniform", "per-prompt"]
 LocalContexts = Literal["class", "shared"]
 Optimizer = Literal["sgd", "adamw"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-OodMethod = Literal["mcm", "l-mcm", "gl-mcm"]
+OodMethod = Literal[
+    "mcm", "l-mcm", "gl-mcm", "msp", "max-logit", "energy", "margin", "entropy", "knn", "mahalanobis", "transport"
+]
+
+SHOT_SCORES: frozenset[OodMethod] = frozenset({"knn", "mahalanobis", "transport"})
+"""Those that compare images with the shots, which a model must remember."""
 
 PRESETS = "presets"
 """Folder of the presets in the package."""
@@ -61,6 +67,17 @@ class ModelConfig(Settings):
     )
 
 
+class Reading(Settings):
+    """How images are read and scored."""
+
+    batch_size: int = Field(32, ge=1, description="images encoded at once")
+    workers: int = Field(0, ge=0, description="processes that decode images")
+    precision: Precision = Field("auto", description="arithmetic of the backbone; auto is fp16 on a GPU, else fp32")
+    ood_method: OodMethod = Field("gl-mcm", description="score of being in-distribution")
+    temperature: float = Field(1.0, gt=0, description="temperature of that score")
+    show_progress: bool = Field(False, description="show a progress bar on a terminal")
+
+
 class TrainConfig(Settings):
     """How prompts are trained.
 
@@ -82,6 +99,7 @@ class TrainConfig(Settings):
     prompt_dropout: float = Field(0.75, ge=0, lt=1, description="share of global prompts left out for an image")
     views: int = Field(2, ge=0, description="augmented views of an image encoded once; 0 encodes a new one each epoch")
     augment: bool = Field(True, description="crop and flip; without it one centre crop is encoded once")
+    remember: bool = Field(True, description="keep features of the shots, for OOD scores that compare with them")
     precision: Precision = Field("auto", description="arithmetic of the backbone; auto is fp16 on a GPU, else fp32")
     workers: int = Field(0, ge=0, description="processes that decode images")
     seed: int = Field(1, ge=0, description="seed of every random draw")
@@ -93,16 +111,9 @@ class TrainConfig(Settings):
         steps = n_images // min(self.batch_size, n_images)
         return min(max(math.ceil(LEAST_STEPS / steps), FEWEST_EPOCHS), MOST_EPOCHS)
 
-
-class Reading(Settings):
-    """How images are read and scored."""
-
-    batch_size: int = Field(32, ge=1, description="images encoded at once")
-    workers: int = Field(0, ge=0, description="processes that decode images")
-    precision: Precision = Field("auto", description="arithmetic of the backbone; auto is fp16 on a GPU, else fp32")
-    ood_method: OodMethod = Field("gl-mcm", description="score of being in-distribution")
-    temperature: float = Field(1.0, gt=0, description="temperature of that score")
-    show_progress: bool = Field(False, description="show a progress bar on a terminal")
+    def reading(self) -> Reading:
+        """How a run reads images that it does not train on."""
+        return Reading(precision=self.precision, workers=self.workers)
 
 
 class Preset(Settings):
@@ -152,11 +163,12 @@ def checked(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
         Naming the first value that can't be used.
     """
     try:
-        return kind(**values)
+        # Not kind(**values), which needs names that are text before anything is checked.
+        return kind.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise SotglpError(f"{where} = {first.get('input')!r} can't be used: {first['msg'].lower()}") from error
+        raise SotglpError(f"{where} = {shown(first.get('input'))} can't be used: {first['msg'].lower()}") from error
 
 
 def presets() -> list[str]:

@@ -68,7 +68,7 @@ class ImageSet:
             If it is neither, or its content isn't as described there.
         """
         path = Path(path)
-        if path.is_file():
+        if os.path.isfile(path):
             if path.suffix.lower() not in MANIFEST_SUFFIXES:
                 raise SotglpError(
                     f"{path} is neither a folder nor a manifest; give a folder, a .csv or a .parquet file"

@@ -58,7 +58,8 @@ class SOTGLPClassifier(ImageClassifier):
         See :class:`sotglp.SOTGLP`.
     branches, matching, local_contexts
         See :class:`sotglp.SOTGLP`.
-    epochs, batch_size, micro_batch, learning_rate, optimizer, momentum, weight_decay, prompt_dropout, views, augment
+    epochs, batch_size, micro_batch, learning_rate, optimizer, momentum, weight_decay, prompt_dropout, views, augment,
+    remember
         See :class:`sotglp.config.TrainConfig`.
     precision : {"auto", "fp32", "bf16", "fp16"}, default "auto"
         Arithmetic of the backbone; auto is fp16 on a GPU, else fp32.
@@ -79,8 +80,9 @@ class SOTGLPClassifier(ImageClassifier):
         The trained model.
     history_ : list of dict
         Loss, accuracy and learning rate of each epoch.
-    threshold_ : dict or None
-        OOD method, temperature and threshold, once :meth:`calibrate` has run.
+    calibration_ : Calibration or None
+        Threshold, temperature and what prediction sets are made from, once :meth:`calibrate` has run; see
+        :class:`sotglp.calibration.Calibration`.
 
     References
     ----------
@@ -119,6 +121,7 @@ class SOTGLPClassifier(ImageClassifier):
         prompt_dropout: float = 0.75,
         views: int = 2,
         augment: bool = True,
+        remember: bool = True,
         precision: Precision = "auto",
         workers: int = 0,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -154,6 +157,7 @@ class SOTGLPClassifier(ImageClassifier):
         self.prompt_dropout = prompt_dropout
         self.views = views
         self.augment = augment
+        self.remember = remember
         self.precision = precision
         self.workers = workers
         self.cache_dir = cache_dir

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from sotglp import ood
 from sotglp.adapted import AdaptedModel
 from sotglp.arithmetic import autocast
+from sotglp.calibration import Calibration
 from sotglp.config import Reading
 from sotglp.dataset import ImageSet
 from sotglp.encoded import encoded
 from sotglp.errors import SotglpError
 from sotglp.images import UnreadableImageError
-from sotglp.metrics import ood_metrics
+from sotglp.metrics import expected_calibration_error, ood_metrics, oscr
 from sotglp.progress import progress_bar
 
 
@@ -34,7 +35,7 @@ class Predictions:
     probabilities, global_logits, local_logits : NDArray
         (n, C).
     ood_scores : NDArray
-        Larger is more in-distribution, (n,).
+        Larger is more in-distribution, (n,); (0,) where none were asked for.
     """
 
     indices: NDArray[np.int64]
@@ -44,7 +45,6 @@ class Predictions:
     ood_scores: NDArray[np.float32]
 
 
-@torch.no_grad()
 def predict(
     model: AdaptedModel,
     images: ImageSet,
@@ -54,12 +54,27 @@ def predict(
     unreadable: list[UnreadableImageError] | None = None,
     title: str = "predicting",
 ) -> Predictions:
-    """Run a model over images.
+    """Run a model over images; see :func:`predict_each`."""
+    return predict_each([model], images, reading, cache_dir=cache_dir, unreadable=unreadable, title=title)[0]
+
+
+@torch.no_grad()
+def predict_each(
+    models: Sequence[AdaptedModel],
+    images: ImageSet,
+    reading: Reading = Reading(),  # noqa: B008 - frozen
+    *,
+    cache_dir: Path | None = None,
+    unreadable: list[UnreadableImageError] | None = None,
+    title: str = "predicting",
+    score_all: bool = True,
+) -> list[Predictions]:
+    """Run models on the same backbone over images, which are encoded once for all of them.
 
     Parameters
     ----------
-    model : AdaptedModel
-        A trained model.
+    models : sequence of AdaptedModel
+        Trained models.
     images : ImageSet
         n images; labels are not looked at.
     reading : Reading
@@ -70,6 +85,8 @@ def predict(
         Collects images that can't be decoded, which are then left out; None raises at the first.
     title : str
         Text of the progress bar.
+    score_all : bool, default True
+        Score the images by all models; otherwise by the first alone.
 
     Raises
     ------
@@ -78,24 +95,27 @@ def predict(
     SotglpError
         If no image at all can be decoded.
     """
-    model.eval()
-    backbone = model.backbone
+    backbone = models[0].backbone
     with autocast(backbone.device, reading.precision):
-        text = model.encode_text()
-    rows: list[tuple[NDArray[Any], ...]] = []
+        texts = [model.eval().encode_text() for model in models]
+    rows: list[list[tuple[NDArray[Any], ...]]] = [[] for _ in models]
     with progress_bar(title, len(images), "images", show=reading.show_progress) as advance:
         for indices, *features in encoded(backbone, images, reading, cache_dir, unreadable):
             image_features, patch_tokens = (feature.to(backbone.device) for feature in features)
-            outputs = model.compare(image_features, patch_tokens, text)
-            scores = ood.score(outputs, method=reading.ood_method, temperature=reading.temperature)
-            numbers = (model.probabilities(outputs), outputs.global_logits, outputs.local_logits, scores)
-            rows.append((indices, *(tensor.cpu().numpy() for tensor in numbers)))
+            for model, text, own_rows in zip(models, texts, rows, strict=True):
+                outputs = model.compare(image_features, patch_tokens, text)
+                scores = outputs.global_logits.new_empty(0)
+                if score_all or model is models[0]:
+                    evidence = ood.Evidence(outputs, model, image_features, patch_tokens)
+                    scores = ood.score_evidence(evidence, reading.ood_method, reading.temperature)
+                numbers = (model.probabilities(outputs), outputs.global_logits, outputs.local_logits, scores)
+                own_rows.append((indices, *(tensor.cpu().numpy() for tensor in numbers)))
             advance(len(indices), "")
-    if not rows:
+    if not rows[0]:
         raise SotglpError(
             f"none of the {len(images)} images can be read: {unreadable[0] if unreadable else 'no images'}"
         )
-    return Predictions(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+    return [Predictions(*map(np.concatenate, zip(*own_rows, strict=True))) for own_rows in rows]
 
 
 def evaluate(
@@ -105,6 +125,7 @@ def evaluate(
     reading: Reading = Reading(),  # noqa: B008 - frozen
     *,
     among: Sequence[str] | None = None,
+    calibration: Calibration | None = None,
     cache_dir: Path | None = None,
     unreadable: list[UnreadableImageError] | None = None,
 ) -> dict[str, Any]:
@@ -122,6 +143,8 @@ def evaluate(
         How images are read and scored.
     among : sequence of str or None
         Classes that come into question, where the images are known to be of some alone; None takes all.
+    calibration : Calibration or None
+        The model's; its decisions are judged too where ``reading`` asks for its score.
     cache_dir : Path or None
         See :func:`predict`.
     unreadable : list or None
@@ -130,8 +153,11 @@ def evaluate(
     Returns
     -------
     dict
-        ``accuracy`` (of the prediction), ``accuracy_global``, ``accuracy_local`` (of either branch alone), ``n``, and
-        under ``ood`` for each set ``auroc``, ``fpr95``, ``aupr_in``, ``aupr_out`` and ``n``; fractions from 0 to 1.
+        ``accuracy`` (of the prediction), ``accuracy_global``, ``accuracy_local`` (of either branch alone), ``ece``
+        (expected calibration error; not where classes are left out), ``n``, and under ``ood`` for each set the entries
+        of :class:`sotglp.metrics.OodMetrics`, ``oscr`` and ``n``. With a calibration, ``ece_calibrated``, ``accepted``
+        (share of images at or above the threshold), ``accuracy_accepted``, and for each set ``rejected``. Fractions
+        from 0 to 1.
 
     Raises
     ------
@@ -146,20 +172,38 @@ def evaluate(
     said = predict(model, images, reading, cache_dir=cache_dir, unreadable=unreadable, title="evaluating")
     targets = all_targets[said.indices]
 
-    def accuracy(scores: NDArray[np.float32]) -> float:
-        return float((scores[:, columns].argmax(axis=1) == targets).mean())
+    def right(scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+        answers: NDArray[np.bool_] = scores[:, columns].argmax(axis=1) == targets
+        return answers
 
+    is_right = right(said.probabilities)
     result: dict[str, Any] = {
-        "accuracy": accuracy(said.probabilities),
-        "accuracy_global": accuracy(said.global_logits),
-        "accuracy_local": accuracy(said.local_logits),
+        "accuracy": float(is_right.mean()),
+        "accuracy_global": float(right(said.global_logits).mean()),
+        "accuracy_local": float(right(said.local_logits).mean()),
         "n": len(targets),
         "ood": {},
     }
+    if among is None:
+        result["ece"] = expected_calibration_error(said.probabilities, targets)
+        if calibration:
+            calibrated = calibration.probabilities(said.probabilities)
+            result["ece_calibrated"] = expected_calibration_error(calibrated, targets)
+    decider = calibration if calibration and calibration.is_for(reading) else None
+    if decider:
+        accepted = ~decider.rejects(said.ood_scores)
+        result["accepted"] = float(accepted.mean())
+        result["accuracy_accepted"] = float(is_right[accepted].mean()) if accepted.any() else None
     for name, others in (ood_sets or {}).items():
         others_said = predict(
             model, others, reading, cache_dir=cache_dir, unreadable=unreadable, title=f"scoring {name}"
         )
         scores = others_said.ood_scores
-        result["ood"][name] = {**ood_metrics(said.ood_scores, scores), "n": len(scores)}
+        result["ood"][name] = {
+            **ood_metrics(said.ood_scores, scores),
+            "oscr": oscr(said.ood_scores, is_right, scores),
+            "n": len(scores),
+        }
+        if decider:
+            result["ood"][name]["rejected"] = float(decider.rejects(scores).mean())
     return result

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from sotglp.errors import SotglpError
+from sotglp.locks import lock, try_lock
 
 
 def check_output(path: Path, *, force: bool) -> None:
@@ -19,9 +23,13 @@ def check_output(path: Path, *, force: bool) -> None:
     SotglpError
         If ``path`` exists and ``force`` is off, is a folder, or lies where nothing can be written.
     """
-    if path.is_dir():
+    try:
+        is_folder, is_there = path.is_dir(), path.exists()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    if is_folder:
         raise SotglpError(f"{path} is a folder: give the name of a file")
-    if path.exists() and not force:
+    if is_there and not force:
         raise SotglpError(f"{path} exists: give another name, or --force (force=True) to replace it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,6 +41,8 @@ def check_output(path: Path, *, force: bool) -> None:
 
 def write_file(path: Path, write: Callable[[Path], object], *, force: bool) -> None:
     """Write a file beside its place and rename it into it, so that no half-written file is ever seen.
+
+    What a killed process left beside the place, when it was writing the same file, is removed.
 
     Parameters
     ----------
@@ -52,6 +62,10 @@ def write_file(path: Path, write: Callable[[Path], object], *, force: bool) -> N
         place_file(path, write, force=force, durable=True)
     except OSError as error:
         raise _unwritable(path, error) from error
+    finally:
+        # Nothing that the user asked for depends on it.
+        with suppress(OSError):
+            _clear_leftovers(path)
 
 
 def place_file(path: Path, write: Callable[[Path], object], *, force: bool, durable: bool) -> None:
@@ -71,30 +85,54 @@ def place_file(path: Path, write: Callable[[Path], object], *, force: bool, dura
     OSError
         If the disk refuses the write.
     """
-    beside = _make_beside(path)
-    try:
-        write(beside)
-        if durable:
-            with open(beside, "rb+") as written:
-                os.fsync(written.fileno())
-        _put_in_place(beside, path, force)
-    finally:
-        beside.unlink(missing_ok=True)
+    with ExitStack() as held:
+        beside = _make_beside(path, held)
+        try:
+            write(beside)
+            if durable:
+                with open(beside, "rb+") as written:
+                    os.fsync(written.fileno())
+            _put_in_place(beside, path, force)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
-def _make_beside(path: Path) -> Path:
+def _make_beside(path: Path, held: ExitStack) -> Path:
+    """An empty file beside ``path``, locked as long as ``held`` is open, which tells it from a leftover."""
     attempts_left = 10
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
             beside.touch(exist_ok=False)
+            _hold(beside, held)
             return beside
         except (FileNotFoundError, FileExistsError):
-            # Another process may clear an empty folder away between its making and its use.
+            # Another process may clear an empty folder away between its making and its use, or take the file for a
+            # leftover before it is locked.
             attempts_left -= 1
             if attempts_left == 0:
                 raise
+
+
+def _hold(beside: Path, held: ExitStack) -> None:
+    # Windows renames no file that is open.
+    if sys.platform != "win32":
+        file = held.enter_context(beside.open("rb+"))
+        lock(file)
+        beside.stat()
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Remove what processes that were killed have left of ``path``: what nobody holds any more."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.part")
+    with os.scandir(path.parent) as items:
+        found = [item.path for item in items if pattern.fullmatch(item.name) and item.is_file(follow_symlinks=False)]
+    for leftover in found:
+        # Another process may clear it away as well.
+        with suppress(FileNotFoundError), open(leftover, "rb+") as file:
+            if try_lock(file):
+                os.unlink(leftover)
 
 
 def _put_in_place(beside: Path, path: Path, force: bool) -> None:

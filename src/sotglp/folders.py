@@ -96,9 +96,10 @@ def read_flat_folder(root: Path) -> tuple[Path, ...]:
 
 
 def _check_folder(root: Path) -> None:
-    if not root.exists():
+    # Unlike those of Path, these take a name that no file can have, such as one too long, for one that isn't there.
+    if not os.path.exists(root):
         raise SotglpError(f"{root} does not exist; check the path")
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise SotglpError(f"{root} is a file; give a folder of images")
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from sotglp.errors import SotglpError
+from sotglp.regular import check_regular
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
@@ -24,7 +25,16 @@ IMAGE_SUFFIXES = frozenset(
 MAX_PIXELS = 178_956_970
 """A file that unpacks to more pixels than this is refused; the default bound of Pillow's error."""
 
+MAX_ASPECT = 1000
+"""An image whose longer side is more times the shorter one than this is refused.
+
+Scaled to a model's input by its shorter side, a strip of a few kilobytes would fill gigabytes.
+"""
+
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image"
+
+_BAND_PIXELS = 2**22
+"""Pixels whose colours are converted at once, so that what lies between takes megabytes even for the largest image."""
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -107,7 +117,8 @@ def open_image(source: ImageLike) -> Image.Image:
     Raises
     ------
     UnreadableImageError
-        If there is no such file, or it is no whole image, or it has more than `MAX_PIXELS` pixels.
+        If there is no such file, or it is a pipe or a device, or no whole image, or it has more than `MAX_PIXELS`
+        pixels or sides that differ by more than `MAX_ASPECT`.
     """
     if isinstance(source, Image.Image):
         name = getattr(source, "filename", "") or "an image in memory"
@@ -120,6 +131,7 @@ def open_image(source: ImageLike) -> Image.Image:
         )
     name = os.fspath(source)
     try:
+        check_regular(name)
         with open(name, "rb") as file:
             return _read_encoded(file, name)
     except UnreadableImageError:
@@ -159,6 +171,17 @@ def _too_large(n_pixels: int | None = None) -> str:
 
 
 def _read(decode: Callable[[], Image.Image], name: str) -> Image.Image:
+    # The decoded image is gone when its copy is turned: three of the largest would take another 0.7 GB.
+    upright, orientation = _decoded(decode, name)
+    if orientation in _UPRIGHT:
+        upright = upright.transpose(_UPRIGHT[orientation])
+    # The orientation must not be there for a second reader to apply again.
+    upright.info = {}
+    return upright
+
+
+def _decoded(decode: Callable[[], Image.Image], name: str) -> tuple[Image.Image, int]:
+    """Return an RGB copy as it is stored, and the orientation that it is to be turned by."""
     try:
         with _WHOLE_IMAGES_ONLY, warnings.catch_warnings():
             # A large photo below MAX_PIXELS and a damaged EXIF block are no concern of the user's.
@@ -166,10 +189,13 @@ def _read(decode: Callable[[], Image.Image], name: str) -> Image.Image:
             image = decode()
             if 0 in image.size:
                 raise UnreadableImageError(name, f"its size is {image.width} x {image.height}, so it has no pixels")
+            if max(image.size) > MAX_ASPECT * min(image.size):
+                raise UnreadableImageError(
+                    name, f"its size is {image.width} x {image.height}, a strip that no model can see; cut it"
+                )
             image.load()
             # Only after load(): Pillow turns a TIFF there and takes its orientation tag away.
-            orientation = _orientation(image)
-            upright = _to_rgb(image)
+            return _to_rgb(image), _orientation(image)
     except UnreadableImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -182,11 +208,6 @@ def _read(decode: Callable[[], Image.Image], name: str) -> Image.Image:
         raise UnreadableImageError(
             name, f"its data is cut short or damaged ({error}); replace it or leave it out"
         ) from error
-    if orientation in _UPRIGHT:
-        upright = upright.transpose(_UPRIGHT[orientation])
-    # The orientation must not be there for a second reader to apply again.
-    upright.info = {}
-    return upright
 
 
 def _orientation(image: Image.Image) -> int:
@@ -197,19 +218,35 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    n_rows = max(_BAND_PIXELS // image.width, 1)
+    boxes = [(0, top, image.width, min(top + n_rows, image.height)) for top in range(0, image.height, n_rows)]
+    white = 1.0 if image.mode == "F" and all(_finite(image.crop(box)).max() <= 1 for box in boxes) else 255.0
+    if len(boxes) == 1:
+        return _band_to_rgb(image, white)
+    whole = Image.new("RGB", image.size)
+    for box in boxes:
+        whole.paste(_band_to_rgb(image.crop(box), white), box)
+    return whole
+
+
+def _finite(image: Image.Image) -> NDArray[np.float32]:
+    return np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=255.0, neginf=0.0)
+
+
+def _band_to_rgb(image: Image.Image, white: float) -> Image.Image:
+    """Convert some rows of an image; ``white`` is the value that float gray counts as white."""
     if image.mode.startswith("I;16"):
         return _gray(np.asarray(image) >> 8)
     if image.mode == "I":
         # Pillow holds 16-bit gray in its 32-bit mode as well (PGM, old versions for PNG).
         return _gray(np.asarray(image).clip(0, 0xFFFF) >> 8)
     if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image), posinf=255.0, neginf=0.0)
-        return _gray((values * (255 if values.max() <= 1 else 1)).clip(0, 255).round())
+        return _gray((_finite(image) * (255 / white)).clip(0, 255).round())
     if image.mode == "La":
         image = image.convert("LA")
     if image.mode in _ALPHA_MODES or (image.mode in _KEYED_MODES and "transparency" in image.info):
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+        paper = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
 
 

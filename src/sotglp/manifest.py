@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sotglp.errors import SotglpError
+from sotglp.regular import check_regular, read_regular
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".parquet"})
 """File name endings, in lower case, of the manifests there are."""
@@ -82,9 +83,9 @@ def _cell(row: list[Any], column: int) -> str:
 def _csv_rows(path: Path) -> Iterator[tuple[str, list[Any]]]:
     """Yield the header, then every row that isn't blank, each with the words that say where it is."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise SotglpError(f"{path} can't be opened ({error.strerror}); check the path") from error
+        content = read_regular(path)
+    except (OSError, ValueError) as error:
+        raise _unopened(path, error) from error
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -119,18 +120,30 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, list[Any]]]:
             f'reading {path} takes pyarrow; install it with pip install "sotglp[parquet]", or give a CSV file'
         ) from error
     try:
+        check_regular(path)
         with pyarrow.parquet.ParquetFile(path) as file:
             columns = [str(name) for name in file.schema_arrow.names]
             wanted = [name for name in columns if name in ("path", "label")]
             table = file.read(columns=wanted)
     except OSError as error:
-        raise SotglpError(f"{path} can't be opened ({error.strerror or error}); check it") from error
-    except pyarrow.ArrowException as error:
+        raise _unopened(path, error) from error
+    except (pyarrow.ArrowException, ValueError) as error:
         raise SotglpError(f"{path} is not a whole Parquet file; write it again or give a CSV file") from error
     yield "the header", columns if "path" not in columns else wanted
     for name, column in zip(wanted, table.columns, strict=True):
         kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
         if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_integer(kind)):
             raise SotglpError(f"{path} has a column {name} of type {column.type}; write it as text")
-    for n_rows, values in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True), start=1):
+    try:
+        cells = [column.to_pylist() for column in table.columns]
+    except UnicodeDecodeError as error:
+        raise SotglpError(f"{path} holds text that is not UTF-8; write it again in UTF-8") from error
+    except pyarrow.ArrowException as error:  # words that are not in the dictionary of a column, for one
+        raise SotglpError(f"{path} is not a whole Parquet file; write it again or give a CSV file") from error
+    for n_rows, values in enumerate(zip(*cells, strict=True), start=1):
         yield f"row {n_rows}", list(values)
+
+
+def _unopened(path: Path, error: OSError | ValueError) -> SotglpError:
+    reason = getattr(error, "strerror", None) or error
+    return SotglpError(f"{path} can't be opened ({reason}); check the path")

@@ -43,7 +43,7 @@ class MethodClassifier(ImageClassifier):
 
     Attributes
     ----------
-    classes_, model_, history_, threshold_
+    classes_, model_, history_, calibration_
         See :class:`SOTGLPClassifier`; the history of a method without training is empty.
     """
 

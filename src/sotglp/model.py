@@ -151,6 +151,12 @@ class SOTGLP(AdaptedModel):
         if learn_projection:
             self.local_projection = nn.Parameter(torch.eye(backbone.patch_width, device=backbone.device))
 
+    @property
+    def class_rows(self) -> tuple[str, ...]:
+        """The local prompts, where each class has its own."""
+        own_local = self.local_prompts is not None and self.config.local_contexts == "class"
+        return ("local_prompts",) if own_local else ()
+
     def encode_text(self, classes: Sequence[int] | None = None) -> TextFeatures:
         """Text features of every prompt, not normalised: (C, M, d) and (C, N, d).
 
@@ -215,7 +221,7 @@ class SOTGLP(AdaptedModel):
             patch_logits = left_out.expand(n_images, patch_tokens.shape[1], n_classes)
             return Outputs(global_logits, left_out.expand_as(global_logits), patch_logits)
         match = self.match(patch_tokens, text.local, projected=projected)
-        return Outputs(global_logits, match.scores, match.patch_scores)
+        return Outputs(global_logits, match.scores, match.patch_scores, match.plan, match.support)
 
     def draw_prompts(self, n_images: int, dropout: float, generator: torch.Generator | None = None) -> Tensor | None:
         """Draw the global prompts that stay for each image, with replacement.
@@ -250,7 +256,7 @@ class SOTGLP(AdaptedModel):
         OldClassesOnlyError
             If only local prompts were learned, for each class its own.
         """
-        own_local = self.local_prompts is not None and self.config.local_contexts == "class"
+        own_local = bool(self.class_rows)
         if own_local and self.config.branches == "local":
             return super().for_new_classes(class_names)
         settings = self.config.model_dump() | ({"branches": "global"} if own_local else {})
@@ -294,14 +300,14 @@ class SOTGLP(AdaptedModel):
         local = nothing if branches == "global" else F.cross_entropy(scale * outputs.local_logits, targets)
         return Loss(global_ + local, global_, local, outputs)
 
-    def probabilities(self, outputs: Outputs) -> Tensor:
-        """Softmax over classes of s (global + local) / 2, or of s times the cosines of the only branch, (B, C)."""
-        logits = {
+    def logits(self, outputs: Outputs) -> Tensor:
+        """Scaled cosines s (global + local) / 2, or s times those of the only branch, (B, C)."""
+        cosines = {
             "both": (outputs.global_logits + outputs.local_logits) / 2,
             "global": outputs.global_logits,
             "local": outputs.local_logits,
         }[self.config.branches]
-        return torch.softmax(self.backbone.logit_scale * logits, dim=-1)
+        return self.backbone.logit_scale * cosines
 
     def match(self, patch_tokens: Tensor, local_text: Tensor, *, projected: bool = False) -> LocalMatch:
         """Let encoded patches meet the local prompts.

@@ -3,34 +3,53 @@
 from __future__ import annotations
 
 import json
+import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import safetensors.torch
 import torch
 from open_clip.model import set_model_preprocess_cfg
-from pydantic import BaseModel, ConfigDict, PositiveFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sotglp.adapted import AdaptedModel
 from sotglp.backbone import Backbone
-from sotglp.config import Settings, TrainConfig, checked
-from sotglp.errors import SotglpError
+from sotglp.calibration import Calibration
+from sotglp.config import ModelConfig, Settings, TrainConfig, checked
+from sotglp.errors import SotglpError, SotglpWarning
 from sotglp.files import write_file
 from sotglp.methods import KINDS, build_model
 from sotglp.model import SOTGLP
-from sotglp.prompts import label_text
+from sotglp.model_extras import (
+    SHOTS_PREFIX,
+    CalibrationRecord,
+    calibration_prefixes,
+    calibration_record,
+    calibration_tensors,
+    restored_calibration,
+    restored_shots,
+    shot_tensors,
+)
+from sotglp.prompts import label_text, template_tokens
+from sotglp.shown import shown
 from sotglp.vision import PatchAttention
-from sotglp.weights import build_clip, is_known
+from sotglp.weight_files import check_header_length
+from sotglp.weights import MAX_IMAGE_SIDE, build_clip, is_known, weight_shapes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 METADATA_KEY = "sotglp"
 BACKBONE_PREFIX = "backbone."
 NO_TENSOR = ("\0",)
+
+_PLAIN_TYPES = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool})
+
+_Side = Annotated[int, Field(ge=1, le=MAX_IMAGE_SIDE)]
 
 
 class PreprocessRecord(BaseModel):
@@ -38,7 +57,7 @@ class PreprocessRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    size: tuple[int, int]
+    size: tuple[_Side, _Side]
     mode: Literal["RGB"]
     mean: tuple[float, float, float]
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
@@ -52,10 +71,10 @@ class BackboneRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str
+    name: str = Field(max_length=200)
     pretrained: str | None
     seed: int | None
-    image_size: tuple[int, int]
+    image_size: tuple[_Side, _Side]
     fingerprint: str
     quick_gelu: bool = False
     preprocess: PreprocessRecord | None = None
@@ -78,8 +97,8 @@ class ModelRecord:
         See :class:`BackboneRecord`.
     history : list of dict
         Loss, accuracy and learning rate of each epoch.
-    threshold : dict or None
-        OOD method, temperature and threshold, once calibrated.
+    calibration : CalibrationRecord or None
+        Threshold and temperature, once calibrated; :func:`load_calibration` reads all of it.
     versions : dict
         Versions of sotglp, torch and open_clip that wrote the file.
     """
@@ -89,7 +108,7 @@ class ModelRecord:
     training: TrainConfig | None
     backbone: dict[str, Any]
     history: list[dict[str, float]] = field(default_factory=list)
-    threshold: dict[str, Any] | None = None
+    calibration: CalibrationRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
 
@@ -105,7 +124,7 @@ def save_model(
     classes: list[str | int | float] | None = None,
     training: TrainConfig | None = None,
     history: list[dict[str, float]] | None = None,
-    threshold: dict[str, Any] | None = None,
+    calibration: Calibration | None = None,
     include_backbone: bool = False,
     force: bool = False,
 ) -> None:
@@ -119,8 +138,10 @@ def save_model(
         What to write.
     classes : list or None
         Labels, if other than the model's class names.
-    training, history, threshold
+    training, history
         See :class:`ModelRecord`.
+    calibration : Calibration or None
+        Its calibration.
     include_backbone : bool, default False
         Put the backbone's weights in too; otherwise the file names them and holds their fingerprint. A ``preprocess``
         that was given by hand can't be put in.
@@ -156,18 +177,13 @@ def save_model(
             "patch_attention": backbone.patch_attention,
         },
         "history": history or [],
-        "threshold": threshold,
+        "calibration": calibration_record(calibration),
         "versions": installed_versions(),
     }
-    tensors = learned_tensors(model)
+    tensors = model.kept_tensors() | shot_tensors(model.shots) | calibration_tensors(calibration)
     if include_backbone:
         tensors |= {BACKBONE_PREFIX + name: tensor for name, tensor in backbone.clip.state_dict().items()}
     write_tensors(path, tensors, record, force=force)
-
-
-def learned_tensors(model: AdaptedModel) -> dict[str, Tensor]:
-    """The model's own tensors by name, without the backbone's."""
-    return {name: getattr(model, name).detach() for name in model.kept if getattr(model, name) is not None}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], *, force: bool) -> None:
@@ -184,11 +200,13 @@ def read_tensors(path: Path, kind: str, prefix: str | tuple[str, ...] = "") -> t
     Raises
     ------
     SotglpError
-        If the file is missing, damaged, or not ``kind`` written by sotglp.
+        If the file is missing, damaged, or not ``kind`` written by sotglp; if a tensor of it holds NaN or infinity.
     """
-    if not path.is_file():
+    # Unlike path.is_file(), this takes a name that no file can have, such as one too long, for one that is not there.
+    if not os.path.isfile(path):
         raise SotglpError(f"there is no {kind} {path}")
     try:
+        check_header_length(path, kind)
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             if METADATA_KEY not in metadata:
@@ -197,13 +215,39 @@ def read_tensors(path: Path, kind: str, prefix: str | tuple[str, ...] = "") -> t
                 )
             record = json.loads(metadata[METADATA_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    # The record's JSON may be nested deeper than Python reads.
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         if isinstance(error, SotglpError):
             raise
-        raise SotglpError(f"{path} can't be read as a {kind}: it is damaged or something else ({error})") from error
+        reason = str(error)[:200]
+        raise SotglpError(f"{path} can't be read as a {kind}: it is damaged or something else ({reason})") from error
     if not isinstance(record, dict):
         raise SotglpError(f"{path} can't be read as a {kind}: its record is damaged")
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _PLAIN_TYPES or not bool(tensor.isfinite().all()):
+            raise SotglpError(
+                f"{path} can't be read as a {kind}: its {name[:60]} holds something else than finite numbers of a type "
+                "that sotglp writes, so it is damaged"
+            )
     return tensors, record
+
+
+def checked_history(raw: Any) -> list[dict[str, float]]:
+    """The history that a record tells, which names epoch, loss and accuracy at least.
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+    """
+    history: list[dict[str, float]] = []
+    for entry in raw:
+        if not (isinstance(entry, dict) and {"epoch", "loss", "accuracy"} <= entry.keys()):
+            raise TypeError("history")
+        if not all(isinstance(value, int | float) for value in entry.values()):
+            raise TypeError("history")
+        history.append(entry)
+    return history
 
 
 def read_record(path: Path) -> ModelRecord:
@@ -266,13 +310,48 @@ def load_model(
             f"given has {backbone.patch_attention} ones: load it with the right ones (patch_attention=)"
         )
     names = [label_text(label) for label in record.classes]
+    if isinstance(record.model, ModelConfig):
+        _check_prompts(path, record.model, len(names), backbone)
     model = build_model(backbone, names, record.model)
     learned, _ = read_tensors(path, "model file", prefix=model.kept or NO_TENSOR)
+    shots, _ = read_tensors(path, "model file", prefix=SHOTS_PREFIX)
     try:
         model.restore(learned)
+        model.shots = restored_shots(shots, model)
     except SotglpError as error:
         raise SotglpError(f"{path} is damaged: {error}") from error
     return model.eval(), record
+
+
+def load_calibration(path: Path, model: AdaptedModel, record: ModelRecord) -> Calibration | None:
+    """Read the calibration of a model that :func:`load_model` read from the same file; None if it has none.
+
+    Raises
+    ------
+    SotglpError
+        If it is damaged.
+    """
+    if record.calibration is None:
+        return None
+    tensors, _ = read_tensors(path, "model file", prefix=calibration_prefixes(record.calibration))
+    try:
+        return restored_calibration(record.calibration, tensors, model)
+    except SotglpError as error:
+        raise SotglpError(f"{path} is damaged: {error}") from error
+
+
+def _check_prompts(path: Path, settings: ModelConfig, n_classes: int, backbone: Backbone) -> None:
+    """Refuse numbers of prompts that the file doesn't hold, before a model takes the memory that they ask for."""
+    text = backbone.text
+    of_one = (len(template_tokens(settings.template, text.context_length)), text.width)
+    expected: dict[str, tuple[int, ...]] = {"global_prompts": (settings.n_global_prompts, *of_one)}
+    if settings.branches != "global":
+        n_owners = 1 if settings.local_contexts == "shared" else n_classes
+        expected["local_prompts"] = (n_owners, settings.n_local_prompts, *of_one)
+    found, _ = read_tensors(path, "model file", prefix=tuple(expected))
+    for name, shape in expected.items():
+        if name not in found or tuple(found[name].shape) != shape:
+            raise SotglpError(f"{path} is damaged: its {name} is missing or has another shape than its settings say")
 
 
 def _load_backbone(path: Path, record: ModelRecord, pretrained: str | None, device: str | torch.device) -> Backbone:
@@ -284,6 +363,11 @@ def _load_backbone(path: Path, record: ModelRecord, pretrained: str | None, devi
         )
     carried, _ = read_tensors(path, "model file", prefix=BACKBONE_PREFIX)
     if not carried:
+        if pretrained is None and str(known.pretrained).startswith(("//", "\\\\")):
+            raise SotglpError(
+                f"{path} names weights on another computer ({known.pretrained}), which is not asked for them on a "
+                "file's word: give them with --pretrained (pretrained=)"
+            )
         return Backbone.load(
             known.name,
             pretrained or known.pretrained or "none",
@@ -293,11 +377,12 @@ def _load_backbone(path: Path, record: ModelRecord, pretrained: str | None, devi
             quick_gelu=known.quick_gelu,
             patch_attention=known.patch_attention,
         )
+    weights = {key.removeprefix(BACKBONE_PREFIX): value for key, value in carried.items()}
+    # Checked before the model takes its memory, which may be a thousand times the file's size.
+    if {key: value.shape for key, value in weights.items()} != weight_shapes(known.name, known.image_size[0]):
+        raise SotglpError(f"{path} is damaged: the weights in it are not those of {known.name}")
     clip = build_clip(known.name, "none", image_size=known.image_size[0], seed=0, quick_gelu=known.quick_gelu)
-    try:
-        clip.load_state_dict({key.removeprefix(BACKBONE_PREFIX): value for key, value in carried.items()})
-    except RuntimeError as error:
-        raise SotglpError(f"{path} is damaged: the weights in it are not those of {known.name}") from error
+    clip.load_state_dict(weights)
     if known.preprocess is not None:
         set_model_preprocess_cfg(clip, known.preprocess.model_dump())
     return Backbone(
@@ -317,25 +402,34 @@ def _checked_record(path: Path, raw: dict[str, Any]) -> ModelRecord:
         )
     kind = raw.get("kind", SOTGLP.kind)
     if not isinstance(kind, str) or kind not in KINDS:
-        raise SotglpError(f"{path} holds a model of kind {kind!r}, which this sotglp does not know: update sotglp")
+        raise SotglpError(f"{path} holds a model of kind {shown(kind)}, which this sotglp does not know: update sotglp")
     try:
         record = ModelRecord(
             classes=list(raw["classes"]),
             model=checked(KINDS[kind].Config, raw["model"]),
             training=checked(TrainConfig, raw["training"]) if raw["training"] else None,
             backbone=BackboneRecord(**raw["backbone"]).model_dump(mode="json", exclude_unset=True),
-            history=list(raw["history"]),
-            threshold=raw["threshold"],
+            history=checked_history(raw["history"]),
+            calibration=_checked_calibration(path, raw),
             versions=dict(raw["versions"]),
         )
         if not all(isinstance(label, str | int | float) for label in record.classes):
             raise TypeError("class labels")
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(["backbone", *map(str, first["loc"])])
+        where = ".".join([error.title.removesuffix("Record").lower(), *map(str, first["loc"])])
         raise SotglpError(
             f"{path} can't be read as a model file: its record is damaged ({where}: {first['msg'].lower()})"
         ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise SotglpError(f"{path} can't be read as a model file: its record is damaged ({error})") from error
     return record
+
+
+def _checked_calibration(path: Path, raw: dict[str, Any]) -> CalibrationRecord | None:
+    if raw["format_version"] == 1:
+        if raw["threshold"] is not None:
+            message = f"{path} has a threshold of an older sotglp, which does not tell how sure it is: calibrate again"
+            warnings.warn(message, SotglpWarning, stacklevel=2)
+        return None
+    return CalibrationRecord(**raw["calibration"]) if raw["calibration"] is not None else None

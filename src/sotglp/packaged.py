@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from sotglp.errors import SotglpError
+from sotglp.regular import read_regular
 
 
 def packaged_names(folder: str) -> list[str]:
@@ -35,9 +36,29 @@ def read_packaged(folder: str, kind: str, name: str) -> Any:
         If there is none of that name, or it can't be read as YAML.
     """
     try:
-        return yaml.safe_load(_text(folder, kind, name))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        return parse_yaml(_text(folder, kind, name))
+    except (yaml.YAMLError, OSError, ValueError) as error:
+        if isinstance(error, SotglpError):
+            raise
         raise SotglpError(f"the {kind} file {name} can't be read as YAML: {str(error).splitlines()[0]}") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """What a YAML text says, in plain values.
+
+    Raises
+    ------
+    yaml.YAMLError
+        If it can't be read, for whatever reason.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+    except Exception as error:  # a date or number that is none raises whatever its constructor does
+        raise yaml.YAMLError(f"it has a value that is not of its kind ({error})") from error
 
 
 def _text(folder: str, kind: str, name: str) -> str:
@@ -45,5 +66,5 @@ def _text(folder: str, kind: str, name: str) -> str:
     if name in names:
         return (resources.files("sotglp") / folder / f"{name}.yaml").read_text(encoding="utf-8")
     if name.endswith((".yaml", ".yml")):
-        return Path(name).read_text(encoding="utf-8")
+        return read_regular(Path(name)).decode("utf-8")
     raise SotglpError(f"there is no {kind} {name!r}: choose one of {', '.join(names)}, or give a YAML file")

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from sotglp.errors import SotglpError
+
 Item = TypeVar("Item")
+
+
+class LostProcessError(SotglpError):
+    """Another of the processes that share a run has ended."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another of the processes that share this run has ended, perhaps for want of memory: see what it said, and "
+            "go on with --resume"
+        )
 
 
 class Processes:
@@ -48,14 +61,40 @@ class Processes:
         return list(items[self.index :: self.count])
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Put the sum over all processes in the place of each tensor."""
+        """Put the sum over all processes in the place of each tensor.
+
+        Raises
+        ------
+        LostProcessError
+            If another process has ended.
+        """
         if self.count > 1:
             from accelerate.utils import reduce
 
-            for tensor in tensors:
-                tensor.copy_(reduce(tensor.to(self._device), reduction="sum"))
+            with _losses_told():
+                for tensor in tensors:
+                    tensor.copy_(reduce(tensor.to(self._device), reduction="sum"))
 
     def wait(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process is here.
+
+        Raises
+        ------
+        LostProcessError
+            If another process has ended.
+        """
         if self.count > 1:
-            self._state.wait_for_everyone()
+            with _losses_told():
+                self._state.wait_for_everyone()
+
+
+@contextmanager
+def _losses_told() -> Iterator[None]:
+    """One sentence in the place of what torch raises when another process is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        # On the CPU torch has no type of its own for it.
+        if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+            raise
+        raise LostProcessError from error

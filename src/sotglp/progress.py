@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sotglp.errors import SotglpWarning
+from sotglp.printable import printable
 
 Advance = Callable[[int, str], None]
 """Say that ``n`` more units are done, with a short text such as the loss."""
@@ -60,7 +61,7 @@ def progress_bar(title: str, total: int, unit: str, *, show: bool) -> Iterator[A
 def note(text: str, *, show: bool) -> None:
     """One line on a terminal's standard error about work that is about to begin."""
     if show and sys.stderr.isatty():
-        print(f"sotglp: {text}", file=sys.stderr)
+        print(f"sotglp: {printable(text)}", file=sys.stderr)
 
 
 def show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
@@ -69,4 +70,4 @@ def show_warning(message: Warning | str, category: type[Warning], *_: object, **
     Warnings of other libraries are for developers, who take ``--debug``; here they are left out.
     """
     if issubclass(category, SotglpWarning):
-        print(f"sotglp: warning: {message}", file=sys.stderr)
+        print(f"sotglp: warning: {printable(str(message))}", file=sys.stderr)

@@ -19,6 +19,9 @@ LocalInit = Literal["xavier", "orthonormal"]
 
 ORTHONORMAL_SCALE = 0.001
 
+MOST_CHARACTERS = 4096
+"""Class names and templates that are longer are refused unread: the tokenizer's time grows faster than the text."""
+
 
 @cache
 def clip_tokenizer() -> SimpleTokenizer:
@@ -80,6 +83,7 @@ def tokenize_classes(class_names: Sequence[str], n_context: int, context_length:
     tokenizer = clip_tokenizer()
     seen: dict[tuple[int, ...], str] = {}
     for name in class_names:
+        _check_length("class name", name)
         tokens = tuple(tokenizer.encode(spoken_name(name)))
         if not tokens:
             raise SotglpError(f"the class name {name!r} has no text that a prompt could hold: rename the class")
@@ -113,10 +117,15 @@ def template_tokens(template: str, context_length: int) -> Tensor:
         If the template has no single ``{}``, no words beside it, or too many of them.
     """
     if template.count("{}") != 1:
-        raise SotglpError(f"the template {template!r} must hold the placeholder {{}} once, as 'A photo of a {{}}' does")
+        raise SotglpError(
+            f"the template {_shortened(template)!r} must hold the placeholder {{}} once, as 'A photo of a {{}}' does"
+        )
+    _check_length("template", template)
     tokens = clip_tokenizer().encode(spoken_name(template.replace("{}", " ")))
     if not tokens:
-        raise SotglpError(f"the template {template!r} has no words beside {{}}: a context needs at least one")
+        raise SotglpError(
+            f"the template {_shortened(template)!r} has no words beside {{}}: a context needs at least one"
+        )
     if len(tokens) > context_length - 3:
         raise SotglpError(
             f"the template {_shortened(template)!r} has {len(tokens)} tokens, but the text tower takes "
@@ -148,6 +157,11 @@ def initial_local_contexts(
     columns = torch.linalg.qr(torch.randn(n_classes, n_context * width, n_prompts, generator=generator)).Q
     orthonormal: Tensor = columns.mT.reshape(shape)
     return ORTHONORMAL_SCALE * orthonormal
+
+
+def _check_length(kind: str, text: str) -> None:
+    if len(text) > MOST_CHARACTERS:
+        raise SotglpError(f"the {kind} {_shortened(text)!r} has {len(text)} characters: shorten it")
 
 
 def _shortened(text: str, longest: int = 60) -> str:

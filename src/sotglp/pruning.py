@@ -139,7 +139,7 @@ def _about(shelf: Path) -> dict[str, Any] | None:
         label = json.loads((shelf / LABEL_FILE).read_bytes())
         about = label["about"]
         return about if shelf_name(about, label[VERSION_KEY]) == shelf.name else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

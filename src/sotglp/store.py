@@ -21,6 +21,7 @@ from sotglp.dataset import ImageSource
 from sotglp.errors import SotglpError
 from sotglp.files import os_reason, place_file
 from sotglp.images import UnreadableImageError, open_image
+from sotglp.regular import read_regular
 
 FORMAT_VERSION = 1
 LABEL_FILE = "about.json"
@@ -120,6 +121,9 @@ class FeatureStore:
         content = _packed(_entry_name(file), image_features, patch_tokens)
         try:
             self._put_label()
+            if file.is_dir():
+                # Left by accident if it is empty; otherwise the error says that it is not.
+                file.rmdir()
             place_file(file, lambda beside: beside.write_bytes(content), force=True, durable=False)
             # Someone who found the shelf empty may have cleared it away, label and all, before the entry came.
             self._put_label()
@@ -169,7 +173,7 @@ def content_digest(source: ImageSource) -> str:
     """
     if isinstance(source, Path):
         try:
-            return hashlib.sha256(source.read_bytes()).hexdigest()
+            return hashlib.sha256(read_regular(source)).hexdigest()
         except OSError as error:
             reason = f"opening it failed ({os_reason(error)}); check the path and its permissions"
             raise UnreadableImageError(str(source), reason) from error

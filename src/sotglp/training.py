@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +16,16 @@ from sotglp.adapted import AdaptedModel, Loss
 from sotglp.arithmetic import autocast, half_dtype
 from sotglp.backbone import Backbone
 from sotglp.checkpoint import Checkpoint, run_identity
-from sotglp.config import Reading, Settings, TrainConfig
+from sotglp.config import Settings, TrainConfig
 from sotglp.dataset import ImageSet
 from sotglp.encoded import encoded
 from sotglp.errors import SotglpError
-from sotglp.images import UnreadableImageError, open_image
+from sotglp.images import UnreadableImageError
 from sotglp.methods import build_model
-from sotglp.processes import Processes
+from sotglp.processes import LostProcessError, Processes
 from sotglp.progress import progress_bar
+from sotglp.readable import readable_images
+from sotglp.remembering import remember
 from sotglp.shots import draw_shots
 from sotglp.steps import DROPOUT_STREAM, FeatureSource, StepBatch
 from sotglp.text_features import TextFeatures
@@ -54,6 +55,7 @@ def adapt(
     cache_dir: Path | None = None,
     unreadable: list[UnreadableImageError] | None = None,
     show_progress: bool = False,
+    title: str = "training",
 ) -> Fitted:
     """Draw shots from labelled images and learn a model on them.
 
@@ -79,6 +81,8 @@ def adapt(
         Collects drawn images that can't be decoded, which are then left out; None raises at the first.
     show_progress : bool, default False
         Show progress bars on a terminal.
+    title : str
+        Text of the bar of the steps.
 
     Raises
     ------
@@ -92,14 +96,28 @@ def adapt(
     if images.labels is None:
         raise SotglpError("training needs labelled images: a folder for each class, or a manifest with a label column")
     model = build_model(backbone, classes or images.classes, model_config, config.seed)
-    if config.shots is not None:
-        images = images.take(draw_shots(images.labels, config.shots, config.seed, draw=config.draw))
-    images = _readable(images, unreadable)
+    images = readable_images(drawn_shots(images, config), unreadable)
     kept = Checkpoint(checkpoint, run_identity(model, images, config)) if checkpoint else None
     history = train(
-        model, images, config, checkpoint=kept, resume=resume, cache_dir=cache_dir, show_progress=show_progress
+        model,
+        images,
+        config,
+        checkpoint=kept,
+        resume=resume,
+        cache_dir=cache_dir,
+        show_progress=show_progress,
+        title=title,
     )
+    if config.remember:
+        model.shots = remember(model, images, config.reading(), cache_dir=cache_dir)
     return Fitted(model.eval(), history, images)
+
+
+def drawn_shots(images: ImageSet, config: TrainConfig) -> ImageSet:
+    """The labelled images that a run with these settings learns from; all of them where no number is set."""
+    if config.shots is None:
+        return images
+    return images.take(draw_shots(images.labels or (), config.shots, config.seed, draw=config.draw))
 
 
 def train(
@@ -111,6 +129,7 @@ def train(
     resume: bool = False,
     cache_dir: Path | None = None,
     show_progress: bool = False,
+    title: str = "training",
 ) -> History:
     """Train what a model learns in place; see :func:`adapt`. A model without anything to train has an empty history.
 
@@ -119,8 +138,7 @@ def train(
     """
     targets = torch.from_numpy(images.targets(model.class_names))
     if model.takes_in_features:
-        reading = Reading(precision=config.precision, workers=config.workers, show_progress=show_progress)
-        features = [batch[1].float() for batch in encoded(model.backbone, images, reading, cache_dir)]
+        features = [batch[1].float() for batch in encoded(model.backbone, images, config.reading(), cache_dir)]
         model.take_in(torch.cat(features), targets)
     if not model.learned:
         return []
@@ -137,7 +155,7 @@ def train(
         return history
     source = FeatureSource(model, images, config, processes, cache_dir=cache_dir, show_progress=show_progress)
     model.train()
-    with progress_bar("training", epochs * steps, "steps", show=show_progress) as advance:
+    with progress_bar(title, epochs * steps, "steps", show=show_progress) as advance:
         advance(len(history) * steps, "")
         for epoch in range(len(history), epochs):
             rate = config.learning_rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
@@ -149,6 +167,8 @@ def train(
                 generator = torch.Generator().manual_seed(_number(config.seed, DROPOUT_STREAM, epoch, step))
                 try:
                     tally += _step(model, optimizer, scaler, batch, targets, config, processes, generator)
+                except LostProcessError:
+                    raise
                 except SotglpError as error:  # transport refuses costs that are not numbers
                     raise _diverged(epoch, step, config) from error
                 n_seen += batch.size
@@ -237,35 +257,6 @@ def _n_right(model: AdaptedModel, loss: Loss, targets: Tensor) -> int:
 def _number(*key: int) -> int:
     """A seed of its own for each key."""
     return int(np.random.SeedSequence(key).generate_state(1)[0])
-
-
-def _readable(images: ImageSet, unreadable: list[UnreadableImageError] | None) -> ImageSet:
-    """The images that can be decoded; better to find the others before an hour of training than in it."""
-
-    def problem(index: int) -> UnreadableImageError | None:
-        source = images.images[index]
-        if isinstance(source, Tensor):
-            return None
-        try:
-            open_image(source)
-        except UnreadableImageError as error:
-            return UnreadableImageError(images.name(index), error.reason)
-        return None
-
-    with ThreadPoolExecutor() as pool:
-        problems = list(pool.map(problem, range(len(images))))
-    found = [error for error in problems if error is not None]
-    if not found:
-        return images
-    if unreadable is None:
-        raise found[0]
-    unreadable.extend(found)
-    good = [index for index, error in enumerate(problems) if error is None]
-    rest = images.take(good)
-    lost = sorted(set(images.classes) - set(rest.classes))
-    if lost:
-        raise SotglpError(f"no image of the class {lost[0]!r} can be read: put readable images in or remove the class")
-    return rest
 
 
 def _is_finite(model: AdaptedModel) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,12 @@ from torch import Tensor, nn
 from sotglp import embedded
 from sotglp.errors import SotglpError
 from sotglp.text_tower import VOCABULARY_SIZE
+from sotglp.weight_files import check_weight_file
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+
+MAX_IMAGE_SIDE = 2048
+"""Longest side of the input in pixels: a ViT-B/16 has 16,384 patches there. Published models go up to 512."""
 
 
 def supported_backbones() -> list[str]:
@@ -91,9 +94,36 @@ def build_clip(
     Raises
     ------
     SotglpError
-        For an unknown or unserved name, an unknown tag, weights that can't be downloaded or read.
+        For an unknown or unserved name, an unknown tag, weights that can't be downloaded or read, an image size that is
+        not 1 to MAX_IMAGE_SIDE.
     """
     name = name.replace("/", "-")
+    _check_architecture(name, image_size)
+    chosen = chosen_weights(name, pretrained)
+    if chosen in _tags(name):
+        return _build_from_tag(name, str(chosen), image_size, seed)
+    model = _build_random(name, image_size, seed, quick_gelu)
+    if chosen is not None:
+        _load_file(model, name, Path(chosen))
+    return model
+
+
+def weight_shapes(name: str, image_size: int) -> dict[str, torch.Size]:
+    """Names and shapes of an architecture's weights, found without memory for them.
+
+    Raises
+    ------
+    SotglpError
+        For an unknown or unserved name or a wrong image size, as :func:`build_clip`.
+    """
+    _check_architecture(name, image_size)
+    model = _build_random(name, image_size, 0, quick_gelu=False, device="meta")
+    return {key: value.shape for key, value in model.state_dict().items()}
+
+
+def _check_architecture(name: str, image_size: int | None) -> None:
+    if image_size is not None and not 1 <= image_size <= MAX_IMAGE_SIDE:
+        raise SotglpError(f"an image size of {image_size} pixels can't be used: choose one from 1 to {MAX_IMAGE_SIDE}")
     if not is_known(name):
         raise SotglpError(
             f"there is no backbone {name!r}{_nearest(name, supported_backbones())}; `sotglp info --backbones` lists all"
@@ -103,13 +133,6 @@ def build_clip(
             f"the backbone {name} can't be served: the method needs an image tower with CLS pooling (or a ResNet) and "
             f"CLIP's own causal text tower{_nearest(name, supported_backbones())}"
         )
-    chosen = chosen_weights(name, pretrained)
-    if chosen in _tags(name):
-        return _build_from_tag(name, str(chosen), image_size, seed)
-    model = _build_random(name, image_size, seed, quick_gelu)
-    if chosen is not None:
-        _load_file(model, name, Path(chosen))
-    return model
 
 
 def _config(name: str) -> dict[str, Any]:
@@ -121,10 +144,12 @@ def _tags(name: str) -> list[str]:
     return [embedded.TAG] if name == embedded.NAME else open_clip.list_pretrained_tags_by_model(name)
 
 
-def _build_random(name: str, image_size: int | None, seed: int, quick_gelu: bool) -> nn.Module:
-    if name == embedded.NAME:
-        return embedded.build_tiny(seed, image_size=image_size, quick_gelu=quick_gelu)
-    return _create(name, image_size, seed, force_quick_gelu=quick_gelu)
+def _build_random(name: str, image_size: int | None, seed: int, quick_gelu: bool, device: str = "cpu") -> nn.Module:
+    # open_clip builds a model on the device in force and moves it to the one that it is told.
+    with torch.device(device):
+        if name == embedded.NAME:
+            return embedded.build_tiny(seed, image_size=image_size, quick_gelu=quick_gelu)
+        return _create(name, image_size, seed, force_quick_gelu=quick_gelu, device=device)
 
 
 def _create(name: str, image_size: int | None, seed: int, **how: Any) -> nn.Module:
@@ -159,19 +184,12 @@ def _load_file(model: nn.Module, name: str, path: Path) -> None:
     if path.suffix not in WEIGHT_SUFFIXES:
         raise SotglpError(f"the weight file {path} must end in one of {', '.join(WEIGHT_SUFFIXES)}")
     try:
+        check_weight_file(path)
         load_checkpoint(model, str(path), weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise SotglpError(
-            f"the weight file {path} is not a plain state_dict and is not read since it could run code: save its "
-            "state_dict as .safetensors"
-        ) from error
+    except SotglpError:
+        raise
     except Exception as error:  # the readers and open_clip's resizing each raise their own kinds
         reason = _first_line(error)
-        if "TorchScript" in str(error):
-            raise SotglpError(
-                f"the weight file {path} is a TorchScript archive, which is not read since it can hold code: save its "
-                "state_dict as .safetensors"
-            ) from error
         if isinstance(error, AssertionError) or "loading state_dict" in reason:
             raise SotglpError(
                 f"the weight file {path} does not fit {name} ({reason}): name the architecture that it was made for"
@@ -179,6 +197,12 @@ def _load_file(model: nn.Module, name: str, path: Path) -> None:
         raise SotglpError(
             f"the weight file {path} can't be read ({reason}): it may be damaged, so fetch it again"
         ) from error
+    for key, value in model.state_dict().items():
+        if not bool(value.isfinite().all()):
+            raise SotglpError(
+                f"the weight file {path} has values in {key} that are not finite numbers: it is damaged, or comes of a "
+                "training that failed, so take another one"
+            )
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import warnings
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sotglp.errors import SotglpError, SotglpWarning
 from sotglp.files import os_reason
+from sotglp.locks import lock
 
 
 class _Record(BaseModel):
@@ -100,22 +102,36 @@ class Result(_Record):
 def append(path: Path, result: Result) -> None:
     """Add a line, and wait until the disk has it; what a killed run left of a line is cut off first.
 
+    Other processes may add lines to the same file.
+
     Raises
     ------
     SotglpError
-        If the disk refuses it.
+        If the disk refuses it; the file is as it was then.
     """
     line = json.dumps(result.model_dump(), ensure_ascii=False).encode() + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab+") as file:
+        # Without a buffer, which would be written once more when the file is closed.
+        with open(path, "ab+", buffering=0) as file:
+            lock(file)
             file.seek(0)
-            file.truncate(file.read().rfind(b"\n") + 1)
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+            n_whole = file.read().rfind(b"\n") + 1
+            file.truncate(n_whole)
+            try:
+                _write_all(file, line)
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(n_whole)
+                raise
     except OSError as error:
         raise SotglpError(f"the result can't be added to {path} ({os_reason(error)}): make room and go on") from error
+
+
+def _write_all(file: io.FileIO, content: bytes) -> None:
+    """Write what a nearly full disk may take piece by piece."""
+    while content:
+        content = content[file.write(content) :]
 
 
 def read(path: Path) -> list[Result]:

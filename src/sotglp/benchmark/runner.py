@@ -26,6 +26,7 @@ from sotglp.benchmark.protocols import run_cell
 from sotglp.benchmark.results import Result, append, read
 from sotglp.benchmark.suite import BackboneChoice, DatasetChoice, Suite
 from sotglp.errors import SotglpError
+from sotglp.files import check_output
 from sotglp.modelfile import installed_versions
 from sotglp.progress import progress_bar, show_warning
 
@@ -84,32 +85,34 @@ def run_suite(setting: Setting, out: Path, *, n_processes: int = 1, show_progres
     Raises
     ------
     SotglpError
-        If the suite, its images or the backbone can't be used, or a process is killed.
+        If the suite, its images or the backbone can't be used, results can't be written, or a process is killed.
     """
     keys = {_key(setting, plan): plan for plan in plan_cells(setting.suite)}
     path = out / RESULTS_FILE
     done = {result.key: result for result in read(path)} if path.exists() else {}
+    check_output(path, force=True)
     n_before = sum(key in done for key in keys)
     failed = {}
     with _workers(n_processes) as pool, progress_bar("benchmark", len(keys), "cells", show=show_progress) as advance:
         advance(n_before, "")
-        futures = {pool.submit(_run, setting, plan, key): plan for key, plan in keys.items() if key not in done}
-        for future in as_completed(futures):
-            cell = futures[future].cell
-            label = f"{cell.dataset}, {cell.method}, {cell.shots} shots, seed {cell.seed}"
-            try:
-                result = future.result()
-            except BrokenProcessPool as error:
-                raise SotglpError(
-                    "a process of the benchmark was killed, perhaps for want of memory: run the same command again to "
-                    "go on, with fewer processes"
-                ) from error
-            except SotglpError as error:
-                failed[label] = str(error)
-            else:
-                append(path, result)
-                done[result.key] = result
-            advance(1, label)
+        try:
+            futures = {pool.submit(_run, setting, plan, key): plan for key, plan in keys.items() if key not in done}
+            for future in as_completed(futures):
+                cell = futures[future].cell
+                label = f"{cell.dataset}, {cell.method}, {cell.shots} shots, seed {cell.seed}"
+                try:
+                    result = future.result()
+                except SotglpError as error:
+                    failed[label] = str(error)
+                else:
+                    append(path, result)
+                    done[result.key] = result
+                advance(1, label)
+        except BrokenProcessPool as error:
+            raise SotglpError(
+                "a process of the benchmark was killed, perhaps for want of memory: run the same command again to go "
+                "on, with fewer processes"
+            ) from error
     return Run([done[key] for key in keys if key in done], n_before, failed)
 
 

@@ -12,6 +12,7 @@ from sotglp.errors import SotglpError
 from sotglp.methods import find_method
 from sotglp.methods.method import Method
 from sotglp.packaged import packaged_names, read_packaged
+from sotglp.shown import shown
 from sotglp.vision import PatchAttention
 
 Protocol = Literal["few-shot", "base-to-new"]
@@ -123,12 +124,14 @@ def _named(entries: Any) -> dict[str, Any]:
         return {str(label): about for label, about in entries.items()}
     if isinstance(entries, list):
         return {str(label): None for label in entries}
-    raise SotglpError(f"{entries!r} in the suite file is neither a list of names nor a mapping")
+    raise SotglpError(f"{shown(entries)} in the suite file is neither a list of names nor a mapping")
 
 
 def _method_choice(label: str, about: Any) -> dict[str, Any]:
     if not isinstance(about, dict | None):
-        raise SotglpError(f"the entry {label} under methods holds {about!r}: write settings by name there, or nothing")
+        raise SotglpError(
+            f"the entry {label} under methods holds {shown(about)}: write settings by name there, or nothing"
+        )
     settings = dict(about or {})
     return {
         "method": settings.pop("method", label),

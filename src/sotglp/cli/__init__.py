@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import warnings
 
@@ -11,6 +12,7 @@ import typer
 
 from sotglp.cli.benchmark import benchmark
 from sotglp.cli.cache import cache
+from sotglp.cli.classes import classes
 from sotglp.cli.data import data
 from sotglp.cli.demo import demo
 from sotglp.cli.evaluate import evaluate
@@ -19,7 +21,11 @@ from sotglp.cli.info import info
 from sotglp.cli.predict import predict
 from sotglp.cli.report import report
 from sotglp.errors import SotglpError
+from sotglp.printable import printable
 from sotglp.progress import show_warning
+
+STOPPED, TERMINATED = (128 + number for number in (signal.SIGINT, signal.SIGTERM))
+"""Exit codes, as shells count them."""
 
 app = typer.Typer(
     name="sotglp",
@@ -32,6 +38,7 @@ app = typer.Typer(
 for command in (demo, fit, evaluate, predict, benchmark, report, info):
     app.command()(command)
 app.add_typer(data)
+app.add_typer(classes)
 app.add_typer(cache)
 
 
@@ -43,13 +50,22 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO if debug else logging.ERROR)
     if not debug:
         warnings.showwarning = show_warning
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except SotglpError as error:
         if debug:
             raise
-        print(f"sotglp: error: {error}", file=sys.stderr)
+        print(f"sotglp: error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("sotglp: stopped", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        # Typer makes the first of an interrupt.
+        if end.code in (STOPPED, TERMINATED):
+            # One write, which no other process of the run comes between.
+            sys.stderr.write("sotglp: stopped; `fit` goes on with --resume, `benchmark` with the same command\n")
+        raise
+
+
+def _terminate(*_: object) -> None:
+    """End by an exception, so that no half-written file is left."""
+    sys.exit(TERMINATED)

@@ -1,8 +1,9 @@
-"""``sotglp data``: which datasets are there, whether they are whole, and getting them."""
+"""``sotglp data``: which datasets are there, whether they and one's own images are sound, and getting them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ import typer
 
 from sotglp.cli import options
 from sotglp.cli.output import check_result_file, say, write_json
+from sotglp.cli.own_images import Report, report_on
 
 if TYPE_CHECKING:
     from sotglp.datasets.checking import Finding
@@ -20,7 +22,7 @@ BROKEN = 1
 
 data = typer.Typer(
     name="data",
-    help="List, check and fetch the datasets of published results.",
+    help="List, check and fetch the datasets of published results; check images of your own.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -54,24 +56,52 @@ def list_data(root: Root = None, json_file: options.Json = None, debug: options.
 @data.command("check")
 def check_data(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Datasets; all that are there if none is named.")
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Datasets, all that are there if none is named; or your own images."),
     ] = None,
     root: Root = None,
+    skip_labels: Annotated[
+        bool, typer.Option("--skip-labels", help="Don't look for wrong labels, which takes a backbone.")
+    ] = False,
+    worst: Annotated[
+        float, typer.Option(help="Doubt labels where so large a share of other classes is more probable.")
+    ] = 0.5,
+    backbone: Annotated[str, typer.Option(help="open_clip architecture that looks for wrong labels.")] = "ViT-B-16",
+    pretrained: Annotated[str, typer.Option(help="Its weights, as for `sotglp fit`.")] = "auto",
+    device: options.Device = "auto",
+    cache_dir: options.CacheDir = None,
+    no_cache: options.NoCache = False,
     json_file: options.Json = None,
     debug: options.Debug = False,
 ) -> None:
-    """Compare datasets with what was published of them; the exit code is 1 if one is missing or broken.
+    """Compare datasets with what was published of them, or look for what is wrong with labelled images of your own.
 
     [bold]Example[/bold]: sotglp data check oxford_pets dtd --root data
+
+    [bold]Example[/bold]: sotglp data check photos/train
+
+    A folder of class folders or a manifest is searched for images that can't be read, for copies, and for labels that
+    may be wrong: the other images speak for many classes more than for theirs. The exit code is 1 if a dataset is
+    missing or broken, an image can't be read, or the same image stands in two classes.
     """
     from sotglp.datasets import ENTRIES, data_root, find
 
     check_result_file(json_file)
     root = data_root(root)
-    entries = [find(name) for name in names or []] or [e for e in ENTRIES.values() if _is_there(e, root)]
-    if not entries:
-        say(f"there is no dataset in {root}: `sotglp data list` names those that could be", json_target=json_file)
-    _check(entries, root, json_file)
+    own = [Path(name) for name in names or [] if name not in ENTRIES and _is_path(name)]
+    entries = [find(name) for name in names or [] if name in ENTRIES or not _is_path(name)]
+    if not names:
+        entries = [entry for entry in ENTRIES.values() if _is_there(entry, root)]
+        if not entries:
+            say(f"there is no dataset in {root}: `sotglp data list` names those that could be", json_target=json_file)
+    judge = None
+    if own and not skip_labels:
+        from sotglp.arithmetic import choose_device
+        from sotglp.backbone import Backbone
+
+        judge = Backbone.load(backbone, pretrained, device=choose_device(device))
+    views_dir = options.cache_folder(cache_dir, no_cache) if judge else None
+    _check(entries, root, json_file, [report_on(path, judge, worst, views_dir) for path in own])
 
 
 @data.command("prepare")
@@ -103,10 +133,16 @@ def prepare_data(
     _check(entries, root, json_file)
 
 
-def _check(entries: list[Entry], root: Path, json_file: str | None) -> None:
-    """Check datasets and tell what was found."""
+def _is_path(name: str) -> bool:
+    return "/" in name or os.sep in name or Path(name).exists()
+
+
+def _check(entries: list[Entry], root: Path, json_file: str | None, reports: Sequence[Report] = ()) -> None:
+    """Check datasets and tell what was found, of them and of images of the user's own."""
     from sotglp.datasets.checking import check
 
+    for line in (line for report in reports for line in report.lines):
+        say(line, json_target=json_file)
     findings = []
     for entry in entries:
         finding = check(entry, root)
@@ -115,8 +151,9 @@ def _check(entries: list[Entry], root: Path, json_file: str | None) -> None:
             say(line, json_target=json_file)
     if json_file:
         told = [_told(entry) | asdict(finding) for entry, finding in zip(entries, findings, strict=True)]
-        write_json(json_file, {"root": str(root), "datasets": told})
-    if not all(finding.complete for finding in findings):
+        image_sets = [report.told for report in reports]
+        write_json(json_file, {"root": str(root), "datasets": told, "image_sets": image_sets})
+    if not (all(finding.complete for finding in findings) and all(report.sound for report in reports)):
         raise typer.Exit(BROKEN)
 
 

@@ -26,8 +26,10 @@ def demo(
     Twenty classes, sixteen pictures of each to learn from, and a small CLIP that lies in the package. OUT then holds
     the pictures, a model file and plan.png: what each local prompt looked at.
     """
-    from sotglp.demo.show import run_demo
+    from sotglp.demo.show import check_folder, run_demo
 
+    check_result_file(json_file)
+    check_folder(out, force=force)
     json_target = json_file or str(out / "result.json")
     check_result_file(json_target)
     result = run_demo(out, seed=seed, force=force)

@@ -22,8 +22,8 @@ def evaluate(
         list[Path] | None,
         typer.Option(metavar="DIR", help="Folder of images of none of the classes (repeat for more)."),
     ] = None,
-    ood_method: options.OodMethod = "gl-mcm",
-    temperature: options.Temperature = 1.0,
+    ood_method: options.OodMethod = None,
+    temperature: options.Temperature = None,
     pretrained: options.Pretrained = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -44,23 +44,27 @@ def evaluate(
     from sotglp.arithmetic import choose_device
     from sotglp.dataset import ImageSet
     from sotglp.evaluation import evaluate as measure
-    from sotglp.modelfile import load_model
+    from sotglp.modelfile import load_calibration, load_model, read_record
 
     check_result_file(json_file)
-    reading = options.read_by(batch_size, workers, precision, ood_method, temperature)
+    told = read_record(model_file).calibration
+    reading = options.read_by(batch_size, workers, precision, ood_method, temperature, told)
     images = ImageSet.from_path(test)
     ood_sets = _named(ood or [])
     model, record = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
-    result = measure(model, images, ood_sets, reading, cache_dir=cache_dir, unreadable=unreadable)
+    calibration = load_calibration(model_file, model, record)
+    result = measure(
+        model, images, ood_sets, reading, calibration=calibration, cache_dir=cache_dir, unreadable=unreadable
+    )
     list_unreadable(unreadable or [])
     for line in _lines(result):
         say(line, json_target=json_file)
     if json_file:
         about = {
             "backbone": record.backbone,
-            "ood_method": ood_method,
-            "temperature": temperature,
+            "ood_method": reading.ood_method,
+            "temperature": reading.temperature,
             "unreadable": [str(error.source) for error in unreadable or []],
         }
         write_json(json_file, result | about)
@@ -80,9 +84,16 @@ def _named(folders: list[Path]) -> dict[str, ImageSet]:
 def _lines(result: dict[str, Any]) -> list[str]:
     branches = f"global {result['accuracy_global']:.3f}, local {result['accuracy_local']:.3f}"
     lines = [f"accuracy {result['accuracy']:.3f} ({branches}) on {result['n']} images"]
+    ece = f"expected calibration error {result['ece']:.3f}"
+    lines.append(f"{ece}, {result['ece_calibrated']:.3f} calibrated" if "ece_calibrated" in result else ece)
+    if "accepted" in result:
+        of_them = result["accuracy_accepted"]
+        right = "" if of_them is None else f", of them right {of_them:.1%}"
+        lines.append(f"accepted {result['accepted']:.1%} of these images{right}")
     for name, numbers in result["ood"].items():
+        rejected = f", rejected {numbers['rejected']:.1%}" if "rejected" in numbers else ""
         lines.append(
             f"{name}: AUROC {numbers['auroc']:.3f}, FPR95 {numbers['fpr95']:.3f}, AUPR in {numbers['aupr_in']:.3f}, "
-            f"out {numbers['aupr_out']:.3f} on {numbers['n']} images"
+            f"out {numbers['aupr_out']:.3f}, OSCR {numbers['oscr']:.3f}{rejected} on {numbers['n']} images"
         )
     return lines

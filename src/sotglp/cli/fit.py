@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from sotglp.errors import SotglpError
 
 if TYPE_CHECKING:
     from sotglp.config import Settings, TrainConfig
+    from sotglp.dataset import ImageSet
     from sotglp.images import UnreadableImageError
 
 
@@ -40,6 +42,23 @@ def fit(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, such as --set top_k=20 (repeat)."),
     ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Learn when to say `unknown`, from the shots: five more fits, or fewer."),
+    ] = False,
+    calibrate_on: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Learn it from these labelled images instead, which are not trained on."),
+    ] = None,
+    tpr: Annotated[
+        float | None, typer.Option(help="Share of images of the classes that should pass; 0.95 if not given.")
+    ] = None,
+    ood_method: Annotated[
+        str | None,
+        typer.Option(
+            help="Score to calibrate, such as gl-mcm, knn or transport; see docs/trust.md. gl-mcm if not given."
+        ),
+    ] = None,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a stopped run was.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT, and forget a stopped run.")] = False,
@@ -64,22 +83,50 @@ def fit(
     """
     from sotglp.arithmetic import choose_device
     from sotglp.backbone import Backbone
+    from sotglp.calibrating import calibrate_crossed, calibrate_held_out
     from sotglp.checkpoint import checkpoint_path
+    from sotglp.config import SHOT_SCORES, Reading, checked
+    from sotglp.cross_fitting import cross_fit, folds_of, forget, forget_folds
     from sotglp.dataset import ImageSet
     from sotglp.files import check_output
+    from sotglp.model_extras import calibration_record
     from sotglp.modelfile import save_model
     from sotglp.processes import Processes
-    from sotglp.training import adapt
+    from sotglp.rejection import check_tpr
+    from sotglp.training import adapt, drawn_shots
 
+    if calibrate and calibrate_on:
+        raise SotglpError("--calibrate takes the shots and --calibrate-on other images: give one of them")
+    if not (calibrate or calibrate_on):
+        for option, value in (("--tpr", tpr), ("--ood-method", ood_method)):
+            if value is not None:
+                raise SotglpError(f"{option} is for a calibration: give --calibrate or --calibrate-on too")
+    asked_tpr = 0.95 if tpr is None else tpr
+    check_tpr(asked_tpr)
     common = {"shots": shots, "epochs": epochs, "seed": seed}
     model_settings, training = _settings(method, preset, common, setting or [])
+    reading = checked(Reading, training.reading().model_dump() | {"ood_method": ood_method or "gl-mcm"})
+    if reading.ood_method in SHOT_SCORES and not training.remember:
+        raise SotglpError(
+            f"the score {reading.ood_method} compares images with the shots, and remember=false keeps nothing of them: "
+            "leave one of them out"
+        )
     views_dir = cache_folder(cache_dir, no_cache)
     check_output(out, force=force)
     check_result_file(json_file)
     checkpoint = checkpoint_path(out)
-    if checkpoint.exists() and not (resume or force):
+    if os.path.exists(checkpoint) and not (resume or force):
         raise SotglpError(f"{checkpoint} holds a stopped run: go on with --resume, or begin anew with --force")
     images = ImageSet.from_path(train)
+    held_out = ImageSet.from_path(calibrate_on) if calibrate_on else None
+    if held_out or calibrate:
+        shots_drawn = drawn_shots(images, training)
+        if held_out:
+            _check_held_out(held_out, images.classes, shots_drawn)
+        else:
+            folds_of(shots_drawn)
+    if force and not resume:
+        forget_folds(checkpoint)
     if num_processes > 1 and not is_launched():
         launch(num_processes)
         return
@@ -96,23 +143,37 @@ def fit(
         unreadable=unreadable,
         show_progress=True,
     )
-    if not Processes(chosen_device).is_first:
+    is_first = Processes(chosen_device).is_first
+    reading = reading.model_copy(update={"show_progress": is_first})
+    calibration = None
+    if calibrate:
+        crossed = cross_fit(
+            fitted.model, fitted.images, training, reading, cache_dir=views_dir, checkpoint=checkpoint, resume=resume
+        )
+        calibration = calibrate_crossed(crossed, fitted.images, reading, asked_tpr)
+    if not is_first:
         return
+    if held_out:
+        calibration = calibrate_held_out(fitted.model, held_out, reading, asked_tpr, unreadable=unreadable)
     save_model(
         out,
         fitted.model,
         training=training,
         history=fitted.history,
+        calibration=calibration,
         include_backbone=include_backbone,
         force=force,
     )
-    checkpoint.unlink(missing_ok=True)
+    forget(checkpoint)
     list_unreadable(unreadable or [])
     summary = f"{out}: {len(fitted.model.class_names)} classes from {len(fitted.images)} images"
     if fitted.history:
         last = fitted.history[-1]
         loss, accuracy = last["loss"], last["accuracy"]
         summary += f", {len(fitted.history)} epochs; loss {loss:.3f}, training accuracy {accuracy:.3f}"
+    if calibration:
+        low, high = calibration.rejection.interval
+        summary += f"; calibrated: {calibration.rejection.expected_tpr:.1%} pass ({low:.1%} to {high:.1%})"
     say(summary, json_target=json_file)
     if json_file:
         write_json(
@@ -122,9 +183,25 @@ def fit(
                 "n_images": len(fitted.images),
                 "settings": {"model": model_settings.model_dump(), "training": training.model_dump()},
                 "history": fitted.history,
+                "calibration": calibration_record(calibration),
                 "unreadable": [str(error.source) for error in unreadable or []],
             },
         )
+
+
+def _check_held_out(held_out: ImageSet, classes: tuple[str, ...], shots: ImageSet) -> None:
+    """Refuse, before a fit, images for calibration that have other labels or are trained on."""
+    try:
+        held_out.targets(classes)
+    except SotglpError as error:
+        raise SotglpError(f"the images for calibration can't be used: {error}") from error
+    trained_on = {Path(shots.name(index)).resolve() for index in range(len(shots))}
+    for index in range(len(held_out)):
+        if Path(held_out.name(index)).resolve() in trained_on:
+            raise SotglpError(
+                f"{held_out.name(index)} is for calibration and is trained on too: keep them apart, or let --calibrate "
+                "make the best of the shots"
+            )
 
 
 def _settings(method: str, preset: str, common: dict[str, Any], changes: list[str]) -> tuple[Settings, TrainConfig]:
@@ -139,11 +216,13 @@ def _settings(method: str, preset: str, common: dict[str, Any], changes: list[st
 def _change(text: str) -> tuple[str, Any]:
     import yaml
 
+    from sotglp.packaged import parse_yaml
+
     name, equals, value = text.partition("=")
     if not equals:
         raise SotglpError(f"--set {text!r} has no value: write --set NAME=VALUE")
     try:
-        return name.strip(), yaml.safe_load(value)
+        return name.strip(), parse_yaml(value)
     except yaml.YAMLError as error:
         raise SotglpError(
             f"--set {text!r} has a value that can't be read: write it as YAML, such as 10, true or 'text'"

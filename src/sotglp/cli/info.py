@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sotglp.cli import options
 from sotglp.cli.output import check_result_file, say, write_json
+
+if TYPE_CHECKING:
+    from sotglp.model_extras import CalibrationRecord
 
 
 def info(
@@ -66,7 +69,7 @@ def _about_model(path: Path) -> tuple[dict[str, Any], list[str]]:
         "model": record.model.model_dump(),
         "training": record.training.model_dump() if record.training else None,
         "history": record.history,
-        "threshold": record.threshold,
+        "calibration": record.calibration.model_dump() if record.calibration else None,
         "written_by": record.versions,
     }
     weights = record.backbone["pretrained"] or "random weights"
@@ -81,8 +84,21 @@ def _about_model(path: Path) -> tuple[dict[str, Any], list[str]]:
     if record.history:
         last = record.history[-1]
         lines.append(f"last epoch  {last['epoch']}: loss {last['loss']:.3f}, training accuracy {last['accuracy']:.3f}")
+    if record.calibration:
+        lines.append(f"calibrated  {_calibration_line(record.calibration)}")
     lines.append(f"written by  {_settings_line(record.versions)}")
     return result, lines
+
+
+def _calibration_line(calibration: CalibrationRecord) -> str:
+    rejection = calibration.rejection
+    low, high = rejection.interval
+    source = f"{calibration.n_folds} folds of the shots" if calibration.n_folds else "images kept from training"
+    return (
+        f"unknown below {calibration.ood_method} {rejection.threshold:.6g}, from {rejection.n} images in {source}; "
+        f"of the classes' own images {rejection.expected_tpr:.1%} pass on average, {low:.1%} to {high:.1%} in nine of "
+        f"ten cases; temperature {calibration.temperature:.3g}"
+    )
 
 
 def _about_installation() -> tuple[dict[str, Any], list[str]]:

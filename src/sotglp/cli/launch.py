@@ -7,6 +7,8 @@ import os
 import sys
 import uuid
 
+from sotglp.errors import SotglpError
+
 
 def is_launched() -> bool:
     """Whether this process is one of several that a launcher started, such as ``accelerate launch``."""
@@ -14,14 +16,22 @@ def is_launched() -> bool:
 
 
 def launch(n_processes: int) -> None:
-    """Run the command line that is running in ``n_processes`` processes, and end as the first that fails ends."""
+    """Run the command line that is running in ``n_processes`` processes, and end as the first that fails ends.
+
+    Raises
+    ------
+    SotglpError
+        If that one was killed.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     # Processes that each take all cores would wait for one another most of the time.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // n_processes)))
     # Each process says itself what went wrong.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in ("torch.distributed.elastic", "torch.distributed.elastic.agent.server.api"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -36,4 +46,11 @@ def launch(n_processes: int) -> None:
         elastic_launch(config, sys.executable)("-m", "sotglp", *sys.argv[1:])
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
-        sys.exit(failure.exitcode if failure.exitcode > 0 else 1)
+        if failure.exitcode < 0:
+            raise SotglpError(
+                f"one of the {n_processes} processes that share this run was killed ({failure.signal_name()}), perhaps "
+                "for want of memory: go on with --resume"
+            ) from error
+        sys.exit(failure.exitcode)
+    except SignalException as error:
+        sys.exit(128 + error.sigval)

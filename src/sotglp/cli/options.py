@@ -13,6 +13,7 @@ from sotglp.errors import SotglpError, SotglpWarning
 
 if TYPE_CHECKING:
     from sotglp.config import Reading
+    from sotglp.model_extras import CalibrationRecord
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file that `sotglp fit` wrote.")]
 Pretrained = Annotated[
@@ -23,8 +24,14 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU where th
 Precision = Annotated[str, typer.Option(help="fp32, bf16, fp16, or auto: fp16 on a GPU, else fp32.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that decode images; 0 decodes in this one.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images encoded at once.")]
-OodMethod = Annotated[str, typer.Option(help="Score of being in-distribution: mcm, l-mcm or gl-mcm.")]
-Temperature = Annotated[float, typer.Option(help="Temperature of that score.")]
+OodMethod = Annotated[
+    str | None,
+    typer.Option(
+        help="Score of being in-distribution: mcm, l-mcm, gl-mcm, msp, max-logit, energy, margin, entropy, knn, "
+        "mahalanobis or transport; if not given, the one that the model is calibrated for, or gl-mcm."
+    ),
+]
+Temperature = Annotated[float | None, typer.Option(help="Temperature of that score; 1 if not given.")]
 SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out images that can't be read, and list them.")
 ]
@@ -40,8 +47,15 @@ NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep encoded images i
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def read_by(batch_size: int, workers: int, precision: str, ood_method: str, temperature: float) -> Reading:
-    """What these options say of how images are read.
+def read_by(
+    batch_size: int,
+    workers: int,
+    precision: str,
+    ood_method: str | None,
+    temperature: float | None,
+    calibration: CalibrationRecord | None = None,
+) -> Reading:
+    """What these options say of how images are read, with the score that the model is calibrated for by default.
 
     Raises
     ------
@@ -50,12 +64,14 @@ def read_by(batch_size: int, workers: int, precision: str, ood_method: str, temp
     """
     from sotglp.config import Reading, checked
 
+    if ood_method is None and temperature is None and calibration:
+        ood_method, temperature = calibration.ood_method, calibration.ood_temperature
     values = {
         "batch_size": batch_size,
         "workers": workers,
         "precision": precision,
-        "ood_method": ood_method,
-        "temperature": temperature,
+        "ood_method": ood_method or "gl-mcm",
+        "temperature": 1.0 if temperature is None else temperature,
         "show_progress": True,
     }
     return checked(Reading, values)

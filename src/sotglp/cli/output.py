@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sotglp.errors import SotglpError
-from sotglp.files import write_file
+from sotglp.files import check_output, write_file
+from sotglp.printable import printable
 
 if TYPE_CHECKING:
     from sotglp.images import UnreadableImageError
@@ -20,15 +22,15 @@ STANDARD_OUTPUT = "-"
 
 
 def say(text: str, *, json_target: str | None = None) -> None:
-    """Print a line for people, unless standard output is to hold JSON alone."""
+    """Print one line for people, unless standard output is to hold JSON alone; what a terminal obeys is written out."""
     if json_target != STANDARD_OUTPUT:
-        print(text)
+        print(printable(text))
 
 
 def list_unreadable(unreadable: Sequence[UnreadableImageError]) -> None:
     """Name the images that were left out, on standard error."""
     for error in unreadable:
-        print(f"sotglp: left out: {error}", file=sys.stderr)
+        print(f"sotglp: left out: {printable(str(error))}", file=sys.stderr)
 
 
 def check_result_file(target: str | None) -> None:
@@ -37,14 +39,13 @@ def check_result_file(target: str | None) -> None:
     Raises
     ------
     SotglpError
-        If ``target`` is a folder or a file that sotglp did not write.
+        If ``target`` is a folder, a file that sotglp did not write, or lies where nothing can be written.
     """
     if target is None or target == STANDARD_OUTPUT:
         return
     path = Path(target)
-    if path.is_dir():
-        raise SotglpError(f"{path} is a folder: give the name of a file")
-    if path.exists() and not _is_earlier_result(path):
+    check_output(path, force=True)
+    if os.path.exists(path) and not _is_earlier_result(path):
         raise SotglpError(f"{path} exists and is not a result of sotglp: give another name")
 
 
@@ -54,10 +55,10 @@ def write_json(target: str, result: Mapping[str, Any]) -> None:
 
     text = json.dumps({**result, "versions": installed_versions()}, indent=2, ensure_ascii=False) + "\n"
     if target == STANDARD_OUTPUT:
-        sys.stdout.write(text)
+        sys.stdout.write(_utf8(text).decode())
         return
     check_result_file(target)
-    write_file(Path(target), lambda beside: beside.write_bytes(text.encode()), force=True)
+    write_file(Path(target), lambda beside: beside.write_bytes(_utf8(text)), force=True)
 
 
 def write_csv(target: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -67,10 +68,15 @@ def write_csv(target: str, header: Sequence[str], rows: Sequence[Sequence[Any]])
     writer.writerow(header)
     writer.writerows(rows)
     if target == STANDARD_OUTPUT:
-        sys.stdout.write(buffer.getvalue())
+        sys.stdout.write(_utf8(buffer.getvalue()).decode())
         return
     check_result_file(target)
-    write_file(Path(target), lambda beside: beside.write_bytes(buffer.getvalue().encode()), force=True)
+    write_file(Path(target), lambda beside: beside.write_bytes(_utf8(buffer.getvalue())), force=True)
+
+
+def _utf8(text: str) -> bytes:
+    r"""The text in UTF-8; a byte of a file name that is none is written out as ``\udce9``, which JSON reads back."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _is_earlier_result(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,9 +10,12 @@ import typer
 
 from sotglp.cli import options
 from sotglp.cli.output import check_result_file, list_unreadable, say, write_csv, write_json
+from sotglp.errors import SotglpError
 
 if TYPE_CHECKING:
+    from sotglp.config import Reading
     from sotglp.images import UnreadableImageError
+    from sotglp.model_extras import CalibrationRecord
 
 CSV_HEADER = ("path", "label", "probability", "ood_score")
 
@@ -23,8 +27,18 @@ def predict(
         str | None,
         typer.Option("--csv", metavar="FILE", help="Write a CSV table; - for standard output."),
     ] = None,
-    ood_method: options.OodMethod = "gl-mcm",
-    temperature: options.Temperature = 1.0,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Say `unknown` of images below the threshold of a calibrated model.")
+    ] = False,
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            help="Give a set of classes too, which holds the right one in this share of cases, such as 0.9; calibrated "
+            "models only."
+        ),
+    ] = None,
+    ood_method: options.OodMethod = None,
+    temperature: options.Temperature = None,
     pretrained: options.Pretrained = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -38,44 +52,93 @@ def predict(
 
     [bold]Example[/bold]: sotglp predict birds.safetensors garden.jpg more_photos/ --csv result.csv
     """
+    import numpy as np
+
     from sotglp.arithmetic import choose_device
+    from sotglp.calibration import UNKNOWN
     from sotglp.dataset import ImageSet
-    from sotglp.evaluation import predict as run
-    from sotglp.modelfile import load_model
+    from sotglp.evaluation import predict_each
+    from sotglp.modelfile import load_calibration, load_model, read_record
 
     for target in (json_file, csv_file):
         check_result_file(target)
-    reading = options.read_by(batch_size, workers, precision, ood_method, temperature)
+    told = read_record(model_file).calibration
+    reading = options.read_by(batch_size, workers, precision, ood_method, temperature, told)
+    _check_decisions(model_file, told, reading, unknown, coverage)
     image_set = ImageSet.from_items(
-        [image for path in images for image in (ImageSet.from_flat_folder(path).images if path.is_dir() else [path])]
+        [
+            image
+            for path in images
+            for image in (ImageSet.from_flat_folder(path).images if os.path.isdir(path) else [path])
+        ]
     )
     model, record = load_model(model_file, pretrained=pretrained, device=choose_device(device))
+    calibration = load_calibration(model_file, model, record)
     unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
-    said = run(model, image_set, reading, unreadable=unreadable)
+    models = [model, *calibration.fold_models] if calibration and coverage is not None else [model]
+    said_by_each = predict_each(models, image_set, reading, unreadable=unreadable, score_all=False)
     list_unreadable(unreadable or [])
+    said = said_by_each[0]
+    probabilities = calibration.probabilities(said.probabilities) if calibration else said.probabilities
+    names = list(map(str, record.classes))
     predictions: list[dict[str, Any]] = [
         {
             "path": image_set.name(index),
-            "label": record.classes[int(probabilities.argmax())],
-            "probability": float(probabilities.max()),
+            "label": record.classes[int(of_classes.argmax())],
+            "probability": float(of_classes.max()),
             "ood_score": float(score),
-            "probabilities": dict(zip(map(str, record.classes), map(float, probabilities), strict=True)),
+            "probabilities": dict(zip(names, map(float, of_classes), strict=True)),
         }
-        for index, probabilities, score in zip(said.indices, said.probabilities, said.ood_scores, strict=True)
+        for index, of_classes, score in zip(said.indices, probabilities, said.ood_scores, strict=True)
     ]
+    if calibration and unknown:
+        for row, rejected in zip(predictions, calibration.rejects(said.ood_scores), strict=True):
+            row["label"] = UNKNOWN if rejected else row["label"]
+    header = list(CSV_HEADER)
+    if calibration and coverage is not None:
+        sets = calibration.sets(np.stack([one.probabilities for one in said_by_each]), coverage)
+        for row, members in zip(predictions, sets, strict=True):
+            row["set"] = [record.classes[place] for place in members.nonzero()[0]]
+        header.append("set")
     if csv_file:
-        write_csv(csv_file, CSV_HEADER, [[row[name] for name in CSV_HEADER] for row in predictions])
+        write_csv(csv_file, header, [[_cell(row[name]) for name in header] for row in predictions])
     if json_file:
         write_json(
             json_file,
             {
                 "predictions": predictions,
-                "ood_method": ood_method,
-                "temperature": temperature,
+                "ood_method": reading.ood_method,
+                "temperature": reading.temperature,
+                "calibration": told.model_dump() if told else None,
                 "unreadable": [str(error.source) for error in unreadable or []],
             },
         )
     if "-" not in (csv_file, json_file):
         for row in predictions:
+            in_set = f", set: {_cell(row['set']) or 'empty'}" if "set" in row else ""
             score = f"in-distribution score {row['ood_score']:.4f}"
-            say(f"{row['path']}: {row['label']} ({row['probability']:.3f}), {score}")
+            say(f"{row['path']}: {row['label']} ({row['probability']:.3f}), {score}{in_set}")
+
+
+def _check_decisions(
+    model_file: Path, calibration: CalibrationRecord | None, reading: Reading, unknown: bool, coverage: float | None
+) -> None:
+    """Refuse decisions that the model was not calibrated for, before it is loaded."""
+    if coverage is not None and not 0 < coverage < 1:
+        raise SotglpError(f"coverage = {coverage} must be above 0 and below 1")
+    if calibration is None:
+        if unknown or coverage is not None:
+            option = "--unknown" if unknown else "--coverage"
+            raise SotglpError(f"{option} needs a calibrated model, and {model_file} is none: fit it with --calibrate")
+        return
+    calibrated_for = (calibration.ood_method, calibration.ood_temperature)
+    if unknown and calibrated_for != (reading.ood_method, reading.temperature):
+        raise SotglpError(
+            f"the threshold of {model_file} is for the score {calibration.ood_method} at temperature "
+            f"{calibration.ood_temperature:g}: leave --ood-method and --temperature out"
+        )
+
+
+def _cell(value: Any) -> Any:
+    """A value as a table shows it: the classes of a set in one cell."""
+    return "; ".join(map(str, value)) if isinstance(value, list) else value

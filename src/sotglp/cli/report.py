@@ -75,11 +75,9 @@ def report(
     }
     for name, content in contents.items():
         write_file(out / name, partial(_write, content), force=force)
-    say(to_text(made[0]), json_target=json_file)
-    say(
-        f"\n{out / REPORT} holds {_counted(len(made), 'table')} and {_counted(len(pictures), 'picture')}",
-        json_target=json_file,
-    )
+    held = f"{out / REPORT} holds {_counted(len(made), 'table')} and {_counted(len(pictures), 'picture')}"
+    for line in [*to_text(made[0]).split("\n"), "", held]:
+        say(line, json_target=json_file)
     if json_file:
         files = sorted([*contents, *(f"{name}{ending}" for name in pictures for ending in endings)])
         told = {"results": str(path), "n_cells": len(results), "out": str(out), "files": files}

@@ -9,6 +9,8 @@ from typing import Any
 from sotglp.datasets.entry import Splits
 from sotglp.datasets.parts import Sample, splits_of
 from sotglp.errors import SotglpError
+from sotglp.regular import read_regular
+from sotglp.shown import shown
 
 GUIDE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
 """Page that links to the split files."""
@@ -42,9 +44,11 @@ def read_split_file(path: Path, images: Path) -> Splits:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_regular(path))
     except OSError as error:
         raise SotglpError(f"{path} can't be opened ({error.strerror}); check the path") from error
+    except RecursionError as error:
+        raise SotglpError(f"{path} is JSON that is nested too deeply; get it again from {GUIDE}") from error
     except ValueError as error:
         raise SotglpError(f"{path} can't be read as JSON ({error}); get it again from {GUIDE}") from error
 
@@ -60,7 +64,7 @@ def _samples(content: dict[str, Any], part: str, path: Path, images: Path) -> li
                 samples.append((images / file, number, name))
             case _:
                 raise SotglpError(
-                    f"{path} has {row!r} as entry {index} of {part} instead of a path, a number and a class name; "
+                    f"{path} has {shown(row)} as entry {index} of {part} instead of a path, a number and a class name; "
                     f"get it again from {GUIDE}"
                 )
     return samples

@@ -61,15 +61,16 @@ class GalLoP(SOTGLP):
         """See :meth:`SOTGLP.compare`; ``prompt_logits`` are the cosines with each local prompt."""
         global_logits = self._global_logits(image_features, text, drawn_prompts)
         alone = self._match_alone(patch_tokens, text.local, projected)
-        prompt_logits = torch.stack([match.scores for match in alone], dim=-1)
-        patch_logits = torch.stack([match.patch_scores for match in alone]).mean(dim=0)
-        outputs = PromptOutputs(global_logits, prompt_logits.mean(dim=-1), patch_logits)
-        outputs.prompt_logits = prompt_logits
+        match = self._together(alone)
+        outputs = PromptOutputs(global_logits, match.scores, match.patch_scores, match.plan, match.support)
+        outputs.prompt_logits = torch.stack([one.scores for one in alone], dim=-1)
         return outputs
 
     def match(self, patch_tokens: Tensor, local_text: Tensor, *, projected: bool = False) -> LocalMatch:
         """See :meth:`SOTGLP.match`; where a prompt keeps fewer patches than the last one, its plan ends in zeros."""
-        alone = self._match_alone(patch_tokens, local_text, projected)
+        return self._together(self._match_alone(patch_tokens, local_text, projected))
+
+    def _together(self, alone: list[LocalMatch]) -> LocalMatch:
         most = max(self.scales)
         return LocalMatch(
             torch.stack([match.scores for match in alone]).mean(dim=0),

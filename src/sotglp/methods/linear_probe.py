@@ -56,6 +56,11 @@ class LinearProbe(ZeroShot):
         self.intercepts: Tensor
 
     @property
+    def class_rows(self) -> tuple[str, ...]:
+        """All that is kept."""
+        return self.kept
+
+    @property
     def takes_in_features(self) -> bool:
         """True: they are all that it learns from."""
         return True

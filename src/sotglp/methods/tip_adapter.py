@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import Self
 
 from sotglp.backbone import Backbone
 from sotglp.config import Settings
@@ -56,6 +57,22 @@ class TipAdapter(ZeroShot):
     def take_in(self, image_features: Tensor, targets: Tensor) -> None:
         """Keep features (n, d) and classes (n,) as keys."""
         self._set_keys(F.normalize(image_features.to(self.class_vectors), dim=-1), targets)
+
+    def take_in_more(self, image_features: Tensor, targets: Tensor) -> None:
+        """Keep features (n, d) and classes (n,) as keys beside those there are, which stay as they are."""
+        further = F.normalize(image_features.to(self.class_vectors), dim=-1)
+        self._set_keys(
+            torch.cat([self.keys.detach(), further]), torch.cat([self.key_classes, targets.to(self.key_classes)])
+        )
+
+    def inherit(self, other: Self, origins: Sequence[int | None]) -> Self:
+        """See :meth:`AdaptedModel.inherit`; a new class has no keys."""
+        place_of = {origin: place for place, origin in enumerate(origins)}
+        classes = [place_of.get(origin) for origin in other.key_classes.tolist()]
+        stays = [place is not None for place in classes]
+        left = torch.tensor([place for place in classes if place is not None], dtype=torch.long)
+        self._set_keys(other.keys.detach()[torch.tensor(stays, dtype=torch.bool)], left)
+        return self.eval()
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """See :meth:`AdaptedModel.restore`; there are as many keys as the file has."""
