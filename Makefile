@@ -3,16 +3,20 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test lint types unit demo pretrain evidence speed rates compare clean
+.PHONY: help test lint types unit audit fuzz kills demo pretrain evidence speed rates compare trust clean
 
 help:
 	@echo "make demo      compare methods on painted pictures, with a small model that lies in the package"
 	@echo "make test      what CI runs: lint, types, all tests"
 	@echo "make unit      the quick tests alone"
+	@echo "make audit     look the installed packages up among known vulnerabilities"
+	@echo "make fuzz      broken images, tables, model files and settings for ten minutes, to build/fuzz.json"
+	@echo "make kills     a hundred fits killed and resumed, to docs/kills.md (about an hour)"
 	@echo "make pretrain  train that model anew, to build/pretrain (about an hour)"
 	@echo "make evidence  the demonstration over seeds and shots, to docs/demo_evidence.md (about half an hour)"
 	@echo "make rates     learning rates of the methods, to docs/learning_rates.md (about five minutes)"
 	@echo "make compare   all methods on ../shared/data, to docs/comparison (about an hour in all)"
+	@echo "make trust     OOD scores, decisions, class changes and label doubts on ../shared/data, to docs (about an hour)"
 	@echo "make speed     time and memory beside the plain way, to docs/speed.md (about 20 minutes)"
 
 $(VENV)/.ready: pyproject.toml
@@ -32,8 +36,21 @@ types: $(VENV)/.ready
 unit: $(VENV)/.ready
 	$(BIN)/pytest -m "not slow"
 
+# A file's tests stay together, since they share what is slow to make; one thread for each process is enough then.
 test: lint types
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+
+audit: $(VENV)/.ready
+	$(BIN)/python .ci/audit
+
+# Coverage-guided where atheris can be installed, with mutations of our own where it can't.
+fuzz: $(VENV)/.ready
+	-$(BIN)/python -m pip install --quiet -e '.[fuzz]'
+	mkdir -p build
+	$(BIN)/python fuzz/run.py --seconds 600 --json build/fuzz.json
+
+kills: $(VENV)/.ready
+	$(BIN)/python benchmarks/kills.py --runs 100 --data $(DATA)/cifar10/train --out docs/kills.md
 
 demo: $(VENV)/.ready
 	$(BIN)/sotglp demo --out demo --force
@@ -57,6 +74,13 @@ compare: $(VENV)/.ready
 	  $(BIN)/sotglp benchmark benchmarks/$$suite.yaml --root $(DATA) --out build/$$suite --processes 2 && \
 	  $(BIN)/sotglp report build/$$suite --out docs/comparison/$$suite --force || exit 1; \
 	done
+
+trust: $(VENV)/.ready
+	$(BIN)/python benchmarks/ood_scores.py --data $(DATA)
+	$(BIN)/python benchmarks/ood_report.py
+	$(BIN)/python benchmarks/decisions.py --data $(DATA)
+	$(BIN)/python benchmarks/class_changes.py --data $(DATA)
+	$(BIN)/python benchmarks/label_doubts.py --data $(DATA)
 
 clean:
 	rm -rf $(VENV) demo
