@@ -17,16 +17,12 @@ from sotglp.config import Reading
 from sotglp.dataset import ImageSet
 from sotglp.encoded import encoded
 from sotglp.errors import SotglpError
+from sotglp.methods.linear_probe import MOST_ITERATIONS, LinearProbeConfig
 
 WORST = 0.5
 """The own class is in the latter half; see docs/label_doubts.md."""
 
 MOST_FOLDS = 5
-
-INVERSE_REGULARISATION = 100.0
-"""scikit-learn's C, on features of unit length: that of the linear probe."""
-
-MOST_ITERATIONS = 2000
 
 
 @dataclass(frozen=True)
@@ -138,7 +134,9 @@ def out_of_fold(features: ArrayLike, targets: ArrayLike, seed: int = 1) -> NDArr
     if len(counts) < 2 or counts.min() < 2:
         raise SotglpError("doubts about labels need two images each of at least two classes: add images")
     folds = StratifiedKFold(min(MOST_FOLDS, int(counts.min())), shuffle=True, random_state=seed)
-    regression = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=MOST_ITERATIONS)
+    # The linear probe's, which looks at the same features.
+    strength = LinearProbeConfig().inverse_regularisation
+    regression = LogisticRegression(C=strength, max_iter=MOST_ITERATIONS)
     table: NDArray[np.float64] = cross_val_predict(
         regression, np.asarray(features), np.asarray(targets), cv=folds, method="predict_proba"
     )

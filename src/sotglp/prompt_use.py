@@ -56,11 +56,13 @@ def prompt_use(
     rows = []
     for _, image_features, patch_tokens in encoded(model.backbone, images, reading, cache_dir):
         image_features, patch_tokens = (part.to(model.backbone.device) for part in (image_features, patch_tokens))
-        predicted = model.probabilities(model.compare(image_features, patch_tokens, text)).argmax(dim=-1)
-        match = model.match(patch_tokens, text.local)
+        outputs = model.compare(image_features, patch_tokens, text)
+        predicted = model.probabilities(outputs).argmax(dim=-1)
         each = torch.arange(len(predicted), device=predicted.device)
-        plan = match.plan[each, predicted]
-        mass = patch_mass(plan[:, None], match.support[each, predicted, None], model.backbone.n_patches)[:, 0]
+        assert outputs.plan is not None
+        assert outputs.support is not None
+        plan = outputs.plan[each, predicted]
+        mass = patch_mass(plan[:, None], outputs.support[each, predicted, None], model.backbone.n_patches)[:, 0]
         rows.append(torch.stack([prompt_overlap(mass), dominance(mass), plan_entropy(plan)]))
     overlap, most, entropy = torch.cat(rows, dim=1).mean(dim=1).tolist()
     return {"overlap": overlap, "dominance": most, "plan_entropy": entropy}

@@ -79,12 +79,11 @@ def add_class(
     model, record = _loaded(model_file, out, force, json_file, pretrained, device)
     known = (record.training or TrainConfig()).model_dump()
     unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
-    sources = [ImageSet.from_flat_folder(path).images if path.is_dir() else [path] for path in images]
     label = _label(record, name)
     grown = with_class(
         model,
         str(label),
-        ImageSet.from_items([image for files in sources for image in files]),
+        options.images_of(images),
         checked(TrainConfig, known | {"epochs": epochs}),
         others=None if others is None else ImageSet.from_path(others),
         cache_dir=options.cache_folder(cache_dir, no_cache),

@@ -13,6 +13,7 @@ from sotglp.errors import SotglpError, SotglpWarning
 
 if TYPE_CHECKING:
     from sotglp.config import Reading
+    from sotglp.dataset import ImageSet
     from sotglp.model_extras import CalibrationRecord
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file that `sotglp fit` wrote.")]
@@ -75,6 +76,21 @@ def read_by(
         "show_progress": True,
     }
     return checked(Reading, values)
+
+
+def images_of(paths: list[Path]) -> ImageSet:
+    """The images that a command names, one by one or by folders.
+
+    Raises
+    ------
+    SotglpError
+        If there are none, or a folder has none.
+    """
+    from sotglp.dataset import ImageSet
+
+    # Unlike path.is_dir(), os.path.isdir takes a name that no file can have, such as one too long, for no folder.
+    found = [ImageSet.from_flat_folder(path).images if os.path.isdir(path) else (path,) for path in paths]
+    return ImageSet.from_items([image for images in found for image in images])
 
 
 def cache_folder(chosen: Path | None, no_cache: bool) -> Path | None:

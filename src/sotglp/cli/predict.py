@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,7 +55,6 @@ def predict(
 
     from sotglp.arithmetic import choose_device
     from sotglp.calibration import UNKNOWN
-    from sotglp.dataset import ImageSet
     from sotglp.evaluation import predict_each
     from sotglp.modelfile import load_calibration, load_model, read_record
 
@@ -65,13 +63,7 @@ def predict(
     told = read_record(model_file).calibration
     reading = options.read_by(batch_size, workers, precision, ood_method, temperature, told)
     _check_decisions(model_file, told, reading, unknown, coverage)
-    image_set = ImageSet.from_items(
-        [
-            image
-            for path in images
-            for image in (ImageSet.from_flat_folder(path).images if os.path.isdir(path) else [path])
-        ]
-    )
+    image_set = options.images_of(images)
     model, record = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     calibration = load_calibration(model_file, model, record)
     unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
