@@ -13,10 +13,11 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from sotglp.benchmark.plots import accuracy_by_auroc, accuracy_by_shots, accuracy_by_time, save, styles
+from sotglp.benchmark.plots import accuracy_by_auroc, accuracy_by_shots, accuracy_by_time, styles
 from sotglp.benchmark.results import Result
 from sotglp.benchmark.statistics import Scores
 from sotglp.errors import SotglpError
+from sotglp.figure_files import save_figure
 from sotglp.methods import METHODS
 from test_benchmark_results import made
 
@@ -195,7 +196,7 @@ def test_the_same_results_give_the_same_bytes(tmp_path: Path, ending: str) -> No
     few = suite(["zero-shot", "coop", "sot-glp"], ["a"], [1, 16], [1])
     for folder in ("one", "other"):
         for draw in (accuracy_by_shots, accuracy_by_auroc):
-            save(drawn(draw(few)), tmp_path / folder / f"{draw.__name__}{ending}", force=False)
+            save_figure(drawn(draw(few)), tmp_path / folder / f"{draw.__name__}{ending}", force=False)
     for name in (f"accuracy_by_shots{ending}", f"accuracy_by_auroc{ending}"):
         content = (tmp_path / "one" / name).read_bytes()
         assert content == (tmp_path / "other" / name).read_bytes()
@@ -213,9 +214,9 @@ def test_an_earlier_picture_is_kept_unless_forced(tmp_path: Path) -> None:
     path.write_text("mine")
     figure = drawn(accuracy_by_time([made()]))
     with pytest.raises(SotglpError, match="exists"):
-        save(figure, path, force=False)
+        save_figure(figure, path, force=False)
     assert path.read_text() == "mine"
-    save(figure, path, force=True)
+    save_figure(figure, path, force=True)
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
@@ -226,5 +227,5 @@ def test_matplotlibs_global_state_is_left_alone(tmp_path: Path, monkeypatch: pyt
         return {name: mpl.rcParams[name] for name in mpl.rcParams if name != "backend"}  # which asks for pyplot
 
     before = settings_of_all()
-    save(drawn(accuracy_by_time([made()])), tmp_path / "a.svg", force=False)
+    save_figure(drawn(accuracy_by_time([made()])), tmp_path / "a.svg", force=False)
     assert settings_of_all() == before

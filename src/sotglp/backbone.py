@@ -193,6 +193,12 @@ class Backbone(nn.Module):
         return rows * columns
 
     @property
+    def patch_size(self) -> tuple[int, int]:
+        """Height and width of a patch in pixels of the input."""
+        visual = self._visual
+        return (32, 32) if isinstance(visual, ModifiedResNet) else tuple(visual.patch_size)
+
+    @property
     def patch_width(self) -> int:
         """Width of a patch token, W; for a ResNet the joint size, since its tokens are projected already."""
         visual = self._visual

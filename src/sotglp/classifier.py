@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from sotglp.cross_fitting import cross_fit
 from sotglp.dataset import ImageSet
 from sotglp.errors import SotglpError, SotglpWarning
 from sotglp.evaluation import Predictions, predict, predict_each
+from sotglp.explanation import Explanation, explain
 from sotglp.images import IMAGE_SUFFIXES
 from sotglp.manifest import MANIFEST_SUFFIXES
 from sotglp.modelfile import ModelRecord, load_calibration, load_model, save_model
@@ -131,6 +133,29 @@ class ImageClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc
         models = [self.model_, *calibration.fold_models]
         said = predict_each(models, _unlabelled(X), self._reading(), score_all=False)
         return calibration.sets(np.stack([one.probabilities for one in said]), coverage)
+
+    def explain(self, image: Any, classes: Sequence[str] | int = 1) -> Explanation:
+        """Which patches of one image each local prompt of some classes took; ``.plot()`` draws it.
+
+        Parameters
+        ----------
+        image : path, PIL image or tensor
+            One image; a tensor is (3, H, W).
+        classes : sequence of labels or int, default 1
+            Classes to explain, or how many of the most probable ones.
+
+        Raises
+        ------
+        SotglpError
+            If the method has no transport plan, there is no such class, or the image can't be read.
+        """
+        check_is_fitted(self, "model_")
+        wanted = classes if isinstance(classes, int) else [label_text(label) for label in classes]
+        calibration = self.calibration_
+        reading = (
+            self._reading(calibration.ood_method, calibration.ood_temperature) if calibration else self._reading()
+        )
+        return explain(self.model_, image, wanted, reading, calibration)
 
     def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Share of images whose most probable label is right; none is called unknown."""

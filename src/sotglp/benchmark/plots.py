@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -21,7 +19,6 @@ from sotglp.benchmark.published import MEAN
 from sotglp.benchmark.results import Result
 from sotglp.benchmark.statistics import Measure, Part, Scores
 from sotglp.benchmark.table import REFERENCE
-from sotglp.files import write_file
 from sotglp.methods import METHODS
 
 Dashes = str | tuple[int, tuple[float, ...]]
@@ -164,23 +161,6 @@ def accuracy_by_time(results: Sequence[Result]) -> Figure | None:
     parts: list[Part] = [(dataset, _fit_seconds) for dataset in scores.datasets]
     points = [point._replace(x=max(point.x, LEAST_SECONDS)) for point in _points(scores, parts, 1)]
     return _scatter(points, scores, f"seconds of a fit{_over('datasets', parts)}", is_log=True) if points else None
-
-
-def save(figure: Figure, path: Path, *, force: bool) -> None:
-    """Write a picture as PNG or SVG, as the name ends; the same picture gives the same bytes.
-
-    Raises
-    ------
-    SotglpError
-        If ``path`` exists and ``force`` is off, or the disk refuses the write.
-    """
-    kind = path.suffix.removeprefix(".")
-    # A date, a version or random names in the file would make each one another.
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    with mpl.rc_context({"svg.hashsalt": "sotglp"}):
-        write_file(
-            path, lambda beside: figure.savefig(beside, format=kind, dpi="figure", metadata=metadata), force=force
-        )
 
 
 def _accuracy(result: Result) -> float | None:

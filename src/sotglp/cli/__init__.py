@@ -16,6 +16,7 @@ from sotglp.cli.classes import classes
 from sotglp.cli.data import data
 from sotglp.cli.demo import demo
 from sotglp.cli.evaluate import evaluate
+from sotglp.cli.explain import explain
 from sotglp.cli.fit import fit
 from sotglp.cli.info import info
 from sotglp.cli.predict import predict
@@ -35,7 +36,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for command in (demo, fit, evaluate, predict, benchmark, report, info):
+for command in (demo, fit, evaluate, predict, explain, benchmark, report, info):
     app.command()(command)
 app.add_typer(data)
 app.add_typer(classes)

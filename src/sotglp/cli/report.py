@@ -109,8 +109,9 @@ def _weights(result: Result) -> str:
 
 def _draw(results: Sequence[Result], out: Path, endings: Sequence[str], force: bool) -> list[str]:
     """Names of the pictures that there is something for."""
-    from sotglp.benchmark.plots import accuracy_by_auroc, accuracy_by_shots, accuracy_by_time, save
+    from sotglp.benchmark.plots import accuracy_by_auroc, accuracy_by_shots, accuracy_by_time
     from sotglp.benchmark.table import FEW_SHOT
+    from sotglp.figure_files import save_figure
 
     few_shot = [result for result in results if result.cell.protocol == FEW_SHOT]
     drawn = []
@@ -118,7 +119,7 @@ def _draw(results: Sequence[Result], out: Path, endings: Sequence[str], force: b
         figure = draw(few_shot) if few_shot else None
         if figure is not None:
             for ending in endings:
-                save(figure, out / f"{name}{ending}", force=force)
+                save_figure(figure, out / f"{name}{ending}", force=force)
             drawn.append(name)
     return drawn
 
