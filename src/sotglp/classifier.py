@@ -152,9 +152,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc
         check_is_fitted(self, "model_")
         wanted = classes if isinstance(classes, int) else [label_text(label) for label in classes]
         calibration = self.calibration_
-        reading = (
-            self._reading(calibration.ood_method, calibration.ood_temperature) if calibration else self._reading()
-        )
+        reading = self._reading(calibration.ood_method, calibration.ood_temperature) if calibration else self._reading()
         return explain(self.model_, image, wanted, reading, calibration)
 
     def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:

@@ -61,11 +61,15 @@ def load_tiny(*, image_size: int | None = None) -> nn.Module:
         Side of the input in pixels, position embeddings resized; None for 64.
     """
     clip = build_tiny(0, image_size=image_size)
-    packed = (resources.files("sotglp") / "embedded_weights" / FILE).read_bytes()
-    weights = unpack(load(packed))
+    weights = unpack(_packed())
     resize_pos_embed(weights, clip)
     clip.load_state_dict(weights)
     return clip
+
+
+def trained_tokens() -> Tensor:
+    """Tokens whose embeddings were trained, ascending, (n,); those of the others are random."""
+    return _packed()[_TRAINED_TOKENS].long()
 
 
 def pack(weights: dict[str, Tensor], trained_tokens: Sequence[int]) -> dict[str, Tensor]:
@@ -89,3 +93,8 @@ def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
     embedding[packed[_TRAINED_TOKENS].long()] = rows
     weights[_EMBEDDING] = embedding
     return weights
+
+
+def _packed() -> dict[str, Tensor]:
+    packed: dict[str, Tensor] = load((resources.files("sotglp") / "embedded_weights" / FILE).read_bytes())
+    return packed

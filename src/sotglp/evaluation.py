@@ -22,6 +22,7 @@ from sotglp.errors import SotglpError
 from sotglp.images import UnreadableImageError
 from sotglp.metrics import expected_calibration_error, ood_metrics, oscr
 from sotglp.progress import progress_bar
+from sotglp.text_features import TextFeatures
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,22 @@ def predict(
     images: ImageSet,
     reading: Reading = Reading(),  # noqa: B008 - frozen
     *,
+    text: TextFeatures | None = None,
     cache_dir: Path | None = None,
     unreadable: list[UnreadableImageError] | None = None,
     title: str = "predicting",
 ) -> Predictions:
-    """Run a model over images; see :func:`predict_each`."""
-    return predict_each([model], images, reading, cache_dir=cache_dir, unreadable=unreadable, title=title)[0]
+    """Run a model over images; see :func:`predict_each`. ``text`` is what its prompts gave, if that is known."""
+    texts = None if text is None else [text]
+    said = predict_each([model], images, reading, texts=texts, cache_dir=cache_dir, unreadable=unreadable, title=title)
+    return said[0]
+
+
+@torch.no_grad()
+def text_of(model: AdaptedModel, reading: Reading) -> TextFeatures:
+    """Text features of a trained model's prompts, which stay the same for all images that are read so."""
+    with autocast(model.backbone.device, reading.precision):
+        return model.eval().encode_text()
 
 
 @torch.no_grad()
@@ -64,6 +75,7 @@ def predict_each(
     images: ImageSet,
     reading: Reading = Reading(),  # noqa: B008 - frozen
     *,
+    texts: Sequence[TextFeatures] | None = None,
     cache_dir: Path | None = None,
     unreadable: list[UnreadableImageError] | None = None,
     title: str = "predicting",
@@ -79,6 +91,8 @@ def predict_each(
         n images; labels are not looked at.
     reading : Reading
         How they are read and scored.
+    texts : sequence of TextFeatures or None
+        Of each model, from :func:`text_of`; None encodes them.
     cache_dir : Path or None
         Folder where encoded images are kept for other runs, their patches in half precision; None keeps none.
     unreadable : list or None
@@ -96,8 +110,8 @@ def predict_each(
         If no image at all can be decoded.
     """
     backbone = models[0].backbone
-    with autocast(backbone.device, reading.precision):
-        texts = [model.eval().encode_text() for model in models]
+    if texts is None:
+        texts = [text_of(model, reading) for model in models]
     rows: list[list[tuple[NDArray[Any], ...]]] = [[] for _ in models]
     with progress_bar(title, len(images), "images", show=reading.show_progress) as advance:
         for indices, *features in encoded(backbone, images, reading, cache_dir, unreadable):
@@ -167,13 +181,58 @@ def evaluate(
     names = model.class_names if among is None else among
     if strange := [name for name in names if name not in model.class_names]:
         raise SotglpError(f"{strange[0]!r} is none of the {len(model.class_names)} classes of the model: leave it out")
-    columns = [model.class_names.index(name) for name in names]
     all_targets = images.targets(names)
-    said = predict(model, images, reading, cache_dir=cache_dir, unreadable=unreadable, title="evaluating")
-    targets = all_targets[said.indices]
+
+    def predicted(some: ImageSet, title: str) -> Predictions:
+        return predict(model, some, reading, cache_dir=cache_dir, unreadable=unreadable, title=title)
+
+    said = predicted(images, "evaluating")
+    others = {name: predicted(some, f"scoring {name}") for name, some in (ood_sets or {}).items()}
+    return measure(
+        said,
+        all_targets[said.indices],
+        others,
+        reading,
+        columns=None if among is None else [model.class_names.index(name) for name in names],
+        calibration=calibration,
+    )
+
+
+def measure(
+    said: Predictions,
+    targets: NDArray[np.int64],
+    others: Mapping[str, Predictions],
+    reading: Reading,
+    *,
+    columns: Sequence[int] | None = None,
+    calibration: Calibration | None = None,
+) -> dict[str, Any]:
+    """Judge what a model has said already.
+
+    Parameters
+    ----------
+    said : Predictions
+        Of n labelled images.
+    targets : NDArray
+        Place of the right class of each, among ``columns`` where they are given, (n,).
+    others : mapping of str to Predictions
+        Of images of none of the classes, by name of their set.
+    reading : Reading
+        How all of them were scored.
+    columns : sequence of int or None, default None
+        Positions of the classes that come into question; None takes all.
+    calibration : Calibration or None
+        See :func:`evaluate`.
+
+    Returns
+    -------
+    dict
+        See :func:`evaluate`.
+    """
+    chosen = slice(None) if columns is None else list(columns)
 
     def right(scores: NDArray[np.float32]) -> NDArray[np.bool_]:
-        answers: NDArray[np.bool_] = scores[:, columns].argmax(axis=1) == targets
+        answers: NDArray[np.bool_] = scores[:, chosen].argmax(axis=1) == targets
         return answers
 
     is_right = right(said.probabilities)
@@ -184,7 +243,7 @@ def evaluate(
         "n": len(targets),
         "ood": {},
     }
-    if among is None:
+    if columns is None:
         result["ece"] = expected_calibration_error(said.probabilities, targets)
         if calibration:
             calibrated = calibration.probabilities(said.probabilities)
@@ -194,16 +253,12 @@ def evaluate(
         accepted = ~decider.rejects(said.ood_scores)
         result["accepted"] = float(accepted.mean())
         result["accuracy_accepted"] = float(is_right[accepted].mean()) if accepted.any() else None
-    for name, others in (ood_sets or {}).items():
-        others_said = predict(
-            model, others, reading, cache_dir=cache_dir, unreadable=unreadable, title=f"scoring {name}"
-        )
-        scores = others_said.ood_scores
+    for name, other in others.items():
         result["ood"][name] = {
-            **ood_metrics(said.ood_scores, scores),
-            "oscr": oscr(said.ood_scores, is_right, scores),
-            "n": len(scores),
+            **ood_metrics(said.ood_scores, other.ood_scores),
+            "oscr": oscr(said.ood_scores, is_right, other.ood_scores),
+            "n": len(other.ood_scores),
         }
         if decider:
-            result["ood"][name]["rejected"] = float(decider.rejects(scores).mean())
+            result["ood"][name]["rejected"] = float(decider.rejects(other.ood_scores).mean())
     return result

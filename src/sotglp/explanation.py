@@ -14,16 +14,18 @@ from torch import Tensor
 
 from sotglp import ood
 from sotglp.adapted import AdaptedModel, Outputs
-from sotglp.arithmetic import autocast
 from sotglp.backbone import Backbone
 from sotglp.calibration import Calibration
 from sotglp.config import Reading
 from sotglp.dataset import ImageSet, ImageSource
 from sotglp.encoded import encoded
 from sotglp.errors import SotglpError, UnknownNameError
+from sotglp.evaluation import text_of
 from sotglp.framing import frame_of
 from sotglp.images import open_image
+from sotglp.model import SOTGLP
 from sotglp.overlap import patch_mass
+from sotglp.text_features import TextFeatures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -155,17 +157,24 @@ class Explanation:
         ]
 
 
+def has_maps(model: AdaptedModel) -> bool:
+    """Whether a model matches patches with prompts by a plan, which shows where it looked."""
+    return isinstance(model, SOTGLP)
+
+
 def explain(
     model: AdaptedModel,
     image: Any,
     classes: Sequence[str] | int = 1,
     reading: Reading = Reading(),  # noqa: B008 - frozen
     calibration: Calibration | None = None,
+    *,
+    text: TextFeatures | None = None,
 ) -> Explanation:
     """Tell what a model saw in one image: a path, a PIL image or a tensor (3, H, W); see :func:`explain_each`."""
     is_tensor = isinstance(image, torch.Tensor | np.ndarray)
     images = ImageSet.from_items(image[None] if is_tensor else [image])
-    return next(explain_each(model, images, classes, reading, calibration))
+    return next(explain_each(model, images, classes, reading, calibration, text=text))
 
 
 @torch.no_grad()
@@ -175,6 +184,8 @@ def explain_each(
     classes: Sequence[str] | int = 1,
     reading: Reading = Reading(),  # noqa: B008 - frozen
     calibration: Calibration | None = None,
+    *,
+    text: TextFeatures | None = None,
 ) -> Iterator[Explanation]:
     """Tell for each image, in order, what a model saw in it.
 
@@ -191,6 +202,8 @@ def explain_each(
         How images are read and scored.
     calibration : Calibration or None
         The model's; it sets the temperature of probabilities, and the threshold where ``reading`` asks for its score.
+    text : TextFeatures or None
+        From :func:`sotglp.evaluation.text_of`, if they are known already.
 
     Raises
     ------
@@ -201,18 +214,19 @@ def explain_each(
     ----------
     SOT-GLP, arXiv 2603.08347, section on qualitative results.
     """
+    if not has_maps(model):
+        raise SotglpError(
+            f"a model of kind {model.kind} has no transport plan that could show where it looked: explain one of "
+            "SOT-GLP, PLOT, GalLoP, CoOp or LoCoOp"
+        )
     chosen = _positions(model, classes)
     backbone = model.backbone
-    with autocast(backbone.device, reading.precision):
-        text = model.eval().encode_text()
+    if text is None:
+        text = text_of(model, reading)
     for indices, *features in encoded(backbone, images, reading):
         image_features, patch_tokens = (feature.to(backbone.device) for feature in features)
         outputs = model.compare(image_features, patch_tokens, text)
-        if outputs.plan is None:
-            raise SotglpError(
-                f"a model of kind {model.kind} has no transport plan that could show where it looked: explain a model "
-                "of SOT-GLP, PLOT, GalLoP or LoCoOp"
-            )
+        assert outputs.plan is not None
         probabilities = model.probabilities(outputs).cpu().numpy()
         if calibration:
             probabilities = calibration.probabilities(probabilities)

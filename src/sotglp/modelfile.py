@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,6 +37,7 @@ from sotglp.model_extras import (
 )
 from sotglp.prompts import label_text, template_tokens
 from sotglp.shown import shown
+from sotglp.versions import installed_versions as installed_versions
 from sotglp.vision import PatchAttention
 from sotglp.weight_files import check_header_length
 from sotglp.weights import MAX_IMAGE_SIDE, build_clip, is_known, weight_shapes
@@ -111,10 +111,27 @@ class ModelRecord:
     calibration: CalibrationRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
+    def label_of(self, name: str) -> str | int | float:
+        """A class name as a label of the kind that the model has.
 
-def installed_versions() -> dict[str, str]:
-    """Versions that a result depends on."""
-    return {name: version(name) for name in ("sotglp", "torch", "torchvision", "open_clip_torch")}
+        Raises
+        ------
+        SotglpError
+            If its labels are numbers and the name is none.
+        """
+        if any(isinstance(label, str) for label in self.classes):
+            return name
+        try:
+            return int(name)
+        except ValueError as error:
+            raise SotglpError(
+                f"the classes of the model are numbers, and {name!r} is none: give a whole number"
+            ) from error
+
+
+def carries_backbone(path: Path) -> bool:
+    """Whether a model file holds the backbone's weights."""
+    return bool(read_tensors(path, "model file", prefix=f"{BACKBONE_PREFIX}logit_scale")[0])
 
 
 def save_model(

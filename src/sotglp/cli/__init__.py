@@ -21,6 +21,7 @@ from sotglp.cli.fit import fit
 from sotglp.cli.info import info
 from sotglp.cli.predict import predict
 from sotglp.cli.report import report
+from sotglp.cli.serve import serve
 from sotglp.errors import SotglpError
 from sotglp.printable import printable
 from sotglp.progress import show_warning
@@ -36,7 +37,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for command in (demo, fit, evaluate, predict, explain, benchmark, report, info):
+for command in (demo, fit, evaluate, predict, explain, serve, benchmark, report, info):
     app.command()(command)
 app.add_typer(data)
 app.add_typer(classes)

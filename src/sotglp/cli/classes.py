@@ -10,7 +10,7 @@ import typer
 
 from sotglp.cli import options
 from sotglp.cli.output import check_result_file, list_unreadable, say, write_json
-from sotglp.errors import SotglpError, SotglpWarning
+from sotglp.errors import SotglpWarning
 
 if TYPE_CHECKING:
     from sotglp.adapted import AdaptedModel
@@ -79,7 +79,7 @@ def add_class(
     model, record = _loaded(model_file, out, force, json_file, pretrained, device)
     known = (record.training or TrainConfig()).model_dump()
     unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
-    label = _label(record, name)
+    label = record.label_of(name)
     grown = with_class(
         model,
         str(label),
@@ -139,7 +139,7 @@ def rename_class(
     from sotglp.class_changes import renamed
 
     model, record = _loaded(model_file, out, force, json_file, pretrained, device)
-    label = _label(record, new)
+    label = record.label_of(new)
     changed = renamed(model, old, str(label))
     labels = [label if text == old else own for own, text in zip(record.classes, model.class_names, strict=True)]
     _write(out, model_file, changed, record, labels, force)
@@ -159,23 +159,12 @@ def _loaded(
     return load_model(model_file, pretrained=pretrained, device=choose_device(device))
 
 
-def _label(record: ModelRecord, name: str) -> str | int | float:
-    """A class name as a label of the model's kind."""
-    if any(isinstance(label, str) for label in record.classes):
-        return name
-    try:
-        return int(name)
-    except ValueError as error:
-        raise SotglpError(f"the classes of the model are numbers, and {name!r} is none: give a whole number") from error
-
-
 def _write(
     out: Path, model_file: Path, model: AdaptedModel, record: ModelRecord, labels: list[Any], force: bool
 ) -> None:
     """Write the changed model; its backbone's weights go in where they were in before."""
-    from sotglp.modelfile import BACKBONE_PREFIX, read_tensors, save_model
+    from sotglp.modelfile import carries_backbone, save_model
 
-    carried, _ = read_tensors(model_file, "model file", prefix=f"{BACKBONE_PREFIX}logit_scale")
     if record.calibration is not None:
         message = f"the calibration of {model_file} is not in {out}, since classes changed: calibrate again"
         warnings.warn(message, SotglpWarning, stacklevel=2)
@@ -185,7 +174,7 @@ def _write(
         classes=labels,
         training=record.training,
         history=record.history,
-        include_backbone=bool(carried),
+        include_backbone=carries_backbone(model_file),
         force=force,
     )
 

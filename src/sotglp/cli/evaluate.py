@@ -11,7 +11,6 @@ from sotglp.cli import options
 from sotglp.cli.output import check_result_file, list_unreadable, say, write_json
 
 if TYPE_CHECKING:
-    from sotglp.dataset import ImageSet
     from sotglp.images import UnreadableImageError
 
 
@@ -50,7 +49,7 @@ def evaluate(
     told = read_record(model_file).calibration
     reading = options.read_by(batch_size, workers, precision, ood_method, temperature, told)
     images = ImageSet.from_path(test)
-    ood_sets = _named(ood or [])
+    ood_sets = options.ood_sets_of(ood or [])
     model, record = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
     calibration = load_calibration(model_file, model, record)
@@ -68,17 +67,6 @@ def evaluate(
             "unreadable": [str(error.source) for error in unreadable or []],
         }
         write_json(json_file, result | about)
-
-
-def _named(folders: list[Path]) -> dict[str, ImageSet]:
-    """OOD sets by folder name; by whole path where two names are the same."""
-    from sotglp.dataset import ImageSet
-
-    names = [folder.resolve().name for folder in folders]
-    return {
-        (name if names.count(name) == 1 else str(folder)): ImageSet.from_flat_folder(folder)
-        for name, folder in zip(names, folders, strict=True)
-    }
 
 
 def _lines(result: dict[str, Any]) -> list[str]:

@@ -93,6 +93,23 @@ def images_of(paths: list[Path]) -> ImageSet:
     return ImageSet.from_items([image for images in found for image in images])
 
 
+def ood_sets_of(folders: list[Path]) -> dict[str, ImageSet]:
+    """Images of no class, by the name of their folder; by its whole path where two names are the same.
+
+    Raises
+    ------
+    SotglpError
+        If there is no such folder, or no image in it.
+    """
+    from sotglp.dataset import ImageSet
+
+    names = [folder.resolve().name for folder in folders]
+    return {
+        (name if names.count(name) == 1 else str(folder)): ImageSet.from_flat_folder(folder)
+        for name, folder in zip(names, folders, strict=True)
+    }
+
+
 def cache_folder(chosen: Path | None, no_cache: bool) -> Path | None:
     """Where encoded images are kept on disk; None where they are not.
 

@@ -1,4 +1,4 @@
-"""``sotglp report``: tables and pictures of what ``sotglp benchmark`` measured."""
+"""``sotglp report``: a page about one model, or tables and pictures of what ``sotglp benchmark`` measured."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from sotglp.errors import SotglpError, SotglpWarning
 if TYPE_CHECKING:
     from sotglp.benchmark.results import Result
 
+MODEL_SUFFIX = ".safetensors"
+
 REPORT, LONG_FORM, LATEX = "report.md", "tables.csv", "tables.tex"
 
 PICTURES = {
@@ -29,29 +31,92 @@ PICTURES = {
 
 
 def report(
-    results_path: Annotated[
+    subject: Annotated[
         Path,
-        typer.Argument(metavar="RESULTS", help="results.jsonl of `sotglp benchmark`, or the folder that holds it."),
+        typer.Argument(
+            metavar="MODEL|RESULTS",
+            help="A model file (.safetensors); or results.jsonl of `sotglp benchmark`, or the folder that holds it.",
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for report.md, tables and pictures.")],
-    svg: Annotated[bool, typer.Option("--svg", help="Write the pictures as SVG, too.")] = False,
+    test: Annotated[
+        Path | None,
+        typer.Argument(metavar="TEST", help="Of a model: folder of class folders, or manifest, to measure it on."),
+    ] = None,
+    *,
+    out: Annotated[
+        Path, typer.Option("--out", help="The page to write; of a benchmark, the folder for report.md and the rest.")
+    ],
+    ood: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Folder of images of none of the classes (repeat for more)."),
+    ] = None,
+    ood_method: options.OodMethod = None,
+    temperature: options.Temperature = None,
+    pretrained: options.Pretrained = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    workers: options.Workers = 0,
+    batch_size: options.BatchSize = 32,
+    skip_unreadable: options.SkipUnreadable = False,
+    svg: Annotated[bool, typer.Option("--svg", help="Of a benchmark: write the pictures as SVG, too.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier report.")] = False,
     json_file: options.Json = None,
     debug: options.Debug = False,
 ) -> None:
-    """Make tables and pictures of a benchmark's results.
+    """Show what a model is worth on one page, or make tables and pictures of a benchmark's results.
+
+    [bold]Example[/bold]: sotglp report birds.safetensors photos/test --ood photos/no_birds --out birds.html
 
     [bold]Example[/bold]: sotglp report results --out report
 
-    Tables are in report.md to read, in tables.tex for papers and in tables.csv, a line a cell, for programs.
+    The page of a model is one file that needs no network. Of a benchmark, tables are in report.md to read, in
+    tables.tex for papers and in tables.csv, a line a cell, for programs.
     """
+    check_result_file(json_file)
+    of_model = {
+        "a second argument": test is not None,
+        "--ood": bool(ood),
+        "--ood-method": ood_method is not None,
+        "--temperature": temperature is not None,
+        "--pretrained": pretrained is not None,
+        "--device": device != "auto",
+        "--precision": precision != "auto",
+        "--workers": workers != 0,
+        "--batch-size": batch_size != 32,
+        "--skip-unreadable": skip_unreadable,
+    }
+    if subject.suffix.lower() != MODEL_SUFFIX:
+        for name, is_given in of_model.items():
+            if is_given:
+                raise SotglpError(
+                    f"{name} is for the report of a model, and {subject} is no {MODEL_SUFFIX} file: leave it out, or "
+                    "give a model file first"
+                )
+        _report_benchmark(subject, out, svg=svg, force=force, json_file=json_file)
+        return
+    if svg:
+        raise SotglpError("--svg is for the report of a benchmark: leave it out, the page of a model has its pictures")
+    if test is None:
+        raise SotglpError(
+            f"{subject} is a model: give labelled images to measure it on, too, as in `sotglp report {subject} "
+            f"photos/test --out {out}`"
+        )
+    from sotglp.cli.model_report import Wanted, report_model
+    from sotglp.modelfile import read_record
+
+    told = read_record(subject).calibration
+    reading = options.read_by(batch_size, workers, precision, ood_method, temperature, told)
+    wanted = Wanted(subject, test, tuple(ood or ()), out, pretrained, device, skip_unreadable, force, json_file)
+    report_model(wanted, reading)
+
+
+def _report_benchmark(results_path: Path, out: Path, *, svg: bool, force: bool, json_file: str | None) -> None:
     from sotglp.benchmark.render import to_csv, to_latex, to_markdown, to_text
     from sotglp.benchmark.results import latest, read
     from sotglp.benchmark.runner import RESULTS_FILE
     from sotglp.benchmark.table import long_rows, tables
     from sotglp.files import check_output, write_file
 
-    check_result_file(json_file)
     path = results_path / RESULTS_FILE if results_path.is_dir() else results_path
     everything = read(path)
     results = latest(everything)

@@ -1,0 +1,87 @@
+"""What ``sotglp report`` does of a model file."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sotglp.cli.options import ood_sets_of
+from sotglp.cli.output import list_unreadable, say, write_json
+
+if TYPE_CHECKING:
+    from sotglp.config import Reading
+    from sotglp.images import UnreadableImageError
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A report as the command line asks for it."""
+
+    model_file: Path
+    test: Path
+    ood: tuple[Path, ...]
+    out: Path
+    pretrained: str | None
+    device: str
+    skip_unreadable: bool
+    force: bool
+    json_file: str | None
+
+
+def report_model(wanted: Wanted, reading: Reading) -> None:
+    """Measure a model and write the page.
+
+    Raises
+    ------
+    SotglpError
+        Before any image is read, if the page can't be written; if model or images can't be used.
+    """
+    from sotglp.arithmetic import choose_device
+    from sotglp.dataset import ImageSet
+    from sotglp.files import check_output, write_file
+    from sotglp.modelfile import load_calibration, load_model
+    from sotglp.reporting.findings import find_out
+    from sotglp.reporting.page import About, render
+
+    check_output(wanted.out, force=wanted.force)
+    images = ImageSet.from_path(wanted.test)
+    ood_sets = ood_sets_of(list(wanted.ood))
+    model, record = load_model(wanted.model_file, pretrained=wanted.pretrained, device=choose_device(wanted.device))
+    calibration = load_calibration(wanted.model_file, model, record)
+    unreadable: list[UnreadableImageError] | None = [] if wanted.skip_unreadable else None
+    findings = find_out(model, images, ood_sets, reading, calibration, unreadable=unreadable)
+    sources = dict(zip(ood_sets, map(str, wanted.ood), strict=True))
+    about = About(
+        wanted.model_file.name, record, str(wanted.test), sources, _command(wanted, reading), date.today().isoformat()
+    )
+    page = render(findings, about)
+    write_file(wanted.out, lambda beside: beside.write_bytes(page), force=wanted.force)
+    list_unreadable(unreadable or [])
+    accuracy = findings.accuracy
+    assert accuracy.interval is not None
+    low, high = accuracy.interval
+    said = f"accuracy {accuracy.value:.3f} ({low:.3f} to {high:.3f}) on {accuracy.n} images"
+    areas = "".join(f"; AUROC {one.figures['auroc']:.3f} against {name}" for name, one in findings.ood.items())
+    say(f"{wanted.out}: {said}{areas}", json_target=wanted.json_file)
+    if wanted.json_file:
+        write_json(wanted.json_file, {**findings.to_dict(), "backbone": record.backbone, "out": str(wanted.out)})
+
+
+def _command(wanted: Wanted, reading: Reading) -> str:
+    """The command again, with the options that change figures."""
+    words = ["sotglp", "report", str(wanted.model_file), str(wanted.test)]
+    for folder in wanted.ood:
+        words += ["--ood", str(folder)]
+    words += ["--ood-method", reading.ood_method, "--temperature", f"{reading.temperature:g}"]
+    options: Mapping[str, str | None] = {"--pretrained": wanted.pretrained, "--precision": reading.precision}
+    for name, value in options.items():
+        if value not in (None, "auto"):
+            words += [name, str(value)]
+    if reading.batch_size != type(reading)().batch_size:
+        words += ["--batch-size", str(reading.batch_size)]
+    words += ["--skip-unreadable"] if wanted.skip_unreadable else []
+    return shlex.join([*words, "--out", str(wanted.out)])

@@ -1,0 +1,109 @@
+// What the page asks of the server.
+
+/** A request that came to nothing; its message is a sentence for the reader. */
+export class Refusal extends Error {}
+
+const MOST_TRIES = 4;
+
+/** Capital first, full stop last: errors of the library are written without. */
+export function sentence(text) {
+  const trimmed = text.trim();
+  const capital = trimmed.charAt(0).toUpperCase() + trimmed.slice(1);
+  return /[.!?]$/.test(capital) ? capital : `${capital}.`;
+}
+
+function pause(seconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, 1000 * seconds);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    });
+  });
+}
+
+async function sentenceOf(response) {
+  try {
+    const { error } = await response.json();
+    if (typeof error === "string") return sentence(error);
+  } catch {
+    // No JSON: the status has to do.
+  }
+  return `The server refused the request (status ${response.status}).`;
+}
+
+/** Ask, and ask again later where the server is too busy. */
+async function ask(path, options = {}) {
+  for (let attempt = 1; ; attempt += 1) {
+    let response;
+    try {
+      response = await fetch(path, options);
+    } catch (error) {
+      if (options.signal?.aborted) throw error;
+      throw new Refusal("The server does not answer. See whether sotglp serve is still running, and try again.");
+    }
+    if (response.ok) return response;
+    const wait = Number(response.headers.get("Retry-After"));
+    if (response.status !== 503 || !wait || wait > 10 || attempt === MOST_TRIES) {
+      throw new Refusal(await sentenceOf(response));
+    }
+    await pause(wait, options.signal);
+  }
+}
+
+function form(field, files, entries = {}) {
+  const data = new FormData();
+  for (const [name, value] of Object.entries(entries)) data.append(name, value);
+  for (const file of files) data.append(field, file, file.name);
+  return data;
+}
+
+async function post(path, body, signal) {
+  return ask(path, { method: "POST", body, signal });
+}
+
+export async function health() {
+  return (await ask("/health")).json();
+}
+
+export async function model() {
+  return (await ask("/model")).json();
+}
+
+export async function predict(files, signal) {
+  return (await (await post("/predict", form("images", files), signal)).json()).predictions;
+}
+
+export async function predictCsv(files, signal) {
+  return (await post("/predict.csv", form("images", files), signal)).text();
+}
+
+export async function explain(file, classes, signal) {
+  const query = new URLSearchParams(classes.map((name) => ["classes", name]));
+  return (await post(`/explain?${query}`, form("image", [file]), signal)).json();
+}
+
+export async function addClass(name, files) {
+  return (await post("/classes", form("images", files, { name }))).json();
+}
+
+export async function removeClass(name) {
+  return ask(`/classes/${encodeURIComponent(name)}`, { method: "DELETE" });
+}
+
+/** Files in chunks that one request may hold. */
+export function chunks(files, limits) {
+  const all = [];
+  let bytes = 0;
+  for (const file of files) {
+    const last = all.at(-1);
+    bytes += file.size;
+    if (last && last.length < limits.max_images && bytes <= limits.max_image_bytes) {
+      last.push(file);
+    } else {
+      all.push([file]);
+      bytes = file.size;
+    }
+  }
+  return all;
+}
