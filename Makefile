@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test lint types unit audit fuzz kills demo pretrain evidence speed rates compare trust clean
+.PHONY: help test lint types unit docs audit fuzz kills demo pretrain evidence speed load rates compare trust onnx clean
 
 help:
 	@echo "make demo      compare methods on painted pictures, with a small model that lies in the package"
 	@echo "make test      what CI runs: lint, types, all tests"
 	@echo "make unit      the quick tests alone"
+	@echo "make docs      build the documentation into build/site"
 	@echo "make audit     look the installed packages up among known vulnerabilities"
 	@echo "make fuzz      broken images, tables, model files and settings for ten minutes, to build/fuzz.json"
 	@echo "make kills     a hundred fits killed and resumed, to docs/kills.md (about an hour)"
@@ -18,6 +19,8 @@ help:
 	@echo "make compare   all methods on ../shared/data, to docs/comparison (about an hour in all)"
 	@echo "make trust     OOD scores, decisions, class changes and label doubts on ../shared/data, to docs (about an hour)"
 	@echo "make speed     time and memory beside the plain way, to docs/speed.md (about 20 minutes)"
+	@echo "make load      the web server with 32 clients, to docs/serve_load.md (about three minutes)"
+	@echo "make onnx      exported models beside the model itself, to docs/onnx_measured.md (about ten minutes)"
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +42,9 @@ unit: $(VENV)/.ready
 # A file's tests stay together, since they share what is slow to make; one thread for each process is enough then.
 test: lint types
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+
+docs: $(VENV)/.ready
+	$(BIN)/mkdocs build --strict --site-dir build/site
 
 audit: $(VENV)/.ready
 	$(BIN)/python .ci/audit
@@ -64,6 +70,9 @@ evidence: $(VENV)/.ready
 speed: $(VENV)/.ready
 	$(BIN)/python benchmarks/speed.py
 
+load: $(VENV)/.ready
+	$(BIN)/python benchmarks/serve_load.py
+
 DATA ?= ../shared/data
 
 rates: $(VENV)/.ready
@@ -81,6 +90,9 @@ trust: $(VENV)/.ready
 	$(BIN)/python benchmarks/decisions.py --data $(DATA)
 	$(BIN)/python benchmarks/class_changes.py --data $(DATA)
 	$(BIN)/python benchmarks/label_doubts.py --data $(DATA)
+
+onnx: $(VENV)/.ready
+	$(BIN)/python benchmarks/exported.py --data $(DATA)
 
 clean:
 	rm -rf $(VENV) demo

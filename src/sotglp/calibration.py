@@ -14,9 +14,6 @@ from sotglp.errors import SotglpError
 from sotglp.rejection import Rejection
 from sotglp.temperature import tempered
 
-UNKNOWN = "unknown"
-"""Label of an image that is rejected."""
-
 
 @dataclass(frozen=True)
 class Calibration:

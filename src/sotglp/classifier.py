@@ -21,7 +21,7 @@ from sotglp.adapted import AdaptedModel
 from sotglp.arithmetic import choose_device
 from sotglp.backbone import Backbone
 from sotglp.calibrating import calibrate_crossed, calibrate_held_out
-from sotglp.calibration import UNKNOWN, Calibration
+from sotglp.calibration import Calibration
 from sotglp.class_changes import renamed, with_class, without_class
 from sotglp.config import OodMethod, Precision, Reading, Settings, TrainConfig, checked
 from sotglp.cross_fitting import cross_fit
@@ -32,6 +32,7 @@ from sotglp.explanation import Explanation, explain
 from sotglp.images import IMAGE_SUFFIXES
 from sotglp.manifest import MANIFEST_SUFFIXES
 from sotglp.modelfile import ModelRecord, load_calibration, load_model, save_model
+from sotglp.output import UNKNOWN
 from sotglp.prompts import label_text
 from sotglp.training import adapt, drawn_shots
 from sotglp.vision import PatchAttention

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from sotglp.config import Matching
 from sotglp.transport import sinkhorn
+from sotglp.transport_sweeps import sweep_plans
 
 SIMILARITY_BYTES = 2**26
 """Similarities S of all patches with all prompts that are held at once: classes come in chunks of this size."""
@@ -79,7 +80,9 @@ def match_patches(
     with torch.no_grad():
         patch_scores, support, kept = _keep_best(patches, prompts, top_k, per_prompt=matching == "per-prompt")
     if matching == "transport":
-        plan = sinkhorn(1 - kept, epsilon, relaxation=relaxation)
+        # What is traced on the meta device has no values to look at: see sotglp.onnx_graph.
+        is_traced = kept.device.type == "meta"
+        plan = sweep_plans(1 - kept, epsilon) if is_traced else sinkhorn(1 - kept, epsilon, relaxation=relaxation)
     else:
         plan = torch.full_like(kept, 1 / (top_k * prompts.shape[1]))
     scores: Tensor = factor * _TransportedSimilarity.apply(patches, prompts, support, plan, kept)
@@ -138,6 +141,8 @@ class _TransportedSimilarity(torch.autograd.Function):
 def _class_chunks(patches: Tensor, prompts: Tensor) -> Iterator[slice]:
     """Slices of classes whose similarities to all patches take at most SIMILARITY_BYTES, or of one class."""
     n_classes, n_prompts, _ = prompts.shape
+    if patches.device.type == "meta":  # nothing is held, and a traced batch has no size to divide by
+        return iter((slice(0, n_classes),))
     per_class = patches.shape[0] * patches.shape[1] * n_prompts * patches.itemsize
     size = max(1, SIMILARITY_BYTES // per_class)
     return (slice(start, min(start + size, n_classes)) for start in range(0, n_classes, size))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from sotglp.errors import SotglpWarning
 from sotglp.printable import printable
@@ -26,8 +27,11 @@ def progress_bar(title: str, total: int, unit: str, *, show: bool) -> Iterator[A
     unit : str
         What is counted, such as ``"images"``.
     show : bool
-        False shows nothing; so does a standard error that is not a terminal.
+        False shows nothing; so does a standard error that is not a terminal, and an installation without rich.
     """
+    if find_spec("rich") is None:
+        yield lambda n, note: None
+        return
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -36,6 +36,6 @@ def region_features(model: AdaptedModel, patch_tokens: Tensor, outputs: Outputs,
     patches = torch.nn.functional.normalize(full_precision(patches), dim=-1)
     if outputs.plan is None or outputs.support is None:
         return patches.mean(dim=1)
-    each = torch.arange(len(classes), device=classes.device)
+    each = torch.arange(classes.shape[0], device=classes.device)
     mass = patch_mass(outputs.plan[each, classes, None], outputs.support[each, classes, None], patches.shape[1])
     return torch.einsum("bp,bpd->bd", mass[:, 0].sum(dim=-1), patches)

@@ -50,7 +50,10 @@ class ClassGaussians:
     def nearness(self, features: Tensor) -> Tensor:
         """Negative squared Mahalanobis distance of unit features (B, d) to the nearest mean, (B,)."""
         white, means = features.double() @ self._whitening, self.means @ self._whitening
-        return -torch.cdist(white, means).square().amin(dim=1).float()
+        # In float64 the difference of squares keeps enough digits, and unlike cdist it can be traced.
+        squares = white.square().sum(dim=1, keepdim=True) - 2 * white @ means.T + means.square().sum(dim=1)
+        nearest: Tensor = -squares.amin(dim=1).float()
+        return nearest
 
 
 class ShotMemory:
@@ -119,6 +122,11 @@ class ShotMemory:
             torch.cat([self.regions, other.regions]),
             torch.cat([self.classes, other.classes]),
         )
+
+    def fitted(self) -> ShotMemory:
+        """The same, with the Gaussians of :meth:`mahalanobis` fitted now and not at the first image."""
+        _ = self._of_images, self._of_regions
+        return self
 
     @cached_property
     def _of_images(self) -> ClassGaussians:

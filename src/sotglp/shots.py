@@ -9,7 +9,6 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedShuffleSplit
 
 from sotglp.errors import SotglpError, SotglpWarning
 
@@ -112,6 +111,9 @@ def _proportional(
             f"the published draw of {n_drawn} from {len(targets)} images is impossible because it has to leave out at "
             f"least one for each of the {len(classes)} classes; {advice}"
         )
+    # Folders of images are listed where scikit-learn isn't installed, too.
+    from sklearn.model_selection import StratifiedShuffleSplit
+
     splitter = StratifiedShuffleSplit(n_splits=1, train_size=int(n_drawn), random_state=int(seed))
     drawn, _ = next(splitter.split(np.zeros(len(targets)), targets))
     taken = np.bincount(targets[drawn], minlength=len(classes))

@@ -17,6 +17,7 @@ from sotglp.cli.data import data
 from sotglp.cli.demo import demo
 from sotglp.cli.evaluate import evaluate
 from sotglp.cli.explain import explain
+from sotglp.cli.export import export
 from sotglp.cli.fit import fit
 from sotglp.cli.info import info
 from sotglp.cli.predict import predict
@@ -37,7 +38,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for command in (demo, fit, evaluate, predict, explain, serve, benchmark, report, info):
+for command in (demo, fit, evaluate, predict, explain, export, serve, benchmark, report, info):
     app.command()(command)
 app.add_typer(data)
 app.add_typer(classes)

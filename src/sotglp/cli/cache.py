@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from sotglp.cli import options
-from sotglp.cli.output import check_result_file, say, write_json
 from sotglp.errors import SotglpError
+from sotglp.output import check_result_file, say, write_json
 
 UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sotglp.cli import options
-from sotglp.cli.output import check_result_file, list_unreadable, say, write_json
 from sotglp.errors import SotglpWarning
+from sotglp.output import check_result_file, list_unreadable, say, write_json
 
 if TYPE_CHECKING:
     from sotglp.adapted import AdaptedModel

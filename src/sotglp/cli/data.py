@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sotglp.cli import options
-from sotglp.cli.output import check_result_file, say, write_json
 from sotglp.cli.own_images import Report, report_on
+from sotglp.output import check_result_file, say, write_json
 
 if TYPE_CHECKING:
     from sotglp.datasets.checking import Finding

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sotglp.cli import options
-from sotglp.cli.output import check_result_file, list_unreadable, say, write_json
+from sotglp.output import check_result_file, list_unreadable, say, write_json
 
 if TYPE_CHECKING:
     from sotglp.images import UnreadableImageError

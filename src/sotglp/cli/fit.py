@@ -10,8 +10,8 @@ import typer
 
 from sotglp.cli.launch import is_launched, launch
 from sotglp.cli.options import CacheDir, Debug, Device, Json, NoCache, SkipUnreadable, cache_folder
-from sotglp.cli.output import check_result_file, list_unreadable, say, write_json
 from sotglp.errors import SotglpError
+from sotglp.output import check_result_file, list_unreadable, say, write_json
 
 if TYPE_CHECKING:
     from sotglp.config import Settings, TrainConfig

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sotglp.cli.options import ood_sets_of
-from sotglp.cli.output import list_unreadable, say, write_json
+from sotglp.output import list_unreadable, say, write_json
 
 if TYPE_CHECKING:
     from sotglp.config import Reading

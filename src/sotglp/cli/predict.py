@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sotglp.cli import options
-from sotglp.cli.output import check_result_file, list_unreadable, say, write_csv, write_json
 from sotglp.errors import SotglpError
+from sotglp.output import UNKNOWN, check_result_file, list_unreadable, prediction, tell_predictions
 
 if TYPE_CHECKING:
     from sotglp.config import Reading
     from sotglp.images import UnreadableImageError
     from sotglp.model_extras import CalibrationRecord
-
-CSV_HEADER = ("path", "label", "probability", "ood_score")
 
 
 def predict(
@@ -51,10 +49,25 @@ def predict(
 
     [bold]Example[/bold]: sotglp predict birds.safetensors garden.jpg more_photos/ --csv result.csv
     """
+    if model_file.suffix == ".onnx":
+        from sotglp.portable.command import PredictOptions, predict_with_exported
+
+        refused = {
+            "--coverage": coverage,
+            "--ood-method": ood_method,
+            "--temperature": temperature,
+            "--pretrained": pretrained,
+            "--device": None if device in ("auto", "cpu") else device,
+            "--precision": None if precision in ("auto", "fp32") else precision,
+            "--workers": workers or None,
+        }
+        chosen = PredictOptions(csv_file, json_file, unknown, skip_unreadable, batch_size)
+        predict_with_exported(model_file, images, chosen, refused)
+        return
+
     import numpy as np
 
     from sotglp.arithmetic import choose_device
-    from sotglp.calibration import UNKNOWN
     from sotglp.evaluation import predict_each
     from sotglp.modelfile import load_calibration, load_model, read_record
 
@@ -72,44 +85,24 @@ def predict(
     list_unreadable(unreadable or [])
     said = said_by_each[0]
     probabilities = calibration.probabilities(said.probabilities) if calibration else said.probabilities
-    names = list(map(str, record.classes))
-    predictions: list[dict[str, Any]] = [
-        {
-            "path": image_set.name(index),
-            "label": record.classes[int(of_classes.argmax())],
-            "probability": float(of_classes.max()),
-            "ood_score": float(score),
-            "probabilities": dict(zip(names, map(float, of_classes), strict=True)),
-        }
+    predictions = [
+        prediction(image_set.name(index), record.classes, of_classes, score)
         for index, of_classes, score in zip(said.indices, probabilities, said.ood_scores, strict=True)
     ]
     if calibration and unknown:
         for row, rejected in zip(predictions, calibration.rejects(said.ood_scores), strict=True):
             row["label"] = UNKNOWN if rejected else row["label"]
-    header = list(CSV_HEADER)
     if calibration and coverage is not None:
         sets = calibration.sets(np.stack([one.probabilities for one in said_by_each]), coverage)
         for row, members in zip(predictions, sets, strict=True):
             row["set"] = [record.classes[place] for place in members.nonzero()[0]]
-        header.append("set")
-    if csv_file:
-        write_csv(csv_file, header, [[_cell(row[name]) for name in header] for row in predictions])
-    if json_file:
-        write_json(
-            json_file,
-            {
-                "predictions": predictions,
-                "ood_method": reading.ood_method,
-                "temperature": reading.temperature,
-                "calibration": told.model_dump() if told else None,
-                "unreadable": [str(error.source) for error in unreadable or []],
-            },
-        )
-    if "-" not in (csv_file, json_file):
-        for row in predictions:
-            in_set = f", set: {_cell(row['set']) or 'empty'}" if "set" in row else ""
-            score = f"in-distribution score {row['ood_score']:.4f}"
-            say(f"{row['path']}: {row['label']} ({row['probability']:.3f}), {score}{in_set}")
+    about = {
+        "ood_method": reading.ood_method,
+        "temperature": reading.temperature,
+        "calibration": told.model_dump() if told else None,
+        "unreadable": [str(error.source) for error in unreadable or []],
+    }
+    tell_predictions(predictions, about, csv_file, json_file)
 
 
 def _check_decisions(
@@ -129,8 +122,3 @@ def _check_decisions(
             f"the threshold of {model_file} is for the score {calibration.ood_method} at temperature "
             f"{calibration.ood_temperature:g}: leave --ood-method and --temperature out"
         )
-
-
-def _cell(value: Any) -> Any:
-    """A value as a table shows it: the classes of a set in one cell."""
-    return "; ".join(map(str, value)) if isinstance(value, list) else value

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sotglp.cli import options
-from sotglp.cli.output import check_result_file, say, write_json
 from sotglp.errors import SotglpError, SotglpWarning
+from sotglp.output import check_result_file, say, write_json
 
 if TYPE_CHECKING:
     from sotglp.benchmark.results import Result

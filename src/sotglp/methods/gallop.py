@@ -96,7 +96,7 @@ class GalLoP(SOTGLP):
         patches, prompts = self._local_features(patch_tokens, local_text, projected)
         with torch.autocast(self.backbone.device.type, enabled=False):
             return [
-                match_patches(patches, prompts[:, [place]], top_k=scale, matching="uniform")
+                match_patches(patches, prompts[:, place : place + 1], top_k=scale, matching="uniform")
                 for place, scale in enumerate(self.scales)
             ]
 

@@ -6,11 +6,8 @@ import csv
 import io
 from collections.abc import Sequence
 
-from sotglp.calibration import UNKNOWN
+from sotglp.output import PREDICTION_COLUMNS, UNKNOWN
 from sotglp.web.answers import Prediction, Unreadable
-
-HEADER = ("path", "label", "probability", "ood_score")
-"""As ``sotglp predict --csv`` has it."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What makes a spreadsheet compute a cell instead of showing it."""
@@ -20,7 +17,7 @@ def predictions_csv(predictions: Sequence[Prediction | Unreadable]) -> str:
     """A line for each image in its order; the cells behind the name of an image that can't be read are empty."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(HEADER)
+    writer.writerow(PREDICTION_COLUMNS)
     for one in predictions:
         if isinstance(one, Unreadable):
             writer.writerow([_plain(one.name), "", "", ""])

@@ -14,11 +14,21 @@ from typing import TYPE_CHECKING, Any
 from sotglp.errors import SotglpError
 from sotglp.files import check_output, write_file
 from sotglp.printable import printable
+from sotglp.versions import installed_versions
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from sotglp.images import UnreadableImageError
 
 STANDARD_OUTPUT = "-"
+
+PREDICTION_COLUMNS = ("path", "label", "probability", "ood_score")
+"""Of every table of predictions; a column ``set`` may follow."""
+
+UNKNOWN = "unknown"
+"""Label of an image that is rejected."""
 
 
 def say(text: str, *, json_target: str | None = None) -> None:
@@ -51,8 +61,6 @@ def check_result_file(target: str | None) -> None:
 
 def write_json(target: str, result: Mapping[str, Any]) -> None:
     """Write a result with the versions that made it; an earlier result is replaced."""
-    from sotglp.modelfile import installed_versions
-
     text = json.dumps({**result, "versions": installed_versions()}, indent=2, ensure_ascii=False) + "\n"
     if target == STANDARD_OUTPUT:
         sys.stdout.write(_utf8(text).decode())
@@ -82,8 +90,64 @@ def _utf8(text: str) -> bytes:
 def _is_earlier_result(path: Path) -> bool:
     try:
         text = path.read_text(encoding="utf-8")
-        if text.startswith("path,label,probability,ood_score"):
+        if text.startswith(",".join(PREDICTION_COLUMNS)):
             return True
         return "sotglp" in json.loads(text)["versions"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def prediction(
+    path: str, classes: Sequence[str | int | float], probabilities: NDArray[np.float32], ood_score: float
+) -> dict[str, Any]:
+    """What is told of one image, by the names that JSON has for it.
+
+    Parameters
+    ----------
+    path : str
+        The image.
+    classes : sequence
+        C labels.
+    probabilities : NDArray
+        (C,).
+    ood_score : float
+        Larger is more in-distribution.
+    """
+    return {
+        "path": path,
+        "label": classes[int(probabilities.argmax())],
+        "probability": float(probabilities.max()),
+        "ood_score": float(ood_score),
+        "probabilities": dict(zip(map(str, classes), map(float, probabilities), strict=True)),
+    }
+
+
+def tell_predictions(
+    predictions: Sequence[Mapping[str, Any]], about: Mapping[str, Any], csv_file: str | None, json_file: str | None
+) -> None:
+    """Write predictions as asked for, and print them unless a table or JSON takes standard output.
+
+    Parameters
+    ----------
+    predictions : sequence of dict
+        From :func:`prediction`; all may have a ``set`` of labels too.
+    about : mapping
+        What JSON tells beside them.
+    csv_file, json_file : str or None
+        Where the table and JSON go; ``-`` for standard output.
+    """
+    header = [*PREDICTION_COLUMNS, *(["set"] if "set" in predictions[0] else [])]
+    if csv_file:
+        write_csv(csv_file, header, [[_cell(row[name]) for name in header] for row in predictions])
+    if json_file:
+        write_json(json_file, {"predictions": predictions, **about})
+    if STANDARD_OUTPUT not in (csv_file, json_file):
+        for row in predictions:
+            in_set = f", set: {_cell(row['set']) or 'empty'}" if "set" in row else ""
+            score = f"in-distribution score {row['ood_score']:.4f}"
+            say(f"{row['path']}: {row['label']} ({row['probability']:.3f}), {score}{in_set}")
+
+
+def _cell(value: Any) -> Any:
+    """A value as a table shows it: the classes of a set in one cell."""
+    return "; ".join(map(str, value)) if isinstance(value, list) else value

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sotglp.transport import sinkhorn
+from sotglp.transport_sweeps import sweep_plans
+
+
+@pytest.mark.parametrize(("n_rows", "n_columns"), [(10, 4), (64, 4), (3, 3), (1, 5), (5, 1)])
+def test_plans_are_those_that_are_solved(n_rows: int, n_columns: int) -> None:
+    generator = torch.Generator().manual_seed(n_rows)
+    # As cosines of patches and prompts of trained CLIPs lie: within a few tenths.
+    cost = 0.7 + 0.1 * torch.randn(50, 3, n_rows, n_columns, generator=generator)
+    plan = sweep_plans(cost, 0.1)
+    assert plan.dtype == torch.float32
+    torch.testing.assert_close(plan, sinkhorn(cost, 0.1), rtol=0, atol=1e-6)
+    torch.testing.assert_close(plan.sum(-1), torch.full((50, 3, n_rows), 1 / n_rows))
+
+
+def test_a_small_epsilon_needs_more_than_there_are() -> None:
+    cost = torch.rand(20, 10, 4, generator=torch.Generator().manual_seed(0))
+    away = (sweep_plans(cost, 0.005) - sinkhorn(cost, 0.005)).abs().amax()
+    assert away > 1e-4
