@@ -122,6 +122,14 @@ def _model_file(folder: Path) -> tuple[list[bytes], Reader]:
     return [path.read_bytes()], _in_file(path, read)
 
 
+def _exported(folder: Path) -> tuple[list[bytes], Reader]:
+    from sotglp.onnx_export import export_model
+    from sotglp.portable import PortableModel
+
+    export_model(folder / "m.onnx", _model())
+    return [(folder / "m.onnx").read_bytes()], lambda content: bool(PortableModel.from_bytes(content, "m.onnx").classes)
+
+
 def _checkpoint(folder: Path) -> tuple[list[bytes], Reader]:
     import torch
 
@@ -161,6 +169,7 @@ TARGETS = {
     "csv": Target(_csv, damage_bytes),
     "parquet": Target(_parquet, damage_bytes),
     "model-file": Target(_model_file, damage_safetensors),
+    "exported": Target(_exported, damage_bytes),
     "checkpoint": Target(_checkpoint, damage_safetensors),
     "cache-entry": Target(_cache_entry, damage_safetensors),
     "preset": Target(_preset, damage_text),

@@ -108,16 +108,10 @@ def agree(path: Path, model: AdaptedModel, images: torch.Tensor, method: OodMeth
         np.testing.assert_allclose(maps, (row[label] / row[label].sum(axis=0)).T, rtol=0, atol=TOLERANCE)
 
 
-@pytest.fixture
-def few_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tracing sweep by sweep is most of the time; at a large epsilon few are enough."""
-    monkeypatch.setattr(transport_sweeps, "SWEEPS", 12)
-
-
 def built(name: str, backbone: Backbone) -> AdaptedModel:
     method = METHODS[name]
     fields = method.model.Config.model_fields
-    changes = {name: value for name, value in {"epsilon": 1.0, "top_k": 5}.items() if name in fields}
+    changes = {name: value for name, value in {"top_k": 5}.items() if name in fields}
     if method.settings.get("top_k", 0) is None:
         del changes["top_k"]
     model = build_model(backbone, CLASSES, method.model.Config(**{**method.settings, **changes}))
@@ -128,7 +122,6 @@ def built(name: str, backbone: Backbone) -> AdaptedModel:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few_sweeps")
 @pytest.mark.parametrize("name", list(METHODS))
 def test_every_method_can_be_exported(name: str, tmp_path: Path) -> None:
     model = built(name, Backbone.from_open_clip(tiny_clip()))
@@ -141,7 +134,6 @@ def test_every_method_can_be_exported(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few_sweeps")
 @pytest.mark.parametrize("score", [score for score in get_args(OodMethod) if score != "gl-mcm"])
 def test_every_score_can_be_exported(score: OodMethod, tmp_path: Path) -> None:
     model = remembering(built("sot-glp", Backbone.from_open_clip(tiny_clip())))
@@ -149,11 +141,10 @@ def test_every_score_can_be_exported(score: OodMethod, tmp_path: Path) -> None:
     agree(tmp_path / "m.onnx", model, pixels(model, 7), score)
 
 
-@pytest.mark.usefixtures("few_sweeps")
 @pytest.mark.parametrize("make", [tiny_resnet, quick_backbone])
 def test_other_towers(make: Any, tmp_path: Path) -> None:
     backbone = make()
-    model = shaken(SOTGLP(backbone, CLASSES, top_k=4, epsilon=1.0))
+    model = shaken(SOTGLP(backbone, CLASSES, top_k=4))
     export_model(tmp_path / "m.onnx", model)
     for n_images in (1, 7):
         agree(tmp_path / "m.onnx", model, pixels(model, n_images), "gl-mcm")
@@ -216,9 +207,8 @@ def test_the_file_tells_what_is_in_it(exported: tuple[Path, AdaptedModel]) -> No
     assert str(Path(onnx_export.__file__).parent).encode() not in path.read_bytes()
 
 
-@pytest.mark.usefixtures("few_sweeps")
 def test_int8_is_smaller_and_close(tmp_path: Path) -> None:
-    model = shaken(SOTGLP(Backbone.load("tiny"), CLASSES, epsilon=1.0))
+    model = shaken(SOTGLP(Backbone.load("tiny"), CLASSES))
     weights = sum(value.nbytes for value in model.backbone.clip.visual.state_dict().values())
     done = export_model(tmp_path / "int8.onnx", model, int8=True)
     assert done.quantized
@@ -254,7 +244,7 @@ def test_what_no_file_can_hold_is_refused(
 def test_a_file_that_differs_is_not_written(
     tmp_path: Path, tiny_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport_sweeps, "SWEEPS", 1)
+    monkeypatch.setattr(transport_sweeps, "MAX_SWEEPS", 1)
     model = shaken(SOTGLP(tiny_backbone, CLASSES, top_k=4, epsilon=0.01))
     with pytest.raises(SotglpError, match=r"m\.onnx is not written, since its \w+ would differ from the model's by"):
         export_model(tmp_path / "m.onnx", model)

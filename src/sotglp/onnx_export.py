@@ -50,6 +50,8 @@ NOISE_SEED = 0
 CHECK_BATCH = 7
 """Another number than the graph was traced with."""
 
+_NEWER_TORCH = "take a newer one (2.14 was tried)"
+
 _WRITTEN_WITH = (*RESULTS_DEPEND_ON, "onnx", "onnxscript", "onnxruntime")
 
 
@@ -146,7 +148,7 @@ def export_model(
         worst = max(differences, key=lambda what: np.nan_to_num(differences[what], nan=np.inf))
         raise SotglpError(
             f"{path} is not written, since its {worst} would differ from the model's by {differences[worst]:.2g} and "
-            f"{TOLERANCE:g} is the most: where transport has a small epsilon, it needs more sweeps than a file holds"
+            f"{TOLERANCE:g} is the most: where transport has a small epsilon, it may need more sweeps than a file does"
         )
     content = exact
     if int8:
@@ -160,6 +162,8 @@ def _check_packages() -> None:
     for name in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(name) is None:
             raise SotglpError(f"export needs the package {name}: install it with pip install 'sotglp[onnx]'")
+    if not hasattr(torch, "while_loop"):
+        raise SotglpError(f"torch {torch.__version__} is too old for export: {_NEWER_TORCH}")
 
 
 def _check_exportable(model: AdaptedModel) -> None:
@@ -198,6 +202,8 @@ def _as_onnx(graph: ClassifierGraph, model: AdaptedModel) -> onnx.ModelProto:
         logger.setLevel(logging.ERROR)
         try:
             written = traced(graph, model.backbone.image_size)
+        except torch.onnx.OnnxExporterError as error:
+            raise SotglpError(f"torch {torch.__version__} can't write this model: {_NEWER_TORCH}") from error
         finally:
             logger.setLevel(level)
     return onnx_ir.to_proto(written)
