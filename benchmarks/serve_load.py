@@ -10,7 +10,6 @@ import asyncio
 import io
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -186,9 +185,7 @@ async def phase(address: str, photos: list[bytes], name: str, n_clients: int, n_
     errors: list[int] = []
 
     async def work() -> None:
-        # As browsers and curl do: otherwise head and body of a request go apart, and the body waits 40 ms for nothing.
-        transport = httpx.AsyncHTTPTransport(socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)])
-        async with httpx.AsyncClient(transport=transport, base_url=address, timeout=60) as client:
+        async with httpx.AsyncClient(base_url=address, timeout=60) as client:
             for number in numbers:
                 photo = photos[number % len(photos)]
                 is_explained = explained > 0 and number % explained == 0

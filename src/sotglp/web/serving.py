@@ -48,7 +48,7 @@ def serve(
     SotglpError
         If the address can't be had or the model can't be read.
     """
-    with _bound(host, port) as listener:
+    with bound(host, port) as listener:
         served = load_served(model_file, pretrained=pretrained, device=device, batch_size=batch_size)
         app = create_app(LiveModel(model_file.name, served), limits, host)
         config = uvicorn.Config(
@@ -85,11 +85,12 @@ class _Server(uvicorn.Server):
         print(self._greeting, flush=True)
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int) -> socket.socket:
     """A socket at this address, before the model is loaded."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # Named, since asyncio sends small answers at once by a socket that says it is TCP; else they wait for 40 ms.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
