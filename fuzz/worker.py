@@ -141,7 +141,7 @@ def main() -> None:
         limits = [
             "-timeout=100",
             "-rss_limit_mb=0",
-            "-max_len=65536",
+            "-max_len=131072",
             f"-max_total_time={max(round(options.seconds), 1)}",
         ]
         flags = [*limits, f"-seed={options.seed % 2**31 or 1}", f"-artifact_prefix={folder}/", "-verbosity=0"]
