@@ -57,6 +57,7 @@ def test_probability_and_score_are_those_of_the_model(model: SOTGLP) -> None:
     explanation = explain(model, image, NAMES, Reading(ood_method="energy", temperature=2.0))
     for one, probability in zip(explanation.classes, model.predict_proba(pixels)[0].tolist(), strict=True):
         assert one.probability == pytest.approx(probability, abs=1e-6)
+    np.testing.assert_allclose(explanation.probabilities, model.predict_proba(pixels)[0], atol=1e-6)
     assert explanation.ood_score == pytest.approx(float(ood.score(model, pixels, "energy", 2.0)), rel=1e-6)
     assert (explanation.ood_method, explanation.ood_temperature) == ("energy", 2.0)
     assert explanation.threshold is None

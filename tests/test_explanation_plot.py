@@ -27,7 +27,17 @@ def explained(
     boxes = np.concatenate([corners, corners + side / 2], axis=-1)
     mass = np.tile(np.array([[1, 2], [3, 0]], np.float32) / 6, (n_prompts, 1, 1))
     classes = tuple(ClassExplanation(label, 0.75, 0.31, 0.12, mass) for label in labels)
-    return Explanation(Image.new("RGB", (width, height), "teal"), name, boxes, classes, 0.5, "gl-mcm", 1.0, 0.6)
+    return Explanation(
+        Image.new("RGB", (width, height), "teal"),
+        name,
+        boxes,
+        classes,
+        np.empty(0, np.float32),
+        0.5,
+        "gl-mcm",
+        1.0,
+        0.6,
+    )
 
 
 def drawn(explanation: Explanation) -> Figure:

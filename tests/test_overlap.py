@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sotglp import SOTGLP, Backbone
 from sotglp.config import Matching
-from sotglp.overlap import dominance, patch_mass, prompt_overlap, prompt_similarity
+from sotglp.overlap import class_mass, dominance, patch_mass, prompt_overlap, prompt_similarity
 
 SIZES = st.tuples(st.integers(1, 8), st.integers(1, 5))  # patches, prompts
 SEEDS = st.integers(0, 2**32 - 1)
@@ -121,3 +121,13 @@ def test_similarity_is_the_mean_cosine_of_pairs(n_prompts: int, seed: int) -> No
     same = text[:, :1].expand(-1, n_prompts, -1)
     torch.testing.assert_close(prompt_similarity(same), torch.ones(3, dtype=text.dtype))
     assert prompt_similarity(torch.eye(7)[:n_prompts].unsqueeze(0)).tolist() == [0]
+
+
+def test_the_mass_of_one_class_for_each_image() -> None:
+    generator = torch.Generator().manual_seed(0)
+    plan = torch.rand(3, 4, 2, 5, generator=generator)
+    support = torch.rand(3, 4, 9, generator=generator).argsort(dim=-1)[..., :2]
+    classes = torch.tensor([3, 0, 2])
+    mass = patch_mass(plan, support, 9)
+    expected = torch.stack([mass[image, place] for image, place in enumerate(classes.tolist())])
+    assert torch.equal(class_mass(plan, support, classes, 9), expected)

@@ -41,7 +41,9 @@ def test_boxes_shrink_with_the_picture() -> None:
     classes = tuple(
         ClassExplanation(name, 0.5, 0.2, 0.1, np.full((2, 1, 2), 0.5, np.float32)) for name in ("cat", "dog", "sea")
     )
-    explanation = Explanation(Image.new("RGB", (1200, 600)), "a.png", boxes, classes, 0.0, "mcm", 1.0, None)
+    explanation = Explanation(
+        Image.new("RGB", (1200, 600)), "a.png", boxes, classes, np.empty(0, np.float32), 0.0, "mcm", 1.0, None
+    )
     looked = Looked.of(explanation, ("sea", "cat"))
     assert [one.label for one in looked.maps] == ["sea", "cat"]
     np.testing.assert_allclose(looked.maps[0].boxes, boxes / 5)

@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from sotglp.backbone import Backbone
 from sotglp.config import Settings
-from sotglp.errors import OldClassesOnlyError, SotglpError
+from sotglp.errors import OldClassesOnlyError, SotglpError, UnknownNameError
 from sotglp.shot_memory import ShotMemory
 from sotglp.text_features import TextFeatures
 
@@ -93,6 +93,18 @@ class AdaptedModel(nn.Module, ABC):
     def learned(self) -> list[nn.Parameter]:
         """Parameters that training changes."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def place_of(self, name: str) -> int:
+        """Where a class stands among those of the model.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is none of that name.
+        """
+        if name not in self.class_names:
+            raise UnknownNameError("class", name, self.class_names)
+        return self.class_names.index(name)
 
     @property
     def takes_in_features(self) -> bool:

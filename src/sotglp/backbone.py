@@ -282,16 +282,18 @@ class Backbone(nn.Module):
                 f"images of shape {tuple(images.shape)} don't fit {self.name}, which takes (B, 3, {height}, {width}): "
                 "use backbone.preprocess"
             )
-        visual = self._visual
-        images = images.to(self.device, visual.conv1.weight.dtype)
-        encode_tokens = encode_vit if self.patch_attention == "value" else encode_vit_ordinary
-        encode = encode_resnet if isinstance(visual, ModifiedResNet) else encode_tokens
+        images = images.to(self.device, self._visual.conv1.weight.dtype)
         if self.device.type != "cpu":
-            return encode(visual, images)
-        image_features, patch_tokens = zip(
-            *(encode(visual, part) for part in images.split(self._cpu_batch)), strict=True
-        )
+            return self._encode(images)
+        image_features, patch_tokens = zip(*(self._encode(part) for part in images.split(self._cpu_batch)), strict=True)
         return torch.cat(image_features), torch.cat(patch_tokens)
+
+    def _encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """All of these images at once, by what the tower is."""
+        if isinstance(self._visual, ModifiedResNet):
+            return encode_resnet(self._visual, images)
+        encode = encode_vit if self.patch_attention == "value" else encode_vit_ordinary
+        return encode(self._visual, images)
 
     def project_patches(self, patch_tokens: Tensor) -> Tensor:
         """Patch tokens in the joint space, not normalised: (B, P, W) to (B, P, d)."""

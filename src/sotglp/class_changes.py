@@ -16,7 +16,7 @@ from sotglp.arithmetic import autocast
 from sotglp.config import Precision, TrainConfig
 from sotglp.dataset import ImageSet
 from sotglp.encoded import encoded
-from sotglp.errors import SotglpError, UnknownNameError
+from sotglp.errors import SotglpError
 from sotglp.images import UnreadableImageError
 from sotglp.methods import build_model
 from sotglp.readable import readable_images
@@ -121,7 +121,7 @@ def without_class(model: AdaptedModel, name: str) -> AdaptedModel:
     SotglpError
         If there is no such class, or only one would be left.
     """
-    place = _place(model, name)
+    place = model.place_of(name)
     left = [other for other in range(len(model.class_names)) if other != place]
     if len(left) < 2:
         raise SotglpError(f"the class {name!r} can't be removed, since a classifier needs two: add another one first")
@@ -139,7 +139,7 @@ def renamed(model: AdaptedModel, old: str, new: str) -> AdaptedModel:
     SotglpError
         If there is no class ``old``, or another one is called ``new`` or gives the same prompt.
     """
-    place = _place(model, old)
+    place = model.place_of(old)
     _refuse_twin(model, new)
     names = [*model.class_names[:place], new, *model.class_names[place + 1 :]]
     return _moved(model, names, range(len(names)))
@@ -150,12 +150,6 @@ def _moved(model: AdaptedModel, names: Sequence[str], origins: Sequence[int | No
     moved = build_model(model.backbone, names, model.config).inherit(model, origins)
     moved.shots = model.shots.of_classes(origins) if model.shots else None
     return moved
-
-
-def _place(model: AdaptedModel, name: str) -> int:
-    if name not in model.class_names:
-        raise UnknownNameError("class", name, model.class_names)
-    return model.class_names.index(name)
 
 
 def _refuse_twin(model: AdaptedModel, name: str) -> None:

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from sotglp import embedded
 from sotglp.adapted import AdaptedModel
 from sotglp.backbone import Backbone
-from sotglp.errors import UnknownNameError
 from sotglp.model import SOTGLP
 from sotglp.prompts import clip_tokenizer
 
@@ -123,9 +122,7 @@ def context_words(
     if not isinstance(model, SOTGLP):
         return None
     names = model.class_names[:MOST_CLASSES] if classes is None else classes
-    for name in names:
-        if name not in model.class_names:
-            raise UnknownNameError("class", name, model.class_names)
+    places = {name: model.place_of(name) for name in names}
     tokens = known_tokens(model.backbone)
     embedding = model.backbone.text.embed(tokens.to(model.backbone.device)).float()
 
@@ -141,7 +138,7 @@ def context_words(
         if model.config.local_contexts == "shared":
             local[ALL_CLASSES] = of(model.local_prompts[0])
         else:
-            local = {name: of(model.local_prompts[model.class_names.index(name)]) for name in names}
+            local = {name: of(model.local_prompts[place]) for name, place in places.items()}
     return ContextWords(global_, local, len(tokens))
 
 

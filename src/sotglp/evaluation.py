@@ -183,8 +183,10 @@ def evaluate(
         raise SotglpError(f"{strange[0]!r} is none of the {len(model.class_names)} classes of the model: leave it out")
     all_targets = images.targets(names)
 
+    text = text_of(model, reading)
+
     def predicted(some: ImageSet, title: str) -> Predictions:
-        return predict(model, some, reading, cache_dir=cache_dir, unreadable=unreadable, title=title)
+        return predict(model, some, reading, text=text, cache_dir=cache_dir, unreadable=unreadable, title=title)
 
     said = predicted(images, "evaluating")
     others = {name: predicted(some, f"scoring {name}") for name, some in (ood_sets or {}).items()}

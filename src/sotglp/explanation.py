@@ -19,12 +19,12 @@ from sotglp.calibration import Calibration
 from sotglp.config import Reading
 from sotglp.dataset import ImageSet, ImageSource
 from sotglp.encoded import encoded
-from sotglp.errors import SotglpError, UnknownNameError
+from sotglp.errors import SotglpError
 from sotglp.evaluation import text_of
 from sotglp.framing import frame_of
 from sotglp.images import open_image
 from sotglp.model import SOTGLP
-from sotglp.overlap import patch_mass
+from sotglp.overlap import patch_mass, shares
 from sotglp.text_features import TextFeatures
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class Explanation:
         or wholly beside the picture where the model puts a margin around it.
     classes : tuple of ClassExplanation
         The classes that were asked for.
+    probabilities : NDArray
+        Of all classes, in the model's order, (C,).
     ood_score : float
         Larger is more in-distribution.
     ood_method, ood_temperature
@@ -94,6 +96,7 @@ class Explanation:
     name: str
     boxes: NDArray[np.float64]
     classes: tuple[ClassExplanation, ...]
+    probabilities: NDArray[np.float32]
     ood_score: float
     ood_method: str
     ood_temperature: float
@@ -240,6 +243,7 @@ def explain_each(
                 images.name(index),
                 boxes,
                 tuple(_explained(model, outputs, row, int(position), probabilities[row]) for position in positions),
+                probabilities[row],
                 float(scores[row]),
                 reading.ood_method,
                 reading.temperature,
@@ -299,12 +303,9 @@ def _positions(model: AdaptedModel, classes: Sequence[str] | int) -> int | list[
             raise SotglpError(f"{classes} classes can't be explained: ask for 1 at least")
         return classes
     names = [classes] if isinstance(classes, str) else list(map(str, classes))
-    for name in names:
-        if name not in model.class_names:
-            raise UnknownNameError("class", name, model.class_names)
     if not names:
         raise SotglpError("no class is named that could be explained: name one at least")
-    return [model.class_names.index(name) for name in names]
+    return [model.place_of(name) for name in names]
 
 
 def _explained(
@@ -314,11 +315,10 @@ def _explained(
     assert outputs.support is not None
     one = slice(row, row + 1), slice(position, position + 1)
     mass = patch_mass(outputs.plan[one], outputs.support[one], model.backbone.n_patches)[0, 0].T  # (N, P)
-    shares = mass / mass.sum(dim=1, keepdim=True).clamp(min=torch.finfo(mass.dtype).tiny)
     return ClassExplanation(
         model.class_names[position],
         float(probabilities[position]),
         float(outputs.global_logits[row, position]),
         float(outputs.local_logits[row, position]),
-        shares.reshape(-1, *model.backbone.patch_grid).cpu().float().numpy(),
+        shares(mass, dim=1).reshape(-1, *model.backbone.patch_grid).cpu().float().numpy(),
     )

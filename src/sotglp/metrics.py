@@ -186,10 +186,15 @@ def expected_calibration_error(probabilities: ArrayLike, targets: ArrayLike, n_b
     given = class_probabilities(probabilities, "probabilities")
     right = given.argmax(axis=1) == class_targets(targets, *given.shape)
     confidence = given.max(axis=1).astype(np.float64)
-    # The outer edges are left out, so that a confidence of 1 and a rounding is still in the last bin.
-    bins = np.searchsorted(np.arange(1, n_bins) / n_bins, confidence, side="left")
-    gaps = np.bincount(bins, weights=right - confidence)
+    gaps = np.bincount(confidence_bins(confidence, n_bins), weights=right - confidence)
     return float(np.abs(gaps).sum() / len(confidence))
+
+
+def confidence_bins(confidence: NDArray[np.float64], n_bins: int) -> NDArray[np.int64]:
+    """The interval that each probability (n,) lies in, of ``n_bins`` of equal width that hold their upper end, (n,)."""
+    # The outer edges are left out, so that a confidence of 1 and a rounding is still in the last bin.
+    bins: NDArray[np.int64] = np.searchsorted(np.arange(1, n_bins) / n_bins, confidence, side="left")
+    return bins
 
 
 def _flags(is_right: ArrayLike, n_images: int) -> NDArray[np.bool_]:

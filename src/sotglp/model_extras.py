@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sotglp.adapted import AdaptedModel
 from sotglp.calibration import Calibration
-from sotglp.config import OodMethod
+from sotglp.config import OodMethod, Reading
 from sotglp.errors import SotglpError
 from sotglp.methods import build_model
 from sotglp.rejection import Rejection
@@ -51,6 +51,10 @@ class CalibrationRecord(BaseModel):
     rejection: RejectionRecord
     temperature: float = Field(gt=0)
     n_folds: int = Field(ge=0, le=1000)
+
+    def is_for(self, reading: Reading) -> bool:
+        """Whether images that are read so are scored as the threshold wants it."""
+        return (self.ood_method, self.ood_temperature) == (reading.ood_method, reading.temperature)
 
 
 def shot_tensors(shots: ShotMemory | None) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ from sotglp.errors import SotglpError
 from sotglp.files import check_output, write_file
 from sotglp.model_extras import CalibrationRecord
 from sotglp.onnx_graph import ClassifierGraph, traced
-from sotglp.overlap import patch_mass
+from sotglp.overlap import class_mass, shares
 from sotglp.portable.model import PortableModel
 from sotglp.portable.record import FORMAT_VERSION, METADATA_KEY
 from sotglp.temperature import tempered
@@ -213,10 +213,7 @@ def _record(
     model: AdaptedModel, classes: list[str | int | float], reading: Reading, calibration: CalibrationRecord | None
 ) -> dict[str, Any]:
     backbone = model.backbone
-    fits = calibration is not None and (calibration.ood_method, calibration.ood_temperature) == (
-        reading.ood_method,
-        reading.temperature,
-    )
+    threshold = calibration.rejection.threshold if calibration and calibration.is_for(reading) else None
     return {
         "format_version": FORMAT_VERSION,
         "kind": model.kind,
@@ -226,7 +223,7 @@ def _record(
         "ood_method": reading.ood_method,
         "ood_temperature": reading.temperature,
         "temperature": calibration.temperature if calibration else 1.0,
-        "threshold": calibration.rejection.threshold if calibration and fits else None,
+        "threshold": threshold,
         "calibration": calibration.model_dump(mode="json") if calibration else None,
         "quantized": False,
         "backbone": {
@@ -340,12 +337,10 @@ def _said_by(
             evidence = ood.Evidence(outputs, model, features, patch_tokens)
             scores = ood.score_evidence(evidence, reading.ood_method, reading.temperature)
             probabilities = model.probabilities(outputs)
-            each, label = torch.arange(len(pixels)), probabilities.argmax(dim=-1).cpu()
-            likeness = outputs.patch_logits[each, :, label].cpu().numpy()
+            label = probabilities.argmax(dim=-1)
+            likeness = outputs.patch_logits[torch.arange(len(pixels)), :, label].cpu().numpy()
             maps = None
             if outputs.plan is not None and outputs.support is not None:
-                mass = patch_mass(
-                    outputs.plan[each, label, None], outputs.support[each, label, None], patch_tokens.shape[1]
-                )[:, 0]
-                maps = (mass / mass.sum(dim=1, keepdim=True)).mT.cpu().numpy()
+                mass = class_mass(outputs.plan, outputs.support, label, patch_tokens.shape[1])
+                maps = shares(mass, dim=1).mT.cpu().numpy()
             yield (tempered(probabilities.cpu().numpy(), temperature), scores.cpu().numpy(), maps, likeness), pixels

@@ -6,16 +6,14 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
-from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
 from sotglp import ood
 from sotglp.adapted import AdaptedModel
 from sotglp.backbone import Backbone
 from sotglp.config import OodMethod
-from sotglp.overlap import patch_mass
+from sotglp.overlap import class_mass, shares
 from sotglp.text_features import TextFeatures
-from sotglp.vision import encode_resnet, encode_vit, encode_vit_ordinary
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -88,14 +86,12 @@ class ClassifierGraph(nn.Module):
             probabilities = torch.softmax(logarithms / self.temperature, dim=-1)
         mass = None
         if outputs.plan is not None and outputs.support is not None:
-            each = torch.arange(label.shape[0], device=label.device)
-            plan, support = outputs.plan[each, label, None], outputs.support[each, label, None]
-            mass = patch_mass(plan, support, patch_tokens.shape[1])[:, 0]  # (B, P, N)
+            mass = class_mass(outputs.plan, outputs.support, label, patch_tokens.shape[1])
         evidence = ood.Evidence(outputs, self.model, features, patch_tokens)
         scores = ood.score_evidence(evidence, self.ood_method, self.ood_temperature)
         said = {PROBABILITIES: probabilities, OOD_SCORE: scores, LABEL_INDEX: label}
         if mass is not None:
-            said[MAPS] = (mass / mass.sum(dim=1, keepdim=True)).transpose(1, 2)
+            said[MAPS] = shares(mass, dim=1).transpose(1, 2)
         return said
 
 
@@ -119,10 +115,7 @@ class _ImageTower(Backbone):
         return torch.device("cpu")
 
     def encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        if isinstance(self._visual, ModifiedResNet):
-            return encode_resnet(self._visual, images)
-        encode = encode_vit if self.patch_attention == "value" else encode_vit_ordinary
-        return encode(self._visual, images)
+        return self._encode(images)
 
 
 def traced(graph: ClassifierGraph, image_size: tuple[int, int]) -> onnx_ir.Model:

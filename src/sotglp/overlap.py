@@ -31,6 +31,25 @@ def patch_mass(plan: Tensor, support: Tensor, n_patches: int) -> Tensor:
     return mass.scatter_add(-2, patches.expand_as(plan), plan)
 
 
+def class_mass(plan: Tensor, support: Tensor, classes: Tensor, n_patches: int) -> Tensor:
+    """Mass that the plan of one class for each image puts on its patches, from each of the class's prompts.
+
+    Parameters
+    ----------
+    plan, support, n_patches
+        See :func:`patch_mass`.
+    classes : Tensor
+        The class to look at for each image, (B,).
+
+    Returns
+    -------
+    Tensor
+        (B, P, N).
+    """
+    each = torch.arange(classes.shape[0], device=classes.device)
+    return patch_mass(plan[each, classes, None], support[each, classes, None], n_patches)[:, 0]
+
+
 def prompt_overlap(mass: Tensor) -> Tensor:
     """Share of its mass that a prompt has in common with another one, averaged over pairs of prompts.
 
@@ -49,7 +68,7 @@ def prompt_overlap(mass: Tensor) -> Tensor:
     """
     n_prompts = mass.shape[-1]
     # Of all pairs with the prompt at place k from below, it is the smaller one in n - 1 - k: no pair has to be formed.
-    ascending = _shares(mass, dim=-2).sort(dim=-1).values
+    ascending = shares(mass, dim=-2).sort(dim=-1).values
     times_smaller = torch.arange(n_prompts - 1, -1, -1, dtype=mass.dtype, device=mass.device)
     return (ascending * times_smaller).sum(dim=(-2, -1)) / max(n_prompts * (n_prompts - 1) / 2, 1)
 
@@ -69,7 +88,7 @@ def dominance(mass: Tensor) -> Tensor:
     Tensor
         (...): from 1 / N, where all prompts have the same, to 1; 0 where there is no mass at all.
     """
-    return _shares(mass.sum(dim=-2), dim=-1).amax(dim=-1)
+    return shares(mass.sum(dim=-2), dim=-1).amax(dim=-1)
 
 
 def plan_entropy(plan: Tensor) -> Tensor:
@@ -85,9 +104,9 @@ def plan_entropy(plan: Tensor) -> Tensor:
     Tensor
         (...): 1 if all patches of the support and all prompts are joined alike, 0 if one pair has all mass.
     """
-    shares = _shares(plan.flatten(-2), dim=-1)
-    entropy: Tensor = torch.special.entr(shares).sum(dim=-1)
-    return entropy / math.log(max(shares.shape[-1], 2))
+    pairs = shares(plan.flatten(-2), dim=-1)
+    entropy: Tensor = torch.special.entr(pairs).sum(dim=-1)
+    return entropy / math.log(max(pairs.shape[-1], 2))
 
 
 def prompt_similarity(local_text: Tensor) -> Tensor:
@@ -108,6 +127,6 @@ def prompt_similarity(local_text: Tensor) -> Tensor:
     return (unit @ unit.mT)[..., first, second].sum(dim=-1) / max(len(first), 1)
 
 
-def _shares(values: Tensor, dim: int) -> Tensor:
-    """Values scaled to the sum 1 along a dimension; zeros stay."""
+def shares(values: Tensor, dim: int) -> Tensor:
+    """Values, not negative, scaled to the sum 1 along a dimension; zeros stay."""
     return values / values.sum(dim=dim, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)

@@ -13,7 +13,8 @@ from sotglp.config import Reading
 from sotglp.dataset import ImageSet
 from sotglp.encoded import encoded
 from sotglp.model import SOTGLP
-from sotglp.overlap import dominance, patch_mass, plan_entropy, prompt_overlap
+from sotglp.overlap import class_mass, dominance, plan_entropy, prompt_overlap
+from sotglp.text_features import TextFeatures
 
 MOST_IMAGES = 1000
 
@@ -32,6 +33,7 @@ def prompt_use(
     images: ImageSet,
     reading: Reading = Reading(),  # noqa: B008 - frozen
     *,
+    text: TextFeatures | None = None,
     cache_dir: Path | None = None,
 ) -> PromptUse | None:
     """How the local prompts of the predicted class share an image; None of a model without local prompts.
@@ -44,6 +46,8 @@ def prompt_use(
         Images; of more than ``MOST_IMAGES``, so many at equal distances.
     reading : Reading
         How they are read.
+    text : TextFeatures or None
+        Of the model's prompts, if they are known already.
     cache_dir : Path or None
         See :func:`sotglp.encoded.encoded`.
     """
@@ -52,17 +56,17 @@ def prompt_use(
     if len(images) > MOST_IMAGES:
         images = images.take(np.linspace(0, len(images) - 1, MOST_IMAGES).astype(np.int64))
     model.eval()
-    text = model.encode_text()
+    if text is None:
+        text = model.encode_text()
     rows = []
     for _, image_features, patch_tokens in encoded(model.backbone, images, reading, cache_dir):
         image_features, patch_tokens = (part.to(model.backbone.device) for part in (image_features, patch_tokens))
         outputs = model.compare(image_features, patch_tokens, text)
         predicted = model.probabilities(outputs).argmax(dim=-1)
-        each = torch.arange(len(predicted), device=predicted.device)
         assert outputs.plan is not None
         assert outputs.support is not None
-        plan = outputs.plan[each, predicted]
-        mass = patch_mass(plan[:, None], outputs.support[each, predicted, None], model.backbone.n_patches)[:, 0]
+        plan = outputs.plan[torch.arange(len(predicted), device=predicted.device), predicted]
+        mass = class_mass(outputs.plan, outputs.support, predicted, model.backbone.n_patches)
         rows.append(torch.stack([prompt_overlap(mass), dominance(mass), plan_entropy(plan)]))
     overlap, most, entropy = torch.cat(rows, dim=1).mean(dim=1).tolist()
     return {"overlap": overlap, "dominance": most, "plan_entropy": entropy}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sotglp.adapted import AdaptedModel, Outputs, full_precision
-from sotglp.overlap import patch_mass
+from sotglp.overlap import class_mass
 
 
 @torch.no_grad()
@@ -36,6 +36,5 @@ def region_features(model: AdaptedModel, patch_tokens: Tensor, outputs: Outputs,
     patches = torch.nn.functional.normalize(full_precision(patches), dim=-1)
     if outputs.plan is None or outputs.support is None:
         return patches.mean(dim=1)
-    each = torch.arange(classes.shape[0], device=classes.device)
-    mass = patch_mass(outputs.plan[each, classes, None], outputs.support[each, classes, None], patches.shape[1])
-    return torch.einsum("bp,bpd->bd", mass[:, 0].sum(dim=-1), patches)
+    mass = class_mass(outputs.plan, outputs.support, classes, patches.shape[1])
+    return torch.einsum("bp,bpd->bd", mass.sum(dim=-1), patches)

@@ -116,8 +116,7 @@ def _check_decisions(
             option = "--unknown" if unknown else "--coverage"
             raise SotglpError(f"{option} needs a calibrated model, and {model_file} is none: fit it with --calibrate")
         return
-    calibrated_for = (calibration.ood_method, calibration.ood_temperature)
-    if unknown and calibrated_for != (reading.ood_method, reading.temperature):
+    if unknown and not calibration.is_for(reading):
         raise SotglpError(
             f"the threshold of {model_file} is for the score {calibration.ood_method} at temperature "
             f"{calibration.ood_temperature:g}: leave --ood-method and --temperature out"

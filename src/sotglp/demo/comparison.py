@@ -20,7 +20,7 @@ from sotglp.demo.world import NO_PART, Pictures, slot_shares
 from sotglp.evaluation import evaluate
 from sotglp.methods.method import Method
 from sotglp.model import SOTGLP
-from sotglp.overlap import patch_mass, prompt_overlap, prompt_similarity
+from sotglp.overlap import class_mass, prompt_overlap, prompt_similarity
 from sotglp.training import adapt
 
 SETTINGS = TrainConfig(epochs=20, learning_rate=0.2, augment=False)
@@ -142,8 +142,7 @@ def mass_of_class(model: SOTGLP, pixels: Tensor, classes: Tensor) -> Tensor:
         (B, P, N).
     """
     plan, support = model.transport(pixels)
-    rows = torch.arange(len(classes))
-    return patch_mass(plan[rows, classes, None], support[rows, classes, None], model.backbone.n_patches)[:, 0]
+    return class_mass(plan, support, classes, model.backbone.n_patches)
 
 
 def pixels_of(backbone: Backbone, pictures: Iterable[Any]) -> Tensor:

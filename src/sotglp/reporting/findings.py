@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import roc_curve
@@ -18,7 +17,7 @@ from sotglp.calibration import Calibration
 from sotglp.config import Reading
 from sotglp.context_words import ContextWords, context_words
 from sotglp.dataset import ImageSet
-from sotglp.evaluation import measure, predict
+from sotglp.evaluation import measure, predict, text_of
 from sotglp.explanation import explain_each, has_maps
 from sotglp.images import UnreadableImageError, open_image
 from sotglp.overlap import prompt_similarity
@@ -27,6 +26,7 @@ from sotglp.reporting.confusion import Confusion
 from sotglp.reporting.intervals import Interval, Share, auroc_interval, share
 from sotglp.reporting.pictures import Looked, Thumbnail
 from sotglp.reporting.reliability import Reliability
+from sotglp.text_features import TextFeatures
 
 MOST_MISTAKES = 12
 MOST_FOR_PROMPTS = 200
@@ -230,10 +230,11 @@ def find_out(
     """
     names = model.class_names
     all_targets = images.targets(names)
-    said = predict(model, images, reading, unreadable=unreadable, title="evaluating")
+    text = text_of(model, reading)
+    said = predict(model, images, reading, text=text, unreadable=unreadable, title="evaluating")
     targets = all_targets[said.indices]
     others = {
-        name: predict(model, some, reading, unreadable=unreadable, title=f"scoring {name}")
+        name: predict(model, some, reading, text=text, unreadable=unreadable, title=f"scoring {name}")
         for name, some in ood_sets.items()
     }
     figures = measure(said, targets, others, reading, calibration=calibration)
@@ -254,13 +255,13 @@ def find_out(
             said.ood_scores,
         ),
         Confusion.of(names, targets, predicted),
-        _mistakes(model, readable, surest.tolist(), predicted, targets, probabilities, reading, calibration),
+        _mistakes(model, text, readable, surest.tolist(), predicted, targets, probabilities, reading, calibration),
         has_maps(model),
         Reliability.of(said.probabilities, targets),
         Reliability.of(probabilities, targets) if calibration else None,
         calibration.rejection.threshold if calibration and calibration.is_for(reading) else None,
         {name: _ood_set(said.ood_scores, other.ood_scores, figures["ood"][name]) for name, other in others.items()},
-        _prompts(model, readable, reading),
+        _prompts(model, text, readable, reading),
         context_words(model),
         reading,
         tuple(str(error.source) for error in unreadable or []),
@@ -275,6 +276,7 @@ def _ood_set(inside: NDArray[np.float32], outside: NDArray[np.float32], figures:
 
 def _mistakes(
     model: AdaptedModel,
+    text: TextFeatures,
     images: ImageSet,
     places: list[int],
     predicted: NDArray[np.int64],
@@ -289,9 +291,9 @@ def _mistakes(
     pairs = [(model.class_names[predicted[place]], model.class_names[targets[place]]) for place in places]
     looked: list[Looked | None] = [None] * len(places)
     if has_maps(model):
-        # All at once and for the classes of all of them, so that the text is encoded once.
+        # All at once and for the classes of all of them, so that they go through the backbone in batches.
         classes = list(dict.fromkeys(label for pair in pairs for label in pair))
-        explained = explain_each(model, images.take(places), classes, reading, calibration)
+        explained = explain_each(model, images.take(places), classes, reading, calibration, text=text)
         looked = [Looked.of(one, pair) for one, pair in zip(explained, pairs, strict=True)]
     return tuple(
         Mistake(
@@ -313,13 +315,11 @@ def _thumbnail(images: ImageSet, place: int) -> Thumbnail:
     return Thumbnail.of(open_image(source))
 
 
-@torch.no_grad()
-def _prompts(model: AdaptedModel, images: ImageSet, reading: Reading) -> Prompts | None:
+def _prompts(model: AdaptedModel, text: TextFeatures, images: ImageSet, reading: Reading) -> Prompts | None:
     if len(images) > MOST_FOR_PROMPTS:
         images = images.take(np.linspace(0, len(images) - 1, MOST_FOR_PROMPTS).astype(np.int64))
-    use = prompt_use(model, images, reading)
+    use = prompt_use(model, images, reading, text=text)
     if use is None:
         return None
-    local = model.eval().encode_text().local
-    similarity = float(prompt_similarity(local).mean())
-    return {"use": use, "n": len(images), "n_prompts": local.shape[1], "similarity": similarity}
+    similarity = float(prompt_similarity(text.local).mean())
+    return {"use": use, "n": len(images), "n_prompts": text.local.shape[1], "similarity": similarity}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,42 +35,22 @@ class Thumbnail:
 
 
 @dataclass(frozen=True, eq=False)
-class ClassMap:
-    """Where the local prompts of a class looked in a thumbnail.
+class ClassMap(ClassExplanation):
+    """What speaks for a class, and where its local prompts looked in a thumbnail.
 
     Attributes
     ----------
-    label : str
-        The class.
-    probability, global_score, local_score
-        See :class:`sotglp.explanation.ClassExplanation`.
     boxes : NDArray
         Left, top, right and bottom of each patch in pixels of the thumbnail, (rows, columns, 4).
-    mass : NDArray
-        Share of its mass that each prompt puts on each patch, (N, rows, columns).
     """
 
-    label: str
-    probability: float
-    global_score: float
-    local_score: float
     boxes: NDArray[np.float64]
-    mass: NDArray[np.float32]
 
     @property
     def together(self) -> NDArray[np.float32]:
         """Mean of the prompts' masses, (rows, columns)."""
         mean: NDArray[np.float32] = self.mass.mean(axis=0)
         return mean
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for programs."""
-        return {
-            "label": self.label,
-            "probability": self.probability,
-            "global_score": self.global_score,
-            "local_score": self.local_score,
-        }
 
 
 @dataclass(frozen=True)
@@ -88,8 +67,4 @@ class Looked:
         across, down = thumbnail.width / explanation.image.width, thumbnail.height / explanation.image.height
         boxes = explanation.boxes * np.array([across, down, across, down])
         explained = {one.label: one for one in explanation.classes}
-        return cls(thumbnail, tuple(_map(explained[label], boxes) for label in labels))
-
-
-def _map(one: ClassExplanation, boxes: NDArray[np.float64]) -> ClassMap:
-    return ClassMap(one.label, one.probability, one.global_score, one.local_score, boxes, one.mass)
+        return cls(thumbnail, tuple(ClassMap(**vars(explained[label]), boxes=boxes) for label in labels))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sotglp.metrics import expected_calibration_error
+from sotglp.metrics import confidence_bins, expected_calibration_error
 
 N_BINS = 15
 
@@ -37,7 +37,7 @@ class Reliability:
         """Compare probabilities (n, C) with the places of the right classes (n,)."""
         sure = probabilities.max(axis=1).astype(np.float64)
         right = probabilities.argmax(axis=1) == targets
-        bins = np.searchsorted(np.arange(1, N_BINS) / N_BINS, sure, side="left")
+        bins = confidence_bins(sure, N_BINS)
         counts = np.bincount(bins, minlength=N_BINS)
         known = np.where(counts > 0, counts, np.nan)
         confidence, accuracy = (np.bincount(bins, weights=values, minlength=N_BINS) / known for values in (sure, right))

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sotglp.dataset import ImageSet
-from sotglp.errors import UnknownNameError
 from sotglp.evaluation import predict
 from sotglp.explanation import Explanation, explain
 from sotglp.images import UnreadableImageError, open_image
@@ -108,10 +107,9 @@ class Service:
         served = self.live.current
         if not served.n_prompts:
             raise RefusalError(422, f"a model of kind {served.model.kind} can't tell where it looked")
-        for name in classes:
-            if name not in served.classes:
-                raise UnknownNameError("class", name, served.classes)
-        n_classes = len(served.classes)
+        wanted = list(dict.fromkeys(classes))
+        for name in wanted:
+            served.model.place_of(name)
         with self.images.held() as take:
             take(1)
             async with self._pictures:
@@ -121,19 +119,16 @@ class Service:
                         explain,
                         served.model,
                         picture,
-                        n_classes,
+                        wanted or top,
                         served.reading,
                         served.calibration,
                         text=served.text,
                     )
                 )
-        of_class = {one.label: one for one in explained.classes}
-        # The most probable class comes first, as explain() has them.
-        wanted = list(dict.fromkeys(classes)) or [one.label for one in explained.classes[:top]]
-        shown = replace(explained, name=upload.name, classes=tuple(of_class[label] for label in wanted))
         return {
-            **shown.to_dict(),
-            "probabilities": {label: of_class[label].probability for label in served.classes},
+            **explained.to_dict(),
+            "path": upload.name,
+            "probabilities": dict(zip(served.classes, explained.probabilities.tolist(), strict=True)),
         }
 
     async def add_class(self, name: str, uploads: Sequence[Upload]) -> ServedModel:
