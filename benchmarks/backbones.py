@@ -19,9 +19,10 @@ from typing import Any
 import open_clip
 import torch
 
-from sotglp import SOTGLP, Backbone, embedded
+from sotglp import SOTGLP, Backbone
+from sotglp.backbone import embedded
+from sotglp.backbone.weights import supported_backbones, weight_shapes
 from sotglp.benchmark.peak import PeakMemory
-from sotglp.weights import supported_backbones, weight_shapes
 
 MEASURED = ("tiny", "RN50", "ViT-B-32", "ViT-B-16", "RN50x4", "ViT-L-14", "ViT-L-14-336")
 IMAGES = 8

@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from sotglp.adapted import AdaptedModel
 from sotglp.backbone import Backbone
-from sotglp.class_changes import STEPS_ALONE, with_class
-from sotglp.config import ModelConfig, Reading, TrainConfig
-from sotglp.dataset import ImageSet
-from sotglp.encoded import encoded
-from sotglp.evaluation import predict
-from sotglp.progress import progress_bar
-from sotglp.store import default_cache_dir
-from sotglp.training import adapt
+from sotglp.console.progress import progress_bar
+from sotglp.features.cache import default_cache_dir
+from sotglp.features.encoded import encoded
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.base import AdaptedModel
+from sotglp.scoring.evaluate import predict
+from sotglp.settings import ModelConfig, Reading, TrainConfig
+from sotglp.training.class_changes import STEPS_ALONE, with_class
+from sotglp.training.fit import adapt
 
 DATASETS = ("pacs_photo", "rsscn7", "cifar10", "caltech101")
 SEEDS = (1, 2, 3)

@@ -16,16 +16,16 @@ from scipy.stats import beta, betabinom
 
 from shared_sets import OTHERS, SEEDS, fit_shared, load_shared
 from sotglp.backbone import Backbone
-from sotglp.calibrating import calibrate_crossed
-from sotglp.config import Reading, TrainConfig
-from sotglp.conformal import split_sets
-from sotglp.cross_fitting import CrossFit, cross_fit
-from sotglp.evaluation import predict_each
-from sotglp.metrics import expected_calibration_error
-from sotglp.progress import progress_bar
-from sotglp.rejection import rank_below, reject_below
-from sotglp.store import default_cache_dir
-from sotglp.temperature import fit_temperature, tempered
+from sotglp.console.progress import progress_bar
+from sotglp.features.cache import default_cache_dir
+from sotglp.scoring.calibrate import calibrate_crossed
+from sotglp.scoring.conformal import split_sets
+from sotglp.scoring.cross_fit import CrossFit, cross_fit
+from sotglp.scoring.evaluate import predict_each
+from sotglp.scoring.metrics import expected_calibration_error
+from sotglp.scoring.rejection import rank_below, reject_below
+from sotglp.scoring.temperature import fit_temperature, tempered
+from sotglp.settings import Reading, TrainConfig
 
 N_DRAWS = 200
 COVERAGE = 0.9

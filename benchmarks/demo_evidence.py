@@ -19,8 +19,6 @@ from sklearn.model_selection import GridSearchCV
 from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
-from sotglp.config import ModelConfig, TrainConfig
-from sotglp.dataset import ImageSet
 from sotglp.demo.captions import phrase
 from sotglp.demo.comparison import (
     METHODS,
@@ -36,9 +34,11 @@ from sotglp.demo.comparison import (
 from sotglp.demo.pretraining_loss import encode_texts, parts_of_patches
 from sotglp.demo.task import draw_class_pictures, image_set
 from sotglp.demo.world import NO_PART
-from sotglp.encoding import encode_batches, in_order
-from sotglp.evaluation import evaluate
-from sotglp.training import adapt
+from sotglp.features.encode import encode_batches, in_order
+from sotglp.images.image_set import ImageSet
+from sotglp.scoring.evaluate import evaluate
+from sotglp.settings import ModelConfig, TrainConfig
+from sotglp.training.fit import adapt
 
 SEEDS = (1, 2, 3)
 SHOTS = (1, 4, 16)

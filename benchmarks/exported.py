@@ -59,8 +59,8 @@ def tiny_on_photos(folder: Path, data: Path) -> dict[str, Any]:
     hundred = photos.test.take([place * len(photos.test) // 100 for place in range(100)])
     about = written(folder, model, hundred)
     targets = photos.test.targets(model.class_names)
-    from sotglp.evaluation import predict
-    from sotglp.portable import PortableModel
+    from sotglp.runtime import PortableModel
+    from sotglp.scoring.evaluate import predict
 
     about["accuracy"] = {"torch": float((predict(model, photos.test).probabilities.argmax(1) == targets).mean())}
     for kind in KINDS[1:]:
@@ -80,8 +80,8 @@ def large_at_random(folder: Path) -> dict[str, Any]:
 
 def written(folder: Path, model: Any, check: Any) -> dict[str, Any]:
     """Write the model file and both exports; sizes in bytes, differences, seconds of an export."""
-    from sotglp.modelfile import save_model
-    from sotglp.onnx_export import export_model
+    from sotglp.export.onnx_file import export_model
+    from sotglp.model_file.file import save_model
 
     folder.mkdir()
     save_model(folder / "torch.safetensors", model, include_backbone=True)
@@ -131,8 +131,8 @@ def measured(kind: str, file: Path, batch: int) -> dict[str, float]:
 def torch_run(file: Path) -> tuple[Callable[[Any], object], tuple[int, int]]:
     import torch
 
-    from sotglp import ood
-    from sotglp.modelfile import load_model
+    from sotglp.model_file.file import load_model
+    from sotglp.scoring import ood
 
     torch.set_num_threads(THREADS)
     model, _ = load_model(file)
@@ -149,7 +149,7 @@ def torch_run(file: Path) -> tuple[Callable[[Any], object], tuple[int, int]]:
 
 
 def onnx_run(file: Path) -> tuple[Callable[[Any], object], tuple[int, int]]:
-    from sotglp.portable import PortableModel
+    from sotglp.runtime import PortableModel
 
     model = PortableModel.load(file, threads=THREADS)
     return model.run, model.record.preprocessing.size

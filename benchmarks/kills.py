@@ -27,10 +27,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sotglp.checkpoint import checkpoint_path
-from sotglp.modelfile import installed_versions, read_tensors
-from sotglp.pruning import prune, shelves
-from sotglp.store import FeatureStore
+from sotglp.features.cache import FeatureStore
+from sotglp.features.prune import prune, shelves
+from sotglp.model_file.file import installed_versions, read_tensors
+from sotglp.training.checkpoint import checkpoint_path
 
 EPOCHS = 40
 SETTINGS = ("--backbone", "tiny", "--shots", "4", "--epochs", str(EPOCHS))

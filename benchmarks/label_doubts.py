@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from sotglp.backbone import Backbone
-from sotglp.config import Reading
-from sotglp.dataset import ImageSet
 from sotglp.demo.task import draw_class_pictures, image_set
-from sotglp.label_doubts import find_doubts, out_of_fold, unit_features
-from sotglp.store import default_cache_dir
+from sotglp.features.cache import default_cache_dir
+from sotglp.images.image_set import ImageSet
+from sotglp.scoring.label_doubts import find_doubts, out_of_fold, unit_features
+from sotglp.settings import Reading
 
 DATASETS = ("caltech101", "cifar10", "pacs_photo", "rsscn7")
 SEEDS = (1, 2, 3)

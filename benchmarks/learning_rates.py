@@ -13,12 +13,12 @@ import numpy as np
 
 from sotglp.backbone import Backbone
 from sotglp.benchmark.suite import load_suite
-from sotglp.dataset import ImageSet
-from sotglp.evaluation import evaluate
-from sotglp.progress import progress_bar
-from sotglp.shots import draw_shots
-from sotglp.store import default_cache_dir
-from sotglp.training import adapt
+from sotglp.console.progress import progress_bar
+from sotglp.features.cache import default_cache_dir
+from sotglp.images.few_shot import draw_shots
+from sotglp.images.image_set import ImageSet
+from sotglp.scoring.evaluate import evaluate
+from sotglp.training.fit import adapt
 
 OF_PROMPTS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 RATES = {

@@ -22,12 +22,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp import SOTGLP, Backbone
-from sotglp.config import ModelConfig
+from sotglp.backbone.embedded import NAME
 from sotglp.demo.comparison import SETTINGS, draw_shots_of_task, draw_test_sets, pixels_of
 from sotglp.demo.task import few_shot_task
-from sotglp.embedded import NAME
-from sotglp.training import adapt
-from sotglp.transport import sinkhorn
+from sotglp.settings import ModelConfig
+from sotglp.training.fit import adapt
+from sotglp.transport.solver import sinkhorn
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 INK, FRAME = "#1a1a1a", "#e8590c"

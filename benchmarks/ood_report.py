@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ood_scores import FORMS, WITHOUT_PLAN
-from sotglp.ood import SCORES
+from sotglp.scoring.ood import SCORES
 
 INTRODUCTION = """# OOD scores, measured
 

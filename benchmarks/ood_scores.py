@@ -18,20 +18,20 @@ import torch
 from torch import Tensor
 
 from shared_sets import OTHERS, SEEDS, fit_shared, load_shared
-from sotglp.adapted import AdaptedModel
 from sotglp.backbone import Backbone
-from sotglp.config import ModelConfig, Reading
-from sotglp.dataset import ImageSet
+from sotglp.console.progress import progress_bar
 from sotglp.demo.comparison import SETTINGS, draw_shots_of_task, draw_test_sets
-from sotglp.encoded import encoded
-from sotglp.metrics import ood_metrics
-from sotglp.ood import SCORES, Evidence, score_evidence
-from sotglp.overlap import plan_entropy
-from sotglp.progress import progress_bar
-from sotglp.regions import region_features
-from sotglp.shot_memory import ClassGaussians
-from sotglp.store import default_cache_dir
-from sotglp.training import adapt
+from sotglp.features.cache import default_cache_dir
+from sotglp.features.encoded import encoded
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.base import AdaptedModel
+from sotglp.methods.regions import region_features
+from sotglp.methods.shot_memory import ClassGaussians
+from sotglp.scoring.metrics import ood_metrics
+from sotglp.scoring.ood import SCORES, Evidence, score_evidence
+from sotglp.settings import ModelConfig, Reading
+from sotglp.training.fit import adapt
+from sotglp.transport.plans import plan_entropy
 
 PAINTED = "painted"
 PAINTED_SEED = 2_000_000

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp import SOTGLP
-from sotglp.prompts import clip_tokenizer, spoken_name
+from sotglp.methods.prompts import clip_tokenizer, spoken_name
 
 
 def text_features(model: SOTGLP, classes: slice = slice(None)) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ from PIL import Image
 
 from sotglp import SOTGLPClassifier
 from sotglp.demo.task import draw_class_pictures, image_set
-from sotglp.files import write_file
+from sotglp.files.atomic import write_file
 
 PICTURES_PER_CLASS = 8
 SEED = 5_000_000

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sotglp.backbone import Backbone
-from sotglp.config import ModelConfig, TrainConfig
-from sotglp.dataset import ImageSet
-from sotglp.store import default_cache_dir
-from sotglp.training import Fitted, adapt
+from sotglp.features.cache import default_cache_dir
+from sotglp.images.image_set import ImageSet
+from sotglp.settings import ModelConfig, TrainConfig
+from sotglp.training.fit import Fitted, adapt
 
 SEEDS = (1, 2, 3)
 WEB_OTHERS = ("imagenet_samples", "dtd_textures")

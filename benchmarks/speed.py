@@ -30,12 +30,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import plain
 from sotglp import SOTGLP, Backbone
-from sotglp.banks import Views
-from sotglp.config import Reading
-from sotglp.dataset import ImageSet
-from sotglp.evaluation import predict
-from sotglp.store import FeatureStore, content_digest
-from sotglp.text_features import TextFeatures
+from sotglp.features.banks import Views
+from sotglp.features.cache import FeatureStore, content_digest
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.text_features import TextFeatures
+from sotglp.scoring.evaluate import predict
+from sotglp.settings import Reading
 
 PLAIN_CLASSES = 50
 MOST_PLAIN_CLASSES = 100

@@ -9,7 +9,7 @@ import matplotlib
 import open_clip
 import torch
 
-from sotglp.files import write_file
+from sotglp.files.atomic import write_file
 
 Found = dict[str, dict[str, Any]]
 

@@ -10,10 +10,10 @@ import statistics
 import time
 
 from sotglp import Backbone
-from sotglp.config import ModelConfig, TrainConfig
-from sotglp.dataset import ImageSet
-from sotglp.evaluation import evaluate
-from sotglp.training import adapt
+from sotglp.images.image_set import ImageSet
+from sotglp.scoring.evaluate import evaluate
+from sotglp.settings import ModelConfig, TrainConfig
+from sotglp.training.fit import adapt
 
 
 def main() -> None:

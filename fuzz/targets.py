@@ -47,20 +47,20 @@ def _in_file(path: Path, read: Callable[[Path], object]) -> Reader:
 
 
 def _images(folder: Path) -> tuple[list[bytes], Reader]:
-    from sotglp.images import open_image
+    from sotglp.images.decode import open_image
 
     return seeds.images(), lambda content: open_image(content).mode == "RGB"
 
 
 def _csv(folder: Path) -> tuple[list[bytes], Reader]:
-    from sotglp.manifest import read_manifest
+    from sotglp.images.manifest import read_manifest
 
     seeds.put_manifest_images(folder)
     return seeds.csv_manifests(), _in_file(folder / "list.csv", read_manifest)
 
 
 def _parquet(folder: Path) -> tuple[list[bytes], Reader]:
-    from sotglp.manifest import read_manifest
+    from sotglp.images.manifest import read_manifest
 
     seeds.put_manifest_images(folder)
     return seeds.parquet_manifests(), _in_file(folder / "list.parquet", read_manifest)
@@ -74,7 +74,7 @@ def _split_file(folder: Path) -> tuple[list[bytes], Reader]:
 
 
 def _preset(folder: Path) -> tuple[list[bytes], Reader]:
-    from sotglp.config import PRESETS, load_preset
+    from sotglp.settings import PRESETS, load_preset
 
     return seeds.yaml_files(PRESETS), _in_file(folder / "mine.yaml", lambda path: load_preset(str(path)))
 
@@ -111,7 +111,7 @@ def _model() -> SOTGLP:
 
 
 def _model_file(folder: Path) -> tuple[list[bytes], Reader]:
-    from sotglp.modelfile import load_model, read_record, save_model
+    from sotglp.model_file.file import load_model, read_record, save_model
 
     model = _model()
     path = folder / "m.safetensors"
@@ -126,13 +126,13 @@ def _model_file(folder: Path) -> tuple[list[bytes], Reader]:
 
 def write_exported(path: Path) -> None:
     """Export a small model."""
-    from sotglp.onnx_export import export_model
+    from sotglp.export.onnx_file import export_model
 
     export_model(path, _model())
 
 
 def _exported(folder: Path) -> tuple[list[bytes], Reader]:
-    from sotglp.portable import PortableModel
+    from sotglp.runtime import PortableModel
 
     # In a process of its own: torch can't trace code that coverage has been put into.
     script = (
@@ -146,7 +146,7 @@ def _exported(folder: Path) -> tuple[list[bytes], Reader]:
 def _checkpoint(folder: Path) -> tuple[list[bytes], Reader]:
     import torch
 
-    from sotglp.checkpoint import Checkpoint
+    from sotglp.training.checkpoint import Checkpoint
 
     model = _model()
     optimizer = torch.optim.SGD(model.learned, lr=0.1, momentum=0.9)
@@ -163,7 +163,7 @@ def _checkpoint(folder: Path) -> tuple[list[bytes], Reader]:
 def _cache_entry(folder: Path) -> tuple[list[bytes], Reader]:
     import torch
 
-    from sotglp.store import FeatureStore
+    from sotglp.features.cache import FeatureStore
 
     store = FeatureStore(folder, {"weights": "some"})
     key = store.key("0" * 64, None)

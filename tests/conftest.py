@@ -1,33 +1,14 @@
-"""Backbones that the tests share: the published implementation's two reference cases, and a tiny random one."""
+"""Fixtures that the tests share."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import open_clip
 import pytest
-import torch
-from PIL import Image
 
-from sotglp import SOTGLP, Backbone
-
-DATA = Path(__file__).parent / "data"
-REFERENCE_CASES = ("vit_small_proj", "vit_small_noproj")
-
-
-@dataclass
-class Reference:
-    """One reference case: sizes, numbers, and the backbone and model that they were computed with."""
-
-    sizes: dict[str, Any]
-    numbers: dict[str, torch.Tensor]
-    backbone: Backbone
-    model: SOTGLP
+from sotglp import Backbone
+from support.samples import REFERENCE_CASES, Reference, load_reference, make_class_folders, tiny_clip
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -38,82 +19,14 @@ def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         yield
 
 
-def reference_clip(case: str) -> open_clip.CLIP:
-    sizes = json.loads((DATA / f"{case}.json").read_text())
-    clip = open_clip.CLIP(
-        embed_dim=sizes["embed_dim"],
-        vision_cfg={
-            "image_size": sizes["image_size"],
-            "patch_size": sizes["patch_size"],
-            "width": sizes["vision_width"],
-            "layers": sizes["vision_layers"],
-            "head_width": sizes["head_width"],
-        },
-        text_cfg={
-            "width": sizes["text_width"],
-            "heads": sizes["text_heads"],
-            "layers": sizes["text_layers"],
-            "context_length": sizes["context_length"],
-        },
-        quick_gelu=sizes["quick_gelu"],
-    )
-    with np.load(DATA / f"{case}.weights.npz") as weights:
-        clip.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights})
-    return clip
-
-
-def load_reference(case: str) -> Reference:
-    sizes = json.loads((DATA / f"{case}.json").read_text())
-    with np.load(DATA / f"{case}.npz") as arrays:
-        numbers = {name: torch.from_numpy(arrays[name]) for name in arrays}
-    backbone = Backbone.from_open_clip(reference_clip(case))
-    settings = ("n_global_prompts", "n_local_prompts", "top_k", "epsilon", "template", "learn_projection")
-    model = SOTGLP(backbone, sizes["class_names"], **{name: sizes[name] for name in settings})
-    with torch.no_grad():
-        model.global_prompts.copy_(numbers["global_prompt"])
-        model.local_prompts.copy_(numbers["local_prompts"])
-        if model.local_projection is not None:
-            model.local_projection.copy_(numbers["local_proj"])
-    return Reference(sizes, numbers, backbone, model)
-
-
 @pytest.fixture(params=REFERENCE_CASES)
 def reference(request: pytest.FixtureRequest) -> Reference:
     return load_reference(request.param)
 
 
-def tiny_clip(seed: int = 0) -> open_clip.CLIP:
-    """A random CLIP of 16 patches that encodes hundreds of images a second."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return open_clip.CLIP(
-            embed_dim=32,
-            vision_cfg={"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 32},
-            text_cfg={"width": 32, "heads": 2, "layers": 2},
-        )
-
-
 @pytest.fixture
 def tiny_backbone() -> Backbone:
     return Backbone.from_open_clip(tiny_clip())
-
-
-def coloured_image(rng: np.random.Generator, colour: tuple[int, int, int], size: int = 40) -> Image.Image:
-    """Noise around one colour: classes that even random features tell apart."""
-    pixels = rng.normal(colour, 40, size=(size, size, 3)).clip(0, 255)
-    return Image.fromarray(pixels.astype(np.uint8))
-
-
-COLOURS = {"red_brick": (200, 60, 50), "green leaf": (60, 180, 70), "blue sea": (50, 80, 200)}
-
-
-def make_class_folders(root: Path, per_class: int = 6, seed: int = 0) -> Path:
-    rng = np.random.default_rng(seed)
-    for name, colour in COLOURS.items():
-        (root / name).mkdir(parents=True)
-        for index in range(per_class):
-            coloured_image(rng, colour).save(root / name / f"{index}.png")
-    return root
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from sotglp.backbone import Backbone as Backbone
     from sotglp.errors import SotglpError as SotglpError
     from sotglp.errors import SotglpWarning as SotglpWarning
-    from sotglp.estimator import SOTGLPClassifier as SOTGLPClassifier
-    from sotglp.method_classifier import MethodClassifier as MethodClassifier
-    from sotglp.model import SOTGLP as SOTGLP
+    from sotglp.estimators.method import MethodClassifier as MethodClassifier
+    from sotglp.estimators.sot_glp import SOTGLPClassifier as SOTGLPClassifier
+    from sotglp.methods.sot_glp import SOTGLP as SOTGLP
 
 __version__ = "0.1.0"
 
@@ -27,10 +27,10 @@ __all__ = [
 ]
 
 _ROOM_OF = {
-    "SOTGLP": "model",
-    "Backbone": "backbone",
-    "SOTGLPClassifier": "estimator",
-    "MethodClassifier": "method_classifier",
+    "SOTGLP": "methods.sot_glp",
+    "Backbone": "backbone.backbone",
+    "SOTGLPClassifier": "estimators.sot_glp",
+    "MethodClassifier": "estimators.method",
     "SotglpError": "errors",
     "SotglpWarning": "errors",
 }

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 def main() -> None:
     """Run the command line; without the full installation, ``sotglp predict`` with exported models alone."""
     if find_spec("typer") is None:
-        from sotglp.portable.command import main as predict_alone
+        from sotglp.runtime.command import main as predict_alone
 
         predict_alone()
         return

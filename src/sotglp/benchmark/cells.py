@@ -9,7 +9,7 @@ from typing import Any
 
 from sotglp.benchmark.results import Cell
 from sotglp.benchmark.suite import Suite
-from sotglp.config import Settings, TrainConfig
+from sotglp.settings import Settings, TrainConfig
 
 ANY = 0
 """Shots and seed of a cell that depends on neither."""

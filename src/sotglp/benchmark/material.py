@@ -10,9 +10,9 @@ from pathlib import Path
 
 from sotglp import datasets
 from sotglp.benchmark.suite import DatasetChoice
-from sotglp.dataset import ImageSet
 from sotglp.datasets.entry import Splits
 from sotglp.errors import SotglpError
+from sotglp.images.image_set import ImageSet
 
 
 @dataclass(frozen=True)

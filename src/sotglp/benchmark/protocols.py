@@ -9,17 +9,17 @@ from pathlib import Path
 from statistics import harmonic_mean
 from typing import Any
 
-from sotglp.adapted import AdaptedModel
 from sotglp.backbone import Backbone
 from sotglp.benchmark.material import Material
 from sotglp.benchmark.peak import PeakMemory
 from sotglp.benchmark.suite import Protocol
-from sotglp.config import Reading, Settings, TrainConfig
-from sotglp.dataset import ImageSet
 from sotglp.errors import OldClassesOnlyError
-from sotglp.evaluation import evaluate
-from sotglp.prompt_use import prompt_use
-from sotglp.training import adapt
+from sotglp.explain.prompt_use import prompt_use
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.base import AdaptedModel
+from sotglp.scoring.evaluate import evaluate
+from sotglp.settings import Reading, Settings, TrainConfig
+from sotglp.training.fit import adapt
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from sotglp.config import OodMethod
-from sotglp.methods import METHODS
-from sotglp.packaged import read_packaged
+from sotglp.files.packaged import read_packaged
+from sotglp.methods.registry import METHODS
+from sotglp.settings import OodMethod
 
 Kind = Literal["accuracy", "auroc", "fpr95", "shift"]
 

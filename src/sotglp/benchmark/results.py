@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sotglp.errors import SotglpError, SotglpWarning
-from sotglp.files import os_reason
-from sotglp.locks import lock
+from sotglp.files.atomic import os_reason
+from sotglp.files.locks import lock
 
 
 class _Record(BaseModel):

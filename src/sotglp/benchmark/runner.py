@@ -18,17 +18,17 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from sotglp.arithmetic import choose_device
 from sotglp.backbone import Backbone
+from sotglp.backbone.precision import choose_device
 from sotglp.benchmark.cells import Plan, cell_key, plan_cells
 from sotglp.benchmark.material import Material, read_material
 from sotglp.benchmark.protocols import run_cell
 from sotglp.benchmark.results import Result, append, read
 from sotglp.benchmark.suite import BackboneChoice, DatasetChoice, Suite
+from sotglp.console.progress import progress_bar, show_warning
 from sotglp.errors import SotglpError
-from sotglp.files import check_output
-from sotglp.modelfile import installed_versions
-from sotglp.progress import progress_bar, show_warning
+from sotglp.files.atomic import check_output
+from sotglp.model_file.file import installed_versions
 
 RESULTS_FILE = "results.jsonl"
 PARENT_WATCH_SECONDS = 1.0

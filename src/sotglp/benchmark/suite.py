@@ -7,17 +7,17 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sotglp.config import Preset, Settings, checked, load_preset, presets
+from sotglp.backbone.vision import PatchAttention
+from sotglp.console.shown import shown
 from sotglp.errors import SotglpError
-from sotglp.methods import find_method
+from sotglp.files.packaged import packaged_names, read_packaged
 from sotglp.methods.method import Method
-from sotglp.packaged import packaged_names, read_packaged
-from sotglp.shown import shown
-from sotglp.vision import PatchAttention
+from sotglp.methods.registry import find_method
+from sotglp.settings import Preset, Settings, checked, load_preset, presets
 
 Protocol = Literal["few-shot", "base-to-new"]
 
-SUITES = "suites"
+SUITES = "benchmark/suites"
 """Folder of the suites in the package."""
 
 OWN_PRESET = "folder"

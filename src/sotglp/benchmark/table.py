@@ -31,7 +31,7 @@ from sotglp.benchmark.published import (
 from sotglp.benchmark.render import Entry, Table
 from sotglp.benchmark.results import Result
 from sotglp.benchmark.statistics import Measure, Scores, Summary, holm, paired
-from sotglp.config import OodMethod, Reading
+from sotglp.settings import OodMethod, Reading
 
 REFERENCE = "sot-glp"
 """The method that the others are paired with."""

@@ -23,9 +23,9 @@ from sotglp.cli.info import info
 from sotglp.cli.predict import predict
 from sotglp.cli.report import report
 from sotglp.cli.serve import serve
+from sotglp.console.progress import show_warning
+from sotglp.console.text import printable
 from sotglp.errors import SotglpError
-from sotglp.printable import printable
-from sotglp.progress import show_warning
 
 STOPPED, TERMINATED = (128 + number for number in (signal.SIGINT, signal.SIGTERM))
 """Exit codes, as shells count them."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sotglp.cli import options
+from sotglp.console.output import check_result_file, say, write_json
 from sotglp.errors import SotglpError
-from sotglp.output import check_result_file, say, write_json
 
 if TYPE_CHECKING:
     from sotglp.benchmark.cells import Plan

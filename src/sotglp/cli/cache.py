@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from sotglp.cli import options
+from sotglp.console.output import check_result_file, say, write_json
 from sotglp.errors import SotglpError
-from sotglp.output import check_result_file, say, write_json
 
 UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -32,8 +32,8 @@ def list_cache(
 
     [bold]Example[/bold]: sotglp cache list
     """
-    from sotglp.pruning import shelves
-    from sotglp.store import default_cache_dir, readable_size
+    from sotglp.features.cache import default_cache_dir, readable_size
+    from sotglp.features.prune import shelves
 
     check_result_file(json_file)
     root = cache_dir or default_cache_dir()
@@ -77,8 +77,8 @@ def prune_cache(
 
     [bold]Example[/bold]: sotglp cache prune --older-than 30 --keep 10GB
     """
-    from sotglp.pruning import prune
-    from sotglp.store import default_cache_dir, readable_size
+    from sotglp.features.cache import default_cache_dir, readable_size
+    from sotglp.features.prune import prune
 
     check_result_file(json_file)
     if older_than is None and keep is None and not everything:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sotglp.cli import options
+from sotglp.console.output import check_result_file, list_unreadable, say, write_json
 from sotglp.errors import SotglpWarning
-from sotglp.output import check_result_file, list_unreadable, say, write_json
 
 if TYPE_CHECKING:
-    from sotglp.adapted import AdaptedModel
-    from sotglp.images import UnreadableImageError
-    from sotglp.modelfile import ModelRecord
+    from sotglp.images.decode import UnreadableImageError
+    from sotglp.methods.base import AdaptedModel
+    from sotglp.model_file.file import ModelRecord
 
 classes = typer.Typer(
     name="classes",
@@ -34,7 +34,7 @@ def list_classes(model_file: options.ModelFile, json_file: options.Json = None, 
 
     [bold]Example[/bold]: sotglp classes list birds.safetensors
     """
-    from sotglp.modelfile import read_record
+    from sotglp.model_file.file import read_record
 
     check_result_file(json_file)
     record = read_record(model_file)
@@ -72,9 +72,9 @@ def add_class(
 
     Give --others wherever you have images of the old classes: without them the new class takes some of theirs.
     """
-    from sotglp.class_changes import with_class
-    from sotglp.config import TrainConfig, checked
-    from sotglp.dataset import ImageSet
+    from sotglp.images.image_set import ImageSet
+    from sotglp.settings import TrainConfig, checked
+    from sotglp.training.class_changes import with_class
 
     model, record = _loaded(model_file, out, force, json_file, pretrained, device)
     known = (record.training or TrainConfig()).model_dump()
@@ -111,7 +111,7 @@ def remove_class(
 
     [bold]Example[/bold]: sotglp classes remove birds.safetensors wren --out fewer.safetensors
     """
-    from sotglp.class_changes import without_class
+    from sotglp.training.class_changes import without_class
 
     model, record = _loaded(model_file, out, force, json_file, pretrained, device)
     left = without_class(model, name)
@@ -136,7 +136,7 @@ def rename_class(
 
     [bold]Example[/bold]: sotglp classes rename birds.safetensors wren "winter wren" --out renamed.safetensors
     """
-    from sotglp.class_changes import renamed
+    from sotglp.training.class_changes import renamed
 
     model, record = _loaded(model_file, out, force, json_file, pretrained, device)
     label = record.label_of(new)
@@ -150,9 +150,9 @@ def _loaded(
     model_file: Path, out: Path, force: bool, json_file: str | None, pretrained: str | None, device: str
 ) -> tuple[AdaptedModel, ModelRecord]:
     """The model, once it is known that a result can be written."""
-    from sotglp.arithmetic import choose_device
-    from sotglp.files import check_output
-    from sotglp.modelfile import load_model
+    from sotglp.backbone.precision import choose_device
+    from sotglp.files.atomic import check_output
+    from sotglp.model_file.file import load_model
 
     check_output(out, force=force)
     check_result_file(json_file)
@@ -163,7 +163,7 @@ def _write(
     out: Path, model_file: Path, model: AdaptedModel, record: ModelRecord, labels: list[Any], force: bool
 ) -> None:
     """Write the changed model; its backbone's weights go in where they were in before."""
-    from sotglp.modelfile import carries_backbone, save_model
+    from sotglp.model_file.file import carries_backbone, save_model
 
     if record.calibration is not None:
         message = f"the calibration of {model_file} is not in {out}, since classes changed: calibrate again"

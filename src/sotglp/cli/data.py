@@ -12,7 +12,7 @@ import typer
 
 from sotglp.cli import options
 from sotglp.cli.own_images import Report, report_on
-from sotglp.output import check_result_file, say, write_json
+from sotglp.console.output import check_result_file, say, write_json
 
 if TYPE_CHECKING:
     from sotglp.datasets.checking import Finding
@@ -96,8 +96,8 @@ def check_data(
             say(f"there is no dataset in {root}: `sotglp data list` names those that could be", json_target=json_file)
     judge = None
     if own and not skip_labels:
-        from sotglp.arithmetic import choose_device
         from sotglp.backbone import Backbone
+        from sotglp.backbone.precision import choose_device
 
         judge = Backbone.load(backbone, pretrained, device=choose_device(device))
     views_dir = options.cache_folder(cache_dir, no_cache) if judge else None

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sotglp.cli.options import Debug, Json
-from sotglp.output import check_result_file, say, write_json
+from sotglp.console.output import check_result_file, say, write_json
 
 
 def demo(

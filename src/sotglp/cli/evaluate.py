@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sotglp.cli import options
-from sotglp.output import check_result_file, list_unreadable, say, write_json
+from sotglp.console.output import check_result_file, list_unreadable, say, write_json
 
 if TYPE_CHECKING:
-    from sotglp.images import UnreadableImageError
+    from sotglp.images.decode import UnreadableImageError
 
 
 def evaluate(
@@ -40,10 +40,10 @@ def evaluate(
 
     [bold]Example[/bold]: sotglp evaluate birds.safetensors photos/test --ood photos/no_birds --json result.json
     """
-    from sotglp.arithmetic import choose_device
-    from sotglp.dataset import ImageSet
-    from sotglp.evaluation import evaluate as measure
-    from sotglp.modelfile import load_calibration, load_model, read_record
+    from sotglp.backbone.precision import choose_device
+    from sotglp.images.image_set import ImageSet
+    from sotglp.model_file.file import load_calibration, load_model, read_record
+    from sotglp.scoring.evaluate import evaluate as measure
 
     check_result_file(json_file)
     told = read_record(model_file).calibration

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from sotglp.cli import options
+from sotglp.console.output import check_result_file, say, write_json
 from sotglp.errors import SotglpError
-from sotglp.output import check_result_file, say, write_json
 
 BOXES = ".json"
 
@@ -48,11 +48,11 @@ def explain(
     if os.path.isdir(image):
         raise SotglpError(f"{image} is a folder, and one image is explained at a time: give an image")
 
-    from sotglp.arithmetic import choose_device
-    from sotglp.explanation import explain as explain_image
-    from sotglp.figure_files import check_ending, save_figure
-    from sotglp.files import check_output
-    from sotglp.modelfile import load_calibration, load_model, read_record
+    from sotglp.backbone.precision import choose_device
+    from sotglp.console.figures import check_ending, save_figure
+    from sotglp.explain.explanation import explain as explain_image
+    from sotglp.files.atomic import check_output
+    from sotglp.model_file.file import load_calibration, load_model, read_record
 
     as_boxes = out is not None and out.suffix.lower() == BOXES
     if out is not None:

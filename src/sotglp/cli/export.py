@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from sotglp.cli import options
+from sotglp.console.output import check_result_file, say, write_json
+from sotglp.console.progress import note
 from sotglp.errors import SotglpError
-from sotglp.output import check_result_file, say, write_json
-from sotglp.progress import note
 
 
 def export(
@@ -35,10 +35,10 @@ def export(
 
     [bold]Example[/bold]: sotglp export birds.safetensors --out birds.onnx --check photos/test
     """
-    from sotglp.dataset import ImageSet
-    from sotglp.files import check_output
-    from sotglp.modelfile import load_model, read_record
-    from sotglp.onnx_export import export_model
+    from sotglp.export.onnx_file import export_model
+    from sotglp.files.atomic import check_output
+    from sotglp.images.image_set import ImageSet
+    from sotglp.model_file.file import load_model, read_record
 
     check_result_file(json_file)
     if out.suffix != ".onnx":

@@ -10,13 +10,13 @@ import typer
 
 from sotglp.cli.launch import is_launched, launch
 from sotglp.cli.options import CacheDir, Debug, Device, Json, NoCache, SkipUnreadable, cache_folder
+from sotglp.console.output import check_result_file, list_unreadable, say, write_json
 from sotglp.errors import SotglpError
-from sotglp.output import check_result_file, list_unreadable, say, write_json
 
 if TYPE_CHECKING:
-    from sotglp.config import Settings, TrainConfig
-    from sotglp.dataset import ImageSet
-    from sotglp.images import UnreadableImageError
+    from sotglp.images.decode import UnreadableImageError
+    from sotglp.images.image_set import ImageSet
+    from sotglp.settings import Settings, TrainConfig
 
 
 def fit(
@@ -81,19 +81,19 @@ def fit(
     TRAIN holds a folder of images for each class, named as the class; or it is a CSV or Parquet file with the columns
     path and label. A run that was stopped goes on with the same command and --resume.
     """
-    from sotglp.arithmetic import choose_device
     from sotglp.backbone import Backbone
-    from sotglp.calibrating import calibrate_crossed, calibrate_held_out
-    from sotglp.checkpoint import checkpoint_path
-    from sotglp.config import SHOT_SCORES, Reading, checked
-    from sotglp.cross_fitting import cross_fit, folds_of, forget, forget_folds
-    from sotglp.dataset import ImageSet
-    from sotglp.files import check_output
-    from sotglp.model_extras import calibration_record
-    from sotglp.modelfile import save_model
-    from sotglp.processes import Processes
-    from sotglp.rejection import check_tpr
-    from sotglp.training import adapt, drawn_shots
+    from sotglp.backbone.precision import choose_device
+    from sotglp.files.atomic import check_output
+    from sotglp.images.image_set import ImageSet
+    from sotglp.model_file.extras import calibration_record
+    from sotglp.model_file.file import save_model
+    from sotglp.scoring.calibrate import calibrate_crossed, calibrate_held_out
+    from sotglp.scoring.cross_fit import cross_fit, folds_of, forget, forget_folds
+    from sotglp.scoring.rejection import check_tpr
+    from sotglp.settings import SHOT_SCORES, Reading, checked
+    from sotglp.training.checkpoint import checkpoint_path
+    from sotglp.training.distributed import Processes
+    from sotglp.training.fit import adapt, drawn_shots
 
     if calibrate and calibrate_on:
         raise SotglpError("--calibrate takes the shots and --calibrate-on other images: give one of them")
@@ -206,8 +206,8 @@ def _check_held_out(held_out: ImageSet, classes: tuple[str, ...], shots: ImageSe
 
 def _settings(method: str, preset: str, common: dict[str, Any], changes: list[str]) -> tuple[Settings, TrainConfig]:
     """Settings of a method on a preset with what the command line says over them."""
-    from sotglp.config import load_preset
-    from sotglp.methods import find_method
+    from sotglp.methods.registry import find_method
+    from sotglp.settings import load_preset
 
     values = {name: value for name, value in common.items() if value is not None}
     return find_method(method).settings_on(load_preset(preset), values | dict(_change(text) for text in changes))
@@ -216,7 +216,7 @@ def _settings(method: str, preset: str, common: dict[str, Any], changes: list[st
 def _change(text: str) -> tuple[str, Any]:
     import yaml
 
-    from sotglp.packaged import parse_yaml
+    from sotglp.files.packaged import parse_yaml
 
     name, equals, value = text.partition("=")
     if not equals:

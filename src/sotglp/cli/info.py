@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sotglp.cli import options
-from sotglp.output import check_result_file, say, write_json
+from sotglp.console.output import check_result_file, say, write_json
 
 if TYPE_CHECKING:
-    from sotglp.model_extras import CalibrationRecord
+    from sotglp.model_file.extras import CalibrationRecord
 
 
 def info(
@@ -31,18 +31,18 @@ def info(
     if model_file:
         result, lines = _about_model(model_file)
     elif backbones:
-        from sotglp.weights import supported_backbones
+        from sotglp.backbone.weights import supported_backbones
 
         result = {"backbones": supported_backbones()}
         lines = result["backbones"]
     elif presets:
-        from sotglp.config import load_preset
-        from sotglp.config import presets as names
+        from sotglp.settings import load_preset
+        from sotglp.settings import presets as names
 
         result = {"presets": {name: load_preset(name).model_dump() for name in names()}}
         lines = [_preset_line(name, values) for name, values in result["presets"].items()]
     elif methods:
-        from sotglp.methods import METHODS
+        from sotglp.methods.registry import METHODS
 
         result = {"methods": {name: {"title": one.title, "source": one.source} for name, one in METHODS.items()}}
         lines = [f"{name:24}{one.title:26}{one.source}" for name, one in METHODS.items()]
@@ -60,7 +60,7 @@ def info(
 
 
 def _about_model(path: Path) -> tuple[dict[str, Any], list[str]]:
-    from sotglp.modelfile import read_record
+    from sotglp.model_file.file import read_record
 
     record = read_record(path)
     result: dict[str, Any] = {
@@ -104,7 +104,7 @@ def _calibration_line(calibration: CalibrationRecord) -> str:
 def _about_installation() -> tuple[dict[str, Any], list[str]]:
     import torch
 
-    from sotglp.modelfile import installed_versions
+    from sotglp.model_file.file import installed_versions
 
     devices = ["cpu"] + [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     result = {"devices": devices, "threads": torch.get_num_threads()}

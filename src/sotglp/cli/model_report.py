@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sotglp.cli.options import ood_sets_of
-from sotglp.output import list_unreadable, say, write_json
+from sotglp.console.output import list_unreadable, say, write_json
 
 if TYPE_CHECKING:
-    from sotglp.config import Reading
-    from sotglp.images import UnreadableImageError
+    from sotglp.images.decode import UnreadableImageError
+    from sotglp.settings import Reading
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ def report_model(wanted: Wanted, reading: Reading) -> None:
     SotglpError
         Before any image is read, if the page can't be written; if model or images can't be used.
     """
-    from sotglp.arithmetic import choose_device
-    from sotglp.dataset import ImageSet
-    from sotglp.files import check_output, write_file
-    from sotglp.modelfile import load_calibration, load_model
-    from sotglp.reporting.findings import find_out
-    from sotglp.reporting.page import About, render
+    from sotglp.backbone.precision import choose_device
+    from sotglp.files.atomic import check_output, write_file
+    from sotglp.images.image_set import ImageSet
+    from sotglp.model_file.file import load_calibration, load_model
+    from sotglp.report.findings import find_out
+    from sotglp.report.page import About, render
 
     check_output(wanted.out, force=wanted.force)
     images = ImageSet.from_path(wanted.test)

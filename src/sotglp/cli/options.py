@@ -12,9 +12,9 @@ import typer
 from sotglp.errors import SotglpError, SotglpWarning
 
 if TYPE_CHECKING:
-    from sotglp.config import Reading
-    from sotglp.dataset import ImageSet
-    from sotglp.model_extras import CalibrationRecord
+    from sotglp.images.image_set import ImageSet
+    from sotglp.model_file.extras import CalibrationRecord
+    from sotglp.settings import Reading
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file that `sotglp fit` wrote.")]
 Pretrained = Annotated[
@@ -63,7 +63,7 @@ def read_by(
     SotglpError
         If one of them can't be used.
     """
-    from sotglp.config import Reading, checked
+    from sotglp.settings import Reading, checked
 
     if ood_method is None and temperature is None and calibration:
         ood_method, temperature = calibration.ood_method, calibration.ood_temperature
@@ -86,7 +86,7 @@ def images_of(paths: list[Path]) -> ImageSet:
     SotglpError
         If there are none, or a folder has none.
     """
-    from sotglp.dataset import ImageSet
+    from sotglp.images.image_set import ImageSet
 
     # Unlike path.is_dir(), os.path.isdir takes a name that no file can have, such as one too long, for no folder.
     found = [ImageSet.from_flat_folder(path).images if os.path.isdir(path) else (path,) for path in paths]
@@ -101,7 +101,7 @@ def ood_sets_of(folders: list[Path]) -> dict[str, ImageSet]:
     SotglpError
         If there is no such folder, or no image in it.
     """
-    from sotglp.dataset import ImageSet
+    from sotglp.images.image_set import ImageSet
 
     names = [folder.resolve().name for folder in folders]
     return {
@@ -124,7 +124,7 @@ def cache_folder(chosen: Path | None, no_cache: bool) -> Path | None:
         return None
     if chosen:
         return chosen
-    from sotglp.store import default_cache_dir
+    from sotglp.features.cache import default_cache_dir
 
     folder = default_cache_dir()
     try:

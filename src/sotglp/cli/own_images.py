@@ -10,9 +10,9 @@ from sotglp.errors import SotglpError
 
 if TYPE_CHECKING:
     from sotglp.backbone import Backbone
-    from sotglp.dataset import ImageSet
-    from sotglp.label_doubts import Doubt
-    from sotglp.set_check import SetFinding
+    from sotglp.images.check import SetFinding
+    from sotglp.images.image_set import ImageSet
+    from sotglp.scoring.label_doubts import Doubt
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def report_on(path: Path, backbone: Backbone | None, worst: float, cache_dir: Pa
     SotglpError
         If there are no labelled images.
     """
-    from sotglp.dataset import ImageSet
-    from sotglp.set_check import check_set
+    from sotglp.images.check import check_set
+    from sotglp.images.image_set import ImageSet
 
     images = ImageSet.from_path(path)
     try:
@@ -68,8 +68,8 @@ def _doubts(
     images: ImageSet, finding: SetFinding, backbone: Backbone, worst: float, cache_dir: Path | None
 ) -> Doubts | None:
     """Doubts about the labels of readable images; None where there are no two classes to compare."""
-    from sotglp.config import Reading
-    from sotglp.label_doubts import find_doubts, out_of_fold, unit_features
+    from sotglp.scoring.label_doubts import find_doubts, out_of_fold, unit_features
+    from sotglp.settings import Reading
 
     labels = images.labels or ()
     chosen = [i for i, label in enumerate(labels) if i not in finding.unreadable and finding.counts[label] > 1]
@@ -106,7 +106,7 @@ def _problems(images: ImageSet, finding: SetFinding) -> list[str]:
 
 
 def _warnings(finding: SetFinding) -> list[str]:
-    from sotglp.shots import some_names
+    from sotglp.images.few_shot import some_names
 
     lines = []
     if copies := sum(len(group.indices) - 1 for group in finding.copies if len(group.labels) == 1):

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sotglp.cli import options
+from sotglp.console.output import UNKNOWN, check_result_file, list_unreadable, prediction, tell_predictions
 from sotglp.errors import SotglpError
-from sotglp.output import UNKNOWN, check_result_file, list_unreadable, prediction, tell_predictions
 
 if TYPE_CHECKING:
-    from sotglp.config import Reading
-    from sotglp.images import UnreadableImageError
-    from sotglp.model_extras import CalibrationRecord
+    from sotglp.images.decode import UnreadableImageError
+    from sotglp.model_file.extras import CalibrationRecord
+    from sotglp.settings import Reading
 
 
 def predict(
@@ -50,7 +50,7 @@ def predict(
     [bold]Example[/bold]: sotglp predict birds.safetensors garden.jpg more_photos/ --csv result.csv
     """
     if model_file.suffix == ".onnx":
-        from sotglp.portable.command import PredictOptions, predict_with_exported
+        from sotglp.runtime.command import PredictOptions, predict_with_exported
 
         refused = {
             "--coverage": coverage,
@@ -67,9 +67,9 @@ def predict(
 
     import numpy as np
 
-    from sotglp.arithmetic import choose_device
-    from sotglp.evaluation import predict_each
-    from sotglp.modelfile import load_calibration, load_model, read_record
+    from sotglp.backbone.precision import choose_device
+    from sotglp.model_file.file import load_calibration, load_model, read_record
+    from sotglp.scoring.evaluate import predict_each
 
     for target in (json_file, csv_file):
         check_result_file(target)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sotglp.cli import options
+from sotglp.console.output import check_result_file, say, write_json
 from sotglp.errors import SotglpError, SotglpWarning
-from sotglp.output import check_result_file, say, write_json
 
 if TYPE_CHECKING:
     from sotglp.benchmark.results import Result
@@ -102,7 +102,7 @@ def report(
             f"photos/test --out {out}`"
         )
     from sotglp.cli.model_report import Wanted, report_model
-    from sotglp.modelfile import read_record
+    from sotglp.model_file.file import read_record
 
     told = read_record(subject).calibration
     reading = options.read_by(batch_size, workers, precision, ood_method, temperature, told)
@@ -115,7 +115,7 @@ def _report_benchmark(results_path: Path, out: Path, *, svg: bool, force: bool, 
     from sotglp.benchmark.results import latest, read
     from sotglp.benchmark.runner import RESULTS_FILE
     from sotglp.benchmark.table import long_rows, tables
-    from sotglp.files import check_output, write_file
+    from sotglp.files.atomic import check_output, write_file
 
     path = results_path / RESULTS_FILE if results_path.is_dir() else results_path
     everything = read(path)
@@ -176,7 +176,7 @@ def _draw(results: Sequence[Result], out: Path, endings: Sequence[str], force: b
     """Names of the pictures that there is something for."""
     from sotglp.benchmark.plots import accuracy_by_auroc, accuracy_by_shots, accuracy_by_time
     from sotglp.benchmark.table import FEW_SHOT
-    from sotglp.figure_files import save_figure
+    from sotglp.console.figures import save_figure
 
     few_shot = [result for result in results if result.cell.protocol == FEW_SHOT]
     drawn = []

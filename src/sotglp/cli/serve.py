@@ -37,7 +37,7 @@ def serve(
         from sotglp.web.serving import serve as run
     except ModuleNotFoundError as error:
         raise SotglpError(f"serving needs {error.name}: pip install 'sotglp[web]'") from error
-    from sotglp.config import checked
+    from sotglp.settings import checked
 
     max_image_bytes = round(max_image_mb * MEGABYTE)
     of_one = {"max_image_bytes": max_image_bytes, "max_images": max_images, "max_seconds": max_seconds}

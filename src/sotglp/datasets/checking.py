@@ -10,7 +10,7 @@ from pathlib import Path
 from sotglp.datasets.entry import Entry, Splits
 from sotglp.datasets.published import OtherSplitWarning
 from sotglp.errors import SotglpError, SotglpWarning
-from sotglp.files import os_reason
+from sotglp.files.atomic import os_reason
 
 
 @dataclass(frozen=True)

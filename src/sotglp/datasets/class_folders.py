@@ -8,8 +8,8 @@ from pathlib import Path
 from sotglp.datasets.drawn_split import draw_parts
 from sotglp.datasets.parts import Sample
 from sotglp.errors import SotglpError
-from sotglp.folders import read_class_folders
-from sotglp.shots import some_names
+from sotglp.images.few_shot import some_names
+from sotglp.images.folders import read_class_folders
 
 CALTECH101_IMAGES = ("101_ObjectCategories", "caltech101/101_ObjectCategories")
 """Where Caltech101's class folders may lie: as CoOp has them, and as torchvision does."""

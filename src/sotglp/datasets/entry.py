@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sotglp.dataset import ImageSet
 from sotglp.errors import SotglpError
+from sotglp.images.image_set import ImageSet
 
 Role = Literal["few-shot", "shift", "ood"]
 

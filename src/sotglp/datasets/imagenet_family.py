@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from sotglp.dataset import ImageSet
 from sotglp.datasets.class_folders import refuse_other_folders
 from sotglp.datasets.entry import Entry, Splits
 from sotglp.datasets.imagenet_names import imagenet_names
 from sotglp.errors import SotglpError
-from sotglp.folders import read_flat_folder
-from sotglp.shots import some_names
+from sotglp.images.few_shot import some_names
+from sotglp.images.folders import read_flat_folder
+from sotglp.images.image_set import ImageSet
 
 
 def read_imagenet(folder: Path) -> Splits:

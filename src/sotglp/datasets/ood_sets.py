@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sotglp.dataset import ImageSet
 from sotglp.datasets.entry import Entry, Splits
+from sotglp.images.image_set import ImageSet
 
 _MOS = "https://github.com/deeplearning-wisc/large_scale_ood"
 _DTD = "https://www.robots.ox.ac.uk/~vgg/data/dtd"

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from sotglp.dataset import ImageSet
 from sotglp.datasets.entry import Splits
 from sotglp.errors import SotglpError
-from sotglp.prompts import spoken_name
-from sotglp.shots import some_names
+from sotglp.images.few_shot import some_names
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.prompts import spoken_name
 
 Sample: TypeAlias = tuple[Path, int, str]
 """An image file, the number of its class, and the name of that class."""

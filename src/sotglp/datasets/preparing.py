@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sotglp.datasets.entry import Entry
 from sotglp.errors import SotglpError
-from sotglp.files import os_reason
+from sotglp.files.atomic import os_reason
 
 
 def check_obtainable(entry: Entry, root: Path) -> None:

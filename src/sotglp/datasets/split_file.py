@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sotglp.console.shown import shown
 from sotglp.datasets.entry import Splits
 from sotglp.datasets.parts import Sample, splits_of
 from sotglp.errors import SotglpError
-from sotglp.regular import read_regular
-from sotglp.shown import shown
+from sotglp.files.regular import read_regular
 
 GUIDE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
 """Page that links to the split files."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sotglp.demo.world import COLOURS, FILLS, KNOWN_FILLS, KNOWN_SHAPES, NO_PART, SHAPES, Parts
-from sotglp.prompts import clip_tokenizer
+from sotglp.methods.prompts import clip_tokenizer
 
 UNSAID = -1
 

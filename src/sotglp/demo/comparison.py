@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sotglp.backbone import Backbone
-from sotglp.config import Preset, TrainConfig
-from sotglp.dataset import ImageSet
 from sotglp.demo.task import draw_class_pictures, draw_far, draw_mid, draw_near, few_shot_task, image_set
 from sotglp.demo.world import NO_PART, Pictures, slot_shares
-from sotglp.evaluation import evaluate
+from sotglp.images.image_set import ImageSet
 from sotglp.methods.method import Method
-from sotglp.model import SOTGLP
-from sotglp.overlap import class_mass, prompt_overlap, prompt_similarity
-from sotglp.training import adapt
+from sotglp.methods.sot_glp import SOTGLP
+from sotglp.scoring.evaluate import evaluate
+from sotglp.settings import Preset, TrainConfig
+from sotglp.training.fit import adapt
+from sotglp.transport.plans import class_mass, prompt_overlap, prompt_similarity
 
 SETTINGS = TrainConfig(epochs=20, learning_rate=0.2, augment=False)
 """Training of the demonstration; the learning rate was chosen on pictures of other seeds (docs/demo.md)."""
@@ -87,7 +87,7 @@ def judge(model: SOTGLP, sets: DemoSets) -> dict[str, Any]:
     Returns
     -------
     dict
-        What :func:`sotglp.evaluation.evaluate` gives, ``interval`` (95 %, Wilson's), and ``local``: see
+        What :func:`sotglp.scoring.evaluate.evaluate` gives, ``interval`` (95 %, Wilson's), and ``local``: see
         :func:`look_at_prompts`; None without local prompts.
     """
     result = evaluate(model, sets.images, sets.others)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sotglp.demo.comparison import DemoSets, mass_of_class, parts_of_class, pixels_of
 from sotglp.demo.painting import SIZE
-from sotglp.model import SOTGLP
+from sotglp.methods.sot_glp import SOTGLP
 
 INK = "#1a1a1a"
 OUTLINE = "#e8590c"

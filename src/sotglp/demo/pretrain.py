@@ -21,15 +21,15 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sotglp.backbone.embedded import CONFIG, FILE, build_tiny, pack
+from sotglp.backbone.vision import encode_vit
+from sotglp.console.progress import progress_bar
 from sotglp.demo.captions import vocabulary
 from sotglp.demo.pretraining_loss import AttributeHeads, encode_texts, pretraining_loss
 from sotglp.demo.task import contains_class, draw_class_pictures, few_shot_task
 from sotglp.demo.world import MOST_PARTS, NO_PART, Parts, Pictures, draw_parts, paint
-from sotglp.embedded import CONFIG, FILE, build_tiny, pack
 from sotglp.errors import SotglpError
-from sotglp.files import check_output, os_reason, write_file
-from sotglp.progress import progress_bar
-from sotglp.vision import encode_vit
+from sotglp.files.atomic import check_output, os_reason, write_file
 
 SAVE_EVERY = 50
 TEST_EVERY = 100

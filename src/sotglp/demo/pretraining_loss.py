@@ -12,11 +12,11 @@ from open_clip import CLIP
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sotglp.backbone.text import Segment, TextTower
+from sotglp.backbone.vision import encode_vit
 from sotglp.demo.captions import UNSAID, Claims, claim, holds, phrase, wording
 from sotglp.demo.world import COLOURS, KNOWN_FILLS, KNOWN_SHAPES, NO_PART, Parts, Pictures, slot_shares
-from sotglp.prompts import clip_tokenizer
-from sotglp.text_tower import Segment, TextTower
-from sotglp.vision import encode_vit
+from sotglp.methods.prompts import clip_tokenizer
 
 MOST_PHRASES = 64
 """Phrases that the patches of one batch are told apart by."""

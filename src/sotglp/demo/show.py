@@ -10,14 +10,14 @@ from typing import Any
 from PIL import Image
 
 from sotglp.backbone import Backbone
-from sotglp.dataset import ImageSet
+from sotglp.backbone.embedded import NAME
+from sotglp.console.progress import note
 from sotglp.demo.comparison import SETTINGS, compare_methods, draw_shots_of_task, draw_test_sets
 from sotglp.demo.gallery import draw_gallery
-from sotglp.embedded import NAME
 from sotglp.errors import SotglpError
-from sotglp.files import check_output, os_reason, place_file, write_file
-from sotglp.modelfile import save_model
-from sotglp.progress import note
+from sotglp.files.atomic import check_output, os_reason, place_file, write_file
+from sotglp.images.image_set import ImageSet
+from sotglp.model_file.file import save_model
 
 MODEL = "model.safetensors"
 PICTURE = "plan.png"

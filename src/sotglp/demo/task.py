@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sotglp.dataset import ImageSet
 from sotglp.demo.captions import UNSAID, phrase
 from sotglp.demo.painting import paint_textures
 from sotglp.demo.world import (
@@ -24,6 +23,7 @@ from sotglp.demo.world import (
     draw_parts,
     paint,
 )
+from sotglp.images.image_set import ImageSet
 
 N_CLASSES = 20
 PARTS_OF_A_CLASS = 3

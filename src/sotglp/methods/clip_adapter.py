@@ -11,11 +11,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sotglp.adapted import AdaptedModel
 from sotglp.backbone import Backbone
-from sotglp.config import Settings
+from sotglp.methods.base import AdaptedModel
 from sotglp.methods.method import Method
 from sotglp.methods.zero_shot import ZeroShot, ZeroShotConfig
+from sotglp.settings import Settings
 
 
 class ClipAdapterConfig(ZeroShotConfig):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sotglp.methods.method import Method
-from sotglp.model import SOTGLP
+from sotglp.methods.sot_glp import SOTGLP
 
 METHODS = (
     Method(

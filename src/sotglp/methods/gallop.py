@@ -9,13 +9,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from sotglp.adapted import Loss, Outputs
-from sotglp.config import ModelConfig, Settings
 from sotglp.errors import SotglpError
-from sotglp.head import LocalMatch, match_patches
+from sotglp.methods.base import Loss, Outputs
+from sotglp.methods.local_match import LocalMatch, match_patches
 from sotglp.methods.method import Method
-from sotglp.model import SOTGLP
-from sotglp.text_features import TextFeatures
+from sotglp.methods.sot_glp import SOTGLP
+from sotglp.methods.text_features import TextFeatures
+from sotglp.settings import ModelConfig, Settings
 
 
 class GalLoPConfig(ModelConfig):

@@ -9,12 +9,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from sotglp.adapted import Loss, Outputs, full_precision
-from sotglp.config import ModelConfig, Settings
+from sotglp.methods.base import Loss, Outputs, full_precision
 from sotglp.methods.coop import METHODS as COOP
 from sotglp.methods.method import Method
-from sotglp.model import SOTGLP
-from sotglp.text_features import TextFeatures
+from sotglp.methods.sot_glp import SOTGLP
+from sotglp.methods.text_features import TextFeatures
+from sotglp.settings import ModelConfig, Settings
 
 
 class LoCoOpConfig(ModelConfig):

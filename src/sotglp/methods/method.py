@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sotglp.adapted import AdaptedModel
-from sotglp.config import Preset, Settings, TrainConfig, check_names, checked
+from sotglp.methods.base import AdaptedModel
+from sotglp.settings import Preset, Settings, TrainConfig, check_names, checked
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,388 @@
-"""SOT-GLP itself, with and without the learned projection."""
+"""SOT-GLP: global and local prompts on a frozen backbone, compared with images by cosine and by transport."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sotglp.backbone import Backbone
+from sotglp.errors import SotglpError
+from sotglp.methods.base import AdaptedModel, Loss, Outputs, full_precision
+from sotglp.methods.local_match import LocalMatch, match_patches
 from sotglp.methods.method import Method
-from sotglp.model import SOTGLP
+from sotglp.methods.prompts import (
+    LocalInit,
+    TokenizedClasses,
+    initial_local_contexts,
+    template_tokens,
+    tokenize_classes,
+)
+from sotglp.methods.text_features import TextFeatures, encode_prompts
+from sotglp.settings import Branches, LocalContexts, LocalFactor, Matching, ModelConfig, Settings, checked
+
+
+class SOTGLP(AdaptedModel):
+    """Local-global prompt learning with sparse optimal transport.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Frozen CLIP-like model.
+    class_names : sequence of str
+        C names; underscores are read as spaces.
+    n_global_prompts : int, default 3
+        Prompts shared by all classes, M.
+    n_local_prompts : int, default 4
+        Prompts of each class for image regions, N.
+    top_k : int or None, default 10
+        Patches kept for each image and class, K; None keeps all.
+    epsilon : float, default 0.1
+        Entropic regularisation of transport.
+    template : str, default "A photo of a {}"
+        Its tokens without the placeholder start the global contexts and set their number, n.
+    learn_projection : bool, default True
+        Learn a (W, W) projection of patch tokens, identity at the start; False is the projection-free variant.
+    local_init : {"xavier", "orthonormal"}, default "xavier"
+        What local contexts start from.
+    local_factor : {"1/N", "1"}, default "1/N"
+        Factor on the transported similarity; the published numbers are made with 1/N.
+    relaxation : float or None, default None
+        Weight of relaxed marginals; None for balanced transport.
+    seed : int, default 1
+        Seed of the local contexts.
+    branches : {"both", "global", "local"}, default "both"
+        Prompts that are learned and predict. ``global`` has no local prompts and no projection: the global prompts
+        look at patches in their stead, for OOD scores alone. ``local`` keeps the global prompts at the template, for
+        OOD scores alone.
+    matching : {"transport", "uniform", "per-prompt"}, default "transport"
+        How patches meet the N prompts of a class: an optimal plan on one support for all; a plan of equal parts on
+        that support; equal parts on K patches of each prompt's own. The latter two do without ``epsilon`` and
+        ``relaxation``.
+    local_contexts : {"class", "shared"}, default "class"
+        Whether each class has local contexts of its own, as published, or all share N of them.
+
+    Attributes
+    ----------
+    global_prompts : Parameter
+        (M, n, d_text); without gradient where only local prompts are learned.
+    local_prompts : Parameter or None
+        (C, N, n, d_text), or (1, N, n, d_text) where all classes share them; None where only global prompts are
+        learned.
+    local_projection : Parameter or None
+        (W, W), used as ``tokens @ local_projection.T``.
+
+    Raises
+    ------
+    SotglpError
+        For a setting out of range, a name or template without room in the text tower, K above the patches there are.
+
+    References
+    ----------
+    SOT-GLP, "Local-Global Prompt Learning via Sparse Optimal Transport", arXiv 2603.08347.
+    """
+
+    kind: ClassVar[str] = "sot-glp"
+    Config: ClassVar[type[Settings]] = ModelConfig
+    kept: ClassVar[tuple[str, ...]] = ("global_prompts", "local_prompts", "local_projection")
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        class_names: Sequence[str],
+        n_global_prompts: int = 3,
+        n_local_prompts: int = 4,
+        top_k: int | None = 10,
+        epsilon: float = 0.1,
+        template: str = "A photo of a {}",
+        learn_projection: bool = True,
+        local_init: LocalInit = "xavier",
+        local_factor: LocalFactor = "1/N",
+        relaxation: float | None = None,
+        seed: int = 1,
+        *,
+        branches: Branches = "both",
+        matching: Matching = "transport",
+        local_contexts: LocalContexts = "class",
+        **own_settings: Any,
+    ) -> None:
+        config = checked(
+            self.Config,
+            {
+                "n_global_prompts": n_global_prompts,
+                "n_local_prompts": n_local_prompts,
+                "top_k": top_k,
+                "epsilon": epsilon,
+                "template": template,
+                "learn_projection": learn_projection,
+                "local_init": local_init,
+                "local_factor": local_factor,
+                "relaxation": relaxation,
+                "branches": branches,
+                "matching": matching,
+                "local_contexts": local_contexts,
+                **own_settings,
+            },
+        )
+        super().__init__(backbone, class_names, config)
+        self.top_k = backbone.n_patches if top_k is None else top_k
+        if self.top_k > backbone.n_patches:
+            raise SotglpError(
+                f"top_k = {top_k} patches can't be kept of the {backbone.n_patches} that {backbone.name} has at "
+                f"{backbone.image_size[0]} x {backbone.image_size[1]} pixels: lower top_k or raise the image size"
+            )
+        text = backbone.text
+        start = template_tokens(template, text.context_length)
+        classes = tokenize_classes(self.class_names, len(start), text.context_length)
+        self.register_buffer("class_tokens", classes.tokens.to(backbone.device), persistent=False)
+        self.register_buffer("eot_positions", classes.eot_positions.to(backbone.device), persistent=False)
+        self.class_tokens: Tensor  # (C, longest name + 1)
+        self.eot_positions: Tensor  # (C,)
+
+        # Prompts stay in float32, whatever the weights are kept in: steps of SGD vanish in half precision.
+        template_context = text.embed(start.to(backbone.device)).float()
+        self.global_prompts = nn.Parameter(
+            template_context.repeat(n_global_prompts, 1, 1), requires_grad=branches != "local"
+        )
+        self.local_prompts: nn.Parameter | None = None
+        if branches == "global":
+            return
+        generator = torch.Generator().manual_seed(seed)
+        n_owners = 1 if local_contexts == "shared" else len(self.class_names)
+        local = initial_local_contexts(n_owners, n_local_prompts, len(start), text.width, local_init, generator)
+        self.local_prompts = nn.Parameter(local.to(backbone.device))
+        if learn_projection:
+            self.local_projection = nn.Parameter(torch.eye(backbone.patch_width, device=backbone.device))
+
+    @property
+    def class_rows(self) -> tuple[str, ...]:
+        """The local prompts, where each class has its own."""
+        own_local = self.local_prompts is not None and self.config.local_contexts == "class"
+        return ("local_prompts",) if own_local else ()
+
+    def encode_text(self, classes: Sequence[int] | None = None) -> TextFeatures:
+        """Text features of every prompt, not normalised: (C, M, d) and (C, N, d).
+
+        Only features of prompts that are learned take gradients. Where there are no local prompts, the global ones'
+        features stand for theirs, (C, M, d).
+
+        Parameters
+        ----------
+        classes : sequence of int or None, default None
+            Positions of the C classes wanted; None takes all.
+
+        References
+        ----------
+        SOT-GLP, arXiv 2603.08347, section on prompts.
+        """
+        chosen = slice(None) if classes is None else list(classes)
+        names = TokenizedClasses(self.class_tokens[chosen], self.eot_positions[chosen])
+        if self.local_prompts is not None and self.config.local_contexts == "class":
+            text = encode_prompts(self.backbone.text, names, self.global_prompts, self.local_prompts[chosen])
+        else:
+            shared = self.global_prompts if self.local_prompts is None else self._shared_prompts(self.local_prompts)
+            none = shared.new_empty(len(names.tokens), 0, *shared.shape[1:])
+            features = encode_prompts(self.backbone.text, names, shared, none).global_
+            of_global, of_local = features.split([len(self.global_prompts), len(shared) - len(self.global_prompts)], 1)
+            text = TextFeatures(of_global, of_global.detach() if self.local_prompts is None else of_local)
+        return text._replace(global_=text.global_.detach()) if self.config.branches == "local" else text
+
+    def compare(
+        self,
+        image_features: Tensor,
+        patch_tokens: Tensor,
+        text: TextFeatures,
+        *,
+        drawn_prompts: Tensor | None = None,
+        projected: bool = False,
+        for_loss: bool = False,
+    ) -> Outputs:
+        """Compare encoded images with encoded prompts.
+
+        Parameters
+        ----------
+        image_features, patch_tokens : Tensor
+            From :meth:`Backbone.encode_image`, (B, d) and (B, P, W).
+        text : TextFeatures
+            From :meth:`encode_text`.
+        drawn_prompts : Tensor or None, default None
+            Global prompts that stay for each image, from :meth:`draw_prompts`; None averages all M.
+        projected : bool, default False
+            Patches are in the joint space already, (B, P, d), as a model without a learned projection may keep them.
+        for_loss : bool, default False
+            Leave out what the loss does not look at: NaN stands for the cosines of patches if only global prompts are
+            learned.
+
+        References
+        ----------
+        SOT-GLP, arXiv 2603.08347, sections on global and local scores.
+        """
+        global_logits = self._global_logits(image_features, text, drawn_prompts)
+        if for_loss and self.config.branches == "global":
+            left_out = global_logits.new_tensor(math.nan)
+            n_images, n_classes = global_logits.shape
+            patch_logits = left_out.expand(n_images, patch_tokens.shape[1], n_classes)
+            return Outputs(global_logits, left_out.expand_as(global_logits), patch_logits)
+        match = self.match(patch_tokens, text.local, projected=projected)
+        return Outputs(global_logits, match.scores, match.patch_scores, match.plan, match.support)
+
+    def draw_prompts(self, n_images: int, dropout: float, generator: torch.Generator | None = None) -> Tensor | None:
+        """Draw the global prompts that stay for each image, with replacement.
+
+        Parameters
+        ----------
+        n_images : int
+            Images, B.
+        dropout : float
+            Share of the M prompts that is left out; max(M - int(dropout M), 1) stay.
+        generator : torch.Generator or None
+            Draws them; None uses torch's global one.
+
+        Returns
+        -------
+        Tensor or None
+            Indices, (B, number that stays); None for dropout 0, where all M are averaged.
+        """
+        if dropout == 0:
+            return None
+        n_prompts = self.config.n_global_prompts
+        n_drawn = max(n_prompts - int(dropout * n_prompts), 1)
+        return torch.randint(n_prompts, (n_images, n_drawn), generator=generator)
+
+    def for_new_classes(self, class_names: Sequence[str]) -> AdaptedModel:
+        """A model of other classes with the prompts that all classes share.
+
+        Local contexts that belong to the old classes say nothing of new ones: the global prompts decide alone then.
+
+        Raises
+        ------
+        OldClassesOnlyError
+            If only local prompts were learned, for each class its own.
+        """
+        own_local = bool(self.class_rows)
+        if own_local and self.config.branches == "local":
+            return super().for_new_classes(class_names)
+        settings = self.config.model_dump() | ({"branches": "global"} if own_local else {})
+        return type(self)(self.backbone, class_names, **settings)._with_state_of(self)
+
+    def loss(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        prompt_dropout: float = 0.75,
+        generator: torch.Generator | None = None,
+    ) -> Loss:
+        """Training loss of preprocessed images.
+
+        Parameters
+        ----------
+        images : Tensor
+            (B, 3, H, W).
+        targets : Tensor
+            Class of each image, int64, (B,).
+        prompt_dropout : float, default 0.75
+            Share of global prompts left out for an image; 0 averages all M.
+        generator : torch.Generator or None
+            Draws the prompts that stay; None uses torch's global one.
+
+        References
+        ----------
+        SOT-GLP, arXiv 2603.08347, training objective.
+        """
+        drawn = self.draw_prompts(len(images), prompt_dropout, generator)
+        encoded = self._encode_image(images)
+        outputs = self.compare(*encoded, self.encode_text(), drawn_prompts=drawn, for_loss=True)
+        return self.judge(outputs, targets)
+
+    def judge(self, outputs: Outputs, targets: Tensor) -> Loss:
+        """Cross entropy of scaled global and local cosines against the true classes (B,), or 0; see :class:`Loss`."""
+        targets = targets.to(outputs.global_logits.device)
+        scale, branches = self.backbone.logit_scale, self.config.branches
+        nothing = outputs.global_logits.new_zeros(())
+        global_ = nothing if branches == "local" else F.cross_entropy(scale * outputs.global_logits, targets)
+        local = nothing if branches == "global" else F.cross_entropy(scale * outputs.local_logits, targets)
+        return Loss(global_ + local, global_, local, outputs)
+
+    def logits(self, outputs: Outputs) -> Tensor:
+        """Scaled cosines s (global + local) / 2, or s times those of the only branch, (B, C)."""
+        cosines = {
+            "both": (outputs.global_logits + outputs.local_logits) / 2,
+            "global": outputs.global_logits,
+            "local": outputs.local_logits,
+        }[self.config.branches]
+        return self.backbone.logit_scale * cosines
+
+    def match(self, patch_tokens: Tensor, local_text: Tensor, *, projected: bool = False) -> LocalMatch:
+        """Let encoded patches meet the local prompts.
+
+        Parameters
+        ----------
+        patch_tokens : Tensor
+            From :meth:`Backbone.encode_image`, (B, P, W).
+        local_text : Tensor
+            Local features from :meth:`encode_text`, (C, N, d).
+        projected : bool, default False
+            See :meth:`compare`.
+
+        References
+        ----------
+        SOT-GLP, arXiv 2603.08347, sections on sparse support and on optimal transport.
+        """
+        patches, prompts = self._local_features(patch_tokens, local_text, projected)
+        with torch.autocast(self.backbone.device.type, enabled=False):
+            return match_patches(
+                patches,
+                prompts,
+                top_k=self.top_k,
+                epsilon=self.config.epsilon,
+                relaxation=self.config.relaxation,
+                factor=1 / local_text.shape[1] if self.config.local_factor == "1/N" else 1.0,
+                matching=self.config.matching,
+            )
+
+    @torch.no_grad()
+    def transport(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Transport plan and support of preprocessed images.
+
+        Returns
+        -------
+        plan : Tensor
+            (B, C, K, N); with ``matching`` other than ``"transport"``, 1 / (K N) everywhere.
+        support : Tensor
+            Patch indices, best first, (B, C, K); with ``matching="per-prompt"``, each prompt's own, (B, C, K, N).
+            Where there are no local prompts, the M global ones take the place of the N.
+        """
+        match = self.match(self._encode_image(images)[1], self.encode_text().local)
+        return match.plan, match.support
+
+    def _shared_prompts(self, local_prompts: Tensor) -> Tensor:
+        """Global prompts and the local ones that all classes share, (M + N, n, d_text)."""
+        return torch.cat([self.global_prompts, local_prompts[0]])
+
+    def _global_logits(self, image_features: Tensor, text: TextFeatures, drawn_prompts: Tensor | None) -> Tensor:
+        """Mean cosine with the global prompts, or with those drawn for each image, (B, C)."""
+        with torch.autocast(self.backbone.device.type, enabled=False):
+            image = F.normalize(full_precision(image_features), dim=-1)
+            cosines = torch.einsum("bd,cmd->bcm", image, F.normalize(full_precision(text.global_), dim=-1))
+            if drawn_prompts is not None:
+                drawn = drawn_prompts.to(cosines.device).unsqueeze(1).expand(-1, cosines.shape[1], -1)
+                cosines = cosines.gather(2, drawn)
+            return cosines.mean(dim=-1)
+
+    def _local_features(self, patch_tokens: Tensor, local_text: Tensor, projected: bool) -> tuple[Tensor, Tensor]:
+        """Patches (B, P, d) and local prompts (C, N, d) in the joint space, of unit length."""
+        with torch.autocast(self.backbone.device.type, enabled=False):
+            patches = full_precision(patch_tokens)
+            if self.local_projection is not None:
+                patches = F.linear(patches, self.local_projection)
+            if not projected:
+                patches = self.backbone.project_patches(patches)
+            return F.normalize(patches, dim=-1), F.normalize(full_precision(local_text), dim=-1)
+
 
 METHODS = (
     Method("sot-glp", "SOT-GLP", "arXiv 2603.08347", SOTGLP),

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from typing_extensions import Self
 
 from sotglp.backbone import Backbone
-from sotglp.config import Settings
 from sotglp.errors import SotglpError
 from sotglp.methods.method import Method
 from sotglp.methods.zero_shot import ZeroShot, ZeroShotConfig
+from sotglp.settings import Settings
 
 
 class TipAdapterConfig(ZeroShotConfig):

@@ -12,14 +12,14 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from sotglp.adapted import AdaptedModel, Outputs, full_precision
 from sotglp.backbone import Backbone
-from sotglp.config import Settings, checked
+from sotglp.backbone.text import Segment
 from sotglp.errors import SotglpError
+from sotglp.methods.base import AdaptedModel, Outputs, full_precision
 from sotglp.methods.method import Method
-from sotglp.prompts import clip_tokenizer, spoken_name, tokenize_classes
-from sotglp.text_features import TextFeatures
-from sotglp.text_tower import Segment
+from sotglp.methods.prompts import clip_tokenizer, spoken_name, tokenize_classes
+from sotglp.methods.text_features import TextFeatures
+from sotglp.settings import Settings, checked
 
 SENTENCES_AT_ONCE = 256
 

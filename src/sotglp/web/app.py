@@ -11,8 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
+from sotglp.console.shown import shown
 from sotglp.errors import SotglpError
-from sotglp.shown import shown
 from sotglp.web.guards import Bounded, OwnRequestsOnly, SafeHeaders, refusal_response
 from sotglp.web.limits import Limits
 from sotglp.web.live_model import LiveModel

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from sotglp.output import PREDICTION_COLUMNS, UNKNOWN
+from sotglp.console.output import PREDICTION_COLUMNS, UNKNOWN
 from sotglp.web.answers import Prediction, Unreadable
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from sotglp.config import Settings
+from sotglp.settings import Settings
 from sotglp.web.refusal import BusyError
 
 MEGABYTE = 10**6

@@ -7,16 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sotglp.adapted import AdaptedModel
-from sotglp.arithmetic import choose_device
-from sotglp.calibration import Calibration
-from sotglp.class_changes import with_class, without_class
-from sotglp.config import Reading, TrainConfig, checked
-from sotglp.dataset import ImageSet
-from sotglp.evaluation import text_of
-from sotglp.explanation import has_maps
-from sotglp.modelfile import ModelRecord, carries_backbone, load_calibration, load_model, read_record, save_model
-from sotglp.text_features import TextFeatures
+from sotglp.backbone.precision import choose_device
+from sotglp.explain.explanation import has_maps
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.base import AdaptedModel
+from sotglp.methods.text_features import TextFeatures
+from sotglp.model_file.file import ModelRecord, carries_backbone, load_calibration, load_model, read_record, save_model
+from sotglp.scoring.calibration import Calibration
+from sotglp.scoring.evaluate import text_of
+from sotglp.settings import Reading, TrainConfig, checked
+from sotglp.training.class_changes import with_class, without_class
 from sotglp.web.refusal import RefusalError
 
 
@@ -75,7 +75,7 @@ class ServedModel:
         Raises
         ------
         SotglpError
-            See :func:`sotglp.class_changes.with_class`.
+            See :func:`sotglp.training.class_changes.with_class`.
         """
         known = (self.record.training or TrainConfig()).model_dump()
         label = self.record.label_of(name)
@@ -92,7 +92,7 @@ class ServedModel:
         )
 
     def without_class(self, name: str) -> ServedModel:
-        """Forget a class; see :func:`sotglp.class_changes.without_class`."""
+        """Forget a class; see :func:`sotglp.training.class_changes.without_class`."""
         shrunk = without_class(self.model, name)
         return replace(
             self,
@@ -126,7 +126,7 @@ def load_served(
     model_file : Path
         The file, which is never written.
     pretrained, device
-        See :func:`sotglp.modelfile.load_model`.
+        See :func:`sotglp.model_file.file.load_model`.
     batch_size : int
         Images encoded at once.
 

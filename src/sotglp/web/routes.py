@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, Response
 from starlette.background import BackgroundTask
 
-from sotglp.images import MAX_PIXELS
+from sotglp.images.decode import MAX_PIXELS
 from sotglp.web.answers import (
     ClassAdded,
     ClassRemoved,

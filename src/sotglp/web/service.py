@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sotglp.dataset import ImageSet
-from sotglp.evaluation import predict
-from sotglp.explanation import Explanation, explain
-from sotglp.images import UnreadableImageError, open_image
-from sotglp.printable import printable
+from sotglp.console.text import printable
+from sotglp.explain.explanation import Explanation, explain
+from sotglp.images.decode import UnreadableImageError, open_image
+from sotglp.images.image_set import ImageSet
+from sotglp.scoring.evaluate import predict
 from sotglp.web.answers import Prediction, Unreadable
 from sotglp.web.batching import Batcher
 from sotglp.web.limits import Limits, Places

@@ -8,7 +8,7 @@ from pathlib import Path
 import uvicorn
 
 from sotglp.errors import SotglpError
-from sotglp.files import os_reason
+from sotglp.files.atomic import os_reason
 from sotglp.web.app import create_app
 from sotglp.web.limits import Limits
 from sotglp.web.live_model import LiveModel, load_served
@@ -41,7 +41,7 @@ def serve(
     batch_size : int, default 32
         Images judged at once.
     pretrained, device
-        See :func:`sotglp.modelfile.load_model`.
+        See :func:`sotglp.model_file.file.load_model`.
 
     Raises
     ------

@@ -1,0 +1,100 @@
+"""The small CLIP that lies in the package: an ordinary open_clip.CLIP, trained by ``sotglp.demo.pretrain``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from open_clip.model import resize_pos_embed
+from safetensors.torch import load
+from torch import Tensor, nn
+
+NAME = "tiny"
+
+TAG = "embedded"
+"""What its weights are called where other backbones have the tag of a download."""
+
+CONFIG: dict[str, Any] = {
+    "embed_dim": 128,
+    "vision_cfg": {"image_size": 64, "patch_size": 8, "width": 128, "layers": 4, "head_width": 32},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 3},
+}
+
+FILE = "tiny.safetensors"
+
+FINGERPRINT = "sha256:c63643726794f6e8a51ba9dc8ddff0e2e533da8b97a514d6de4d0395ba287179"
+"""What :func:`sotglp.backbone.weights.fingerprint` says of the weights in the package, on every machine."""
+
+_EMBEDDING = "token_embedding.weight"
+_TRAINED_TOKENS = "trained_tokens"
+
+
+def build_tiny(seed: int, *, image_size: int | None = None, quick_gelu: bool = False) -> nn.Module:
+    """The architecture with random weights; the same seed gives the same weights.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the weights.
+    image_size : int or None
+        Side of the input in pixels; None for 64.
+    quick_gelu : bool, default False
+        QuickGELU instead of GELU.
+    """
+    vision = CONFIG["vision_cfg"] | ({} if image_size is None else {"image_size": image_size})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        clip: nn.Module = open_clip.CLIP(**{**CONFIG, "vision_cfg": vision}, quick_gelu=quick_gelu)
+    return clip
+
+
+def load_tiny(*, image_size: int | None = None) -> nn.Module:
+    """The architecture with the weights that lie in the package.
+
+    Parameters
+    ----------
+    image_size : int or None
+        Side of the input in pixels, position embeddings resized; None for 64.
+    """
+    clip = build_tiny(0, image_size=image_size)
+    weights = unpack(_packed())
+    resize_pos_embed(weights, clip)
+    clip.load_state_dict(weights)
+    return clip
+
+
+def trained_tokens() -> Tensor:
+    """Tokens whose embeddings were trained, ascending, (n,); those of the others are random."""
+    return _packed()[_TRAINED_TOKENS].long()
+
+
+def pack(weights: dict[str, Tensor], trained_tokens: Sequence[int]) -> dict[str, Tensor]:
+    """Weights of the model in half precision, and of its token embeddings those rows alone that were trained."""
+    packed = {name: tensor.half().contiguous() for name, tensor in weights.items()}
+    tokens = torch.tensor(sorted(set(trained_tokens)))
+    packed[_EMBEDDING] = packed[_EMBEDDING][tokens].clone()
+    packed[_TRAINED_TOKENS] = tokens.to(torch.int32)
+    return packed
+
+
+def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Whole float32 weights from what :func:`pack` gave; rows of tokens that were not trained are random."""
+    weights = {name: tensor.float() for name, tensor in packed.items() if name != _TRAINED_TOKENS}
+    rows = weights[_EMBEDDING]
+    size = (CONFIG["text_cfg"]["vocab_size"], CONFIG["text_cfg"]["width"])
+    # RandomState, unlike newer generators, promises the same numbers in every version to come, and uniform ones, unlike
+    # normal ones, need no logarithm, whose last digit differs between machines; their deviation is 0.02.
+    uniform = np.random.RandomState(0).random_sample(size) - 0.5
+    embedding = torch.from_numpy(uniform * (0.02 * 12**0.5)).float()
+    embedding[packed[_TRAINED_TOKENS].long()] = rows
+    weights[_EMBEDDING] = embedding
+    return weights
+
+
+def _packed() -> dict[str, Tensor]:
+    packed: dict[str, Tensor] = load((resources.files("sotglp") / "backbone" / "weights_data" / FILE).read_bytes())
+    return packed

@@ -1,0 +1,1 @@
+"""Scikit-learn estimators over a model, its training and its decisions."""

@@ -1,0 +1,114 @@
+"""SOT-GLP's peers as scikit-learn classifiers of images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from typing_extensions import Self
+
+from sotglp.backbone import Backbone
+from sotglp.backbone.vision import PatchAttention
+from sotglp.errors import SotglpError
+from sotglp.estimators.base import ImageClassifier
+from sotglp.methods.base import AdaptedModel
+from sotglp.methods.method import Method
+from sotglp.methods.registry import METHODS, find_method
+from sotglp.model_file.file import ModelRecord
+from sotglp.settings import Precision, Settings, TrainConfig, load_preset
+
+OWN_PARAMETERS = ("shots", "precision", "workers", "seed")
+"""Settings of a run that are parameters of the classifier too."""
+
+
+class MethodClassifier(ImageClassifier):
+    """A few-shot classifier by any method of the library, with the interface of :class:`SOTGLPClassifier`.
+
+    Parameters
+    ----------
+    method : str, default "coop"
+        One of :data:`sotglp.methods.METHODS`, such as ``"tip-adapter"``, ``"plot"`` or ``"linear-probe"``.
+    backbone, pretrained, image_size, patch_attention, device
+        See :class:`SOTGLPClassifier`.
+    preset : str, default "folder"
+        Settings to start from: the name of a preset, or a YAML file.
+    settings : mapping or None, default None
+        Settings of the method's model and of its training by name, over those of preset and method; those that are
+        parameters here, such as ``shots``, are given as such.
+    shots : int or None, default 16
+        Images drawn of each class; None takes all.
+    precision, workers, cache_dir, seed, verbose
+        See :class:`SOTGLPClassifier`.
+
+    Attributes
+    ----------
+    classes_, model_, history_, calibration_
+        See :class:`SOTGLPClassifier`; the history of a method without training is empty.
+    """
+
+    def __init__(
+        self,
+        method: str = "coop",
+        backbone: str | Backbone = "ViT-B-16",
+        pretrained: str | os.PathLike[str] | None = "auto",
+        *,
+        image_size: int | None = None,
+        patch_attention: PatchAttention = "value",
+        device: str = "auto",
+        preset: str = "folder",
+        settings: Mapping[str, Any] | None = None,
+        shots: int | None = 16,
+        precision: Precision = "auto",
+        workers: int = 0,
+        cache_dir: str | os.PathLike[str] | None = None,
+        seed: int = 1,
+        verbose: bool = False,
+    ) -> None:
+        self.method = method
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.image_size = image_size
+        self.patch_attention = patch_attention
+        self.device = device
+        self.preset = preset
+        self.settings = settings
+        self.shots = shots
+        self.precision = precision
+        self.workers = workers
+        self.cache_dir = cache_dir
+        self.seed = seed
+        self.verbose = verbose
+
+    def _settings(self) -> tuple[Settings, TrainConfig]:
+        own = {name: getattr(self, name) for name in OWN_PARAMETERS}
+        settings = self.settings or {}
+        if twice := [name for name in OWN_PARAMETERS if name in settings]:
+            name = twice[0]
+            raise SotglpError(f"{name} is a parameter of its own: give {name}={settings[name]!r}, not in settings")
+        return find_method(self.method).settings_on(load_preset(self.preset), {**settings, **own})
+
+    @classmethod
+    def _from_record(cls, model: AdaptedModel, record: ModelRecord, device: str) -> Self:
+        training = (record.training or TrainConfig()).model_dump()
+        own = {name: training.pop(name) for name in OWN_PARAMETERS}
+        settings = {**record.model.model_dump(), **training}
+        return cls(
+            _nearest_method(model, settings),
+            model.backbone,
+            model.backbone.pretrained,
+            patch_attention=model.backbone.patch_attention,
+            device=device,
+            settings=settings,
+            **own,
+        )
+
+
+def _nearest_method(model: AdaptedModel, settings: Mapping[str, Any]) -> str:
+    """Of the methods that share a kind of model, the one that agrees most with settings; a file tells only the kind."""
+
+    def agreement(method: Method) -> int:
+        own = {**method.settings, **method.training}
+        return sum(1 if settings[name] == value else -1 for name, value in own.items())
+
+    return max((method for method in METHODS.values() if method.model is type(model)), key=agreement).name

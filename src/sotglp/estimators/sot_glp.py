@@ -1,0 +1,192 @@
+"""SOT-GLP as a scikit-learn classifier of images."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from typing_extensions import Self
+
+from sotglp.backbone import Backbone
+from sotglp.backbone.vision import PatchAttention
+from sotglp.errors import SotglpError
+from sotglp.estimators.base import ImageClassifier
+from sotglp.images.few_shot import Draw
+from sotglp.methods.base import AdaptedModel
+from sotglp.methods.prompts import LocalInit
+from sotglp.methods.sot_glp import SOTGLP
+from sotglp.model_file.file import ModelRecord
+from sotglp.settings import (
+    Branches,
+    LocalContexts,
+    LocalFactor,
+    Matching,
+    ModelConfig,
+    Optimizer,
+    Precision,
+    Settings,
+    TrainConfig,
+    checked,
+    load_preset,
+)
+
+
+class SOTGLPClassifier(ImageClassifier):
+    """Few-shot image classifier with out-of-distribution scores.
+
+    Images (X) are paths, PIL images, or a tensor (B, 3, H, W): uint8 pixels are preprocessed like photos, floats are
+    taken as preprocessed by the backbone already. X may also be one path: of a folder with a folder for each class or
+    of a manifest, which needs no y in :meth:`fit`; elsewhere of any folder of images, a manifest, or one image.
+
+    Parameters
+    ----------
+    backbone : str or Backbone, default "ViT-B-16"
+        Name as open_clip has it, or a backbone at hand.
+    pretrained : str, path or None, default "auto"
+        Tag, weight file, or None for random weights; not looked at where ``backbone`` is one at hand.
+    image_size : int or None, default None
+        Side of the input in pixels, if not the architecture's own.
+    patch_attention : {"value", "ordinary"}, default "value"
+        See :meth:`sotglp.Backbone.load`; not looked at where ``backbone`` is one at hand.
+    device : str, default "auto"
+        ``"cpu"``, ``"cuda"``, or ``"auto"``.
+    shots : int or None, default 16
+        Images drawn of each class; None takes all.
+    draw : {"per-class", "published"}, default "per-class"
+        How shots are drawn when classes differ in size.
+    n_global_prompts, n_local_prompts, top_k, epsilon, relaxation, template, learn_projection, local_init, local_factor
+        See :class:`sotglp.SOTGLP`.
+    branches, matching, local_contexts
+        See :class:`sotglp.SOTGLP`.
+    epochs, batch_size, micro_batch, learning_rate, optimizer, momentum, weight_decay, prompt_dropout, views, augment,
+    remember
+        See :class:`sotglp.settings.TrainConfig`.
+    precision : {"auto", "fp32", "bf16", "fp16"}, default "auto"
+        Arithmetic of the backbone; auto is fp16 on a GPU, else fp32.
+    workers : int, default 0
+        Processes that decode images.
+    cache_dir : path or None, default None
+        Folder where :meth:`fit` keeps encoded views for this and other runs; None keeps them in memory.
+    seed : int, default 1
+        Seed of every random draw.
+    verbose : bool, default False
+        Show progress bars on a terminal.
+
+    Attributes
+    ----------
+    classes_ : NDArray
+        Labels in sorted order, (C,).
+    model_ : SOTGLP
+        The trained model.
+    history_ : list of dict
+        Loss, accuracy and learning rate of each epoch.
+    calibration_ : Calibration or None
+        Threshold, temperature and what prediction sets are made from, once :meth:`calibrate` has run; see
+        :class:`sotglp.scoring.calibration.Calibration`.
+
+    References
+    ----------
+    SOT-GLP, arXiv 2603.08347.
+    """
+
+    def __init__(
+        self,
+        backbone: str | Backbone = "ViT-B-16",
+        pretrained: str | os.PathLike[str] | None = "auto",
+        *,
+        image_size: int | None = None,
+        patch_attention: PatchAttention = "value",
+        device: str = "auto",
+        shots: int | None = 16,
+        draw: Draw = "per-class",
+        n_global_prompts: int = 3,
+        n_local_prompts: int = 4,
+        top_k: int | None = 10,
+        epsilon: float = 0.1,
+        relaxation: float | None = None,
+        template: str = "A photo of a {}",
+        learn_projection: bool = True,
+        local_init: LocalInit = "xavier",
+        local_factor: LocalFactor = "1/N",
+        branches: Branches = "both",
+        matching: Matching = "transport",
+        local_contexts: LocalContexts = "class",
+        epochs: int | None = None,
+        batch_size: int = 32,
+        micro_batch: int | None = None,
+        learning_rate: float = 0.005,
+        optimizer: Optimizer = "sgd",
+        momentum: float = 0.9,
+        weight_decay: float = 0.01,
+        prompt_dropout: float = 0.75,
+        views: int = 2,
+        augment: bool = True,
+        remember: bool = True,
+        precision: Precision = "auto",
+        workers: int = 0,
+        cache_dir: str | os.PathLike[str] | None = None,
+        seed: int = 1,
+        verbose: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.image_size = image_size
+        self.patch_attention = patch_attention
+        self.device = device
+        self.shots = shots
+        self.draw = draw
+        self.n_global_prompts = n_global_prompts
+        self.n_local_prompts = n_local_prompts
+        self.top_k = top_k
+        self.epsilon = epsilon
+        self.relaxation = relaxation
+        self.template = template
+        self.learn_projection = learn_projection
+        self.local_init = local_init
+        self.local_factor = local_factor
+        self.branches = branches
+        self.matching = matching
+        self.local_contexts = local_contexts
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.micro_batch = micro_batch
+        self.learning_rate = learning_rate
+        self.optimizer = optimizer
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.prompt_dropout = prompt_dropout
+        self.views = views
+        self.augment = augment
+        self.remember = remember
+        self.precision = precision
+        self.workers = workers
+        self.cache_dir = cache_dir
+        self.seed = seed
+        self.verbose = verbose
+
+    @classmethod
+    def from_preset(cls, preset: str, **parameters: Any) -> Self:
+        """A classifier with the settings of a preset (``sotglp info --presets``), and ``parameters`` over them."""
+        settings = load_preset(preset)
+        return cls(**{**settings.model.model_dump(), **settings.training.model_dump(), **parameters})
+
+    def _settings(self) -> tuple[Settings, TrainConfig]:
+        parameters = self.get_params(deep=False)
+        return (
+            checked(ModelConfig, {name: parameters[name] for name in ModelConfig.model_fields}),
+            checked(TrainConfig, {name: parameters[name] for name in TrainConfig.model_fields}),
+        )
+
+    @classmethod
+    def _from_record(cls, model: AdaptedModel, record: ModelRecord, device: str) -> Self:
+        if model.kind != SOTGLP.kind:
+            raise SotglpError(f"the file holds a model of kind {model.kind}: load it with MethodClassifier")
+        training = record.training or TrainConfig()
+        return cls(
+            model.backbone,
+            model.backbone.pretrained,
+            patch_attention=model.backbone.patch_attention,
+            device=device,
+            **record.model.model_dump(),
+            **training.model_dump(),
+        )

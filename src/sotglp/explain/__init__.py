@@ -1,0 +1,1 @@
+"""Explanations: which patches and which words a prompt uses."""

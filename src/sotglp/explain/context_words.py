@@ -1,0 +1,205 @@
+"""Which words of the vocabulary learned contexts lie next to: a first look at what they say, not a translation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sotglp.backbone import Backbone, embedded
+from sotglp.methods.base import AdaptedModel
+from sotglp.methods.prompts import clip_tokenizer
+from sotglp.methods.sot_glp import SOTGLP
+
+MOST_CLASSES = 5
+N_NEAREST = 3
+VECTORS_AT_ONCE = 64
+
+ALL_CLASSES = "all classes"
+"""Whose the local contexts are where classes share them."""
+
+
+class NearWord(NamedTuple):
+    """A token of the vocabulary, and how far or how alike it is."""
+
+    text: str
+    value: float
+
+
+@dataclass(frozen=True)
+class VectorWords:
+    """Tokens next to one context vector.
+
+    Attributes
+    ----------
+    by_distance : tuple of NearWord
+        Those of the smallest Euclidean distance, which CoOp tells, nearest first.
+    by_cosine : tuple of NearWord
+        Those of the largest cosine, most alike first. It does not see length: of a short vector, as local contexts
+        start, the tokens nearest by distance are those that are short themselves, whatever they mean.
+    """
+
+    by_distance: tuple[NearWord, ...]
+    by_cosine: tuple[NearWord, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for programs."""
+        return {
+            "by_distance": [{"token": word.text, "distance": word.value} for word in self.by_distance],
+            "by_cosine": [{"token": word.text, "cosine": word.value} for word in self.by_cosine],
+        }
+
+
+Prompt = tuple[VectorWords, ...]
+"""A context: what lies next to each of its n vectors."""
+
+
+@dataclass(frozen=True)
+class ContextWords:
+    """Words next to the learned contexts of a model.
+
+    Attributes
+    ----------
+    global_ : tuple of Prompt
+        The M global contexts; empty where they were not learned.
+    local : dict of str to tuple of Prompt
+        The N local contexts of each class that was asked for, or of ``ALL_CLASSES``; empty where there are none.
+    n_tokens : int
+        Tokens that were looked at.
+    """
+
+    global_: tuple[Prompt, ...]
+    local: dict[str, tuple[Prompt, ...]]
+    n_tokens: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for programs: prompts of vectors."""
+
+        def plain(prompts: tuple[Prompt, ...]) -> list[list[dict[str, Any]]]:
+            return [[vector.to_dict() for vector in prompt] for prompt in prompts]
+
+        return {
+            "n_tokens": self.n_tokens,
+            "global": plain(self.global_),
+            "local": {label: plain(prompts) for label, prompts in self.local.items()},
+        }
+
+
+@torch.no_grad()
+def context_words(
+    model: AdaptedModel, classes: Sequence[str] | None = None, n_nearest: int = N_NEAREST
+) -> ContextWords | None:
+    """Find the words next to every vector of the learned contexts, in the frozen token embedding.
+
+    Parameters
+    ----------
+    model : AdaptedModel
+        A trained model.
+    classes : sequence of str or None, default None
+        Classes whose local contexts are looked at; None for the first ``MOST_CLASSES``.
+    n_nearest : int, default 3
+        Words of each vector.
+
+    Returns
+    -------
+    ContextWords or None
+        None of a model that learns no contexts.
+
+    Raises
+    ------
+    UnknownNameError
+        If the model has no such class.
+
+    References
+    ----------
+    CoOp, arXiv 2109.01134, table 4: words of the smallest Euclidean distance.
+    """
+    if not isinstance(model, SOTGLP):
+        return None
+    names = model.class_names[:MOST_CLASSES] if classes is None else classes
+    places = {name: model.place_of(name) for name in names}
+    tokens = known_tokens(model.backbone)
+    embedding = model.backbone.text.embed(tokens.to(model.backbone.device)).float()
+
+    def of(contexts: Tensor) -> tuple[Prompt, ...]:
+        """Words of prompts (N, n, d_text)."""
+        found = nearest_words(contexts.flatten(0, -2), embedding, tokens, n_nearest)
+        n = contexts.shape[1]
+        return tuple(tuple(found[start : start + n]) for start in range(0, len(found), n))
+
+    global_ = of(model.global_prompts) if model.global_prompts.requires_grad else ()
+    local: dict[str, tuple[Prompt, ...]] = {}
+    if model.local_prompts is not None:
+        if model.config.local_contexts == "shared":
+            local[ALL_CLASSES] = of(model.local_prompts[0])
+        else:
+            local = {name: of(model.local_prompts[place]) for name, place in places.items()}
+    return ContextWords(global_, local, len(tokens))
+
+
+def nearest_words(vectors: Tensor, embedding: Tensor, tokens: Tensor, n_nearest: int) -> list[VectorWords]:
+    """Tokens next to vectors.
+
+    Parameters
+    ----------
+    vectors : Tensor
+        (n, d).
+    embedding : Tensor
+        Vectors of V tokens, (V, d).
+    tokens : Tensor
+        What those tokens are, (V,).
+    n_nearest : int
+        How many of them; all, where there are fewer.
+    """
+    n_nearest = min(n_nearest, len(tokens))
+    unit = F.normalize(embedding, dim=-1)
+    texts: dict[int, str] = {}
+
+    def words(values: Tensor, places: Tensor) -> tuple[NearWord, ...]:
+        found = []
+        for value, token in zip(values.tolist(), tokens[places.cpu()].tolist(), strict=True):
+            found.append(NearWord(texts.setdefault(token, token_text(token)), value))
+        return tuple(found)
+
+    result = []
+    for part in vectors.float().split(VECTORS_AT_ONCE):
+        # By differences, not by products, which round away what is left between a vector and the token it started at.
+        distances = torch.cdist(part, embedding, compute_mode="donot_use_mm_for_euclid_dist")
+        nearest = distances.topk(n_nearest, largest=False)
+        alike = (F.normalize(part, dim=-1) @ unit.T).topk(n_nearest)
+        result += [
+            VectorWords(words(*by_distance), words(*by_cosine))
+            for by_distance, by_cosine in zip(
+                zip(nearest.values, nearest.indices, strict=True),
+                zip(alike.values, alike.indices, strict=True),
+                strict=True,
+            )
+        ]
+    return result
+
+
+def known_tokens(backbone: Backbone) -> Tensor:
+    """Tokens that a backbone has a vector for that means something, ascending; [SOT] and [EOT] are no words.
+
+    The packaged ``tiny`` was trained on a few dozen of them; the vectors of the others are random.
+    """
+    tokenizer = clip_tokenizer()
+    tokens = torch.arange(min(tokenizer.sot_token_id, tokenizer.eot_token_id))
+    if backbone.fingerprint == embedded.FINGERPRINT:
+        trained = embedded.trained_tokens()
+        tokens = trained[trained < len(tokens)]
+    return tokens
+
+
+def token_text(token: int) -> str:
+    """A token as text; ``</w>`` marks that a word ends with it, as in the vocabulary."""
+    tokenizer = clip_tokenizer()
+    letters: str = tokenizer.decoder[token]
+    end = "</w>" if letters.endswith("</w>") else ""
+    letters = letters.removesuffix("</w>")
+    # The vocabulary spells bytes, each as one letter; a token may be a part of a letter of several bytes.
+    return bytes(tokenizer.byte_decoder[letter] for letter in letters).decode("utf-8", "replace") + end

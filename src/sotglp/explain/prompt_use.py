@@ -1,0 +1,72 @@
+"""What the local prompts of a model do on a set of images: share patches, or look at the same ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import torch
+
+from sotglp.features.encoded import encoded
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.base import AdaptedModel
+from sotglp.methods.sot_glp import SOTGLP
+from sotglp.methods.text_features import TextFeatures
+from sotglp.settings import Reading
+from sotglp.transport.plans import class_mass, dominance, plan_entropy, prompt_overlap
+
+MOST_IMAGES = 1000
+
+
+class PromptUse(TypedDict):
+    """Means over images, from 0 to 1; see :mod:`sotglp.transport.plans`."""
+
+    overlap: float
+    dominance: float
+    plan_entropy: float
+
+
+@torch.no_grad()
+def prompt_use(
+    model: AdaptedModel,
+    images: ImageSet,
+    reading: Reading = Reading(),  # noqa: B008 - frozen
+    *,
+    text: TextFeatures | None = None,
+    cache_dir: Path | None = None,
+) -> PromptUse | None:
+    """How the local prompts of the predicted class share an image; None of a model without local prompts.
+
+    Parameters
+    ----------
+    model : AdaptedModel
+        A trained model.
+    images : ImageSet
+        Images; of more than ``MOST_IMAGES``, so many at equal distances.
+    reading : Reading
+        How they are read.
+    text : TextFeatures or None
+        Of the model's prompts, if they are known already.
+    cache_dir : Path or None
+        See :func:`sotglp.features.encoded.encoded`.
+    """
+    if not isinstance(model, SOTGLP) or model.local_prompts is None:
+        return None
+    if len(images) > MOST_IMAGES:
+        images = images.take(np.linspace(0, len(images) - 1, MOST_IMAGES).astype(np.int64))
+    model.eval()
+    if text is None:
+        text = model.encode_text()
+    rows = []
+    for _, image_features, patch_tokens in encoded(model.backbone, images, reading, cache_dir):
+        image_features, patch_tokens = (part.to(model.backbone.device) for part in (image_features, patch_tokens))
+        outputs = model.compare(image_features, patch_tokens, text)
+        predicted = model.probabilities(outputs).argmax(dim=-1)
+        assert outputs.plan is not None
+        assert outputs.support is not None
+        plan = outputs.plan[torch.arange(len(predicted), device=predicted.device), predicted]
+        mass = class_mass(outputs.plan, outputs.support, predicted, model.backbone.n_patches)
+        rows.append(torch.stack([prompt_overlap(mass), dominance(mass), plan_entropy(plan)]))
+    overlap, most, entropy = torch.cat(rows, dim=1).mean(dim=1).tolist()
+    return {"overlap": overlap, "dominance": most, "plan_entropy": entropy}

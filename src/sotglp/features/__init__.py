@@ -1,0 +1,1 @@
+"""Features of the frozen backbone: encoding, banks in memory, the cache on disk."""

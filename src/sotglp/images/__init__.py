@@ -1,0 +1,1 @@
+"""Images: decoding, image sets from folders and tables, the few-shot draw, augmented views."""

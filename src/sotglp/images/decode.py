@@ -1,0 +1,254 @@
+"""One image, from wherever it comes, as an upright 8-bit RGB picture."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from typing import IO, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from sotglp.errors import SotglpError
+from sotglp.files.regular import check_regular
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"}
+)
+"""File name endings, in lower case, that are taken for images when a folder is read."""
+
+MAX_PIXELS = 178_956_970
+"""A file that unpacks to more pixels than this is refused; the default bound of Pillow's error."""
+
+MAX_ASPECT = 1000
+"""An image whose longer side is more times the shorter one than this is refused.
+
+Scaled to a model's input by its shorter side, a strip of a few kilobytes would fill gigabytes.
+"""
+
+ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image"
+
+_BAND_PIXELS = 2**22
+"""Pixels whose colours are converted at once, so that what lies between takes megabytes even for the largest image."""
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ALPHA_MODES = frozenset({"LA", "PA", "RGBA", "RGBa"})
+_KEYED_MODES = frozenset({"1", "L", "P", "RGB"})
+
+
+class _WholeImagesOnly:
+    """Keeps Pillow from passing half an image for a whole one, as another library may have told it to.
+
+    That switch is the process's, so the first thread to read an image turns it off and the last one back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_readers = 0
+        self._before = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._n_readers == 0:
+                self._before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+            self._n_readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._n_readers -= 1
+            if self._n_readers == 0:
+                ImageFile.LOAD_TRUNCATED_IMAGES = self._before
+
+
+_WHOLE_IMAGES_ONLY = _WholeImagesOnly()
+
+
+class UnreadableImageError(SotglpError):
+    """An image can't be read.
+
+    Parameters
+    ----------
+    source : str
+        Name of the image: its path, or what else it is known by.
+    reason : str
+        What is wrong with it and what to do; the end of a sentence without its full stop.
+    """
+
+    def __init__(self, source: str, reason: str) -> None:
+        # Both go into args because an exception is pickled (from a worker process) as its class and its args.
+        super().__init__(source, reason)
+        self.source = source
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"can't read {self.source}: {self.reason}"
+
+
+def open_image(source: ImageLike) -> Image.Image:
+    """Read an image as upright 8-bit RGB, whatever its format and colour mode.
+
+    The EXIF orientation is applied, transparent parts show white, 16-bit gray keeps its high byte, and of an animation
+    the first frame is taken. Float gray (mode F) counts as 0 to 1 if nothing in it is above 1, otherwise as 0 to 255.
+
+    Parameters
+    ----------
+    source : str, os.PathLike, bytes or PIL.Image.Image
+        A path, the content of an image file, or a PIL image (left as it is).
+
+    Returns
+    -------
+    PIL.Image.Image
+        A new image of mode RGB that carries no metadata.
+
+    Raises
+    ------
+    UnreadableImageError
+        If there is no such file, or it is a pipe or a device, or no whole image, or it has more than `MAX_PIXELS`
+        pixels or sides that differ by more than `MAX_ASPECT`.
+    """
+    if isinstance(source, Image.Image):
+        name = getattr(source, "filename", "") or "an image in memory"
+        return _read(lambda: source, os.fsdecode(name))
+    if isinstance(source, bytes):
+        return _read_encoded(io.BytesIO(source), "an image given as bytes")
+    if not isinstance(source, str | os.PathLike):
+        raise UnreadableImageError(
+            f"an object of type {type(source).__name__}", "give a path, the bytes of an image file or a PIL image"
+        )
+    name = os.fspath(source)
+    try:
+        check_regular(name)
+        with open(name, "rb") as file:
+            return _read_encoded(file, name)
+    except UnreadableImageError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UnreadableImageError(name, _why_not_opened(error)) from error
+
+
+def _why_not_opened(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file; check the path"
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder; give the path of one image file"
+    detail = error.strerror if isinstance(error, OSError) else error
+    return f"opening it failed ({detail}); check the path and its permissions"
+
+
+def _read_encoded(file: IO[bytes], name: str) -> Image.Image:
+    def decode() -> Image.Image:
+        image = Image.open(file)
+        # Pillow hands these to an interpreter (Ghostscript), which no image from elsewhere should reach.
+        if image.format in ("EPS", "WMF"):
+            raise UnreadableImageError(name, f"it is a drawing ({image.format}); save it as PNG or JPEG")
+        if image.width * image.height > MAX_PIXELS:
+            raise UnreadableImageError(name, _too_large(image.width * image.height))
+        return image
+
+    if not file.read(1):
+        raise UnreadableImageError(name, "it is empty; replace it or leave it out")
+    file.seek(0)
+    return _read(decode, name)
+
+
+def _too_large(n_pixels: int | None = None) -> str:
+    size = "more pixels" if n_pixels is None else f"{n_pixels} pixels, more"
+    return f"it has {size} than the bound of {MAX_PIXELS}, as a decompression bomb would; make it smaller"
+
+
+def _read(decode: Callable[[], Image.Image], name: str) -> Image.Image:
+    # The decoded image is gone when its copy is turned: three of the largest would take another 0.7 GB.
+    upright, orientation = _decoded(decode, name)
+    if orientation in _UPRIGHT:
+        upright = upright.transpose(_UPRIGHT[orientation])
+    # The orientation must not be there for a second reader to apply again.
+    upright.info = {}
+    return upright
+
+
+def _decoded(decode: Callable[[], Image.Image], name: str) -> tuple[Image.Image, int]:
+    """Return an RGB copy as it is stored, and the orientation that it is to be turned by."""
+    try:
+        with _WHOLE_IMAGES_ONLY, warnings.catch_warnings():
+            # A large photo below MAX_PIXELS and a damaged EXIF block are no concern of the user's.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            image = decode()
+            if 0 in image.size:
+                raise UnreadableImageError(name, f"its size is {image.width} x {image.height}, so it has no pixels")
+            if max(image.size) > MAX_ASPECT * min(image.size):
+                raise UnreadableImageError(
+                    name, f"its size is {image.width} x {image.height}, a strip that no model can see; cut it"
+                )
+            image.load()
+            # Only after load(): Pillow turns a TIFF there and takes its orientation tag away.
+            return _to_rgb(image), _orientation(image)
+    except UnreadableImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError(name, _too_large()) from error
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(
+            name, "it isn't a whole image in a format that Pillow knows; replace it or leave it out"
+        ) from error
+    except Exception as error:  # a decoder may raise anything at all on damaged data
+        raise UnreadableImageError(
+            name, f"its data is cut short or damaged ({error}); replace it or leave it out"
+        ) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # a damaged EXIF block spoils the orientation, not the picture
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    n_rows = max(_BAND_PIXELS // image.width, 1)
+    boxes = [(0, top, image.width, min(top + n_rows, image.height)) for top in range(0, image.height, n_rows)]
+    white = 1.0 if image.mode == "F" and all(_finite(image.crop(box)).max() <= 1 for box in boxes) else 255.0
+    if len(boxes) == 1:
+        return _band_to_rgb(image, white)
+    whole = Image.new("RGB", image.size)
+    for box in boxes:
+        whole.paste(_band_to_rgb(image.crop(box), white), box)
+    return whole
+
+
+def _finite(image: Image.Image) -> NDArray[np.float32]:
+    return np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=255.0, neginf=0.0)
+
+
+def _band_to_rgb(image: Image.Image, white: float) -> Image.Image:
+    """Convert some rows of an image; ``white`` is the value that float gray counts as white."""
+    if image.mode.startswith("I;16"):
+        return _gray(np.asarray(image) >> 8)
+    if image.mode == "I":
+        # Pillow holds 16-bit gray in its 32-bit mode as well (PGM, old versions for PNG).
+        return _gray(np.asarray(image).clip(0, 0xFFFF) >> 8)
+    if image.mode == "F":
+        return _gray((_finite(image) * (255 / white)).clip(0, 255).round())
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in _ALPHA_MODES or (image.mode in _KEYED_MODES and "transparency" in image.info):
+        paper = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _gray(values: NDArray[np.generic]) -> Image.Image:
+    return Image.fromarray(values.astype(np.uint8)).convert("RGB")

@@ -1,0 +1,141 @@
+"""Images in folders: one folder for each class, or any tree of them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+from sotglp.errors import SotglpError, SotglpWarning
+from sotglp.images.decode import IMAGE_SUFFIXES
+from sotglp.images.few_shot import some_names
+
+_ENDINGS = f"files that end in one of {' '.join(sorted(IMAGE_SUFFIXES))}"
+# What operating systems, archives and network disks leave beside images; the last two hold thumbnails of them.
+_FOREIGN_FOLDERS = frozenset(
+    {"__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir", "#recycle"}
+)
+
+
+def read_class_folders(root: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """List the images in root/<class name>/**, and the class names as their labels.
+
+    Classes are sorted by name, the images of a class by relative path. A linked folder is followed, but no folder is
+    read twice for the same class. Hidden files and folders, what operating systems leave behind, and files that don't
+    end like images are ignored.
+
+    Parameters
+    ----------
+    root : Path
+        The folder that holds the class folders.
+
+    Returns
+    -------
+    images : tuple of Path
+        Paths that begin with `root`.
+    labels : tuple of str
+        The name of each image's class folder as it stands.
+
+    Raises
+    ------
+    SotglpError
+        If there is no such folder, or no class folder with an image in it.
+
+    Warns
+    -----
+    SotglpWarning
+        If a class folder has no images, or images lie beside the class folders; both are left out.
+    """
+    _check_folder(root)
+    expected = f"expected {root}/<class name>/image.jpg"
+    folders, files = _folder_content(root)
+    if not folders:
+        if files:
+            raise SotglpError(f"{root} has images but no class folders in it; {expected}")
+        raise SotglpError(f"{root} has no class folders in it; {expected}")
+    found = {folder.name: _images_below(folder, visited={_identity(root)}) for folder in folders}
+    empty = [name for name, images in found.items() if not images]
+    if len(empty) == len(found):
+        raise SotglpError(f"the class folders of {root} have no images in them; put {_ENDINGS} there")
+    if empty:
+        warnings.warn(
+            f"class folders of {root} without images are left out: {some_names(empty)}",
+            SotglpWarning,
+            stacklevel=3,
+        )
+    if files:
+        warnings.warn(
+            f"{root} has images outside the class folders, which are left out: "
+            f"{some_names([file.name for file in files])}",
+            SotglpWarning,
+            stacklevel=3,
+        )
+    images = [image for paths in found.values() for image in paths]
+    labels = [name for name, paths in found.items() for _ in paths]
+    return tuple(images), tuple(labels)
+
+
+def read_flat_folder(root: Path) -> tuple[Path, ...]:
+    """List all images below a folder, sorted by relative path; what `read_class_folders` ignores is ignored.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+
+    Raises
+    ------
+    SotglpError
+        If there is no such folder or no image in it.
+    """
+    _check_folder(root)
+    images = _images_below(root, visited=set())
+    if not images:
+        raise SotglpError(f"{root} has no images in it; give a folder with {_ENDINGS}")
+    return tuple(images)
+
+
+def _check_folder(root: Path) -> None:
+    # Unlike those of Path, these take a name that no file can have, such as one too long, for one that isn't there.
+    if not os.path.exists(root):
+        raise SotglpError(f"{root} does not exist; check the path")
+    if not os.path.isdir(root):
+        raise SotglpError(f"{root} is a file; give a folder of images")
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _folder_content(folder: Path) -> tuple[list[Path], list[Path]]:
+    folders: list[Path] = []
+    images: list[Path] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name in _FOREIGN_FOLDERS:
+                    continue
+                # entry.is_dir() would raise on a link that points to itself.
+                if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
+                    folders.append(folder / entry.name)
+                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                    images.append(folder / entry.name)
+    except OSError as error:
+        raise SotglpError(f"the folder {folder} can't be read ({error.strerror}); check its permissions") from error
+    return sorted(folders, key=lambda path: path.name), sorted(images, key=lambda path: path.name)
+
+
+def _images_below(folder: Path, visited: set[tuple[int, int]]) -> list[Path]:
+    """List the images of a folder and its subfolders, entering none whose identity was visited."""
+    found: list[Path] = []
+    pending = [folder]
+    while pending:
+        current = pending.pop()
+        if (identity := _identity(current)) in visited:
+            continue
+        visited.add(identity)
+        folders, images = _folder_content(current)
+        found += images
+        pending += reversed(folders)
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())

@@ -1,0 +1,44 @@
+"""A trained model looks at its shots once more, to remember them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from sotglp.backbone.precision import autocast
+from sotglp.features.encoded import encoded
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.base import AdaptedModel
+from sotglp.methods.regions import region_features
+from sotglp.methods.shot_memory import ShotMemory, unit_features
+from sotglp.settings import Reading
+
+
+@torch.no_grad()
+def remember(model: AdaptedModel, images: ImageSet, reading: Reading, *, cache_dir: Path | None = None) -> ShotMemory:
+    """Features of labelled images, and of what their own classes look at in them.
+
+    Parameters
+    ----------
+    model : AdaptedModel
+        A trained model.
+    images : ImageSet
+        Labelled images of its classes, (n).
+    reading : Reading
+        How they are read.
+    cache_dir : Path or None
+        See :func:`sotglp.features.encoded.encoded`.
+    """
+    targets = torch.from_numpy(images.targets(model.class_names))
+    device = model.backbone.device
+    with autocast(device, reading.precision):
+        text = model.eval().encode_text()
+    features, regions = [], []
+    for indices, image_features, patch_tokens in encoded(model.backbone, images, reading, cache_dir):
+        # As a cache keeps them, so that a run remembers the same with and without one.
+        image_features, patch_tokens = image_features.to(device), patch_tokens.half().to(device)
+        outputs = model.compare(image_features, patch_tokens, text)
+        features.append(unit_features(image_features))
+        regions.append(unit_features(region_features(model, patch_tokens, outputs, targets[indices].to(device))))
+    return ShotMemory(torch.cat(features), torch.cat(regions), targets)

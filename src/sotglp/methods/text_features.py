@@ -1,0 +1,112 @@
+"""Text features of all prompts of all classes: what is shared is read once, and memory stays bounded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from sotglp.backbone.text import Segment, TextTower
+from sotglp.methods.prompts import TokenizedClasses, clip_tokenizer
+
+CHUNK_BYTES = 2**29
+"""What the backward pass needs of classes that are encoded together; more at once is slower on CPUs."""
+
+KEPT_BYTES = 2 * 2**30
+"""What it needs of all classes; beyond this, chunks of classes are encoded a second time on the way back instead."""
+
+VALUES_PER_TOKEN = 10
+"""Values that a block keeps of a token, in widths: inputs of two norms, query, key, value, attended, hidden (4)."""
+
+
+class TextFeatures(NamedTuple):
+    """Text features of all prompts, not normalised: ``global_`` (C, M, d) and ``local`` (C, N, d)."""
+
+    global_: Tensor
+    local: Tensor
+
+
+def encode_prompts(
+    text: TextTower, names: TokenizedClasses, global_prompts: Tensor, local_prompts: Tensor
+) -> TextFeatures:
+    """Encode [SOT] + context + name + [EOT] for every prompt of every class.
+
+    Classes are taken in the order of their names' lengths, so that nothing is padded. What a backward pass needs is
+    kept for the first of them, within ``KEPT_BYTES``, and computed again for the others.
+
+    Parameters
+    ----------
+    text : TextTower
+        Encodes.
+    names : TokenizedClasses
+        Tokens of C names.
+    global_prompts : Tensor
+        (M, n, d_text).
+    local_prompts : Tensor
+        (C, N, n, d_text); N may be 0.
+
+    References
+    ----------
+    SOT-GLP, arXiv 2603.08347, section on prompts.
+    """
+    n_global, n_context, _ = global_prompts.shape
+    n_local = local_prompts.shape[1]
+    lengths = [eot - n_context for eot in names.eot_positions.tolist()]  # tokens of the name, and [EOT]
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    costs = [
+        ((n_global + n_local) * lengths[index] + n_local * n_context) * VALUES_PER_TOKEN * text.bytes_per_token
+        for index in order
+    ]
+    features = []
+    kept = 0
+    for chunk in _chunks(costs):
+        classes = order[chunk]
+        sizes = Counter(lengths[index] for index in classes)  # classes of each length, growing as the order does
+        args = (text, names.tokens[classes], sizes, global_prompts, local_prompts[classes])
+        kept += sum(costs[chunk])
+        if torch.is_grad_enabled() and kept > KEPT_BYTES:
+            features.append(checkpoint(_encode_chunk, *args, use_reentrant=False, preserve_rng_state=False))
+        else:
+            features.append(_encode_chunk(*args))
+    places = torch.tensor(order, device=local_prompts.device).argsort()
+    return TextFeatures(*(torch.cat(kind)[places] for kind in zip(*features, strict=True)))
+
+
+def _chunks(costs: Sequence[int]) -> list[slice]:
+    """Neighbours that together cost at most CHUNK_BYTES; one alone may cost more."""
+    chunks, start, total = [], 0, 0
+    for index, cost in enumerate(costs):
+        if index > start and total + cost > CHUNK_BYTES:
+            chunks.append(slice(start, index))
+            start, total = index, 0
+        total += cost
+    return [*chunks, slice(start, len(costs))]
+
+
+def _encode_chunk(
+    text: TextTower, name_tokens: Tensor, sizes: Mapping[int, int], global_prompts: Tensor, local_prompts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Features (C', M, d) and (C', N, d) of C' classes, ``sizes[length]`` of them for each length in turn."""
+    n_global, n_local = len(global_prompts), local_prompts.shape[1]
+    sot = Segment(text.embed(name_tokens.new_tensor([[clip_tokenizer().sot_token_id]])))
+    contexts = Segment(global_prompts.to(sot.embeddings.dtype), before=sot)
+    segments = [sot, contexts]
+    rows = zip(sizes, *(part.split(list(sizes.values())) for part in (name_tokens, local_prompts)), strict=True)
+    for length, tokens, own_contexts in rows:
+        names = text.embed(tokens[:, :length])  # (S, length, d_text)
+        segments.append(Segment(names.repeat(n_global, 1, 1), before=contexts))
+        if n_local == 0:
+            continue
+        own_names = names.unsqueeze(1).expand(-1, n_local, -1, -1)
+        local = torch.cat([own_contexts.to(names.dtype), own_names], dim=2)  # (S, N, n + length, d_text)
+        segments.append(Segment(local.flatten(0, 1), before=sot))
+    features = text.encode(segments)
+    kinds = 2 if n_local else 1
+    global_features = torch.cat([part.unflatten(0, (n_global, -1)).transpose(0, 1) for part in features[::kinds]])
+    if n_local == 0:
+        return global_features, global_features[:, :0]
+    return global_features, torch.cat([part.unflatten(0, (-1, n_local)) for part in features[1::2]])

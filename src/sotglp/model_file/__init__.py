@@ -1,0 +1,1 @@
+"""The model file: one safetensors file with what a model learned."""

@@ -1,0 +1,247 @@
+"""An exported model, run by onnxruntime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sotglp.console.progress import progress_bar
+from sotglp.errors import SotglpError
+from sotglp.files.regular import read_regular
+from sotglp.images.decode import ImageLike, UnreadableImageError, open_image
+from sotglp.runtime.onnx_file import STANDARD_DOMAINS, look_through
+from sotglp.runtime.record import METADATA_KEY, PortableRecord, parse_record
+
+_DECISIONS = ("probabilities", "ood_score", "label_index")
+
+
+class PortablePredictions(NamedTuple):
+    """What an exported model says of n images.
+
+    Attributes
+    ----------
+    indices : NDArray
+        Positions of the images that could be read, (n,).
+    probabilities : NDArray
+        At the calibrated temperature, (n, C).
+    ood_scores : NDArray
+        Larger is more in-distribution, (n,).
+    label_indices : NDArray
+        The most probable class, (n,).
+    maps : NDArray or None
+        Share of its mass that each prompt of that class puts on each patch, (n, N, rows, columns); None of a model
+        without a transport plan.
+    """
+
+    indices: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    ood_scores: NDArray[np.float32]
+    label_indices: NDArray[np.int64]
+    maps: NDArray[np.float32] | None
+
+
+class PortableModel:
+    """A model that ``sotglp export`` wrote; build it with :meth:`load`.
+
+    Attributes
+    ----------
+    record : PortableRecord
+        What the file tells of itself.
+    """
+
+    def __init__(self, session: Any, record: PortableRecord) -> None:
+        self._session = session
+        self.record = record
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, threads: int | None = None) -> PortableModel:
+        """Read a file that ``sotglp export`` wrote.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+        threads : int or None, default None
+            Threads that compute; None for one on each core.
+
+        Raises
+        ------
+        SotglpError
+            If there is no such file, it is damaged, foreign, of a newer sotglp, or made for more than a runtime of
+            plain operators on the numbers in it; or if onnxruntime is not installed.
+        """
+        place = Path(path)
+        try:
+            content = read_regular(place)
+        except (OSError, ValueError) as error:
+            raise SotglpError(f"there is no exported model {place} that can be read ({_reason(error)})") from error
+        return cls.from_bytes(content, str(place), threads=threads)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, name: str, *, threads: int | None = None) -> PortableModel:
+        """Take the content of such a file; ``name`` stands for it in messages. See :meth:`load`."""
+        try:
+            found = look_through(content)
+        except ValueError as error:
+            raise SotglpError(f"{name} can't be read as an exported model: {_reason(error)}") from error
+        if METADATA_KEY not in found.metadata:
+            raise SotglpError(f"{name} is no exported model of sotglp: give one that `sotglp export` wrote")
+        if found.has_external_data or found.domains - STANDARD_DOMAINS:
+            what = "numbers in other files" if found.has_external_data else "operators that are not standard ones"
+            raise SotglpError(f"{name} asks for {what}, which `sotglp export` never does: it is not run")
+        try:
+            record = parse_record(found.metadata[METADATA_KEY])
+            session = _session(content, threads)
+            _check_shapes(session, record)
+        except (ValueError, RuntimeError) as error:
+            if isinstance(error, SotglpError):
+                raise
+            raise SotglpError(f"{name} can't be read as an exported model: {_reason(error)}") from error
+        return cls(session, record)
+
+    @property
+    def classes(self) -> tuple[str | int | float, ...]:
+        """Class labels, in the order of the probabilities."""
+        return self.record.classes
+
+    def rejects(self, ood_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Whether each image is taken to be of no class, (n,), from its scores.
+
+        Raises
+        ------
+        SotglpError
+            If the model is not calibrated for its score.
+        """
+        if self.record.threshold is None:
+            raise SotglpError("the exported model has no threshold: export one that is calibrated for its OOD score")
+        below: NDArray[np.bool_] = ood_scores < self.record.threshold
+        return below
+
+    def predict(
+        self,
+        images: Sequence[ImageLike],
+        *,
+        batch_size: int = 32,
+        unreadable: list[UnreadableImageError] | None = None,
+        show_progress: bool = False,
+    ) -> PortablePredictions:
+        """Look at images.
+
+        Parameters
+        ----------
+        images : sequence of paths, bytes or PIL images
+            n of them.
+        batch_size : int, default 32
+            Images that go through the graph at once.
+        unreadable : list or None
+            Collects images that can't be decoded, which are then left out; None raises at the first.
+        show_progress : bool, default False
+            Show a progress bar on a terminal.
+
+        Raises
+        ------
+        UnreadableImageError
+            At an image that can't be decoded, unless ``unreadable`` collects it.
+        SotglpError
+            If there are no images or none can be decoded, ``batch_size`` is below 1, or the graph fails.
+        """
+        if isinstance(images, str | bytes | os.PathLike) or not len(images):
+            raise SotglpError("give a list of images, at least one")
+        if batch_size < 1:
+            raise SotglpError(f"batch_size = {batch_size} must be at least 1")
+        rows: list[tuple[NDArray[Any], ...]] = []
+        with progress_bar("predicting", len(images), "images", show=show_progress) as advance:
+            for indices, pixels in self._batches(images, batch_size, unreadable):
+                rows.append((indices, *self.run(pixels)))
+                advance(len(indices), "")
+        if not rows:
+            reason = unreadable[0] if unreadable else "no images"
+            raise SotglpError(f"none of the {len(images)} images can be read: {reason}")
+        indices, probabilities, scores, labels, *maps = map(np.concatenate, zip(*rows, strict=True))
+        grid = self.record.patch_grid
+        shaped = maps[0].reshape(*maps[0].shape[:2], *grid) if maps else None
+        return PortablePredictions(indices, probabilities, scores, labels, shaped)
+
+    def run(self, pixels: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """Outputs of the graph for preprocessed images (B, 3, H, W), in the file's order.
+
+        Raises
+        ------
+        SotglpError
+            If the graph fails, or says something that is no prediction.
+        """
+        try:
+            outputs: list[NDArray[Any]] = self._session.run(None, {"images": pixels})
+        except Exception as error:  # onnxruntime raises kinds of its own
+            raise SotglpError(f"the exported model fails on these images: {_reason(error)}") from error
+        n_images, n_classes = len(pixels), len(self.classes)
+        expected: list[tuple[int, ...]] = [(n_images, n_classes), (n_images,), (n_images,)]
+        fits = [output.shape for output in outputs[:3]] == expected and all(np.isfinite(one).all() for one in outputs)
+        if len(outputs) > 3:
+            maps, n_patches = outputs[3], self.record.patch_grid[0] * self.record.patch_grid[1]
+            fits = fits and maps.ndim == 3 and (len(maps), maps.shape[2]) == (n_images, n_patches)
+        if not fits:
+            raise SotglpError("the exported model gives something else than predictions: it is damaged, so export anew")
+        return outputs
+
+    def _batches(
+        self, images: Sequence[ImageLike], batch_size: int, unreadable: list[UnreadableImageError] | None
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        for start in range(0, len(images), batch_size):
+            indices, pixels = [], []
+            for index in range(start, min(start + batch_size, len(images))):
+                try:
+                    pixels.append(self.record.preprocessing(open_image(images[index])))
+                except UnreadableImageError as error:
+                    if unreadable is None:
+                        raise
+                    unreadable.append(error)
+                    continue
+                indices.append(index)
+            if indices:
+                yield np.array(indices, np.int64), np.stack(pixels)
+
+
+def _session(content: bytes, threads: int | None) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise SotglpError("an exported model needs onnxruntime: install it with pip install onnxruntime") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is told once, by us
+    # Threads that wait by spinning slow everything down wherever another program wants the processor too.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises kinds of its own
+        raise ValueError(_reason(error)) from error
+
+
+def _check_shapes(session: Any, record: PortableRecord) -> None:
+    """Refuse a graph that doesn't take these images, or doesn't give what is read from it."""
+    taken, given = session.get_inputs(), session.get_outputs()
+    pixels = [3, *record.preprocessing.size]
+    if [one.name for one in taken] != ["images"] or taken[0].type != "tensor(float)" or taken[0].shape[1:] != pixels:
+        raise ValueError("its input is not the images that its record describes")
+    if tuple(one.name for one in given) not in (_DECISIONS, (*_DECISIONS, "maps")):
+        raise ValueError("its outputs are not those of an exported model")
+    kinds = {"label_index": "tensor(int64)"}
+    if any(one.type != kinds.get(one.name, "tensor(float)") for one in given):
+        raise ValueError("its outputs are of other types than those of an exported model")
+    if given[0].shape[1:] != [len(record.classes)]:
+        raise ValueError("it has other classes than its record says")
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what went wrong."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

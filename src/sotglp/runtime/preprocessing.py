@@ -1,0 +1,57 @@
+"""Pixels as the image tower wants them, by Pillow and numpy alone; the same as open_clip's transform for evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sotglp.images.framing import ResizeMode, frame_of
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes numbers, in open_clip's words.
+
+    Attributes
+    ----------
+    size : tuple of int
+        Height and width of the result in pixels.
+    mean, std : tuple of float
+        Of the three colours, for pixels from 0 to 1.
+    interpolation : {"bicubic", "bilinear", "random"}
+        Resampling; ``random`` means bicubic wherever nothing is trained.
+    resize_mode : {"shortest", "longest", "squash"}
+        Which side is scaled to ``size``: the shorter one, and the middle is cut out; the longer one, and the rest is
+        filled up; or both, whatever becomes of the proportions.
+    fill_color : int
+        Gray that fills up.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Literal["bicubic", "bilinear", "random"]
+    resize_mode: ResizeMode
+    fill_color: int
+
+    def __call__(self, image: Image.Image) -> NDArray[np.float32]:
+        """Pixels of an RGB image, (3, height, width)."""
+        values = np.asarray(self._resized(image), dtype=np.float32) / np.float32(255)
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        return np.ascontiguousarray(((values - mean) / std).transpose(2, 0, 1))
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        """The part of an image that the model sees, at its size, with gray where there is nothing of it."""
+        height, width = self.size
+        frame = frame_of(*image.size, self.size, self.resize_mode)
+        # open_clip scales to other shapes than squares by bicubic resampling, whatever the settings say.
+        is_bilinear = self.interpolation == "bilinear" and (self.resize_mode != "shortest" or height == width)
+        resample = Image.Resampling.BILINEAR if is_bilinear else Image.Resampling.BICUBIC
+        scaled = image.resize((max(frame.width, 1), max(frame.height, 1)), resample)
+        seen = Image.new("RGB", (width, height), (self.fill_color if self.resize_mode == "longest" else 0,) * 3)
+        seen.paste(scaled, (-frame.left, -frame.top))
+        return seen

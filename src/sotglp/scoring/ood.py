@@ -1,0 +1,188 @@
+"""Scores that tell in-distribution images from others; larger means more in-distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sotglp.errors import SotglpError, UnknownNameError
+from sotglp.methods.base import AdaptedModel, Outputs
+from sotglp.methods.regions import region_features
+from sotglp.methods.shot_memory import ShotMemory
+from sotglp.settings import OodMethod
+
+
+class Evidence(NamedTuple):
+    """What there is to say of B images; a score looks at some of it.
+
+    Attributes
+    ----------
+    outputs : Outputs
+        Cosines of the images and their patches with the classes.
+    model : AdaptedModel or None
+        The model that compared them; None where only outputs are at hand, and the next two are empty.
+    image_features, patch_tokens : Tensor
+        From :meth:`Backbone.encode_image`, (B, d) and (B, P, W).
+    """
+
+    outputs: Outputs
+    model: AdaptedModel | None = None
+    image_features: Tensor = torch.empty(0)
+    patch_tokens: Tensor = torch.empty(0)
+
+
+@torch.no_grad()
+def score(
+    model_or_outputs: AdaptedModel | Outputs,
+    images: Tensor | None = None,
+    method: OodMethod = "gl-mcm",
+    temperature: float = 1.0,
+) -> Tensor:
+    """Score images by how surely they belong to one of the classes; larger is more in-distribution.
+
+    Parameters
+    ----------
+    model_or_outputs : SOTGLP, another model of the library, or Outputs
+        A model together with ``images``, or what a model gave for them: enough for ``mcm``, ``l-mcm`` and ``gl-mcm``.
+    images : Tensor or None
+        Preprocessed images, (B, 3, H, W), where a model is given.
+    method : str, default "gl-mcm"
+        - ``mcm``: largest softmax of global cosines; ``l-mcm``: largest softmax over all patches of their mean local
+          cosines; ``gl-mcm``: the sum of both.
+        - ``msp``, ``margin``, ``entropy``: of the class probabilities the largest, its lead over the second, and the
+          negative entropy in nats.
+        - ``max-logit``, ``energy``: of the class logits the largest, and temperature times log-sum-exp of the logits
+          over the temperature.
+        - ``knn``, ``mahalanobis``: of the image feature, how near it is to those of the shots; see
+          :class:`sotglp.methods.shot_memory.ShotMemory`.
+        - ``transport``: ``mahalanobis``, and the same for the patches that the predicted class looks at, weighed by
+          its transport plan; see :mod:`sotglp.methods.regions`. docs/trust.md tells which other forms were tried.
+    temperature : float, default 1.0
+        Cosines, or logits, are divided by it before a softmax. ``max-logit`` and the scores that compare with shots
+        have none.
+
+    Returns
+    -------
+    Tensor
+        (B,).
+
+    Raises
+    ------
+    SotglpError
+        For an unknown method, a temperature that is not positive, a model without images, or a score that needs what
+        the model does not have.
+
+    References
+    ----------
+    MCM, arXiv 2211.13445; GL-MCM, arXiv 2304.04521; MSP, arXiv 1610.02136; max-logit, arXiv 1911.11132; energy,
+    arXiv 2010.03759; k nearest neighbours, arXiv 2204.06507; Mahalanobis, arXiv 1807.03888; SOT-GLP, arXiv 2603.08347,
+    section on OOD detection.
+    """
+    if isinstance(model_or_outputs, Outputs):
+        return score_evidence(Evidence(model_or_outputs), method, temperature)
+    if images is None:
+        raise SotglpError("a model needs images to score: give them too, or the model's outputs")
+    features, patch_tokens = model_or_outputs.backbone.encode_image(images)
+    outputs = model_or_outputs.compare(features, patch_tokens, model_or_outputs.encode_text())
+    return score_evidence(Evidence(outputs, model_or_outputs, features, patch_tokens), method, temperature)
+
+
+def score_evidence(evidence: Evidence, method: OodMethod, temperature: float) -> Tensor:
+    """Score B images by what a model has to say of them; see :func:`score`."""
+    if method not in SCORES:
+        raise UnknownNameError("OOD score", method, SCORES)
+    if not temperature > 0:
+        raise SotglpError(f"temperature = {temperature} must be above 0")
+    return SCORES[method](evidence, temperature)
+
+
+def _largest_softmax(values: Tensor, temperature: float) -> Tensor:
+    """Largest softmax over the last axis."""
+    return torch.softmax(values.float() / temperature, dim=-1).amax(dim=-1)
+
+
+def _mcm(evidence: Evidence, temperature: float) -> Tensor:
+    return _largest_softmax(evidence.outputs.global_logits, temperature)
+
+
+def _local_mcm(evidence: Evidence, temperature: float) -> Tensor:
+    return _largest_softmax(evidence.outputs.patch_logits, temperature).amax(dim=-1)
+
+
+def _global_local_mcm(evidence: Evidence, temperature: float) -> Tensor:
+    return _mcm(evidence, temperature) + _local_mcm(evidence, temperature)
+
+
+def _logits(evidence: Evidence) -> Tensor:
+    return _model(evidence).logits(evidence.outputs).float()
+
+
+def _model(evidence: Evidence) -> AdaptedModel:
+    if evidence.model is None:
+        raise SotglpError("this OOD score looks at more than the outputs of a model: give the model and images")
+    return evidence.model
+
+
+def _largest_probability(evidence: Evidence, temperature: float) -> Tensor:
+    return _largest_softmax(_logits(evidence), temperature)
+
+
+def _margin(evidence: Evidence, temperature: float) -> Tensor:
+    best = torch.softmax(_logits(evidence) / temperature, dim=-1).topk(2, dim=-1).values
+    return best[:, 0] - best[:, 1]
+
+
+def _negative_entropy(evidence: Evidence, temperature: float) -> Tensor:
+    scaled = _logits(evidence) / temperature
+    return (scaled.softmax(dim=-1) * scaled.log_softmax(dim=-1)).sum(dim=-1)
+
+
+def _max_logit(evidence: Evidence, temperature: float) -> Tensor:
+    return _logits(evidence).amax(dim=-1)
+
+
+def _energy(evidence: Evidence, temperature: float) -> Tensor:
+    return temperature * torch.logsumexp(_logits(evidence) / temperature, dim=-1)
+
+
+def _shots(evidence: Evidence) -> ShotMemory:
+    shots = _model(evidence).shots
+    if shots is None:
+        raise SotglpError(
+            "this OOD score compares images with the shots, and the model keeps none of their features: fit it with "
+            "remember=true, or choose another score"
+        )
+    return shots
+
+
+def _nearest_shots(evidence: Evidence, temperature: float) -> Tensor:
+    return _shots(evidence).nearest(evidence.image_features)
+
+
+def _mahalanobis(evidence: Evidence, temperature: float) -> Tensor:
+    return _shots(evidence).mahalanobis(evidence.image_features)
+
+
+def _transport(evidence: Evidence, temperature: float) -> Tensor:
+    predicted = _logits(evidence).argmax(dim=-1)
+    regions = region_features(_model(evidence), evidence.patch_tokens, evidence.outputs, predicted)
+    return _mahalanobis(evidence, temperature) + _shots(evidence).mahalanobis_of_regions(regions)
+
+
+SCORES: dict[str, Callable[[Evidence, float], Tensor]] = {
+    "mcm": _mcm,
+    "l-mcm": _local_mcm,
+    "gl-mcm": _global_local_mcm,
+    "msp": _largest_probability,
+    "max-logit": _max_logit,
+    "energy": _energy,
+    "margin": _margin,
+    "entropy": _negative_entropy,
+    "knn": _nearest_shots,
+    "mahalanobis": _mahalanobis,
+    "transport": _transport,
+}
+"""Every score by its name, in the order of tables."""

@@ -1,0 +1,192 @@
+"""Settings of a model and of a training run, with the published values as presets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sotglp.console.shown import shown
+from sotglp.errors import SotglpError, UnknownNameError
+from sotglp.files.packaged import packaged_names, read_packaged
+from sotglp.images.few_shot import Draw
+from sotglp.methods.prompts import LocalInit
+
+LocalFactor = Literal["1/N", "1"]
+Branches = Literal["both", "global", "local"]
+Matching = Literal["transport", "uniform", "per-prompt"]
+LocalContexts = Literal["class", "shared"]
+Optimizer = Literal["sgd", "adamw"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+OodMethod = Literal[
+    "mcm", "l-mcm", "gl-mcm", "msp", "max-logit", "energy", "margin", "entropy", "knn", "mahalanobis", "transport"
+]
+
+SHOT_SCORES: frozenset[OodMethod] = frozenset({"knn", "mahalanobis", "transport"})
+"""Those that compare images with the shots, which a model must remember."""
+
+PRESETS = "presets"
+"""Folder of the presets in the package."""
+
+LEAST_STEPS = 100
+"""Steps of a run whose epochs are not set: minutes on two CPU cores. The published runs take thousands."""
+
+FEWEST_EPOCHS = 5
+MOST_EPOCHS = 200
+
+
+class Settings(BaseModel):
+    """Named values that are checked when they are set and never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+class ModelConfig(Settings):
+    """What a SOT-GLP model is made of (section 4 of the paper; defaults as published)."""
+
+    n_global_prompts: int = Field(3, ge=1, description="global prompts, M")
+    n_local_prompts: int = Field(4, ge=1, description="local prompts of each class, N")
+    top_k: int | None = Field(10, ge=1, description="patches in a support, K; none takes all of an image")
+    epsilon: float = Field(0.1, gt=0, le=100, description="entropic regularisation of transport")
+    relaxation: float | None = Field(None, gt=0, description="weight of relaxed marginals; none for balanced transport")
+    template: str = Field("A photo of a {}", description="text that the contexts start from, {} for the class")
+    learn_projection: bool = Field(True, description="learn a projection of patch tokens")
+    local_init: LocalInit = Field("xavier", description="what local contexts start from")
+    local_contexts: LocalContexts = Field("class", description="local contexts of each class's own, or shared by all")
+    local_factor: LocalFactor = Field("1/N", description="factor on the local score; 1/N as published")
+    branches: Branches = Field("both", description="prompts that are learned and predict: both, global or local ones")
+    matching: Matching = Field(
+        "transport",
+        description="how patches meet the prompts of a class: transport on one support for all; uniform, a plan of "
+        "equal parts there; per-prompt, equal parts on K patches of each prompt's own",
+    )
+
+
+class Reading(Settings):
+    """How images are read and scored."""
+
+    batch_size: int = Field(32, ge=1, description="images encoded at once")
+    workers: int = Field(0, ge=0, description="processes that decode images")
+    precision: Precision = Field("auto", description="arithmetic of the backbone; auto is fp16 on a GPU, else fp32")
+    ood_method: OodMethod = Field("gl-mcm", description="score of being in-distribution")
+    temperature: float = Field(1.0, gt=0, description="temperature of that score")
+    show_progress: bool = Field(False, description="show a progress bar on a terminal")
+
+
+class TrainConfig(Settings):
+    """How prompts are trained.
+
+    Optimiser, schedule and prompt dropout are the published ones. Epochs and views are ours, for a laptop: the presets
+    of the eleven benchmarks hold the published values of both.
+    """
+
+    shots: int | None = Field(16, ge=1, description="images drawn of each class; none takes all")
+    draw: Draw = Field("per-class", description="how shots are drawn when classes differ in size")
+    epochs: int | None = Field(None, ge=1, description="passes over the drawn images; none for about 100 steps")
+    batch_size: int = Field(32, ge=1, description="images of one step")
+    micro_batch: int | None = Field(
+        None, ge=1, description="images held at once, gradients added up; none for the batch"
+    )
+    learning_rate: float = Field(0.005, gt=0, description="first step size of the cosine schedule")
+    optimizer: Optimizer = Field("sgd", description="rule of a step: sgd as published, or adamw")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD; AdamW does without")
+    weight_decay: float = Field(0.01, ge=0, description="weight decay")
+    prompt_dropout: float = Field(0.75, ge=0, lt=1, description="share of global prompts left out for an image")
+    views: int = Field(2, ge=0, description="augmented views of an image encoded once; 0 encodes a new one each epoch")
+    augment: bool = Field(True, description="crop and flip; without it one centre crop is encoded once")
+    remember: bool = Field(True, description="keep features of the shots, for OOD scores that compare with them")
+    precision: Precision = Field("auto", description="arithmetic of the backbone; auto is fp16 on a GPU, else fp32")
+    workers: int = Field(0, ge=0, description="processes that decode images")
+    seed: int = Field(1, ge=0, description="seed of every random draw")
+
+    def n_epochs(self, n_images: int) -> int:
+        """Passes over ``n_images``: as set, or enough for LEAST_STEPS steps within FEWEST_EPOCHS and MOST_EPOCHS."""
+        if self.epochs is not None:
+            return self.epochs
+        steps = n_images // min(self.batch_size, n_images)
+        return min(max(math.ceil(LEAST_STEPS / steps), FEWEST_EPOCHS), MOST_EPOCHS)
+
+    def reading(self) -> Reading:
+        """How a run reads images that it does not train on."""
+        return Reading(precision=self.precision, workers=self.workers)
+
+
+class Preset(Settings):
+    """Published settings of one dataset, or ours for a folder of one's own."""
+
+    model: ModelConfig = ModelConfig()
+    training: TrainConfig = TrainConfig()
+    zero_shot_template: str = "a photo of a {}."
+
+    def changed(self, values: Mapping[str, Any]) -> Preset:
+        """These settings with others in place of some, each found by its name in the model or the training.
+
+        Raises
+        ------
+        SotglpError
+            If there is no setting of that name, or its value can't be used.
+        """
+        check_names(values, {*ModelConfig.model_fields, *TrainConfig.model_fields})
+
+        def updated(settings: SettingsT) -> SettingsT:
+            mine = {name: value for name, value in values.items() if name in type(settings).model_fields}
+            return checked(type(settings), settings.model_dump() | mine)
+
+        return self.model_copy(update={"model": updated(self.model), "training": updated(self.training)})
+
+
+def check_names(values: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse names of settings that there are not.
+
+    Raises
+    ------
+    UnknownNameError
+        For the first of them.
+    """
+    known = sorted(known)
+    for name in values:
+        if name not in known:
+            raise UnknownNameError("setting", name, known)
+
+
+def checked(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
+    """Build settings from values, with one clear sentence where one is wrong.
+
+    Raises
+    ------
+    SotglpError
+        Naming the first value that can't be used.
+    """
+    try:
+        # Not kind(**values), which needs names that are text before anything is checked.
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SotglpError(f"{where} = {shown(first.get('input'))} can't be used: {first['msg'].lower()}") from error
+
+
+def presets() -> list[str]:
+    """Names of the presets, sorted."""
+    return packaged_names(PRESETS)
+
+
+def load_preset(name: str) -> Preset:
+    """Read a preset by name, or from a YAML file of one's own.
+
+    Raises
+    ------
+    SotglpError
+        If there is none of that name, or the file can't be used.
+    """
+    values = read_packaged(PRESETS, "preset", name) or {}
+    if not isinstance(values, dict):
+        raise SotglpError(
+            f"the preset file {name} must hold the entries model and training, each with settings by name"
+        )
+    return checked(Preset, values)

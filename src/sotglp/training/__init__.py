@@ -1,0 +1,1 @@
+"""Training: the fit loop, its batches, checkpoints, several processes, changed class lists."""

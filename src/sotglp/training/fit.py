@@ -1,0 +1,271 @@
+"""The one fit loop: prompts and projection learned by SGD on a frozen backbone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sotglp.backbone import Backbone
+from sotglp.backbone.precision import autocast, half_dtype
+from sotglp.console.progress import progress_bar
+from sotglp.errors import SotglpError
+from sotglp.features.encoded import encoded
+from sotglp.images.decode import UnreadableImageError
+from sotglp.images.few_shot import draw_shots
+from sotglp.images.image_set import ImageSet
+from sotglp.images.readable import readable_images
+from sotglp.methods.base import AdaptedModel, Loss
+from sotglp.methods.registry import build_model
+from sotglp.methods.remembering import remember
+from sotglp.methods.text_features import TextFeatures
+from sotglp.settings import Settings, TrainConfig
+from sotglp.training.batches import DROPOUT_STREAM, FeatureSource, StepBatch
+from sotglp.training.checkpoint import Checkpoint, run_identity
+from sotglp.training.distributed import LostProcessError, Processes
+
+History = list[dict[str, float]]
+"""``epoch``, ``loss``, ``loss_global``, ``loss_local``, ``accuracy`` and ``learning_rate`` of each epoch."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model, its history, and the images that it saw."""
+
+    model: AdaptedModel
+    history: History
+    images: ImageSet
+
+
+def adapt(
+    backbone: Backbone,
+    images: ImageSet,
+    model_config: Settings,
+    config: TrainConfig,
+    *,
+    classes: Sequence[str] | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    cache_dir: Path | None = None,
+    unreadable: list[UnreadableImageError] | None = None,
+    show_progress: bool = False,
+    title: str = "training",
+) -> Fitted:
+    """Draw shots from labelled images and learn a model on them.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Frozen model to adapt.
+    images : ImageSet
+        Labelled images.
+    model_config : Settings
+        Settings of the model: :class:`~sotglp.settings.ModelConfig` for SOT-GLP, those of another method for that.
+    config : TrainConfig
+        Settings of the run.
+    classes : sequence of str or None
+        Class names in the model's order; None takes the labels, sorted.
+    checkpoint : Path or None
+        Where the state after each epoch is kept.
+    resume : bool, default False
+        Go on from ``checkpoint``, if it is there.
+    cache_dir : Path or None
+        Folder where encoded views are kept for this and other runs; None keeps them in memory for this one.
+    unreadable : list or None
+        Collects drawn images that can't be decoded, which are then left out; None raises at the first.
+    show_progress : bool, default False
+        Show progress bars on a terminal.
+    title : str
+        Text of the bar of the steps.
+
+    Raises
+    ------
+    SotglpError
+        If images, classes or settings can't be used, or the loss stops being a number.
+
+    References
+    ----------
+    SOT-GLP, arXiv 2603.08347, implementation details.
+    """
+    if images.labels is None:
+        raise SotglpError("training needs labelled images: a folder for each class, or a manifest with a label column")
+    model = build_model(backbone, classes or images.classes, model_config, config.seed)
+    images = readable_images(drawn_shots(images, config), unreadable)
+    kept = Checkpoint(checkpoint, run_identity(model, images, config)) if checkpoint else None
+    history = train(
+        model,
+        images,
+        config,
+        checkpoint=kept,
+        resume=resume,
+        cache_dir=cache_dir,
+        show_progress=show_progress,
+        title=title,
+    )
+    if config.remember:
+        model.shots = remember(model, images, config.reading(), cache_dir=cache_dir)
+    return Fitted(model.eval(), history, images)
+
+
+def drawn_shots(images: ImageSet, config: TrainConfig) -> ImageSet:
+    """The labelled images that a run with these settings learns from; all of them where no number is set."""
+    if config.shots is None:
+        return images
+    return images.take(draw_shots(images.labels or (), config.shots, config.seed, draw=config.draw))
+
+
+def train(
+    model: AdaptedModel,
+    images: ImageSet,
+    config: TrainConfig,
+    *,
+    checkpoint: Checkpoint | None = None,
+    resume: bool = False,
+    cache_dir: Path | None = None,
+    show_progress: bool = False,
+    title: str = "training",
+) -> History:
+    """Train what a model learns in place; see :func:`adapt`. A model without anything to train has an empty history.
+
+    Where several processes were launched, each encodes its share of the images and of the classes, and all end with the
+    same model: that of a single process, up to rounding.
+    """
+    targets = torch.from_numpy(images.targets(model.class_names))
+    if model.takes_in_features:
+        features = [batch[1].float() for batch in encoded(model.backbone, images, config.reading(), cache_dir)]
+        model.take_in(torch.cat(features), targets)
+    if not model.learned:
+        return []
+    optimizer = _optimizer(model, config)
+    device = model.backbone.device
+    processes = Processes(device)
+    show_progress = show_progress and processes.is_first
+    scaler = torch.amp.GradScaler(device.type, enabled=half_dtype(device, config.precision) is torch.float16)
+    history = checkpoint.read(model, optimizer, scaler) if checkpoint and resume else []
+    processes.wait()  # so that nobody reads a checkpoint that another one has written since
+    steps = len(images) // min(config.batch_size, len(images))
+    epochs = config.n_epochs(len(images))
+    if len(history) == epochs:
+        return history
+    source = FeatureSource(model, images, config, processes, cache_dir=cache_dir, show_progress=show_progress)
+    model.train()
+    with progress_bar(title, epochs * steps, "steps", show=show_progress) as advance:
+        advance(len(history) * steps, "")
+        for epoch in range(len(history), epochs):
+            rate = config.learning_rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            tally = np.zeros(4)  # loss, global loss, local loss, right answers; summed over images
+            n_seen = 0
+            for step, batch in enumerate(source.steps(epoch)):
+                generator = torch.Generator().manual_seed(_number(config.seed, DROPOUT_STREAM, epoch, step))
+                try:
+                    tally += _step(model, optimizer, scaler, batch, targets, config, processes, generator)
+                except LostProcessError:
+                    raise
+                except SotglpError as error:  # transport refuses costs that are not numbers
+                    raise _diverged(epoch, step, config) from error
+                n_seen += batch.size
+                loss, accuracy = tally[0] / n_seen, tally[3] / n_seen
+                if not (math.isfinite(loss) and _is_finite(model)):
+                    raise _diverged(epoch, step, config)
+                advance(1, f"loss {loss:.3f}  accuracy {accuracy:.3f}")
+            mean = dict(zip(("loss", "loss_global", "loss_local", "accuracy"), (tally / n_seen).tolist(), strict=True))
+            history.append({"epoch": epoch + 1, **mean, "learning_rate": rate})
+            if checkpoint and processes.is_first:
+                checkpoint.write(model, optimizer, scaler, history)
+    return history
+
+
+def _optimizer(model: AdaptedModel, config: TrainConfig) -> torch.optim.Optimizer:
+    learned, rate, decay = model.learned, config.learning_rate, config.weight_decay
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(learned, lr=rate, weight_decay=decay)
+    return torch.optim.SGD(learned, lr=rate, momentum=config.momentum, weight_decay=decay)
+
+
+def _step(
+    model: AdaptedModel,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    batch: StepBatch,
+    targets: Tensor,
+    config: TrainConfig,
+    processes: Processes,
+    generator: torch.Generator,
+) -> NDArray[np.float64]:
+    """One step of SGD; returns losses and right answers, summed over the images of all processes."""
+    optimizer.zero_grad()
+    device = model.backbone.device
+    classes = processes.share(range(len(model.class_names)))
+    with autocast(device, config.precision):
+        text = model.encode_text(classes)
+    # Text is encoded once for all parts of the batch, each class by one process: the parts add up gradients at its
+    # features, which then go back through it once.
+    leaves = _gather(text, classes, len(model.class_names), processes)
+    drawn = model.draw_prompts(batch.size, config.prompt_dropout, generator)
+    tally = torch.zeros(4, dtype=torch.float64)
+    for rows, (indices, image_features, patches) in zip(batch.rows, batch.parts, strict=True):
+        part_targets = targets[indices].to(device)
+        outputs = model.compare(
+            image_features.to(device),
+            patches.to(device),
+            leaves,
+            drawn_prompts=None if drawn is None else drawn[rows],
+            projected=batch.projected,
+            for_loss=True,
+        )
+        loss = model.judge(outputs, part_targets)
+        scaler.scale(loss.total * (len(indices) / batch.size)).backward()
+        losses = [loss.total.item(), loss.global_.item(), loss.local.item()]
+        tally += torch.tensor([*(len(indices) * value for value in losses), _n_right(model, loss, part_targets)])
+    slopes = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+    processes.add_up([*slopes, tally])
+    learned = [(own, slope[classes]) for own, slope in zip(text, slopes, strict=True) if own.requires_grad]
+    if learned:
+        torch.autograd.backward([own for own, _ in learned], [slope for _, slope in learned])
+    processes.add_up([parameter.grad for parameter in model.learned if parameter.grad is not None])
+    scaler.step(optimizer)
+    scaler.update()
+    return tally.numpy()
+
+
+def _gather(text: TextFeatures, classes: list[int], n_classes: int, processes: Processes) -> TextFeatures:
+    """Features of all classes from those that each process encoded, as leaves that collect gradients where learned."""
+    if len(classes) == n_classes:
+        return TextFeatures(*(own.detach().requires_grad_(own.requires_grad) for own in text))
+    whole = []
+    for own in text:
+        features = own.new_zeros(n_classes, *own.shape[1:])
+        features[classes] = own.detach()
+        whole.append(features)
+    processes.add_up(whole)
+    return TextFeatures(*(part.requires_grad_(own.requires_grad) for part, own in zip(whole, text, strict=True)))
+
+
+@torch.no_grad()
+def _n_right(model: AdaptedModel, loss: Loss, targets: Tensor) -> int:
+    return int((model.probabilities(loss.outputs).argmax(dim=-1) == targets).sum())
+
+
+def _number(*key: int) -> int:
+    """A seed of its own for each key."""
+    return int(np.random.SeedSequence(key).generate_state(1)[0])
+
+
+def _is_finite(model: AdaptedModel) -> bool:
+    """Whether the step left numbers in everything learned; its loss tells only of the step before."""
+    return all(bool(parameter.isfinite().all()) for parameter in model.learned)
+
+
+def _diverged(epoch: int, step: int, config: TrainConfig) -> SotglpError:
+    return SotglpError(
+        f"training stopped at epoch {epoch + 1}, step {step + 1}, since its numbers went beyond all bounds: lower the "
+        f"learning rate (now {config.learning_rate}) or use precision fp32"
+    )

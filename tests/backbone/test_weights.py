@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from sotglp import Backbone, SotglpError
+from sotglp.backbone import Backbone as BackboneClass
+from sotglp.backbone.embedded import FINGERPRINT
+from sotglp.backbone.weights import chosen_weights, fingerprint, supported_backbones
+from sotglp.errors import UnservedTowerError
+from support.samples import tiny_clip
+
+SMALL = "ViT-S-32-alt"
+
+
+@pytest.fixture(scope="module")
+def small() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        return open_clip.create_model(SMALL)
+
+
+def test_list_of_backbones_has_the_expected_families() -> None:
+    names = supported_backbones()
+    wanted = (
+        "ViT-B-32 ViT-B-16 ViT-B-32-quickgelu ViT-L-14 ViT-L-14-336 ViT-H-14 RN50 RN101 RN50x64-quickgelu ViT-S-32-alt"
+    )
+    assert set(wanted.split()) <= set(names)
+    assert not [name for name in names if "SigLIP" in name or "roberta" in name or "coca" in name or "CLIPA" in name]
+
+
+@pytest.mark.slow
+def test_list_of_backbones_agrees_with_the_towers_themselves() -> None:
+    listed = set(supported_backbones())
+    for name in open_clip.list_models():
+        config = open_clip.get_model_config(name)
+        if config["vision_cfg"].get("timm_model_name") or config["text_cfg"].get("hf_model_name"):
+            assert name not in listed
+            continue
+        with torch.device("meta"):
+            model = open_clip.create_model(name, device="meta")
+        try:
+            BackboneClass.from_open_clip(model)
+            served = not config["text_cfg"].get("hf_tokenizer_name")
+        except UnservedTowerError:
+            served = False
+        assert served == (name in listed), name
+
+
+def test_list_of_backbones_has_the_embedded_model() -> None:
+    names = supported_backbones()
+    assert names.count("tiny") == 1
+    assert names == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "chosen"),
+    [
+        ("tiny", None, "embedded"),
+        ("tiny", "auto", "embedded"),
+        ("tiny", "AUTO", "embedded"),
+        ("tiny", "embedded", "embedded"),
+        ("tiny", "none", None),
+        ("tiny", "None", None),
+        ("tiny", "my/weights.pt", "my/weights.pt"),
+        ("tiny", Path("weights.pt"), "weights.pt"),
+        ("ViT-B-32", "auto", "openai"),
+        ("ViT-B-32", "Auto", "openai"),
+        ("ViT-B-32", None, None),
+        ("ViT-B-32", "none", None),
+        ("ViT-B-32", "None", None),
+        ("ViT-B-32", "laion2b_s34b_b79k", "laion2b_s34b_b79k"),
+        ("ViT-B-32", Path("weights.pt"), "weights.pt"),
+    ],
+    ids=str,
+)
+def test_which_weights_are_meant(name: str, pretrained: str | Path | None, chosen: str | None) -> None:
+    assert chosen_weights(name, pretrained) == chosen
+
+
+@pytest.mark.parametrize("pretrained", [None, "auto", "embedded"])
+def test_the_embedded_model_has_its_own_weights(pretrained: str | None) -> None:
+    backbone = Backbone.load("tiny", pretrained, seed=3)
+    assert (backbone.name, backbone.pretrained, backbone.seed) == ("tiny", "embedded", None)
+    assert backbone.fingerprint == FINGERPRINT
+
+
+def test_random_weights_for_the_embedded_model() -> None:
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    random = Backbone.load("tiny", "none", seed=3)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert (random.pretrained, random.seed, random.quick_gelu) == (None, 3, False)
+    assert random.fingerprint == Backbone.load("tiny", "none", seed=3).fingerprint
+    assert len({random.fingerprint, Backbone.load("tiny", "none", seed=4).fingerprint, FINGERPRINT}) == 3
+    assert Backbone.load("tiny", "none", seed=3, quick_gelu=True).quick_gelu
+
+
+def test_a_weight_file_for_the_embedded_model(tmp_path: Path) -> None:
+    random = Backbone.load("tiny", "none", seed=3)
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(random.clip.state_dict(), path)
+    backbone = Backbone.load("tiny", path)
+    assert (backbone.fingerprint, backbone.pretrained) == (random.fingerprint, str(path))
+
+
+def test_unknown_tag_of_the_embedded_model_names_its_own() -> None:
+    with pytest.raises(SotglpError, match=r"'embeded' is neither .* a tag of tiny .did you mean embedded"):
+        Backbone.load("tiny", "embeded")
+    with pytest.raises(SotglpError, match=r"'openai' is neither .*its tags are embedded$"):
+        Backbone.load("tiny", "openai")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("ViT-B-61", "there is no backbone 'ViT-B-61' .did you mean ViT-B-16"),
+        ("ViT-B-16-SigLIP", "ViT-B-16-SigLIP can't be served"),
+        ("coca_ViT-B-32", "can't be served"),
+        ("Tiny", "there is no backbone 'Tiny' .did you mean tiny"),
+        ("roberta-ViT-B-32", "can't be served"),
+    ],
+)
+def test_names_that_cannot_be_used(name: str, words: str) -> None:
+    with pytest.raises(SotglpError, match=words):
+        Backbone.load(name)
+
+
+def test_random_weights_depend_on_the_seed_alone() -> None:
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first = Backbone.load(SMALL, "none", seed=3)
+    assert torch.equal(before, torch.random.get_rng_state())
+    torch.manual_seed(2)
+    assert Backbone.load(SMALL, seed=3).fingerprint == first.fingerprint
+    assert Backbone.load(SMALL, seed=4).fingerprint != first.fingerprint
+    assert (first.pretrained, first.seed) == (None, 3)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pt", "wrapped"])
+def test_local_weight_files(form: str, tmp_path: Path, small: nn.Module) -> None:
+    state = small.state_dict()
+    if form == "safetensors":
+        path = tmp_path / "weights.safetensors"
+        safetensors.torch.save_file(state, path)
+    else:
+        path = tmp_path / "weights.pt"
+        wrapped = {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state.items()}}
+        torch.save(state if form == "pt" else wrapped, path)
+    backbone = Backbone.load(SMALL, path)
+    assert backbone.fingerprint == fingerprint(small)
+    assert backbone.pretrained == str(path)
+
+
+def test_position_embeddings_are_resized(tmp_path: Path, small: nn.Module) -> None:
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(small.state_dict(), path)
+    backbone = Backbone.load(SMALL, path, image_size=96)
+    assert backbone.patch_grid == (3, 3)
+    assert backbone.encode_image(torch.randn(1, 3, 96, 96))[1].shape[1] == 9
+
+
+class Malicious:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.target,))
+
+
+def test_weight_files_that_are_refused(tmp_path: Path) -> None:
+    tiny = tmp_path / "tiny.safetensors"
+    safetensors.torch.save_file(tiny_clip().state_dict(), tiny)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(tiny.read_bytes()[:1000])
+    zipped = tmp_path / "cut.pt"
+    zipped.write_bytes(b"PK\x03\x04 not much of an archive")
+    evil = tmp_path / "evil.pt"
+    evil.write_bytes(pickle.dumps({"state_dict": Malicious(tmp_path / "ran")}))
+    script = tmp_path / "script.pt"
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), script)
+    text = tmp_path / "weights.txt"
+    text.write_text("weights")
+    expected = {
+        tiny: "does not fit ViT-S-32-alt",
+        cut: "can't be read",
+        zipped: "damaged|does not fit|not a plain",
+        evil: "could run code|can't be read",
+        script: "TorchScript",
+        text: "must end in",
+        tmp_path / "absent.pt": "neither a weight file nor a tag",
+    }
+    for path, words in expected.items():
+        with pytest.raises(SotglpError, match=words):
+            Backbone.load(SMALL, path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_unknown_tag_names_near_ones() -> None:
+    with pytest.raises(SotglpError, match=r"did you mean openai.*its tags are"):
+        Backbone.load("ViT-B-32", "openia")
+
+
+def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> str:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(open_clip.factory, "download_pretrained", refuse)
+    with pytest.raises(SotglpError, match=r"'openai' of ViT-B-32 could not be downloaded.*--pretrained PATH"):
+        Backbone.load("ViT-B-32", "openai")
+
+
+@pytest.mark.parametrize(("tag", "quick"), [("openai", True), ("laion2b_s34b_b79k", False)])
+def test_activation_is_the_one_that_weights_were_trained_with(
+    tag: str, quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def create(name: str, **how: Any) -> nn.Module:
+        asked.update(how)
+        return tiny_clip()
+
+    monkeypatch.setattr(open_clip, "create_model", create)
+    Backbone.load("ViT-B-32", tag)
+    assert asked["pretrained"] == tag
+    assert asked["force_quick_gelu"] is quick
+
+
+def test_fingerprint_sees_every_bit() -> None:
+    clip = tiny_clip()
+    before = fingerprint(clip)
+    assert before == fingerprint(tiny_clip())
+    with torch.no_grad():
+        clip.ln_final.bias[3] = 1e-30
+    assert fingerprint(clip) != before

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sotglp.benchmark.results import append, latest, read
+from sotglp.errors import SotglpError, SotglpWarning
+from support.results import BACKBONE, VIT, made
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "out" / "results.jsonl"
+
+
+def test_results_come_back_in_order_a_line_each(path: Path) -> None:
+    first = made(ood={"far": {"auroc": 0.9, "fpr95": 0.2, "n": 5}}, prompts={"overlap": 0.5})
+    second = made("zero-shot", shots=0, seed=0, protocol="base-to-new", base_to_new={"base": 0.5, "new": None})
+    for result in (first, second):
+        append(path, result)
+    assert read(path) == [first, second]
+    lines = path.read_bytes().split(b"\n")
+    assert len(lines) == 3
+    assert lines[2] == b""
+    assert json.loads(lines[0])["cell"] == {
+        "suite": "made-up",
+        "protocol": "few-shot",
+        "dataset": "birds",
+        "method": "sot-glp",
+        "shots": 16,
+        "seed": 1,
+    }
+
+
+def test_what_is_not_known_is_ignored_and_what_may_be_missing_is_empty(path: Path) -> None:
+    told = made().model_dump()
+    told["later"] = told["metrics"]["later"] = told["cost"]["later"] = 1
+    for name in ("ood", "shift", "transfer", "prompts", "base_to_new"):
+        del told["metrics"][name]
+    path.parent.mkdir()
+    path.write_text(json.dumps(told) + "\n")
+    assert read(path) == [made()]
+
+
+def test_of_two_lines_with_one_key_the_last_counts(path: Path) -> None:
+    for result in (made(accuracy=0.1), made("coop"), made(accuracy=0.2)):
+        append(path, result)
+    assert [(result.cell.method, result.metrics.accuracy) for result in read(path)] == [("sot-glp", 0.2), ("coop", 0.5)]
+
+
+@pytest.mark.parametrize("n_bytes", [1, 5, 300])
+def test_a_torn_last_line_is_left_out_and_never_glued_to_the_next(path: Path, n_bytes: int) -> None:
+    append(path, made(dataset="ü" * 150))
+    append(path, made("coop", dataset="ü" * 150))
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    path.write_bytes(whole[: first + n_bytes])
+    with pytest.warns(SotglpWarning, match="ends in half a line"):
+        assert [result.cell.method for result in read(path)] == ["sot-glp"]
+    append(path, made("coop", dataset="ü" * 150))
+    assert path.read_bytes() == whole
+
+
+def test_every_tear_of_a_line_leaves_the_lines_before_it(path: Path) -> None:
+    append(path, made())
+    append(path, made("coop", dataset="naïve"))
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    for end in range(first + 1, len(whole)):  # also in the middle of a letter
+        path.write_bytes(whole[:end])
+        with pytest.warns(SotglpWarning, match="half a line"):
+            assert read(path) == [made()]
+
+
+def test_line_separators_in_a_label_are_no_ends_of_lines(path: Path) -> None:
+    result = made("two\u2028lines\x85here")
+    append(path, result)
+    assert read(path) == [result]
+
+
+def test_an_empty_file_has_no_results(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch()
+    assert read(path) == []
+    append(path, made())
+    assert read(path) == [made()]
+
+
+@pytest.mark.parametrize("broken", ["{", "", '{"key": "1"}', "[]"])
+def test_a_broken_line_elsewhere_is_named(path: Path, broken: str) -> None:
+    append(path, made())
+    with open(path, "a") as file:
+        file.write(broken + "\n")
+    append(path, made("coop"))
+    with pytest.raises(SotglpError) as caught:
+        read(path)
+    assert str(caught.value) == (f"{path} holds no result in line 2: remove the line, and its cell will be run again")
+
+
+def test_what_is_no_text_or_not_there(path: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"\x89PNG\n\xff\n")
+    for wrong in (path, tmp_path, picture):
+        with pytest.raises(SotglpError, match="can't be read as results") as caught:
+            read(wrong)
+        assert str(wrong) in str(caught.value)
+
+
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SotglpError, match="can't be added to"):
+        append(tmp_path / "file" / "results.jsonl", made())
+
+
+def test_latest_forgets_what_was_run_again_but_not_other_cells_or_backbones() -> None:
+    old, new = made(accuracy=0.1, key="1"), made(accuracy=0.2, key="2", suite="other")
+    retrained = made("coop", key="3", backbone={**BACKBONE, "fingerprint": "sha256:2"})
+    others = [made(seed=2), made(shots=1), made(dataset="cars"), made(protocol="base-to-new"), made(backbone=VIT)]
+    kept = latest([old, made("coop"), *others, new, retrained])
+    assert kept == [new, retrained, *others]

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sotglp import SotglpError
+from sotglp.benchmark.suite import load_suite, suites
+from sotglp.methods.registry import METHODS
+
+
+def write(path: Path, values: object) -> str:
+    path.write_text(yaml.safe_dump(values))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", suites())
+def test_every_suite_of_the_package_can_be_read(name: str) -> None:
+    suite = load_suite(name)
+    assert suite.name == name
+    assert suite.datasets
+    assert suite.methods
+
+
+def test_the_suite_of_the_published_protocol() -> None:
+    suite = load_suite("few-shot")
+    assert len(suite.datasets) == 11
+    assert list(suite.methods) == list(METHODS)
+    assert (suite.shots, suite.seeds) == ((1, 2, 4, 8, 16), (1, 2, 3))
+    assert (suite.backbone.name, suite.backbone.pretrained) == ("ViT-B-16", "openai")
+
+
+def test_a_dataset_takes_its_published_preset_and_the_suites_settings_over_it(tmp_path: Path) -> None:
+    values = {"datasets": ["eurosat", "own"], "methods": ["coop"], "settings": {"epochs": 7}}
+    suite = load_suite(write(tmp_path / "s.yaml", values))
+    assert suite.preset("eurosat").training.batch_size == 10
+    assert suite.preset("eurosat").training.epochs == 7
+    assert suite.preset("own").training.batch_size == 32
+    assert suite.name == "s"
+
+
+def test_a_label_may_stand_for_a_method_with_settings(tmp_path: Path) -> None:
+    methods = {"flat": {"method": "sot-glp", "matching": "uniform", "patch_attention": "ordinary"}, "plot": None}
+    suite = load_suite(write(tmp_path / "s.yaml", {"datasets": {"own": None}, "methods": methods}))
+    assert suite.method("flat").name == "sot-glp"
+    assert suite.methods["flat"].settings == {"matching": "uniform"}
+    assert suite.methods["flat"].patch_attention == "ordinary"
+    assert suite.method("plot").name == "plot"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"datasets": ["dtd"]}, "must hold the entries datasets and methods"),
+        ([], "must hold the entries datasets and methods"),
+        ({"datasets": ["dtd"], "methods": ["copo"]}, "did you mean coop"),
+        ({"datasets": ["dtd"], "methods": {"coop": {"topk": 3}}}, "did you mean top_k"),
+        ({"datasets": ["dtd"], "methods": {"coop": 3}}, "the entry coop under methods holds 3"),
+        ({"datasets": "dtd", "methods": ["coop"]}, "'dtd' in the suite file is neither a list of names nor a mapping"),
+        ({"datasets": ["dtd"], "methods": ["coop"], "settings": {"epoch": 3}}, "did you mean epochs"),
+        ({"datasets": ["dtd"], "methods": ["coop"], "shots": ["many"]}, "shots.0 = 'many' can't be used"),
+        ({"datasets": ["dtd"], "methods": ["coop"], "protocol": "any"}, "protocol = 'any' can't be used"),
+        ({"datasets": {"x": {"tests": "y"}}, "methods": ["coop"]}, "datasets.x.tests = 'y' can't be used"),
+        ({"datasets": {"x": {"preset": "none"}}, "methods": ["coop"]}, "there is no preset 'none'"),
+    ],
+)
+def test_what_is_wrong_with_a_suite_is_said(tmp_path: Path, values: object, message: str) -> None:
+    with pytest.raises(SotglpError, match=message):
+        load_suite(write(tmp_path / "s.yaml", values))
+
+
+def test_a_suite_that_is_not_there_or_not_yaml(tmp_path: Path) -> None:
+    with pytest.raises(SotglpError, match="there is no suite 'few': choose one of ablations"):
+        load_suite("few")
+    with pytest.raises(SotglpError, match=r"absent\.yaml can't be read as YAML"):
+        load_suite(str(tmp_path / "absent.yaml"))
+    (tmp_path / "broken.yaml").write_text("datasets: [")
+    with pytest.raises(SotglpError, match=r"broken\.yaml can't be read as YAML"):
+        load_suite(str(tmp_path / "broken.yaml"))
+
+
+@pytest.mark.parametrize(
+    "text", ["1: 2\ndatasets: [x]\nmethods: [coop]", 'datasets: {x: {preset: "\\0.yaml"}}\nmethods: [coop]']
+)
+def test_values_that_no_suite_can_have(tmp_path: Path, text: str) -> None:
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(SotglpError):
+        load_suite(str(tmp_path / "s.yaml"))

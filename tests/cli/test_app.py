@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.command import fails, sotglp
+from support.samples import COLOURS, make_class_folders
+
+# The smallest built-in backbone, with random weights, as fast as it goes.
+BACKBONE = ["--backbone", "ViT-S-32-alt", "--pretrained", "none", "--image-size", "64", "--set", "top_k=3"]
+FIT = [*BACKBONE, "--shots", "6", "--epochs", "3", "--set", "augment=false", "--set", "batch_size=9"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    make_class_folders(root / "train", per_class=6, seed=0)
+    make_class_folders(root / "test", per_class=4, seed=1)
+    make_class_folders(root / "others", per_class=2, seed=2)
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(data: Path) -> Path:
+    out = data / "m.safetensors"
+    done = sotglp("fit", data / "train", "--out", out, *FIT)
+    assert done.stderr == ""
+    assert "3 classes from 18 images, 3 epochs" in done.stdout
+    assert not out.with_name("m.safetensors.checkpoint").exists()
+    return out
+
+
+def test_evaluate(model: Path, data: Path) -> None:
+    command = ("evaluate", model, data / "test", "--ood", data / "others", "--json")
+    done = sotglp(*command, data / "result.json")
+    result = json.loads((data / "result.json").read_text())
+    assert result["n"] == 12
+    assert set(result["ood"]["others"]) == {"auroc", "fpr95", "aupr_in", "aupr_out", "detection_error", "oscr", "n"}
+    assert all(0 <= result[name] <= 1 for name in ("accuracy", "accuracy_global", "accuracy_local", "ece"))
+    assert f"accuracy {result['accuracy']:.3f}" in done.stdout
+    assert result["versions"]["sotglp"]
+    # The same again, on standard output, replaces nothing and says nothing else.
+    assert json.loads(sotglp(*command, "-").stdout) == result
+
+
+def test_predict(model: Path, data: Path) -> None:
+    image = data / "test" / "blue sea" / "0.png"
+    target = data / "said.csv"
+    done = sotglp("predict", model, image, data / "others", "--csv", target, "--json", data / "said.json")
+    said = json.loads((data / "said.json").read_text())["predictions"]
+    assert len(said) == 7
+    assert said[0]["path"] == str(image)
+    assert set(said[0]["probabilities"]) == set(COLOURS)
+    assert said[0]["probability"] == max(said[0]["probabilities"].values())
+    with open(target, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == [row["label"] for row in said]
+    assert len(done.stdout.splitlines()) == 7
+
+
+def test_info(model: Path, tmp_path: Path) -> None:
+    text = sotglp("info", model).stdout
+    assert "ViT-S-32-alt, random weights, 64 pixels" in text
+    about = json.loads(sotglp("info", model, "--json", "-").stdout)
+    assert about["classes"] == sorted(COLOURS)
+    assert about["training"]["epochs"] == 3
+    assert "ViT-B-16" in sotglp("info", "--backbones").stdout.splitlines()
+    assert json.loads(sotglp("info", "--presets", "--json", "-").stdout)["presets"]["dtd"]["training"]["epochs"] == 200
+    assert json.loads(sotglp("info", "--json", "-").stdout)["versions"]["torch"]
+
+
+def test_same_command_same_file(model: Path, data: Path, tmp_path: Path) -> None:
+    sotglp("fit", data / "train", "--out", tmp_path / "again.safetensors", *FIT)
+    assert (tmp_path / "again.safetensors").read_bytes() == model.read_bytes()
+
+
+def test_a_killed_fit_resumes_to_the_same_file(data: Path, tmp_path: Path) -> None:
+    long = [*BACKBONE, "--shots", "6", "--epochs", "40", "--set", "views=2", "--set", "batch_size=9"]
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    sotglp("fit", data / "train", "--out", whole, *long)
+    command = [sys.executable, "-m", "sotglp", "fit", str(data / "train"), "--out", str(cut), *long]
+    checkpoint = tmp_path / "cut.safetensors.checkpoint"
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists():
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists()
+    assert not cut.exists()
+    refused = sotglp(*command[3:], check=False)
+    assert refused.returncode == 2
+    assert "holds a stopped run: go on with --resume" in refused.stderr
+    sotglp(*command[3:], "--resume")
+    assert cut.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.safetensors", "whole.safetensors"]
+
+
+def test_encoded_views_are_kept_for_the_next_run(model: Path, data: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first, second, third = (tmp_path / f"{name}.safetensors" for name in ("first", "second", "third"))
+    sotglp("fit", data / "train", "--out", first, *FIT, "--cache-dir", cache)
+    entries = {path: path.stat().st_mtime_ns for path in cache.rglob("*.safetensors")}
+    assert len(entries) == 18
+    sotglp("fit", data / "train", "--out", second, *FIT, "--cache-dir", cache)
+    assert entries == {path: path.stat().st_mtime_ns for path in cache.rglob("*.safetensors")}
+    sotglp("fit", data / "train", "--out", third, *FIT, "--no-cache")
+    assert first.read_bytes() == second.read_bytes() == third.read_bytes() == model.read_bytes()
+    told = json.loads(sotglp("cache", "list", "--cache-dir", cache, "--json", "-").stdout)
+    assert [shelf["n_entries"] for shelf in told["shelves"]] == [18]
+
+
+def test_evaluation_from_kept_features(model: Path, data: Path, tmp_path: Path) -> None:
+    command = ["evaluate", model, data / "test", "--ood", data / "others", "--json", "-"]
+    plain = json.loads(sotglp(*command).stdout)
+    for _ in range(2):
+        kept = json.loads(sotglp(*command, "--cache-dir", tmp_path / "cache").stdout)
+        assert kept["accuracy"] == plain["accuracy"]
+        assert kept["ood"]["others"]["auroc"] == pytest.approx(plain["ood"]["others"]["auroc"], abs=0.02)
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 12 + 6
+
+
+def test_fit_in_two_processes(model: Path, data: Path, tmp_path: Path) -> None:
+    alone = json.loads(sotglp("info", model, "--json", "-").stdout)["history"]
+    done = sotglp("fit", data / "train", "--out", tmp_path / "m", *FIT, "--num-processes", 2, "--json", tmp_path / "j")
+    assert done.stderr == ""
+    assert done.stdout.count("3 classes from 18 images") == 1
+    both = json.loads((tmp_path / "j").read_text())["history"]
+    assert [epoch["loss"] for epoch in both] == pytest.approx([epoch["loss"] for epoch in alone], rel=1e-5)
+    (tmp_path / "bad").mkdir()
+    refused = sotglp("fit", tmp_path / "bad", "--out", tmp_path / "n", *FIT, "--num-processes", 2, check=False)
+    assert refused.returncode == 2
+    assert len(refused.stderr.splitlines()) == 1
+    late = sotglp(
+        "fit", data / "train", "--out", tmp_path / "n", *FIT, "--set", "top_k=1000", "--num-processes", 2, check=False
+    )
+    assert late.returncode == 2
+    assert {line[:41] for line in late.stderr.splitlines()} == {"sotglp: error: top_k = 1000 patches can't"}
+
+
+def test_a_default_cache_that_cannot_be_written_is_a_warning(
+    data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SOTGLP_CACHE", str(tmp_path / "file" / "cache"))
+    done = sotglp("fit", data / "train", "--out", tmp_path / "m", *FIT)
+    assert done.stderr.startswith(f"sotglp: warning: {tmp_path / 'file' / 'cache'} can't be written")
+    error = fails(
+        capsys,
+        monkeypatch,
+        "fit",
+        data / "train",
+        "--out",
+        tmp_path / "n",
+        *FIT,
+        "--cache-dir",
+        tmp_path / "file" / "cache",
+    )
+    assert "use --no-cache" in error
+    both = ["--cache-dir", tmp_path / "c", "--no-cache"]
+    assert "give one of them" in fails(capsys, monkeypatch, "fit", data / "train", "--out", tmp_path / "n", *FIT, *both)
+
+
+def test_unreadable_images_are_named_or_skipped(model: Path, tmp_path: Path) -> None:
+    root = make_class_folders(tmp_path / "test", per_class=2)
+    broken = root / "red_brick" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    done = sotglp("evaluate", model, root, check=False)
+    assert done.returncode == 2
+    assert str(broken) in done.stderr
+    assert "Traceback" not in done.stderr
+    done = sotglp("evaluate", model, root, "--skip-unreadable", "--json", tmp_path / "r.json")
+    assert str(broken) in done.stderr
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["n"] == 5
+    assert result["unreadable"] == [str(broken)]
+
+
+def test_help_has_an_example() -> None:
+    for command in ("fit", "evaluate", "predict", "info"):
+        assert f"sotglp {command} " in sotglp(command, "--help").stdout
+    assert "evaluate" in sotglp("--help").stdout
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = sotglp("info", tmp_path / "absent", "--debug", check=False)
+    assert "Traceback" in done.stderr
+    assert done.returncode != 0
+
+
+def test_fewer_images_than_shots_is_a_warning(data: Path, tmp_path: Path) -> None:
+    root = make_class_folders(tmp_path / "train", per_class=3)
+    done = sotglp("fit", root, "--out", tmp_path / "m.safetensors", *FIT, "--shots", "5", "--set", "batch_size=3")
+    assert done.stderr.startswith("sotglp: warning: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert "from 9 images" in done.stdout
+
+
+BAD_TRAINING_DATA: dict[str, str] = {
+    "absent": "absent",
+    "empty": "empty",
+    "one_class": "at least two classes",
+    "same_names": "give the same prompt",
+    "long_name": "tokens, but the text tower has room",
+    "not_utf8.csv": "UTF-8",
+    "no_label.csv": "label",
+}
+
+
+@pytest.fixture(scope="module")
+def bad_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("bad")
+    (root / "empty").mkdir()
+    source = make_class_folders(root / "good", per_class=2)
+    for folder, names in {
+        "one_class": ["cat"],
+        "same_names": ["sea_lion", "Sea lion"],
+        "long_name": ["cat", "x " * 80],
+    }.items():
+        for name in names:
+            (root / folder / name).mkdir(parents=True)
+            for file in (source / "blue sea").iterdir():
+                (root / folder / name / file.name).write_bytes(file.read_bytes())
+    (root / "not_utf8.csv").write_bytes("path,label\ngood/blue sea/0.png,caf\xe9\n".encode("latin-1"))
+    (root / "no_label.csv").write_text("file,kind\ngood/blue sea/0.png,sea\n")
+    return root
+
+
+@pytest.mark.parametrize("name", BAD_TRAINING_DATA)
+def test_training_data_that_cannot_be_used(
+    name: str, bad_data: Path, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    backbone = ["--backbone", "ViT-S-32-alt", "--pretrained", "none", "--image-size", "64", "--set", "top_k=3"]
+    error = fails(capsys, monkeypatch, "fit", bad_data / name, "--out", tmp_path / "m.safetensors", *backbone)
+    assert BAD_TRAINING_DATA[name] in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--backbone", "ViT-B-61"], "did you mean ViT-B-16"),
+        (["--backbone", "ViT-B-16-SigLIP"], "can't be served"),
+        (["--pretrained", "openia"], "did you mean openai"),
+        (["--preset", "caltech"], "no preset 'caltech'"),
+        (["--shots", "0"], "shots = 0"),
+        (["--set", "top_k"], "--set NAME=VALUE"),
+        (["--set", "top_k=many"], "top_k = 'many'"),
+        (["--set", "topk=3"], "did you mean top_k"),
+        (["--device", "abacus"], "device 'abacus'"),
+        (["--json", "."], "is a folder"),
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be_used(
+    options: list[str], words: str, data: Path, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    error = fails(capsys, monkeypatch, "fit", data / "train", "--out", tmp_path / "m.safetensors", *options)
+    assert words in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_patches_than_there_are(data: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    options = ["--backbone", "ViT-S-32-alt", "--pretrained", "none", "--set", "top_k=50"]
+    error = fails(capsys, monkeypatch, "fit", data / "train", "--out", tmp_path / "m.safetensors", *options)
+    assert "top_k = 50 patches can't be kept of the 49" in error
+
+
+def test_outputs_that_would_lose_something(
+    model: Path, data: Path, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    precious = tmp_path / "precious.json"
+    precious.write_text("{}")
+    before = model.read_bytes()
+    assert "exists" in fails(capsys, monkeypatch, "fit", data / "train", "--out", model, *FIT)
+    target = precious / "m.safetensors"
+    assert "can't be written" in fails(capsys, monkeypatch, "fit", data / "train", "--out", target, *FIT)
+    for command in (("evaluate", model, data / "test"), ("predict", model, data / "test"), ("info",)):
+        assert "not a result of sotglp" in fails(capsys, monkeypatch, *command, "--json", precious)
+    assert precious.read_text() == "{}"
+    assert model.read_bytes() == before
+
+
+def test_models_that_cannot_be_used(model: Path, data: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(model.read_bytes()[:500])
+    assert "damaged" in fails(capsys, monkeypatch, "evaluate", cut, data / "test")
+    assert "no model file" in fails(capsys, monkeypatch, "predict", tmp_path / "absent", data / "test")
+    assert "ood_method = 'oops'" in fails(capsys, monkeypatch, "predict", model, data / "test", "--ood-method", "oops")

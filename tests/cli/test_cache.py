@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from sotglp.cli import main
+from sotglp.features.cache import FeatureStore, entry_bytes
+from support.command import fails, sotglp
+
+ABOUT = {"backbone": "ViT-B-16", "fingerprint": "sha256:0"}
+SIZE = entry_bytes(4, 3, 500)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    """Five entries, used 0, 10, 20, 30 and 40 days ago."""
+    store = FeatureStore(tmp_path / "cache", ABOUT)
+    for number in range(5):
+        key = FeatureStore.key("image", [number])
+        store.write(key, torch.zeros(4), torch.zeros(3, 500))
+        used = time.time() - number * 10 * 86400
+        os.utime(store.path / key[:2] / f"{key}.safetensors", (used, used))
+    return store
+
+
+def left(store: FeatureStore) -> list[int]:
+    return [number for number in range(5) if store.has(FeatureStore.key("image", [number]))]
+
+
+def test_list(store: FeatureStore) -> None:
+    lines = sotglp("cache", "list", "--cache-dir", store.root).stdout.splitlines()
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    assert lines == [
+        f"{store.path.name}  {5 * SIZE / 1024:.1f} KiB, 5 entries, last used {today}",
+        "    backbone=ViT-B-16",
+        "    fingerprint=sha256:0",
+        f"{5 * SIZE / 1024:.1f} KiB in {store.root}",
+    ]
+    told = json.loads(sotglp("cache", "list", "--cache-dir", store.root, "--json", "-").stdout)
+    assert told["cache_dir"] == str(store.root)
+    assert told["n_bytes"] == 5 * SIZE
+    (shelf,) = told["shelves"]
+    assert shelf.pop("last_used").startswith(today)
+    assert shelf == {"path": str(store.path), "about": ABOUT, "n_entries": 5, "n_bytes": 5 * SIZE}
+
+
+def test_the_cache_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOTGLP_CACHE", str(tmp_path / "absent"))
+    assert sotglp("cache", "list").stdout == f"0 B in {tmp_path / 'absent'}\n"
+    assert "removed 0 entries" in sotglp("cache", "prune", "--all").stdout
+
+
+def test_prune_by_age(store: FeatureStore, tmp_path: Path) -> None:
+    done = sotglp("cache", "prune", "--older-than", "35", "--cache-dir", store.root, "--json", tmp_path / "said.json")
+    assert done.stdout == f"removed 1 entry, {SIZE / 1024:.1f} KiB, from {store.root}\n"
+    said = json.loads((tmp_path / "said.json").read_text())
+    assert (said["cache_dir"], said["n_entries"], said["n_bytes"]) == (str(store.root), 1, SIZE)
+    assert left(store) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("size", "kept"),
+    [("10GB", 5), (f"{SIZE * 3}B", 3), ("10kb", 3), ("0.01 MB", 3), ("9KiB", 2), ("0.009 MiB", 2), ("0TB", 0)],
+)
+def test_prune_by_size(store: FeatureStore, size: str, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Three entries fit into 10 kB and not into 9 KiB.
+    assert 9 * 1024 < 3 * SIZE < 0.009 * 2**20 + SIZE
+    assert 3 * SIZE < 10_000 < 4 * SIZE
+    monkeypatch.setattr(sys, "argv", ["sotglp", "cache", "prune", "--keep", size, "--cache-dir", str(store.root)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    assert left(store) == list(range(kept))
+
+
+def test_prune_everything(store: FeatureStore) -> None:
+    assert "removed 5 entries" in sotglp("cache", "prune", "--all", "--cache-dir", store.root).stdout
+    assert list(store.root.iterdir()) == []
+
+
+def test_what_cannot_be_done(
+    store: FeatureStore, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prune = ("cache", "prune", "--cache-dir", store.root)
+    assert "give --older-than DAYS, --keep SIZE or --all" in fails(capsys, monkeypatch, *prune)
+    for size in ("10", "much", "-1GB", "GB", "1iB", "1e3MB", ""):
+        error = fails(capsys, monkeypatch, *prune, f"--keep={size}")
+        assert f"keep = {size!r} is not a size: give one such as 10GB" in error
+    (tmp_path / "precious.json").write_text("{}")
+    for command in ((*prune, "--all"), ("cache", "list", "--cache-dir", store.root)):
+        assert "not a result of sotglp" in fails(capsys, monkeypatch, *command, "--json", tmp_path / "precious.json")
+    assert "can't be listed" in fails(capsys, monkeypatch, "cache", "list", "--cache-dir", tmp_path / "precious.json")
+    assert left(store) == [0, 1, 2, 3, 4]
+
+
+def test_help_has_an_example_and_needs_no_torch() -> None:
+    for command in ("list", "prune"):
+        assert f"Example: sotglp cache {command}" in sotglp("cache", command, "--help").stdout
+    look = "import sys, sotglp.cli.cache; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", look]).returncode == 0

@@ -1,0 +1,322 @@
+"""``fit --calibrate`` and what the other commands make of it, on a tiny backbone with random weights."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sotglp import SOTGLPClassifier, SotglpError
+from sotglp.cli import main
+from sotglp.model_file.file import read_record
+from support.command import fails, sotglp
+from support.samples import make_class_folders
+
+BACKBONE = ["--backbone", "tiny", "--pretrained", "none", "--set", "augment=false", "--set", "batch_size=9"]
+FIT = [*BACKBONE, "--shots", "4", "--epochs", "2"]
+
+
+def printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
+    """Standard output of a command, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["sotglp", *map(str, arguments)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main()
+    out, err = capsys.readouterr()
+    assert stop.value.code == 0, err
+    assert "warning" not in err
+    return out
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    make_class_folders(root / "train", per_class=4, seed=0)
+    make_class_folders(root / "test", per_class=4, seed=1)
+    make_class_folders(root / "others", per_class=2, seed=2)
+    # Labels that no model agrees with, so that there is a temperature to find.
+    for part in ("train", "test"):
+        shutil.copy(root / part / "red_brick" / "0.png", root / part / "green leaf" / "0.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(data: Path) -> Path:
+    """Calibrated in folds, for a score that needs the shots."""
+    out = data / "m.safetensors"
+    options = ["--calibrate", "--tpr", "0.5", "--ood-method", "knn", "--json", data / "fit.json"]
+    done = sotglp("fit", data / "train", "--out", out, *FIT, *options)
+    assert done.stderr == ""
+    assert "; calibrated: 53.8% pass (" in done.stdout  # 13 (1 - 0.5) = 6.5, so that 6 of 13 fail
+    assert list(data.glob("m.safetensors.*")) == []
+    return out
+
+
+@pytest.fixture(scope="module")
+def plain(data: Path) -> Path:
+    """A model without a calibration or a memory of its shots."""
+    out = data / "plain.safetensors"
+    classifier = SOTGLPClassifier("tiny", "none", shots=None, epochs=1, augment=False, remember=False)
+    classifier.fit(data / "train").save(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def loaded(model: Path) -> SOTGLPClassifier:
+    return SOTGLPClassifier.load(model)
+
+
+def test_fit_calibrates_as_python_does(model: Path, data: Path, loaded: SOTGLPClassifier) -> None:
+    settings: dict[str, Any] = {"shots": 4, "epochs": 2, "batch_size": 9, "augment": False}
+    own = SOTGLPClassifier.from_preset("folder", backbone="tiny", pretrained="none", **settings).fit(data / "train")
+    own.calibrate(data / "train", 0.5, "knn", folds=4)
+    assert own.calibration_ is not None
+    assert loaded.calibration_ is not None
+    assert loaded.calibration_.rejection == own.calibration_.rejection
+    assert loaded.calibration_.temperature == own.calibration_.temperature != 1
+    np.testing.assert_array_equal(loaded.calibration_.folds, own.calibration_.folds)
+    np.testing.assert_array_equal(loaded.calibration_.true_probabilities, own.calibration_.true_probabilities)
+    told = json.loads((data / "fit.json").read_text())["calibration"]
+    record = read_record(model).calibration
+    assert record is not None
+    assert told == record.model_dump(mode="json")
+    assert (told["n_folds"], told["ood_method"], told["rejection"]["n"]) == (4, "knn", 12)
+
+
+def test_predict_says_unknown_and_gives_sets(model: Path, data: Path, loaded: SOTGLPClassifier) -> None:
+    folder = data / "test"
+    options = ["--unknown", "--coverage", "0.6", "--csv", data / "said.csv", "--json", data / "said.json"]
+    done = sotglp("predict", model, folder, *options)
+    said = json.loads((data / "said.json").read_text())
+    rows = said["predictions"]
+    assert [row["label"] for row in rows] == loaded.predict(folder).tolist()
+    assert [row["label"] == "unknown" for row in rows] == loaded.is_ood(folder).tolist()
+    assert 0 < sum(row["label"] == "unknown" for row in rows) < 12
+    probabilities = loaded.predict_proba(folder)
+    classes = loaded.classes_.tolist()
+    np.testing.assert_array_equal([[row["probabilities"][name] for name in classes] for row in rows], probabilities)
+    np.testing.assert_array_equal([row["probability"] for row in rows], probabilities.max(axis=1))
+    np.testing.assert_array_equal([row["ood_score"] for row in rows], loaded.ood_score(folder, "knn"))
+    sets = loaded.predict_sets(folder, 0.6)
+    assert [row["set"] for row in rows] == [loaded.classes_[members].tolist() for members in sets]
+    assert 0 < sets.sum() < sets.size
+    assert (said["ood_method"], said["temperature"]) == ("knn", 1)
+    assert said["calibration"]["rejection"]["tpr"] == 0.5
+    with open(data / "said.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["label"] for row in table] == [row["label"] for row in rows]
+    assert [row["set"] for row in table] == ["; ".join(row["set"]) for row in rows]
+    assert [line.partition(", set: ")[2] for line in done.stdout.splitlines()] == [
+        "; ".join(row["set"]) or "empty" for row in rows
+    ]
+
+
+def test_predict_without_those_options_names_a_class_for_each_image(
+    model: Path, data: Path, loaded: SOTGLPClassifier, capsys: Any, monkeypatch: Any
+) -> None:
+    options = ["--ood-method", "mcm", "--temperature", "0.5", "--json", "-"]
+    said = json.loads(printed(capsys, monkeypatch, "predict", model, data / "test", *options))
+    assert [row["label"] for row in said["predictions"]] == loaded.predict(data / "test", reject=False).tolist()
+    assert all("set" not in row for row in said["predictions"])
+    scores = [row["ood_score"] for row in said["predictions"]]
+    np.testing.assert_array_equal(scores, loaded.ood_score(data / "test", "mcm", 0.5))
+
+
+def test_evaluate_judges_the_decisions(
+    model: Path, data: Path, loaded: SOTGLPClassifier, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    command = ["evaluate", model, data / "test", "--ood", data / "others", "--json", tmp_path / "j"]
+    text = printed(capsys, monkeypatch, *command)
+    found = json.loads((tmp_path / "j").read_text())
+    labels = [path.parent.name for path in sorted((data / "test").glob("*/*.png"))]
+    accepted = ~loaded.is_ood(data / "test")
+    right = loaded.predict(data / "test", reject=False) == labels
+    assert found["accuracy"] == right.mean()
+    assert found["accepted"] == accepted.mean()
+    assert found["accuracy_accepted"] == right[accepted].mean()
+    assert found["ood"]["others"]["rejected"] == loaded.is_ood(data / "others").mean()
+    assert found["ood_method"] == "knn"
+    assert f", {found['ece_calibrated']:.3f} calibrated" in text
+    assert f"accepted {found['accepted']:.1%} of these images, of them right {right[accepted].mean():.1%}" in text
+    assert f", rejected {found['ood']['others']['rejected']:.1%} on 6 images" in text
+
+
+def test_info_tells_of_the_calibration(model: Path, plain: Path, capsys: Any, monkeypatch: Any) -> None:
+    about = json.loads(printed(capsys, monkeypatch, "info", model, "--json", "-"))["calibration"]
+    low, high = about["rejection"]["interval"]
+    line = next(
+        line for line in printed(capsys, monkeypatch, "info", model).splitlines() if line.startswith("calibrated  ")
+    )
+    assert line == (
+        f"calibrated  unknown below knn {about['rejection']['threshold']:.6g}, from 12 images in 4 folds of the shots; "
+        f"of the classes' own images 53.8% pass on average, {low:.1%} to {high:.1%} in nine of ten cases; temperature "
+        f"{about['temperature']:.3g}"
+    )
+    assert json.loads(printed(capsys, monkeypatch, "info", plain, "--json", "-"))["calibration"] is None
+    assert "calibrated" not in printed(capsys, monkeypatch, "info", plain)
+
+
+def test_calibrating_on_other_images(
+    model: Path, data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = shutil.copytree(data / "test", tmp_path / "test")
+    broken = root / "blue sea" / "0.png"
+    broken.write_bytes(b"broken")
+    out = tmp_path / "m.safetensors"
+    options = ["--calibrate-on", root, "--skip-unreadable", "--json", tmp_path / "j"]
+    printed(capsys, monkeypatch, "fit", data / "train", "--out", out, *FIT, *options)
+    told = json.loads((tmp_path / "j").read_text())
+    assert told["unreadable"] == [str(broken)]
+    assert (told["calibration"]["rejection"]["n"], told["calibration"]["n_folds"]) == (11, 0)
+    found = SOTGLPClassifier.load(out)
+    assert found.calibration_ is not None
+    before = found.calibration_.rejection
+    broken.unlink()
+    assert found.calibrate(root).calibration_.rejection == before
+    assert "from 11 images in images kept from training" in printed(capsys, monkeypatch, "info", out)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--calibrate", "--calibrate-on", "TEST"], "--calibrate takes the shots and --calibrate-on other images"),
+        (["--tpr", "0.9"], "--tpr is for a calibration: give --calibrate"),
+        (["--ood-method", "knn"], "--ood-method is for a calibration: give --calibrate"),
+        (["--calibrate", "--tpr", "0"], "tpr = 0.0 must be above 0"),
+        (["--calibrate", "--tpr", "1.01"], "tpr = 1.01 must be above 0 and at most 1"),
+        (["--calibrate", "--tpr", "nan"], "tpr = nan must be above 0"),
+        (["--calibrate", "--ood-method", "oracle"], "ood_method = 'oracle'"),
+        (["--calibrate", "--ood-method", "knn", "--set", "remember=false"], "remember=false keeps nothing of them"),
+        (["--calibrate", "--shots", "1"], "'blue sea' has 1 image"),
+        (["--calibrate-on", "absent"], "absent"),
+        (["--calibrate-on", "TRAIN"], "is for calibration and is trained on too"),
+        (["--calibrate-on", "NO_LABELS"], "the images for calibration can't be used: the images have no labels"),
+        (["--calibrate-on", "STRANGE"], "the images for calibration can't be used: .*zebra"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_calibrations_that_cannot_be_made_are_refused_before_the_fit(
+    options: list[str], words: str, data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = data / "test" / "blue sea" / "0.png"
+    (tmp_path / "no_labels.csv").write_text(f"path\n{picture}\n")
+    (tmp_path / "strange.csv").write_text(f"path,label\n{picture},zebra\n")
+    places = {
+        "TRAIN": data / "train",
+        "TEST": data / "test",
+        "NO_LABELS": tmp_path / "no_labels.csv",
+        "STRANGE": tmp_path / "strange.csv",
+    }
+    monkeypatch.setattr("sotglp.training.fit.adapt", None)
+    out = tmp_path / "out" / "m.safetensors"
+    command = ["fit", data / "train", "--out", out, *FIT, *(places.get(option, option) for option in options)]
+    error = fails(capsys, monkeypatch, *command)
+    assert re.search(words, error), error
+    assert not out.parent.exists() or list(out.parent.iterdir()) == []
+
+
+def test_a_class_with_a_single_image_is_refused_before_the_fit(
+    data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = shutil.copytree(data / "train", tmp_path / "train")
+    for place in (1, 2, 3):
+        (root / "green leaf" / f"{place}.png").unlink()
+    monkeypatch.setattr("sotglp.training.fit.adapt", None)
+    error = fails(capsys, monkeypatch, "fit", root, "--out", tmp_path / "m.safetensors", *FIT, "--calibrate")
+    assert "'green leaf' has 1 image" in error
+    assert "calibrate on images that are not trained on" in error
+
+
+def test_decisions_that_were_not_calibrated_are_refused(
+    model: Path, plain: Path, data: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(file: Path, *options: object) -> str:
+        return fails(capsys, monkeypatch, "predict", file, data / "test", *options)
+
+    assert f"--unknown needs a calibrated model, and {plain} is none" in refused(plain, "--unknown")
+    assert "--coverage needs a calibrated model" in refused(plain, "--coverage", 0.9)
+    assert "coverage = 1.5 must be above 0 and below 1" in refused(model, "--coverage", 1.5)
+    assert "coverage = 0.0 must be above 0" in refused(model, "--coverage", 0)
+    assert "is for the score knn at temperature 1: leave --ood-method" in refused(
+        model, "--unknown", "--ood-method", "mcm"
+    )
+    assert "compares images with the shots" in refused(plain, "--ood-method", "knn")
+
+
+def test_sets_need_a_calibration_with_labels(
+    plain: Path, data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = SOTGLPClassifier.load(plain)
+    classifier.calibrate(data / "test" / "blue sea").save(tmp_path / "m")
+    error = fails(capsys, monkeypatch, "predict", tmp_path / "m", data / "test", "--coverage", "0.9")
+    assert "prediction sets need a calibration with labels" in error
+
+
+def test_a_new_run_forgets_the_folds_of_a_stopped_one(
+    data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state of a fold that the new run has not reached would otherwise stop the next --resume."""
+    stale = tmp_path / "m.safetensors.checkpoint.fold1"
+    stale.write_text("of other settings")
+    (tmp_path / "m.safetensors.checkpoint").write_text("of other settings")
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise SotglpError("stopped here")
+
+    monkeypatch.setattr("sotglp.scoring.cross_fit.cross_fit", stopped)
+    command = ["fit", data / "train", "--out", tmp_path / "m.safetensors", *FIT, "--calibrate"]
+    assert "stopped here" in fails(capsys, monkeypatch, *command, "--force")
+    assert not stale.exists()
+    # A resumed run keeps them.
+    stale.write_text("of the same settings")
+    assert "stopped here" in fails(capsys, monkeypatch, *command, "--resume")
+    assert stale.exists()
+
+
+@pytest.mark.slow
+def test_a_fit_killed_in_a_fold_resumes_to_the_same_file(data: Path, tmp_path: Path) -> None:
+    options = [*BACKBONE, "--shots", "4", "--epochs", "10", "--calibrate"]
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    sotglp("fit", data / "train", "--out", whole, *options)
+    command = [sys.executable, "-m", "sotglp", "fit", str(data / "train"), "--out", str(cut), *options]
+    state = tmp_path / "cut.safetensors.checkpoint.fold1"
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not state.exists():
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not cut.exists()
+    done = sotglp(*command[3:], "--resume")
+    assert done.stderr == ""
+    assert cut.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.safetensors", "whole.safetensors"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cache", [["--no-cache"], ["--cache-dir", "cache"]], ids=str)
+def test_two_processes_calibrate_as_one_does(model: Path, data: Path, tmp_path: Path, cache: list[str]) -> None:
+    cache = [str(tmp_path / option) if option == "cache" else option for option in cache]
+    options = ["--calibrate", "--tpr", "0.5", "--ood-method", "knn", "--num-processes", "2", *cache]
+    done = sotglp("fit", data / "train", "--out", tmp_path / "m", *FIT, *options)
+    assert done.stderr == ""
+    assert done.stdout.count("calibrated: 53.8% pass") == 1
+    one, two = (SOTGLPClassifier.load(path).calibration_ for path in (model, tmp_path / "m"))
+    assert one is not None
+    assert two is not None
+    np.testing.assert_array_equal(two.folds, one.folds)
+    np.testing.assert_allclose(two.true_probabilities, one.true_probabilities, atol=2e-3)
+    assert two.rejection.threshold == pytest.approx(one.rejection.threshold, abs=1e-3)

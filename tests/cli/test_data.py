@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from sotglp import datasets
+from sotglp.cli.data import data
+from sotglp.errors import SotglpError
+from support.dataset_trees import plant_dtd, plant_eurosat_folders, plant_published
+from support.samples import make_class_folders
+
+COUNTS = {"train": 9, "val": 3, "test": 6}
+
+
+def run(*arguments: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(data, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def fails(*arguments: object) -> str:
+    """What `sotglp` prints before it exits with code 2."""
+    error = run(*arguments, code=1).exception
+    assert isinstance(error, SotglpError)
+    return str(error)
+
+
+@pytest.fixture(autouse=True)
+def _no_root_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("SOTGLP_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DTD and Food-101 of three classes each, and as many textures."""
+    for name in ("dtd", "food101"):
+        entry = replace(datasets.find(name), n_classes=3, counts=COUNTS)
+        monkeypatch.setitem(datasets.ENTRIES, name, entry)
+    textures = replace(datasets.find("textures"), counts={"test": sum(COUNTS.values())})
+    monkeypatch.setitem(datasets.ENTRIES, "textures", textures)
+
+
+def by_name(text: str) -> dict[str, Any]:
+    return {entry["name"]: entry for entry in json.loads(text)["datasets"]}
+
+
+def test_list(tmp_path: Path) -> None:
+    plant_published(tmp_path, "dtd")
+    lines = run("list", "--root", tmp_path).stdout.splitlines()
+    assert len(lines) == 2 * len(datasets.ENTRIES)
+    at = next(index for index, line in enumerate(lines) if line.startswith("dtd "))
+    assert lines[at].split() == ["dtd", "few-shot", "there", "47", "classes,", "5640", "images"]
+    assert lines[at + 1].strip() == f"Describable Textures (DTD), {datasets.find('dtd').source}"
+    assert sum(" missing " in line for line in lines) >= len(datasets.ENTRIES) - 2
+    assert any(line.split()[:2] == ["inaturalist", "ood"] and "no classes, 10000 images" in line for line in lines)
+
+
+def test_list_as_json(tmp_path: Path) -> None:
+    plant_published(tmp_path, "dtd")
+    told = by_name(run("list", "--root", tmp_path, "--json", "-").stdout)
+    assert list(told) == datasets.names()
+    assert told["dtd"]["found"]
+    assert not told["eurosat"]["found"]
+    assert told["eurosat"] == {
+        "name": "eurosat",
+        "title": "EuroSAT (RGB)",
+        "role": "few-shot",
+        "folder": "eurosat",
+        "expected_classes": 10,
+        "expected_counts": {"train": 13500, "val": 5400, "test": 8100},
+        "source": "https://github.com/phelber/EuroSAT",
+        "terms": datasets.find("eurosat").terms,
+        "layout": ["2750/Forest/*.jpg", "split_zhou_EuroSAT.json"],
+        "downloadable": True,
+        "found": False,
+    }
+
+
+def test_the_root_is_the_option_or_the_environment_or_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def root(*arguments: object) -> str:
+        return json.loads(run("list", "--json", "-", *arguments).stdout)["root"]
+
+    assert root() == "data"
+    monkeypatch.setenv("SOTGLP_DATA", str(tmp_path / "mine"))
+    assert root() == str(tmp_path / "mine")
+    assert root("--root", "other") == "other"
+
+
+@pytest.mark.usefixtures("small")
+def test_check_of_whole_datasets(tmp_path: Path) -> None:
+    for name in ("dtd", "food101"):
+        plant_published(tmp_path, name)
+    # Without a name, all that are there are checked and nothing else; the images of dtd are those of textures too.
+    names = ("dtd", "food101")
+    for chosen, textures in (((), [f"textures: complete, {tmp_path}/dtd"]), (names, [])):
+        lines = run("check", *chosen, "--root", tmp_path).stdout.splitlines()
+        assert sorted(line for line in lines if not line.startswith(" ")) == [
+            f"dtd: complete, {tmp_path}/dtd",
+            f"food101: complete, {tmp_path}/food-101",
+            *textures,
+        ]
+        assert lines.count("    found: 3 classes, 9 train, 3 val, 6 test") == 2
+        assert lines.count("    published: 3 classes, 9 train, 3 val, 6 test") == 2
+        assert f"    terms: {datasets.find('dtd').terms}" in lines
+
+
+@pytest.mark.usefixtures("small")
+def test_check_of_broken_and_missing_datasets(tmp_path: Path) -> None:
+    plant_published(tmp_path, "dtd")
+    gone = plant_published(tmp_path, "food101")["val"][0][0]
+    gone.unlink()
+    done = run("check", "dtd", "food101", "ucf101", "--root", tmp_path, code=1)
+    assert not isinstance(done.exception, SotglpError)
+    blocks = done.stdout.split("food101: broken, ")[1].split("ucf101: missing, ")
+    assert f"    problem: {tmp_path}/food-101/split_zhou_Food101.json lists 1 of 18 images" in blocks[0]
+    assert str(gone) in blocks[0]
+    for name, block in zip(("food101", "ucf101"), blocks, strict=True):
+        entry = datasets.find(name)
+        assert f"    wanted in {tmp_path / entry.folder}: {', '.join(entry.layout)}\n" in block
+        assert f"    source: {entry.source}\n" in block
+        assert f"    terms: {entry.terms}\n" in block
+    assert "    published: 101 classes, 7639 train, 1898 val, 3783 test" in blocks[1]
+    assert "found:" not in blocks[1]
+
+
+@pytest.mark.usefixtures("small")
+def test_check_as_json(tmp_path: Path) -> None:
+    plant_published(tmp_path, "dtd")
+    plant_eurosat_folders(tmp_path)
+    done = run("check", "--root", tmp_path, "--json", "said.json", code=1)
+    assert "eurosat: broken" in done.stdout
+    told = by_name((tmp_path / "said.json").read_text())
+    # DTD's folder may serve as an OOD set as well.
+    assert {"dtd", "eurosat"} <= set(told) <= {"dtd", "eurosat", "textures"}
+    assert told["dtd"]["complete"]
+    assert told["dtd"]["counts"] == told["dtd"]["expected_counts"] == COUNTS
+    assert told["eurosat"]["counts"] == {"train": 15, "val": 6, "test": 9}
+    assert told["eurosat"]["problems"][0] == "there are 3 classes, not 10"
+    assert "not comparable" in told["eurosat"]["warnings"][0]
+
+
+def check_own(*arguments: object, code: int = 0) -> Result:
+    return run("check", *arguments, "--backbone", "tiny", "--no-cache", code=code)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return make_class_folders(tmp_path / "photos", per_class=6)
+
+
+def test_check_of_own_images(photos: Path) -> None:
+    lines = check_own(photos).stdout.splitlines()
+    assert lines[0] == f"{photos}: sound, 3 classes, 18 images that can be read, 6 of a class"
+    assert lines[1].startswith("    labels: 100% come out the same, judged by other images, and 0 may be wrong")
+    assert len(lines) == 2
+
+
+def test_check_finds_what_is_wrong_with_own_images(photos: Path) -> None:
+    (photos / "red_brick" / "0.png").replace(photos / "blue sea" / "brick.png")
+    shutil.copy(photos / "green leaf" / "1.png", photos / "green leaf" / "6.png")
+    shutil.copy(photos / "green leaf" / "2.png", photos / "red_brick" / "2 leaf.png")
+    (photos / "green leaf" / "3.png").write_bytes(b"")
+    (photos / "mud").mkdir()
+    shutil.copy(photos / "green leaf" / "4.png", photos / "mud" / "lone.png")
+    done = check_own("photos", "--json", "said.json", code=1)
+    said = json.loads(Path("said.json").read_text())
+    assert (said["root"], said["datasets"]) == ("data", [])
+    (told,) = said["image_sets"]
+    assert set(told) == {
+        "path", "sound", "counts", "unreadable", "copies", "lone_classes", "agreement", "doubts"
+    }  # fmt: skip
+    assert (told["path"], told["sound"]) == ("photos", False)
+    assert told["counts"] == {"blue sea": 7, "green leaf": 6, "mud": 1, "red_brick": 6}
+    assert told["unreadable"] == [
+        {"path": "photos/green leaf/3.png", "reason": "it is empty; replace it or leave it out"}
+    ]
+    assert [group["labels"] for group in told["copies"]] == [
+        ["green leaf"],
+        ["green leaf", "red_brick"],
+        ["green leaf", "mud"],
+    ]
+    assert told["lone_classes"] == ["mud"]
+    doubts = {doubt["path"]: doubt for doubt in told["doubts"]}
+    assert doubts["photos/blue sea/brick.png"]["looks_like"] == "red_brick"
+    assert {doubt["label"] for doubt in doubts.values()} <= {"blue sea", "green leaf", "red_brick"}
+    assert all(doubt["n_classes"] == 3 and doubt["rank"] > 1 for doubt in doubts.values())
+    assert told["agreement"] > 0.7
+
+    assert "photos: broken, 4 classes, 20 images that can be read, 1 to 7 of a class\n" in done.stdout
+    assert "    problem: can't read photos/green leaf/3.png: it is empty" in done.stdout
+    twins = "photos/green leaf/2.png, photos/red_brick/2 leaf.png"
+    assert f"    problem: the same image stands in 2 classes, so a label is wrong: {twins}\n" in done.stdout
+    assert "    warning: 1 image is a copy of another in the same class" in done.stdout
+    assert "    warning: classes with fewer than two images, whose labels can't be judged: mud\n" in done.stdout
+    assert "    doubt: photos/blue sea/brick.png looks like red_brick (" in done.stdout
+
+
+@pytest.mark.usefixtures("small")
+def test_own_images_beside_datasets(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("nobody looks at labels, so no backbone is loaded")
+
+    monkeypatch.setattr("sotglp.backbone.Backbone.load", never)
+    plant_published(tmp_path, "dtd")
+    table = tmp_path / "table.csv"
+    table.write_text("path,label\n" + "".join(f"photos/blue sea/{place % 6}.png,sea\n" for place in range(11)))
+    with table.open("a") as file:
+        file.write("photos/mud.png,mud\n")
+    shutil.copy(photos / "red_brick" / "0.png", photos / "mud.png")
+    done = run("check", "dtd", "table.csv", "--skip-labels", "--root", tmp_path, "--json", "-")
+    said = json.loads(done.stdout)
+    assert [entry["name"] for entry in said["datasets"]] == ["dtd"]
+    (told,) = said["image_sets"]
+    assert (told["path"], told["doubts"], told["agreement"]) == ("table.csv", None, None)
+    lines = run("check", table, "--skip-labels").stdout
+    assert "    warning: classes differ much in size: mud has 1 and sea 11 images\n" in lines
+    # A folder of that name is no reason to take a dataset's name for a path.
+    assert run("check", "dtd", "--root", tmp_path).stdout.startswith(f"dtd: complete, {tmp_path}/dtd\n")
+
+
+def test_own_images_that_cannot_be_checked(photos: Path, tmp_path: Path) -> None:
+    assert "does not exist" in fails("check", "nowhere/photos", "--skip-labels")
+    (tmp_path / "table.csv").write_text("path\nphotos/blue sea/0.png\n")
+    unlabelled = fails("check", "table.csv", "--skip-labels")
+    assert unlabelled.startswith("table.csv can't be checked: the images have no labels")
+    assert "worst = 2.0 must be" in fails("check", photos, "--worst", 2, "--backbone", "tiny", "--no-cache")
+    assert "did you mean" in fails("check", photos, "--backbone", "tinny", "--no-cache")
+
+
+def test_one_class_leaves_nothing_to_compare(photos: Path) -> None:
+    for name in ("blue sea", "green leaf"):
+        shutil.rmtree(photos / name)
+    assert check_own(photos).stdout == f"{photos}: sound, 1 class, 6 images that can be read, 6 of a class\n"
+
+
+def test_check_where_nothing_is(tmp_path: Path) -> None:
+    assert run("check", "--root", tmp_path).stdout == (
+        f"there is no dataset in {tmp_path}: `sotglp data list` names those that could be\n"
+    )
+    assert json.loads(run("check", "--root", tmp_path, "--json", "-").stdout)["datasets"] == []
+
+
+@pytest.mark.usefixtures("small")
+def test_prepare_downloads_and_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = replace(datasets.find("dtd"), download=plant_dtd, n_classes=2, counts={"train": 2, "val": 2, "test": 2})
+    monkeypatch.setitem(datasets.ENTRIES, "dtd", entry)
+    lines = run("prepare", "dtd", "--root", tmp_path / "data").stdout.splitlines()
+    assert lines[:3] == [
+        f"dtd: terms: {entry.terms}; source: {entry.source}",
+        f"dtd: downloaded to {tmp_path}/data/dtd",
+        f"dtd: complete, {tmp_path}/data/dtd",
+    ]
+    assert any(line.startswith("    warning: ") and "split_zhou_DescribableTextures.json" in line for line in lines)
+    again = run("prepare", "dtd", "--root", tmp_path / "data").stdout.splitlines()
+    assert again[1] == f"dtd: nothing is fetched, since there is already {tmp_path}/data/dtd"
+    told = by_name(run("prepare", "dtd", "--root", tmp_path / "data", "--json", "-").stdout)
+    assert told["dtd"]["complete"]
+
+
+def test_prepare_of_a_broken_dataset(tmp_path: Path) -> None:
+    plant_published(tmp_path, "ucf101")
+    done = run("prepare", "ucf101", "--root", tmp_path, code=1)
+    assert "there are 3 classes, not 101" in done.stdout
+
+
+def test_prepare_of_what_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(root: Path) -> None:
+        raise AssertionError("nothing is downloaded if a dataset after it can't be")
+
+    monkeypatch.setitem(datasets.ENTRIES, "dtd", replace(datasets.find("dtd"), download=never))
+    command = ("prepare", "dtd", "stanford_cars", "--root", tmp_path)
+    message = fails(*command)
+    cars = datasets.find("stanford_cars")
+    assert message.startswith("Stanford Cars can't be downloaded by itself: get it from ")
+    assert all(line in message for line in (cars.source, *cars.layout, str(tmp_path / "stanford_cars")))
+    assert f"stanford_cars: terms: {cars.terms}; source: {cars.source}\n" in run(*command, code=1).stdout
+
+
+def test_what_cannot_be_done(tmp_path: Path) -> None:
+    (tmp_path / "precious.json").write_text("{}")
+    for command in (("list",), ("check",), ("prepare", "dtd")):
+        assert "not a result of sotglp" in fails(*command, "--json", "precious.json")
+    for command in ("check", "prepare"):
+        assert "(did you mean oxford_pets?)" in fails(command, "oxfrod_pets")
+    assert list(tmp_path.iterdir()) == [tmp_path / "precious.json"]
+
+
+def test_help_has_an_example_and_needs_no_torch() -> None:
+    for command in ("list", "check", "prepare"):
+        assert f"Example: sotglp data {command}" in run(command, "--help").stdout
+    look = "import sys, sotglp.cli.data; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", look]).returncode == 0

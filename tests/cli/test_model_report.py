@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import confusion_matrix, roc_curve
+
+from sotglp.cli import main
+from support.command import fails, sotglp
+from support.report_samples import Page
+from support.samples import make_class_folders
+
+FIT = ["--backbone", "tiny", "--shots", "6", "--epochs", "2", "--set", "augment=false", "--no-cache"]
+MOST_BYTES = 5_000_000
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    make_class_folders(root / "train", per_class=6, seed=0)
+    make_class_folders(root / "test", per_class=4, seed=1)
+    make_class_folders(root / "a & <b>", per_class=2, seed=2)
+    make_class_folders(root / "others", per_class=3, seed=3)
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(data: Path) -> Path:
+    out = data / "m.safetensors"
+    sotglp("fit", data / "train", "--out", out, *FIT, "--calibrate-on", data / "others")
+    return out
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run in this process, and give what it prints."""
+    monkeypatch.setattr(sys, "argv", ["sotglp", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_a_report_as_a_process(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "deep" / "r.html"
+    sets = ("--ood", data / "a & <b>", "--ood", data / "others")
+    done = sotglp("report", model, data / "test", *sets, "--out", out, "--json", tmp_path / "r.json")
+    assert done.stderr == ""
+    told = json.loads((tmp_path / "r.json").read_text())
+    assert done.stdout.startswith(f"{out}: accuracy {told['accuracy']:.3f} (")
+    rows = told["images"]
+    counts = confusion_matrix(
+        [row["label"] for row in rows], [row["predicted"] for row in rows], labels=told["classes"]
+    )
+    assert {(one["label"], one["predicted"], one["count"]) for one in told["confusion"]} == {
+        (told["classes"][row], told["classes"][column], counts[row, column])
+        for row, column in zip(*counts.nonzero(), strict=True)
+    }
+    assert told["accuracy"] == np.trace(counts) / 12
+    for one in told["ood"].values():
+        is_in = [True] * 12 + [False] * one["n"]
+        fpr, tpr, _ = roc_curve(is_in, np.float32([row["ood_score"] for row in rows] + one["scores"]))
+        assert one["roc"] == {"fpr": pytest.approx(fpr), "tpr": pytest.approx(tpr)}
+    assert told["versions"]["sotglp"]
+    taken = Page(out.read_bytes())
+    assert list(told["ood"]) == ["a & <b>", "others"]
+    for name, one in told["ood"].items():
+        assert f"AUROC, {name} {one['auroc']:.3f}" in taken.section("headline")
+    # The evaluation says the same.
+    evaluated = json.loads(run(monkeypatch, capsys, "evaluate", model, data / "test", *sets, "--json", "-"))
+    for name in ("accuracy", "ece", "ece_calibrated", "accepted", "n"):
+        assert evaluated[name] == pytest.approx(told[name])
+    assert evaluated["ood"]["others"]["auroc"] == told["ood"]["others"]["auroc"]
+
+
+def test_the_command_on_the_page_makes_the_page(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "r.html"
+    given = ("--ood", data / "a & <b>", "--ood-method", "energy", "--temperature", "2", "--batch-size", "5")
+    run(monkeypatch, capsys, "report", model, data / "test", *given, "--out", out)
+    page = out.read_bytes()
+    reproduce = Page(page).section("reproduce")
+    command = reproduce[reproduce.index("sotglp report") : reproduce.index(" Test images from")]
+    out.unlink()
+    run(monkeypatch, capsys, *shlex.split(command)[1:])
+    assert out.read_bytes() == page
+    assert "Scores (energy, temperature 2.0)" in Page(page).section("ood")
+
+
+def test_a_page_is_kept_unless_forced(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "r.html"
+    out.write_text("mine")
+    arguments = (model, data / "test", "--out", out)
+    assert f"{out} exists" in fails(capsys, monkeypatch, "report", *arguments)
+    assert out.read_text() == "mine"
+    told = json.loads(run(monkeypatch, capsys, "report", *arguments, "--force", "--json", "-"))
+    assert told["out"] == str(out)
+    assert out.read_bytes().startswith(b"<!doctype html>")
+
+
+def test_unreadable_images(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = make_class_folders(tmp_path / "test", per_class=2)
+    (test / "green leaf" / "0.png").write_bytes(b"broken")
+    out = tmp_path / "r.html"
+    assert "can't read" in fails(capsys, monkeypatch, "report", model, test, "--out", out)
+    assert not out.exists()
+    run(monkeypatch, capsys, "report", model, test, "--out", out, "--skip-unreadable")
+    assert "1 image could not be read" in Page(out.read_bytes()).section("headline")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{model}", "--out", "r.html"], "is a model: give labelled images"),
+        (["{model}", "{test}", "--svg", "--out", "r.html"], "--svg is for the report of a benchmark"),
+        (["{results}", "{test}", "--out", "r"], "a second argument is for the report of a model"),
+        (["{results}", "--ood", "{test}", "--out", "r"], "--ood is for the report of a model"),
+        (["{results}", "--ood-method", "msp", "--out", "r"], "--ood-method is for the report of a model"),
+        (["{results}", "--temperature", "2", "--out", "r"], "--temperature is for the report of a model"),
+        (["{results}", "--pretrained", "x", "--out", "r"], "--pretrained is for the report of a model"),
+        (["{results}", "--device", "cpu", "--out", "r"], "--device is for the report of a model"),
+        (["{results}", "--precision", "fp32", "--out", "r"], "--precision is for the report of a model"),
+        (["{results}", "--workers", "1", "--out", "r"], "--workers is for the report of a model"),
+        (["{results}", "--batch-size", "8", "--out", "r"], "--batch-size is for the report of a model"),
+        (["{results}", "--skip-unreadable", "--out", "r"], "--skip-unreadable is for the report of a model"),
+        (["no.safetensors", "{test}", "--out", "r.html"], "there is no model file no.safetensors"),
+        (["{model}", "no_folder", "--out", "r.html"], "no_folder"),
+        (["{model}", "{test}", "--ood", "no_folder", "--out", "r.html"], "no_folder"),
+        (["{model}", "{test}", "--ood-method", "best", "--out", "r.html"], "ood_method = 'best' can't be used"),
+        (["{model}", "{test}", "--out", "{test}"], "is a folder: give the name of a file"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(
+    arguments: list[str],
+    message: str,
+    model: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "results").mkdir()
+    monkeypatch.chdir(tmp_path)
+    places = {"model": model, "test": data / "test", "results": tmp_path / "results"}
+    assert message in fails(capsys, monkeypatch, "report", *(one.format(**places) for one in arguments))
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+
+def test_help_has_an_example_of_either_kind(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    printed = run(monkeypatch, capsys, "report", "--help")
+    assert "sotglp report birds.safetensors photos/test --ood photos/no_birds --out birds.html" in printed
+    assert "sotglp report results --out report" in printed
+
+
+@pytest.mark.slow
+def test_a_report_on_500_photos_is_small(model: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    test = tmp_path / "test"
+    for name in ("blue sea", "green leaf", "red_brick"):
+        (test / name).mkdir(parents=True)
+    for place in range(500):
+        # Rough pictures, which JPEG can't make small, and larger than what a page shows.
+        noise = Image.fromarray(rng.integers(0, 255, (225, 300, 3), np.uint8)).resize((600, 450))
+        noise.save(test / ("blue sea", "green leaf", "red_brick")[place % 3] / f"{place}.jpg", quality=70)
+    out = tmp_path / "r.html"
+    sotglp("report", model, test, "--ood", test, "--out", out, "--json", tmp_path / "r.json")
+    assert len(json.loads((tmp_path / "r.json").read_text())["images"]) == 500
+    assert len(Page(out.read_bytes()).of("image")) >= 12
+    assert out.stat().st_size < MOST_BYTES

@@ -1,0 +1,254 @@
+from collections import Counter
+from contextlib import contextmanager
+
+import pytest
+from torchvision.datasets import ImageFolder
+
+from sotglp.datasets.imagenet_family import ENTRIES
+from sotglp.datasets.imagenet_names import imagenet_names
+from sotglp.errors import SotglpError
+from sotglp.images.decode import open_image
+from sotglp.settings import presets
+from support.imagenet_trees import by_class, plant
+
+ENTRY = {entry.name: entry for entry in ENTRIES}
+WNIDS = tuple(imagenet_names())
+NAMES = tuple(imagenet_names().values())
+V2_FOLDER = "imagenetv2-matched-frequency-format-val"
+SOME = ("n15075141", "n01443537", "n03445777")
+SOME_IN_ORDER = ("goldfish", "golf ball", "toilet paper")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """The folders train and val of ImageNet; shared, since thousands of files take long to remove."""
+    folder = tmp_path_factory.mktemp("imagenet")
+    plant(folder, [f"train/{file}" for file in [*by_class(WNIDS), f"{WNIDS[7]}/other.JPEG"]])
+    plant(folder, [f"val/{file}" for file in by_class(WNIDS)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory):
+    """ImageNetV2's class folders."""
+    return plant(tmp_path_factory.mktemp("v2"), by_class(map(str, range(1000)), "jpeg"))
+
+
+def place(folder, at):
+    at.parent.mkdir(parents=True, exist_ok=True)
+    at.symlink_to(folder)
+    return at
+
+
+@contextmanager
+def renamed(path, name):
+    """Rename a file or folder for a while."""
+    elsewhere = path.rename(path.parent / name)
+    try:
+        yield
+    finally:
+        elsewhere.rename(path)
+
+
+@contextmanager
+def added(folder, file):
+    """Put a file there for a while, in a new folder if it names one."""
+    plant(folder, [file])
+    try:
+        yield
+    finally:
+        (folder / file).unlink()
+        if (folder / file).parent != folder:
+            (folder / file).parent.rmdir()
+
+
+def refused(name, root):
+    with pytest.raises(SotglpError) as caught:
+        ENTRY[name].load(root)
+    message = str(caught.value)
+    assert not message.endswith(".")
+    return message
+
+
+@pytest.mark.parametrize("below", ["imagenet/images", "imagenet"])
+def test_imagenet_in_the_layout_of_coop_and_of_torchvision(images, tmp_path, below):
+    at = place(images, tmp_path / below)
+    splits = ENTRY["imagenet"].load(tmp_path)
+    assert splits.classes == NAMES
+    assert splits.val is None
+    assert Counter(splits.train.labels) == {**dict.fromkeys(NAMES, 1), NAMES[7]: 2}
+    assert splits.test.labels == NAMES
+    assert [image.parent for image in splits.test.images] == [at / "val" / wnid for wnid in WNIDS]
+    assert open_image(splits.train.images[0]).size == (16, 16)
+
+
+def test_class_numbers_are_torchvisions(images, tmp_path):
+    at = place(images, tmp_path / "imagenet/images")
+    splits = ENTRY["imagenet"].load(tmp_path)
+    theirs = ImageFolder(at / "train").samples
+    ours = zip(map(str, splits.train.images), splits.train.targets(splits.classes), strict=True)
+    assert sorted(ours) == sorted(theirs)
+
+
+def test_names_of_coop_are_not_read(images, tmp_path):
+    place(images, tmp_path / "imagenet/images")
+    (tmp_path / "imagenet/classnames.txt").write_text("".join(f"{wnid} thing\n" for wnid in WNIDS))
+    assert ENTRY["imagenet"].load(tmp_path).classes == NAMES
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_imagenet_without_a_split(images, tmp_path, split):
+    at = place(images, tmp_path / "imagenet/images")
+    with renamed(images / split, "elsewhere"):
+        assert f"there is no folder {at / split};" in refused("imagenet", tmp_path)
+
+
+def test_imagenet_without_anything(tmp_path):
+    (tmp_path / "imagenet").mkdir()
+    assert f"there is no folder {tmp_path}/imagenet/images/train;" in refused("imagenet", tmp_path)
+
+
+def test_imagenet_with_an_empty_and_a_missing_class(images, tmp_path):
+    val = place(images, tmp_path / "imagenet/images") / "val"
+    with renamed(val / WNIDS[5], ".hidden"), renamed(val / WNIDS[3] / f"{WNIDS[3]}_0.JPEG", "no_image.txt"):
+        message = refused("imagenet", tmp_path)
+    assert message.startswith(f"{val} has no images of 2 of 1000 classes, the first in the folder {WNIDS[3]};")
+
+
+def test_imagenet_with_an_extra_class(images, tmp_path):
+    train = place(images, tmp_path / "imagenet/images") / "train"
+    with added(train, "n99999999/a.JPEG"):
+        message = refused("imagenet", tmp_path)
+    assert message.startswith(f"{train} has folders that are none of the dataset's classes: n99999999;")
+
+
+def test_validation_images_that_are_not_sorted(images, tmp_path):
+    val = place(images, tmp_path / "imagenet/images") / "val"
+    with added(val, "ILSVRC2012_val_00000001.JPEG"):
+        message = refused("imagenet", tmp_path)
+    assert message.startswith(f"{val} has images outside the class folders: ILSVRC2012_val_00000001.JPEG;")
+
+
+def test_imagenetv2_is_numbered_by_class(numbered, tmp_path):
+    place(numbered, tmp_path / "imagenetv2" / V2_FOLDER)
+    splits = ENTRY["imagenetv2"].load(tmp_path)
+    assert splits.classes == NAMES
+    assert (splits.train, splits.val) == (None, None)
+    numbers = [int(image.parent.name) for image in splits.test.images]
+    assert splits.test.targets(NAMES).tolist() == numbers
+    assert sorted(numbers) == list(range(1000))
+
+
+@pytest.mark.parametrize("other", ["1000", "n01440764", "007"])
+def test_imagenetv2_with_other_folders(numbered, tmp_path, other):
+    folder = place(numbered, tmp_path / "imagenetv2" / V2_FOLDER)
+    with added(folder, f"{other}/a.jpeg"):
+        message = refused("imagenetv2", tmp_path)
+    assert message.startswith(f"{folder} has folders that are none of the dataset's classes: {other};")
+
+
+def test_imagenetv2_in_part(numbered, tmp_path):
+    folder = place(numbered, tmp_path / "imagenetv2" / V2_FOLDER)
+    with renamed(folder / "9", ".a"), renamed(folder / "10", ".b"), renamed(folder / "999", ".c"):
+        message = refused("imagenetv2", tmp_path)
+    assert message.startswith(f"{folder} has no images of 3 of 1000 classes, the first in the folder 9;")
+
+
+def test_imagenet_sketch_has_all_classes(images, tmp_path):
+    folder = place(images / "val", tmp_path / "imagenet-sketch/images")
+    splits = ENTRY["imagenet_sketch"].load(tmp_path)
+    assert (splits.classes, splits.test.labels, splits.train) == (NAMES, NAMES, None)
+    with renamed(folder / WNIDS[999], ".hidden"):
+        message = refused("imagenet_sketch", tmp_path)
+    assert message.startswith(f"{folder} has no images of 1 of 1000 classes, the first in the folder {WNIDS[999]};")
+
+
+@pytest.mark.parametrize(("name", "below"), [("imagenet_a", "imagenet-a"), ("imagenet_r", "imagenet-r")])
+class TestSetsOfSomeClasses:
+    def folder(self, name, below, tmp_path):
+        folder = plant(tmp_path / ENTRY[name].folder / below, by_class(SOME, "jpg", n=2))
+        (folder / "README.txt").write_text("n01443537 goldfish\n")
+        return folder
+
+    def test_classes_are_those_that_are_there_in_imagenets_order(self, name, below, tmp_path):
+        self.folder(name, below, tmp_path)
+        splits = ENTRY[name].load(tmp_path)
+        assert splits.classes == SOME_IN_ORDER
+        assert Counter(splits.test.labels) == dict.fromkeys(SOME_IN_ORDER, 2)
+        assert all(
+            imagenet_names()[image.parent.name] == label
+            for image, label in zip(splits.test.images, splits.test.labels, strict=True)
+        )
+        assert (splits.train, splits.val) == (None, None)
+
+    def test_an_empty_class_folder(self, name, below, tmp_path):
+        folder = self.folder(name, below, tmp_path)
+        (folder / "n01440764").mkdir()
+        message = refused(name, tmp_path)
+        assert f"{folder} has no images of 1 of 4 classes, the first in the folder n01440764;" in message
+
+    def test_an_extra_class(self, name, below, tmp_path):
+        folder = plant(self.folder(name, below, tmp_path), ["goldfish/a.jpg"])
+        assert f"{folder} has folders that are none of the dataset's classes: goldfish;" in refused(name, tmp_path)
+
+    def test_no_images_at_all(self, name, below, tmp_path):
+        folder = tmp_path / ENTRY[name].folder / below
+        folder.mkdir(parents=True)
+        assert refused(name, tmp_path).startswith(f"{folder} has no images in it")
+
+
+@pytest.mark.parametrize(
+    ("name", "below"),
+    [
+        ("imagenetv2", V2_FOLDER),
+        ("imagenet_sketch", "images"),
+        ("imagenet_a", "imagenet-a"),
+        ("imagenet_r", "imagenet-r"),
+    ],
+)
+def test_a_dataset_folder_without_its_images(tmp_path, name, below):
+    folder = tmp_path / ENTRY[name].folder
+    folder.mkdir()
+    assert refused(name, tmp_path).startswith(f"{folder / below} does not exist")
+
+
+@pytest.mark.parametrize("name", ENTRY)
+def test_a_dataset_that_is_not_there(tmp_path, name):
+    message = refused(name, tmp_path)
+    assert str(tmp_path / ENTRY[name].folder) in message
+    assert ENTRY[name].source in message
+
+
+def test_entries():
+    assert [entry.name for entry in ENTRIES if entry.role == "few-shot"] == ["imagenet"]
+    assert [entry.name for entry in ENTRIES if entry.role == "shift"] == [
+        "imagenetv2",
+        "imagenet_sketch",
+        "imagenet_a",
+        "imagenet_r",
+    ]
+    assert "imagenet" in presets()
+    assert {entry.name: (entry.n_classes, entry.counts["test"]) for entry in ENTRIES} == {
+        "imagenet": (1000, 50000),
+        "imagenetv2": (1000, 10000),
+        "imagenet_sketch": (1000, 50889),
+        "imagenet_a": (200, 7500),
+        "imagenet_r": (200, 30000),
+    }
+    assert ENTRY["imagenet"].counts["train"] == 1281167
+    assert all(entry.download is None for entry in ENTRIES)
+
+
+def test_the_layout_shown_is_one_that_is_read(images, numbered, tmp_path):
+    place(images, tmp_path / "imagenet/images")
+    place(numbered, tmp_path / "imagenetv2" / V2_FOLDER)
+    place(images / "val", tmp_path / "imagenet-sketch/images")
+    plant(tmp_path / "imagenet-adversarial/imagenet-a", by_class(["n01498041"], "jpg"))
+    plant(tmp_path / "imagenet-rendition/imagenet-r", by_class(["n01443537"], "jpg"))
+    for entry in ENTRIES:
+        splits = entry.load(tmp_path)
+        read = {*splits.test.images, *(splits.train.images if splits.train else ())}
+        for line in entry.layout:
+            shown = set((tmp_path / entry.folder).glob(line))
+            assert shown
+            assert shown <= read

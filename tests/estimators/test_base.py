@@ -1,0 +1,199 @@
+"""Decisions of a calibrated classifier: unknown images, temperature, prediction sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sotglp import Backbone, SOTGLPClassifier, SotglpError, SotglpWarning
+from sotglp.images.image_set import ImageSet
+from sotglp.scoring.calibration import Calibration
+from sotglp.scoring.conformal import cross_sets, split_sets
+from sotglp.scoring.cross_fit import cross_fit
+from sotglp.scoring.evaluate import predict
+from sotglp.settings import Reading
+from sotglp.training.fit import drawn_shots
+from support.samples import COLOURS
+
+QUICK: dict[str, Any] = {"epochs": 4, "batch_size": 8, "learning_rate": 0.02, "augment": False, "shots": None}
+
+
+def classifier(backbone: Backbone, **parameters: Any) -> SOTGLPClassifier:
+    return SOTGLPClassifier(backbone, **{**QUICK, **parameters})
+
+
+def calibration_of(fitted: SOTGLPClassifier) -> Calibration:
+    assert fitted.calibration_ is not None
+    return fitted.calibration_
+
+
+@pytest.fixture
+def paths(class_folders: Path) -> tuple[list[str], list[str]]:
+    files = sorted(class_folders.glob("*/*.png"))
+    return [str(file) for file in files], [file.parent.name for file in files]
+
+
+@pytest.fixture
+def few(tiny_backbone: Backbone, paths: Any) -> SOTGLPClassifier:
+    """Learned from four images of each class, so that two are left; wrong now and then."""
+    return classifier(tiny_backbone, epochs=2, shots=4, learning_rate=0.01).fit(*paths)
+
+
+def test_calibration_accepts_the_asked_share(few: SOTGLPClassifier, paths: Any) -> None:
+    X, _ = paths
+    for tpr in (0.5, 0.9, 1.0):
+        accepted = 1 - few.calibrate(X, tpr=tpr).is_ood(X).mean()
+        assert tpr <= accepted < tpr + 1 / 9
+    few.calibrate(X, method="mcm", temperature=0.5)
+    calibration = calibration_of(few)
+    assert (calibration.ood_method, calibration.ood_temperature) == ("mcm", 0.5)
+    np.testing.assert_array_equal(few.is_ood(X), few.ood_score(X, "mcm", 0.5) < calibration.rejection.threshold)
+
+
+def test_rejected_images_are_called_unknown(few: SOTGLPClassifier, paths: Any) -> None:
+    X, y = paths
+    assert few.calibration_ is None
+    plain, right = few.predict(X), few.score(X, y)
+    few.calibrate(X, tpr=0.6, y=y)
+    rejected = few.is_ood(X)
+    assert 0 < rejected.sum() < len(X)
+    assert few.predict(X).tolist() == ["unknown" if out else label for out, label in zip(rejected, plain, strict=True)]
+    np.testing.assert_array_equal(few.predict(X, reject=False), plain)
+    # No rejection counts, neither as right nor as wrong.
+    assert few.score(X, y) == right
+    assert few.score(X, y, sample_weight=np.r_[1, np.zeros(17)]) == float(plain[0] == y[0])
+
+
+def test_unknown_is_not_cut_by_short_labels(tiny_backbone: Backbone, paths: Any) -> None:
+    X, y = paths
+    short = {"red_brick": "r", "green leaf": "g", "blue sea": "b"}
+    fitted = classifier(tiny_backbone, epochs=1).fit(X, [short[label] for label in y]).calibrate(X, tpr=0.5)
+    assert fitted.classes_.dtype == "<U1"
+    assert set(fitted.predict(X)) - set("rgb") == {"unknown"}
+    assert set(fitted.predict(X, reject=False)) <= set("rgb")
+
+
+def test_numbers_and_unknown_stand_in_one_array(tiny_backbone: Backbone, paths: Any) -> None:
+    X, y = paths
+    labels = np.array([sorted(COLOURS).index(name) for name in y])
+    fitted = classifier(tiny_backbone, epochs=1).fit(X, labels).calibrate(X, tpr=0.5, y=labels)
+    said = fitted.predict(X)
+    assert said.dtype == object
+    assert {type(label) for label in said} == {int, str}
+    assert fitted.predict(X, reject=False).dtype == labels.dtype
+    assert fitted.score(X, labels) == (fitted.predict(X, reject=False) == labels).mean()
+
+
+def test_probabilities_are_at_the_calibrated_temperature(few: SOTGLPClassifier, paths: Any) -> None:
+    X, y = paths
+    before = few.predict_proba(X).astype(np.float64)
+    few.calibrate(X, y=y)
+    temperature = calibration_of(few).temperature
+    assert temperature != 1
+    powers = before ** (1 / temperature)
+    np.testing.assert_allclose(few.predict_proba(X), powers / powers.sum(axis=1, keepdims=True), rtol=1e-4, atol=1e-7)
+    # Calibrated again, it starts from the model's own.
+    few.calibrate(X, y=y)
+    assert calibration_of(few).temperature == temperature
+
+
+def test_a_folder_or_manifest_tells_the_labels_of_a_calibration(
+    few: SOTGLPClassifier, paths: Any, class_folders: Path, tmp_path: Path
+) -> None:
+    X, y = paths
+    expected = calibration_of(few.calibrate(X, y=y))
+    table = tmp_path / "held_out.csv"
+    table.write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in zip(X, y, strict=True)))
+    for told in (class_folders, str(class_folders), table):
+        found = calibration_of(few.calibrate(told))
+        assert (found.rejection, found.temperature) == (expected.rejection, expected.temperature)
+        np.testing.assert_array_equal(found.true_probabilities, expected.true_probabilities)
+    for untold in (X, class_folders / "blue sea"):
+        assert len(calibration_of(few.calibrate(untold)).true_probabilities) == 0
+
+
+def test_sets_after_a_calibration_with_labels(few: SOTGLPClassifier, paths: Any) -> None:
+    X, y = paths
+    plain = few.predict_proba(X)
+    few.calibrate(X, y=y)
+    of_right = [row[few.classes_.tolist().index(label)] for row, label in zip(plain, y, strict=True)]
+    for coverage in (0.5, 0.8):
+        sets = few.predict_sets(X, coverage)
+        np.testing.assert_array_equal(sets, split_sets(plain, of_right, coverage))
+        assert sets[np.arange(18), [few.classes_.tolist().index(label) for label in y]].mean() >= coverage
+    np.testing.assert_array_equal(few.predict_sets(X), few.predict_sets(X, 0.9))
+    few.calibrate(X)
+    with pytest.raises(SotglpError, match="need a calibration with labels"):
+        few.predict_sets(X)
+
+
+def test_folds_of_the_shots_serve_for_calibration(few: SOTGLPClassifier, paths: Any, tmp_path: Path) -> None:
+    X, y = paths
+    few.calibrate(X, 0.7, "mcm", y=y, folds=2)
+    calibration = calibration_of(few)
+    config = few._settings()[1]
+    shots = drawn_shots(ImageSet.from_items(X, y), config)
+    assert len(shots) == 12
+    crossed = cross_fit(few.model_, shots, config, Reading(ood_method="mcm"), n_folds=2)
+    assert calibration.rejection.threshold == np.sort(crossed.said.ood_scores)[2]  # 13 (1 - 0.7) = 3.9
+    of_right = crossed.said.probabilities[np.arange(12), shots.targets(few.model_.class_names)]
+    np.testing.assert_array_equal(calibration.true_probabilities, of_right)
+    by_fold = np.stack([predict(model, ImageSet.from_items(X)).probabilities for model in crossed.models])
+    np.testing.assert_array_equal(few.predict_sets(X, 0.6), cross_sets(by_fold, of_right, crossed.folds, 0.6))
+    few.save(tmp_path / "m")
+    loaded = SOTGLPClassifier.load(tmp_path / "m", backbone=few.model_.backbone)
+    for method in ("predict", "predict_proba", "predict_sets", "is_ood"):
+        np.testing.assert_array_equal(getattr(loaded, method)(X), getattr(few, method)(X))
+
+
+def test_a_score_of_the_shots_can_be_calibrated_in_folds_and_loaded(
+    few: SOTGLPClassifier, paths: Any, tmp_path: Path
+) -> None:
+    X, y = paths
+    few.calibrate(X, 0.7, "transport", y=y, folds=3).save(tmp_path / "m")
+    loaded = SOTGLPClassifier.load(tmp_path / "m", backbone=few.model_.backbone)
+    np.testing.assert_array_equal(loaded.predict_sets(X), few.predict_sets(X))
+    np.testing.assert_array_equal(loaded.predict(X), few.predict(X))
+
+
+def test_images_that_can_not_calibrate(few: SOTGLPClassifier, paths: Any, class_folders: Path) -> None:
+    X, y = paths
+    few.calibrate(X)
+    before = few.calibration_
+    wrong: list[tuple[Any, dict[str, Any], str]] = [
+        (X, {"folds": 2}, "folds need labels"),
+        (X, {"y": y, "folds": 1}, "1 folds can't be made"),
+        (X, {"y": y, "folds": 5}, "5 folds can't be made.*has 4 images"),
+        (X, {"y": y[:-1]}, "labels"),
+        (X, {"y": ["zebra"] * 18}, "zebra"),
+        (X, {"y": y, "tpr": 1.2}, "tpr = 1.2"),
+        (X, {"method": "oracle"}, "ood_method = 'oracle'"),
+        (X, {"temperature": 0}, "temperature = 0"),
+        (class_folders / "absent", {}, "absent"),
+    ]
+    for images, options, words in wrong:
+        with pytest.raises(SotglpError, match=words):
+            few.calibrate(images, **options)
+    assert few.calibration_ is before
+    with pytest.raises(SotglpError, match="coverage = 1"):
+        few.calibrate(X, y=y).predict_sets(X, 1)
+
+
+def test_a_new_fit_forgets_the_calibration(few: SOTGLPClassifier, paths: Any) -> None:
+    X, y = paths
+    few.calibrate(X, y=y).fit(X, y)
+    assert few.calibration_ is None
+    assert "unknown" not in few.predict(X)
+
+
+def test_images_that_are_all_right_are_told(tiny_backbone: Backbone, paths: Any) -> None:
+    X, y = paths
+    fitted = classifier(tiny_backbone, epochs=30, batch_size=18).fit(X, y)
+    assert fitted.score(X, y) == 1
+    before = fitted.predict_proba(X)
+    with pytest.warns(SotglpWarning, match="all 18 calibration images are rightly classified"):
+        fitted.calibrate(X, y=y)
+    np.testing.assert_array_equal(fitted.predict_proba(X), before)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from io import BytesIO
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.figure import Figure
+from PIL import Image
+
+from sotglp.explain.explanation import ClassExplanation, Explanation
+from sotglp.explain.plot import COLOURS, draw_explanation, draw_mass, draw_support
+
+
+def explained(
+    width: int = 90, height: int = 30, n_prompts: int = 3, labels: tuple[str, ...] = ("wren",), name: str = "a.png"
+) -> Explanation:
+    """A picture of which the middle square was seen, in 2 x 2 patches; prompt j takes its patches as 1 : 2 : 3 : 0."""
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    corners = np.array(
+        [[[left, top], [left + side / 2, top]], [[left, top + side / 2], [left + side / 2, top + side / 2]]]
+    )
+    boxes = np.concatenate([corners, corners + side / 2], axis=-1)
+    mass = np.tile(np.array([[1, 2], [3, 0]], np.float32) / 6, (n_prompts, 1, 1))
+    classes = tuple(ClassExplanation(label, 0.75, 0.31, 0.12, mass) for label in labels)
+    return Explanation(
+        Image.new("RGB", (width, height), "teal"),
+        name,
+        boxes,
+        classes,
+        np.empty(0, np.float32),
+        0.5,
+        "gl-mcm",
+        1.0,
+        0.6,
+    )
+
+
+def drawn(explanation: Explanation) -> Figure:
+    figure = draw_explanation(explanation)
+    figure.savefig(BytesIO(), format="png", dpi=50)
+    return figure
+
+
+def panels(figure: Figure) -> list[Axes]:
+    return [axes for axes in figure.axes if axes.get_title()]
+
+
+def texts(figure: Figure) -> str:
+    return "\n".join(str(part.get_text()) for part in figure.findobj(mpl.text.Text))
+
+
+@pytest.mark.parametrize(("width", "height"), [(90, 30), (30, 90), (64, 64), (640, 20)])
+@pytest.mark.parametrize("n_prompts", [1, 4, 9])
+def test_a_row_for_each_class_and_a_panel_for_each_prompt(width: int, height: int, n_prompts: int) -> None:
+    figure = drawn(explained(width, height, n_prompts, ("wren", "robin")))
+    titles = [panel.get_title() for panel in panels(figure)]
+    assert titles == ["support: 3 patches", *(f"prompt {j + 1}" for j in range(n_prompts))] * 2
+    for panel in panels(figure):
+        assert panel.get_xlim() == (0, width)
+        assert panel.get_ylim() == (height, 0)
+
+
+def test_patches_are_drawn_where_they_lie_and_coloured_by_mass() -> None:
+    explanation = explained()
+    axes = Figure().subplots()
+    mass = explanation.classes[0].mass[0]
+    patches = draw_mass(axes, explanation, mass, 0.5)
+    boxes = [path.get_extents().extents.tolist() for path in patches.get_paths()]
+    assert boxes == explanation.boxes[mass > 0].tolist()
+    assert np.asarray(patches.get_array()).tolist() == mass[mass > 0].tolist()
+    assert patches.get_clim() == (0, 0.5)
+
+
+def test_the_support_is_outlined_on_the_picture_itself() -> None:
+    explanation = explained()
+    axes = Figure().subplots()
+    draw_support(axes, explanation, explanation.classes[0])
+    np.testing.assert_array_equal(axes.images[0].get_array(), np.asarray(explanation.image))
+    outlines = axes.collections[-1]
+    boxes = [path.get_extents().extents.tolist() for path in outlines.get_paths()]
+    assert boxes == explanation.boxes[explanation.classes[0].support].tolist()
+
+
+@pytest.mark.parametrize(("width", "height"), [(90, 30), (30, 90)])
+def test_what_the_model_did_not_see_is_hatched(width: int, height: int) -> None:
+    axes = Figure().subplots()
+    explanation = explained(width, height)
+    draw_support(axes, explanation, explanation.classes[0])
+    hatched = [part for part in axes.collections if isinstance(part, PatchCollection) and part.get_hatch()]
+    boxes = sorted(path.get_extents().extents.tolist() for part in hatched for path in part.get_paths())
+    assert boxes == ([[0, 0, 30, 30], [60, 0, 90, 30]] if width > height else [[0, 0, 30, 30], [0, 60, 30, 90]])
+
+
+def test_scores_and_verdict_are_told() -> None:
+    told = texts(drawn(explained()))
+    for part in ("wren", "probability 0.750", "global score 0.310", "local score 0.120", "(gl-mcm) 0.5000"):
+        assert part in told
+    assert "unknown: below the threshold 0.6000" in told.replace("\n", " ")
+    assert "known: not below" in texts(drawn(replace(explained(), threshold=0.4))).replace("\n", " ")
+    assert "threshold" not in texts(drawn(replace(explained(), threshold=None)))
+
+
+def test_names_with_dollars_and_line_ends_are_shown_as_they_are() -> None:
+    explanation = explained(labels=(r"$\bad{ $", "a_b^c"), name="a\nb$x$.png")
+    assert "a_b^c" in texts(drawn(explanation))
+
+
+def test_colours_get_darker_all_the_way() -> None:
+    red, green, blue, _ = mpl.colormaps[COLOURS](np.linspace(0, 1, 256)).T
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    assert (np.diff(luminance) < 0).all()
+    assert luminance[0] - luminance[-1] > 0.7
+
+
+def test_all_panels_share_one_scale() -> None:
+    explanation = explained(labels=("wren", "robin"))
+    strong = replace(explanation.classes[1], mass=explanation.classes[1].mass * 0.5)
+    figure = drawn(replace(explanation, classes=(explanation.classes[0], strong)))
+    limits = {
+        part.get_clim()
+        for part in figure.findobj(PatchCollection)
+        if isinstance(part, PatchCollection) and part.get_array() is not None
+    }
+    assert limits == {(0, 0.5)}

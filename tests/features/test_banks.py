@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sotglp import Backbone, SotglpError
+from sotglp.features import banks
+from sotglp.features.banks import DiskBank, MemoryBank, Views, fill_bank
+from sotglp.features.encode import training_views
+from sotglp.images.decode import UnreadableImageError
+from sotglp.images.image_set import ImageSet
+from sotglp.images.views import load_batches
+from sotglp.settings import TrainConfig
+from sotglp.training.distributed import Processes
+from support.samples import tiny_clip
+
+ALONE = Processes(torch.device("cpu"))
+
+
+@pytest.fixture
+def images(class_folders: Path) -> ImageSet:
+    return ImageSet.from_path(class_folders)
+
+
+def augmented(backbone: Backbone, images: ImageSet, **changes: Any) -> Views:
+    return Views(backbone, images, training_views(backbone, TrainConfig()), **{"seed": 3, "n_views": 2, **changes})
+
+
+def on_disk(views: Views, root: Path, **options: Any) -> DiskBank:
+    about = views.describe()
+    assert about is not None
+    return DiskBank(views, about, root, ALONE, **options)
+
+
+def every_row(bank: banks.Bank, views: Views) -> list[tuple[Tensor, Tensor]]:
+    indices = np.arange(len(views.images))
+    return [bank.rows(np.full_like(indices, view), indices) for view in range(views.n_views)]
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Which (view, image) go through the backbone."""
+    seen: list[tuple[int, int]] = []
+    encode = Views.encode
+
+    def noted(self: Views, view: int, indices: Any, *rest: Any) -> None:
+        seen.extend((view, int(index)) for index in indices)
+        encode(self, view, indices, *rest)
+
+    monkeypatch.setattr(Views, "encode", noted)
+    return seen
+
+
+@pytest.mark.parametrize("projected", [False, True])
+def test_rows_are_the_backbones_own_in_half_precision(
+    tiny_backbone: Backbone, images: ImageSet, tmp_path: Path, projected: bool
+) -> None:
+    views = augmented(tiny_backbone, images, projected=projected)
+    for bank in (MemoryBank(views), on_disk(views, tmp_path)):
+        for view, (image_features, patches) in enumerate(every_row(bank, views)):
+            ((_, pixels),) = load_batches(images, views.transform, [range(len(images))], seed=3, epoch=view)
+            plain_features, plain_patches = tiny_backbone.encode_image(pixels)
+            if projected:
+                plain_patches = plain_patches @ tiny_backbone.clip.visual.proj  # type: ignore[union-attr]
+            torch.testing.assert_close(image_features, plain_features, rtol=1e-5, atol=1e-5)
+            assert patches.dtype == torch.float16
+            torch.testing.assert_close(patches.float(), plain_patches, rtol=1e-3, atol=1e-3)
+
+
+def test_memory_and_disk_hold_the_same_bits(tiny_backbone: Backbone, images: ImageSet, tmp_path: Path) -> None:
+    views = augmented(tiny_backbone, images)
+    for one, other in zip(every_row(MemoryBank(views), views), every_row(on_disk(views, tmp_path), views), strict=True):
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[1], other[1])
+
+
+def test_only_what_is_missing_is_encoded(
+    tiny_backbone: Backbone, images: ImageSet, tmp_path: Path, encoded: list[tuple[int, int]]
+) -> None:
+    on_disk(augmented(tiny_backbone, images, n_views=1), tmp_path)
+    assert encoded == [(0, index) for index in range(18)]
+    encoded.clear()
+    on_disk(augmented(tiny_backbone, images), tmp_path)
+    assert encoded == [(1, index) for index in range(18)]
+    encoded.clear()
+    on_disk(augmented(tiny_backbone, images), tmp_path)
+    assert encoded == []
+    # Another seed, another weight, another activation: none of it is there.
+    on_disk(augmented(tiny_backbone, images, seed=4), tmp_path)
+    on_disk(augmented(Backbone.from_open_clip(tiny_clip(seed=1)), images), tmp_path)
+    assert len(encoded) == 4 * 18
+
+
+def test_a_changed_image_is_encoded_anew(
+    tiny_backbone: Backbone, images: ImageSet, tmp_path: Path, encoded: list[tuple[int, int]]
+) -> None:
+    views = augmented(tiny_backbone, images, n_views=1)
+    before = every_row(on_disk(views, tmp_path), views)[0][0]
+    encoded.clear()
+    Image.new("RGB", (40, 40), "yellow").save(str(images.images[5]))
+    after = every_row(on_disk(views, tmp_path), views)[0][0]
+    assert encoded == [(0, 5)]
+    changed = (before != after).any(dim=1).nonzero().flatten().tolist()
+    assert changed == [5]
+
+
+def test_entries_that_break_or_vanish_are_encoded_again(
+    tiny_backbone: Backbone, images: ImageSet, tmp_path: Path, encoded: list[tuple[int, int]]
+) -> None:
+    views = augmented(tiny_backbone, images)
+    bank = on_disk(views, tmp_path)
+    before = every_row(bank, views)
+    encoded.clear()
+    first, second, *_ = sorted(tmp_path.rglob("*.safetensors"))
+    content = bytearray(first.read_bytes())
+    content[-1] ^= 1
+    first.write_bytes(content)
+    second.unlink()
+    after = every_row(bank, views)
+    assert len(encoded) == 2
+    for one, other in zip(before, after, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(
+    tiny_backbone: Backbone, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = augmented(tiny_backbone, images)
+    keep = DiskBank._keep
+    kept = []
+
+    def keep_ten(self: DiskBank, view: int, index: int, *features: Tensor) -> None:
+        if len(kept) == 10:
+            raise KeyboardInterrupt
+        kept.append((view, index))
+        keep(self, view, index, *features)
+
+    monkeypatch.setattr(DiskBank, "_keep", keep_ten)
+    with pytest.raises(KeyboardInterrupt):
+        on_disk(views, tmp_path)
+    monkeypatch.setattr(DiskBank, "_keep", keep)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 10
+    for one, other in zip(every_row(on_disk(views, tmp_path), views), every_row(MemoryBank(views), views), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_unreadable_images(tiny_backbone: Backbone, class_folders: Path, tmp_path: Path) -> None:
+    images = ImageSet.from_path(class_folders)
+    assert isinstance(images.images[2], Path)
+    assert isinstance(images.images[7], Path)
+    images.images[2].write_bytes(b"no image")
+    images.images[7].unlink()
+    views = Views(tiny_backbone, images, tiny_backbone.preprocess)
+    with pytest.raises(UnreadableImageError):
+        on_disk(views, tmp_path)
+    found: list[UnreadableImageError] = []
+    bank = on_disk(views, tmp_path, unreadable=found)
+    assert {str(error.source) for error in found} == {str(images.images[2]), str(images.images[7])}
+    assert bank.readable.tolist() == [index for index in range(18) if index not in (2, 7)]
+
+
+def test_a_preprocessing_given_by_hand_stays_off_the_disk(images: ImageSet, tmp_path: Path) -> None:
+    backbone = Backbone.from_open_clip(tiny_clip(), preprocess=lambda _: torch.ones(3, 32, 32))
+    bank = fill_bank(Views(backbone, images, backbone.preprocess), tmp_path, ALONE)
+    assert isinstance(bank, MemoryBank)
+    assert list(tmp_path.iterdir()) == [tmp_path / "train"]
+
+
+def test_what_features_depend_on_can_be_written_down(tiny_backbone: Backbone, images: ImageSet) -> None:
+    about = augmented(tiny_backbone, images).describe()
+    assert json.loads(json.dumps(about)) == about
+    others = [
+        augmented(tiny_backbone, images, projected=True),
+        augmented(tiny_backbone, images, precision="bf16"),
+        augmented(tiny_backbone, images, seed=None),
+        augmented(Backbone.from_open_clip(tiny_clip(seed=1)), images),
+        augmented(Backbone.from_open_clip(tiny_clip(), patch_attention="ordinary"), images),
+        augmented(Backbone.from_open_clip(tiny_clip(), patch_attention="ordinary"), images, projected=True),
+    ]
+    assert len({json.dumps(views) for views in (about, *(other.describe() for other in others))}) == 1 + len(others)
+
+
+def test_a_disk_without_room_is_found_out_before_the_work(
+    tiny_backbone: Backbone, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        free = 10_000
+
+    monkeypatch.setattr(banks.shutil, "disk_usage", lambda _: Full)
+    with pytest.raises(SotglpError, match=r"36 encoded views would take .* where 9.8 KiB are free"):
+        on_disk(augmented(tiny_backbone, images), tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()

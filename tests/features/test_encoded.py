@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sotglp import Backbone
+from sotglp.features.encode import Batch
+from sotglp.features.encoded import encoded
+from sotglp.images.decode import UnreadableImageError
+from sotglp.images.image_set import ImageSet
+from sotglp.settings import Reading
+from support.samples import tiny_clip
+
+
+@pytest.fixture
+def images(class_folders: Path) -> ImageSet:
+    return ImageSet.from_path(class_folders)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images go through the backbone, batch by batch."""
+    sizes: list[int] = []
+    encode = Backbone.encode_image
+
+    def noted(self: Backbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        sizes.append(len(pixels))
+        return encode(self, pixels)
+
+    monkeypatch.setattr(Backbone, "encode_image", noted)
+    return sizes
+
+
+def plain(backbone: Backbone, images: ImageSet) -> tuple[Tensor, Tensor]:
+    pixels = [backbone.preprocess(Image.open(path).convert("RGB")) for path in images.images]  # type: ignore[arg-type]
+    return backbone.encode_image(torch.stack(pixels))
+
+
+def whole(batches: list[Batch]) -> tuple[list[int], Tensor, Tensor]:
+    indices, features, patches = zip(*batches, strict=True)
+    return np.concatenate(indices).tolist(), torch.cat(features), torch.cat(patches)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_all_images_come_in_order_and_in_batches(
+    tiny_backbone: Backbone, images: ImageSet, tmp_path: Path, cached: bool
+) -> None:
+    cache_dir = tmp_path / "cache" if cached else None
+    batches = list(encoded(tiny_backbone, images, Reading(batch_size=7), cache_dir))
+    assert [len(batch[0]) for batch in batches] == [7, 7, 4]
+    indices, features, patches = whole(batches)
+    expected_features, expected_patches = plain(tiny_backbone, images)
+    assert indices == list(range(18))
+    torch.testing.assert_close(features, expected_features, rtol=1e-4, atol=1e-5)
+    # Stored patches are in half precision.
+    tolerance = 1e-3 if cached else 1e-4
+    torch.testing.assert_close(patches.float(), expected_patches, rtol=tolerance, atol=tolerance)
+    assert not features.requires_grad
+
+
+def test_a_second_run_looks_them_up(tiny_backbone: Backbone, images: ImageSet, tmp_path: Path, sent: list[int]) -> None:
+    first = whole(list(encoded(tiny_backbone, images, Reading(), tmp_path / "cache")))
+    assert sum(sent) == 18
+    again = whole(list(encoded(tiny_backbone, images, Reading(batch_size=5), tmp_path / "cache")))
+    assert sum(sent) == 18
+    assert again[0] == first[0]
+    assert torch.equal(again[1], first[1])
+    assert torch.equal(again[2], first[2])
+    list(encoded(tiny_backbone, images, Reading()))
+    assert sum(sent) == 36
+
+
+def test_without_a_cache_nothing_is_encoded_before_it_is_asked_for(
+    tiny_backbone: Backbone, images: ImageSet, sent: list[int]
+) -> None:
+    batches = encoded(tiny_backbone, images, Reading(batch_size=6))
+    assert sent == []
+    next(batches)
+    assert sent == [6]
+
+
+def test_preprocessing_given_by_hand_can_not_be_stored(images: ImageSet, tmp_path: Path, sent: list[int]) -> None:
+    backbone = Backbone.from_open_clip(tiny_clip(), preprocess=lambda _: torch.ones(3, 32, 32))
+    for _ in range(2):
+        _, features, _ = whole(list(encoded(backbone, images, Reading(), tmp_path / "cache")))
+        torch.testing.assert_close(features, features[:1].expand(18, -1))
+    assert sum(sent) == 36
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_unreadable_images_are_left_out_or_named(
+    tiny_backbone: Backbone, class_folders: Path, tmp_path: Path, cached: bool
+) -> None:
+    (class_folders / "green leaf" / "2.png").write_bytes(b"broken")
+    images = ImageSet.from_path(class_folders)
+    place = [Path(str(image)).relative_to(class_folders).as_posix() for image in images.images].index(
+        "green leaf/2.png"
+    )
+    cache_dir = tmp_path / "cache" if cached else None
+    with pytest.raises(UnreadableImageError, match=r"2\.png"):
+        list(encoded(tiny_backbone, images, Reading(), cache_dir))
+    for _ in range(2):
+        found: list[UnreadableImageError] = []
+        indices, features, _ = whole(list(encoded(tiny_backbone, images, Reading(batch_size=4), cache_dir, found)))
+        readable = [index for index in range(18) if index != place]
+        assert indices == readable
+        assert [Path(str(error.source)).name for error in found] == ["2.png"]
+        torch.testing.assert_close(features, plain(tiny_backbone, images.take(readable))[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["pictures", "pixels", "ready"])
+def test_images_in_memory(tiny_backbone: Backbone, images: ImageSet, tmp_path: Path, form: str) -> None:
+    pictures = [Image.open(path).convert("RGB") for path in images.images]  # type: ignore[arg-type]
+    items: dict[str, Any] = {
+        "pictures": pictures,
+        "pixels": torch.stack([torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures]),
+        "ready": torch.stack([tiny_backbone.preprocess(picture) for picture in pictures]),
+    }
+    for cache_dir in (None, tmp_path / "cache"):
+        _, features, _ = whole(list(encoded(tiny_backbone, ImageSet.from_items(items[form]), Reading(), cache_dir)))
+        torch.testing.assert_close(features, plain(tiny_backbone, images)[0], rtol=1e-4, atol=1e-5)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sotglp import SotglpError
+from sotglp.images.check import Copies, check_set
+from sotglp.images.image_set import ImageSet
+
+
+def test_a_sound_set(class_folders: Path) -> None:
+    finding = check_set(ImageSet.from_path(class_folders))
+    assert finding.counts == {"blue sea": 6, "green leaf": 6, "red_brick": 6}
+    assert finding.sound
+    assert (finding.unreadable, finding.copies, finding.lone, finding.uneven) == ({}, (), [], False)
+
+
+def test_copies_are_found_by_their_bytes(class_folders: Path) -> None:
+    sea, leaf = class_folders / "blue sea", class_folders / "green leaf"
+    shutil.copy(sea / "2.png", sea / "2 again.png")
+    images = ImageSet.from_path(class_folders)
+    finding = check_set(images)
+    (copies,) = finding.copies
+    assert [Path(images.name(index)).name for index in copies.indices] == ["2 again.png", "2.png"]
+    assert copies.labels == ("blue sea",)
+    assert finding.sound  # no label is wrong
+
+    shutil.copy(sea / "5.png", leaf / "0.png")
+    finding = check_set(ImageSet.from_path(class_folders))
+    assert [group.labels for group in finding.copies] == [("blue sea",), ("blue sea", "green leaf")]
+    assert not finding.sound
+
+
+def test_images_in_memory_have_copies_too() -> None:
+    pixels = torch.randint(256, (5, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels[3] = pixels[1]
+    finding = check_set(ImageSet.from_items(pixels, ["a", "b", "a", "a", "b"]))
+    assert finding.copies == (Copies((1, 3), ("a", "b")),)
+
+
+def test_unreadable_images_do_not_count(class_folders: Path) -> None:
+    for place in range(6):
+        (class_folders / "red_brick" / f"{place}.png").write_bytes(b"the same")
+    for place in range(5):
+        (class_folders / "green leaf" / f"{place}.png").write_bytes(b"")
+    images = ImageSet.from_path(class_folders)
+    finding = check_set(images)
+    assert not finding.sound
+    assert finding.counts == {"blue sea": 6, "green leaf": 1, "red_brick": 0}
+    assert finding.lone == ["green leaf", "red_brick"]
+    assert not finding.uneven  # a class without images is told as such
+    assert list(finding.unreadable) == [*range(6, 11), *range(12, 18)]
+    assert finding.unreadable[12].source == images.name(12)
+    assert finding.copies == ()
+
+
+def test_classes_that_differ_much_in_size() -> None:
+    pixels = np.arange(11 * 3 * 4 * 4, dtype=np.float32).reshape(11, 3, 4, 4)
+    assert check_set(ImageSet.from_items(pixels, ["a"] * 10 + ["b"])).uneven
+    assert not check_set(ImageSet.from_items(pixels[1:], ["a"] * 9 + ["b"])).uneven
+
+
+def test_images_without_labels_are_refused() -> None:
+    with pytest.raises(SotglpError, match="no labels to check"):
+        check_set(ImageSet.from_items(torch.zeros(2, 3, 4, 4)))

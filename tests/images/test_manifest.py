@@ -1,0 +1,180 @@
+import csv
+import io
+import os
+import sys
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sotglp.errors import SotglpError
+from sotglp.images.manifest import read_manifest
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.png", "sub/b.png", "comma, name.png", "new\nline.png", "ü.png"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def csv_of(folder, content):
+    path = folder / "list.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def parquet_of(folder, columns):
+    path = folder / "list.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
+def refused(path):
+    with pytest.raises(SotglpError) as caught:
+        read_manifest(path)
+    message = str(caught.value)
+    assert message.startswith((str(path), f"reading {path}"))
+    assert not message.endswith(".")
+    return message
+
+
+def test_relative_paths_start_at_the_manifests_folder(folder, monkeypatch):
+    monkeypatch.chdir("/")
+    absolute = folder / "a.png"
+    path = csv_of(folder, f"path,label\nsub/b.png,cat\n{absolute},dog\n")
+    assert read_manifest(path) == ((folder / "sub/b.png", absolute), ("cat", "dog"))
+
+
+def test_byte_order_mark_windows_lines_blank_lines_spaces_and_other_columns(folder):
+    content = b"\xef\xbb\xbfpath, label ,split\r\n a.png, tabby cat , train\r\n\r\n , ,\r\nsub/b.png,3,test\r\n"
+    images, labels = read_manifest(csv_of(folder, content))
+    assert images == (folder / "a.png", folder / "sub/b.png")
+    assert labels == ("tabby cat", "3")
+
+
+def test_quoted_commas_quotes_and_newlines(folder):
+    content = 'path,label\n"comma, name.png","say ""hi"", cat"\n"new\nline.png","two\nlines"\nü.png,naïve\n'
+    images, labels = read_manifest(csv_of(folder, content))
+    assert images == (folder / "comma, name.png", folder / "new\nline.png", folder / "ü.png")
+    assert labels == ('say "hi", cat', "two\nlines", "naïve")
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    labels=st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).filter(str.strip), min_size=1
+    )
+)
+def test_labels_come_back_from_csv_and_parquet(folder, labels):
+    table = io.StringIO()
+    writer = csv.writer(table, quoting=csv.QUOTE_ALL)
+    writer.writerow(["path", "label"])
+    writer.writerows(["a.png", label] for label in labels)
+    expected = ((folder / "a.png",) * len(labels), tuple(label.strip() for label in labels))
+    assert read_manifest(csv_of(folder, table.getvalue())) == expected
+    assert read_manifest(parquet_of(folder, {"path": ["a.png"] * len(labels), "label": labels})) == expected
+
+
+def test_without_a_label_column_there_are_no_labels(folder):
+    assert read_manifest(csv_of(folder, "path\na.png\n")) == ((folder / "a.png",), None)
+    assert read_manifest(parquet_of(folder, {"path": ["a.png"]})) == ((folder / "a.png",), None)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("file,label\na.png,cat\n", "has no column path, only: file, label; a manifest has"),
+        ("path;label\na.png;cat\n", "has no column path, only: path;label; "),
+        ("", "is empty"),
+        ("\n \n", "is empty"),
+        ("path,label\n", "lists no images"),
+        ("path,label\na.png,cat\na.png,\n", "has no label for a.png in row 2 (line 3)"),
+        ("path,label\na.png,cat\na.png\n", "has no label for a.png in row 2 (line 3)"),
+        ('path,label\na.png,"two\nlines"\n,cat\n', "has no path in row 2 (line 4)"),
+        ("path,label\na.png,cat\nsub,cat\n", "lists sub in row 2 (line 3), but there is no file"),
+        ("path,label\nsub/c.png,cat\n", "lists sub/c.png in row 1 (line 2), but there is no file"),
+        ("path,label\ncomma, name.png,cat\n", "has more fields in row 1 (line 2) than the 2 columns; put quotes"),
+        ('path,label\na.png,cat\na.png,"dog\n', "in the row that starts at line 3"),
+        ('path,label\na.png,cat\n"a"x.png,dog\n', "in the row that starts at line 3"),
+        (f"path,label\n{'x' * 5000}.png,cat\n", "there is no file"),
+        (b"path,label\na.png,cat\na.png,caf\xe9\n", "is not UTF-8 text in line 3"),
+        ("path,label\na.png,cat\n".encode("utf-16"), "is not UTF-8 text in line 1"),
+    ],
+)
+def test_a_csv_that_cannot_be_used(folder, content, words):
+    assert words in refused(csv_of(folder, content))
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"image": ["a.png"], "label": ["cat"]}, "has no column path, only: image, label"),
+        ({"path": ["a.png", None], "label": ["cat", "cat"]}, "has no path in row 2;"),
+        ({"path": ["a.png", "a.png"], "label": ["cat", None]}, "has no label for a.png in row 2;"),
+        ({"path": ["a.png"], "label": [0.5]}, "has a column label of type double"),
+        ({"path": ["gone.png"], "label": ["cat"]}, "lists gone.png in row 1, but there is no file"),
+        ({"path": pyarrow.array([], pyarrow.string()), "label": pyarrow.array([], pyarrow.string())}, "lists no"),
+    ],
+)
+def test_a_parquet_file_that_cannot_be_used(folder, columns, words):
+    assert words in refused(parquet_of(folder, columns))
+
+
+def test_parquet_with_numbers_categories_and_nested_columns_beside(folder):
+    columns = {
+        "extra": [{"bytes": b"1"}, None],
+        "label": pyarrow.array(["cat", "dog"]).dictionary_encode(),
+        "path": pyarrow.array(["a.png", "sub/b.png"], pyarrow.large_string()),
+    }
+    assert read_manifest(parquet_of(folder, columns))[1] == ("cat", "dog")
+    assert read_manifest(parquet_of(folder, {"path": ["a.png"], "label": [7]}))[1] == ("7",)
+
+
+def test_a_damaged_parquet_file(folder):
+    path = parquet_of(folder, {"path": ["a.png"], "label": ["cat"]})
+    path.write_bytes(path.read_bytes()[:-20])
+    assert "is not a whole Parquet file" in refused(path)
+
+
+def test_parquet_without_pyarrow(folder, monkeypatch):
+    path = parquet_of(folder, {"path": ["a.png"], "label": ["cat"]})
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert 'pip install "sotglp[parquet]"' in refused(path)
+
+
+@pytest.mark.parametrize("name", ["gone.csv", "gone.parquet"])
+def test_a_manifest_that_is_not_there(folder, name):
+    assert "can't be opened" in refused(folder / name)
+
+
+def test_another_suffix(folder):
+    assert "give a .csv or a .parquet file" in refused(folder / "list.tsv")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_manifest_that_may_never_end_or_that_no_file_can_be(tmp_path, suffix):
+    pipe = tmp_path / f"pipe{suffix}"
+    os.mkfifo(pipe)
+    assert "can't be opened (it is a pipe, a socket or a device)" in refused(pipe)
+    assert "can't be opened (File name too long)" in refused(tmp_path / f"{'x' * 300}{suffix}")
+    assert refused(tmp_path / f"nul\0{suffix}")
+
+
+def test_parquet_words_that_are_not_in_its_dictionary(folder, monkeypatch):
+    # As a damaged file comes back from pyarrow, which writes no such file itself.
+    words = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0]), pyarrow.array([], pyarrow.string()), safe=False)
+    path = parquet_of(folder, {"path": ["a.png"], "label": ["cat"]})
+    table = pyarrow.table({"path": ["a.png"], "label": words})
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "read", lambda *_, **__: table)
+    assert "is not a whole Parquet file" in refused(path)
+
+
+def test_parquet_text_that_is_not_utf8(folder):
+    broken = pyarrow.Array.from_buffers(
+        pyarrow.string(), 1, [None, pyarrow.py_buffer(b"\0\0\0\0\1\0\0\0"), pyarrow.py_buffer(b"\xff")]
+    )
+    assert "holds text that is not UTF-8" in refused(parquet_of(folder, {"path": ["a.png"], "label": broken}))

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from sotglp import Backbone, SotglpError
+from sotglp.errors import OldClassesOnlyError
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.linear_probe import LinearProbe, LinearProbeConfig
+from sotglp.methods.zero_shot import ZeroShot
+from sotglp.settings import TrainConfig
+from sotglp.training.fit import adapt
+
+
+@pytest.fixture
+def images(class_folders: Path) -> ImageSet:
+    return ImageSet.from_path(class_folders)
+
+
+def pixels(backbone: Backbone, images: ImageSet) -> Tensor:
+    return torch.stack([backbone.preprocess(Image.open(path).convert("RGB")) for path in images.images])  # type: ignore[arg-type]
+
+
+def unit_features(backbone: Backbone, images: ImageSet) -> NDArray[np.float64]:
+    features = backbone.clip.encode_image(pixels(backbone, images)).detach().numpy().astype(np.float64)
+    unit: NDArray[np.float64] = features / np.linalg.norm(features, axis=1, keepdims=True)
+    return unit
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("inverse_regularisation", [0.5, 100.0])
+def test_it_is_scikit_learns_regression(
+    tiny_backbone: Backbone, images: ImageSet, n_classes: int, inverse_regularisation: float
+) -> None:
+    names = images.classes[:n_classes]
+    images = images.take([i for i, label in enumerate(images.labels or ()) if label in names])
+    model = adapt(
+        tiny_backbone,
+        images,
+        LinearProbeConfig(inverse_regularisation=inverse_regularisation),
+        TrainConfig(shots=None),
+    ).model
+    regression = LogisticRegression(C=inverse_regularisation, max_iter=2000)
+    features = unit_features(tiny_backbone, images)
+    regression.fit(features, images.targets(names))
+    found = model.predict_proba(pixels(tiny_backbone, images))
+    np.testing.assert_allclose(found, regression.predict_proba(features), rtol=0, atol=2e-4)
+    # Away from the shots too, where a constant between the classes would show.
+    strange = torch.randn(20, 32, generator=torch.Generator().manual_seed(1))
+    outputs = model.compare(strange, torch.randn(20, 16, 64), model.encode_text())
+    expected = regression.predict_proba((strange / strange.norm(dim=1, keepdim=True)).numpy())
+    np.testing.assert_allclose(model.probabilities(outputs), expected, rtol=0, atol=2e-4)
+
+
+def test_the_length_of_features_says_nothing(tiny_backbone: Backbone) -> None:
+    features = torch.randn(12, 32, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(12) % 3
+    one, other = (LinearProbe(tiny_backbone, ["a", "b", "c"]) for _ in range(2))
+    one.take_in(features, targets)
+    other.take_in(features * torch.linspace(0.1, 9, 12)[:, None], targets)
+    torch.testing.assert_close(one.weights, other.weights, rtol=1e-3, atol=1e-4)
+
+
+def test_before_any_image_all_classes_are_alike(tiny_backbone: Backbone, images: ImageSet) -> None:
+    model = LinearProbe(tiny_backbone, images.classes)
+    torch.testing.assert_close(model.predict_proba(pixels(tiny_backbone, images)), torch.full((18, 3), 1 / 3))
+
+
+def test_patches_are_compared_with_sentences(tiny_backbone: Backbone, images: ImageSet) -> None:
+    model = adapt(tiny_backbone, images, LinearProbeConfig(), TrainConfig(shots=None)).model
+    batch = pixels(tiny_backbone, images)
+    expected = ZeroShot(tiny_backbone, images.classes)(batch)
+    assert torch.equal(model(batch).patch_logits, expected.patch_logits)
+    assert not torch.allclose(model(batch).global_logits, expected.global_logits)
+
+
+def test_it_is_done_before_any_step(tiny_backbone: Backbone, images: ImageSet) -> None:
+    fitted = [adapt(tiny_backbone, images, LinearProbeConfig(), TrainConfig(shots=None, seed=seed)) for seed in (1, 2)]
+    assert fitted[0].history == []
+    assert fitted[0].model.learned == []
+    assert torch.equal(fitted[0].model.weights, fitted[1].model.weights)
+
+
+def test_other_classes_are_refused(tiny_backbone: Backbone, images: ImageSet) -> None:
+    model = adapt(tiny_backbone, images, LinearProbeConfig(), TrainConfig(shots=None)).model
+    with pytest.raises(OldClassesOnlyError, match="kind linear-probe has learned nothing that other classes could use"):
+        model.for_new_classes(["cat", "dog"])
+
+
+@pytest.mark.parametrize("n_with_images", [1, 2, 3])
+def test_a_class_without_an_image_is_named(tiny_backbone: Backbone, images: ImageSet, n_with_images: int) -> None:
+    names = [*images.classes, "zebra"]
+    seen = images.take([i for i, label in enumerate(images.labels or ()) if label in names[:n_with_images]])
+    with pytest.raises(SotglpError, match=f"there is none of '{names[n_with_images]}'"):
+        adapt(tiny_backbone, seen, LinearProbeConfig(), TrainConfig(shots=None), classes=names)
+
+
+def test_settings_that_cannot_be_used(tiny_backbone: Backbone) -> None:
+    with pytest.raises(SotglpError, match="inverse_regularisation = 0"):
+        LinearProbe(tiny_backbone, ["a", "b"], inverse_regularisation=0)

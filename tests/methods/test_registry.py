@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sotglp import SOTGLP, Backbone, SotglpError
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.base import AdaptedModel
+from sotglp.methods.gallop import GalLoP
+from sotglp.methods.registry import KINDS, METHODS, build_model, find_method
+from sotglp.methods.tip_adapter import TipAdapter
+from sotglp.methods.zero_shot import ZeroShot
+from sotglp.settings import Preset, load_preset, presets
+from sotglp.training.fit import adapt
+from support.samples import make_class_folders
+
+NAMES = ["cat", "golden_retriever", "polka dot"]
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def start(backbone: Backbone, name: str, seed: int = 1) -> AdaptedModel:
+    return build_model(backbone, NAMES, find_method(name).settings_on(Preset(), {})[0], seed)
+
+
+def fit(backbone: Backbone, images: ImageSet, name: str, **changes: Any) -> AdaptedModel:
+    changes = {"shots": 3, "augment": False, "epochs": 2, "batch_size": 9, **changes}
+    return adapt(backbone, images, *find_method(name).settings_on(Preset(), changes)).model
+
+
+def test_every_method_is_here_by_its_name() -> None:
+    assert list(METHODS) == [
+        "zero-shot",
+        "zero-shot-ensemble",
+        "linear-probe",
+        "tip-adapter",
+        "tip-adapter-f",
+        "clip-adapter",
+        "coop",
+        "locoop",
+        "plot",
+        "gallop",
+        "sot-glp",
+        "sot-glp-projection-free",
+    ]
+    for name, method in METHODS.items():
+        assert find_method(name) is method
+        assert method.name == name
+    assert len({method.title for method in METHODS.values()}) == len(METHODS)
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_every_method_takes_every_preset(preset: str) -> None:
+    for method in METHODS.values():
+        settings, training = method.settings_on(load_preset(preset), {})
+        assert type(settings) is method.model.Config
+        assert method.settings.items() <= settings.model_dump().items()
+        assert method.training.items() <= training.model_dump().items()
+
+
+def test_a_name_that_is_none() -> None:
+    with pytest.raises(
+        SotglpError, match=r"no method 'tip-adaptor' \(did you mean tip-adapter\?\): choose one of zero-"
+    ):
+        find_method("tip-adaptor")
+    with pytest.raises(SotglpError, match=r"no method 'x': choose one of .*, sot-glp-projection-free$"):
+        find_method("x")
+
+
+def test_a_kind_of_model_is_found_by_its_name() -> None:
+    assert KINDS["sot-glp"] is SOTGLP
+    assert KINDS["tip-adapter"] is TipAdapter
+    assert KINDS["gallop"] is GalLoP
+    for method in METHODS.values():
+        assert KINDS[method.model.kind] is method.model
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_tell_which_model_they_belong_to(tiny_backbone: Backbone, images: torch.Tensor, name: str) -> None:
+    model = start(tiny_backbone, name)
+    assert type(model) is METHODS[name].model
+    assert model.config == METHODS[name].settings_on(Preset(), {})[0]
+    assert model.class_names == tuple(NAMES)
+    outputs = model(images)
+    assert outputs.global_logits.shape == outputs.local_logits.shape == (5, 3)
+    assert outputs.patch_logits.shape == (5, 16, 3)
+    assert all(part.isfinite().all() for part in outputs if part is not None)
+    # No model learns the backbone.
+    assert not {id(parameter) for parameter in model.learned} & {id(own) for own in tiny_backbone.parameters()}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_is_drawn_at_the_start_comes_from_the_seed(tiny_backbone: Backbone, name: str) -> None:
+    def state(seed: int) -> dict[str, torch.Tensor]:
+        model = start(tiny_backbone, name, seed)
+        return {part: tensor for part in model.kept if (tensor := getattr(model, part)) is not None}
+
+    torch.manual_seed(0)
+    first = state(3)
+    torch.manual_seed(1)
+    again, other = state(3), state(4)
+    assert all(torch.equal(value, again[part]) for part, value in first.items())
+    drawn = {part for part, value in first.items() if not torch.equal(value, other[part])}
+    assert drawn == {"clip-adapter": {"down", "up"}}.get(name, {"local_prompts"} if "local_prompts" in first else set())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_says_truly_whether_it_looks_at_shots(
+    tiny_backbone: Backbone, images: torch.Tensor, tmp_path: Path, name: str
+) -> None:
+    one, other = (ImageSet.from_path(make_class_folders(tmp_path / str(seed), 4, seed)) for seed in (0, 1))
+    first, again, second = (fit(tiny_backbone, shots, name).predict_proba(images) for shots in (one, one, other))
+    assert torch.equal(first, again)
+    assert torch.equal(first, second) == (not METHODS[name].uses_shots)
+
+
+def test_a_peer_starts_from_the_sentence_of_the_dataset(tiny_backbone: Backbone, images: torch.Tensor) -> None:
+    pets = load_preset("oxford_pets")
+    model = build_model(tiny_backbone, NAMES, METHODS["tip-adapter-f"].settings_on(pets, {})[0])
+    expected = ZeroShot(tiny_backbone, NAMES, zero_shot_template="a photo of a {}, a type of pet.")
+    assert torch.equal(model.predict_proba(images), expected.predict_proba(images))
+
+
+def test_classes_that_no_method_takes(tiny_backbone: Backbone) -> None:
+    for method in METHODS.values():
+        with pytest.raises(SotglpError, match="give the same prompt"):
+            build_model(tiny_backbone, ["blue sea", "blue_sea"], method.settings_on(Preset(), {})[0])

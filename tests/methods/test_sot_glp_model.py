@@ -1,0 +1,402 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import sotglp.methods.local_match
+from sotglp import SOTGLP, Backbone, SotglpError
+from sotglp.scoring import ood
+from support.samples import Reference
+
+NAMES = ["cat", "golden retriever", "polka dot texture"]
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
+
+
+def test_published_logits_support_and_plan(reference: Reference) -> None:
+    numbers, model = reference.numbers, reference.model
+    outputs = model(numbers["image"])
+    close(outputs.global_logits, numbers["global_logits"].mean(dim=-1))
+    close(outputs.patch_logits, numbers["local_logits"].mean(dim=-1))
+    torch.testing.assert_close(outputs.local_logits, numbers["local_score_reference"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(outputs.local_logits, numbers["local_score_converged"].float(), rtol=1e-5, atol=1e-7)
+
+    plan, support = model.transport(numbers["image"])
+    # support_index keeps classes last; a support is a set, whatever order the patches are listed in.
+    assert torch.equal(support.sort(dim=-1).values, numbers["support_index"].transpose(1, 2).sort(dim=-1).values)
+    order = support.argsort(dim=-1)
+    expected_order = numbers["support_index"].transpose(1, 2).argsort(dim=-1)
+    found = plan.gather(2, order.unsqueeze(-1).expand_as(plan))
+    for name, tolerance in (("plan_converged", 1e-6), ("plan_reference", 2e-5)):
+        expected = numbers[name].gather(2, expected_order.unsqueeze(-1).expand_as(plan))
+        torch.testing.assert_close(found, expected.float(), rtol=0, atol=tolerance)
+
+
+def test_published_losses_and_probabilities(reference: Reference) -> None:
+    numbers, model = reference.numbers, reference.model
+    loss = model.loss(numbers["image"], numbers["target"], prompt_dropout=0.0)
+    close(loss.local, numbers["loss_local"])
+    close(loss.global_, numbers["loss_global_mean"])
+    close(loss.total, numbers["loss_local"] + numbers["loss_global_mean"])
+    close(model.predict_proba(numbers["image"]), numbers["prob"])
+    outputs, scale = model(numbers["image"]), model.backbone.logit_scale
+    close(torch.softmax(scale * outputs.global_logits, dim=-1), numbers["prob_global"])
+    close(torch.softmax(scale * outputs.local_logits, dim=-1), numbers["prob_local"])
+
+
+def published_gradients(reference: Reference) -> dict[str, Tensor]:
+    names = {"global_prompts": "grad_global_prompt", "local_prompts": "grad_local_prompts"}
+    if reference.model.local_projection is not None:
+        names["local_projection"] = "grad_local_proj"
+    return {ours: reference.numbers[theirs] for ours, theirs in names.items()}
+
+
+def gradient_errors(reference: Reference) -> dict[str, float]:
+    numbers, model = reference.numbers, reference.model
+    model.loss(numbers["image"], numbers["target"], prompt_dropout=0.0).total.backward()
+    return {
+        name: float((getattr(model, name).grad - expected).norm() / expected.norm())
+        for name, expected in published_gradients(reference).items()
+    }
+
+
+def test_published_gradients_on_the_published_plan(reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The published solver stops early, at marginals off by up to 2e-5; on its plan nothing else differs.
+    plan = reference.numbers["plan_reference"]
+    monkeypatch.setattr(sotglp.methods.local_match, "sinkhorn", lambda cost, *_, **__: plan.to(cost.dtype))
+    assert max(gradient_errors(reference).values()) < 2e-6
+
+
+def test_published_gradients_on_the_converged_plan(reference: Reference) -> None:
+    errors = gradient_errors(reference)
+    assert errors["global_prompts"] < 5e-6
+    assert max(errors.values()) < 2.5e-5
+
+
+def test_gradients_are_the_slope_of_the_loss(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone.double(), NAMES, n_local_prompts=2, top_k=4).double()
+    targets = torch.tensor([0, 1, 2, 0, 1])
+    plan, _ = model.transport(images)
+
+    def loss() -> Tensor:
+        return model.loss(images.double(), targets, prompt_dropout=0.0).total
+
+    # The plan takes no gradient: hold it still while the parameters are moved.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sotglp.methods.local_match, "sinkhorn", lambda *_, **__: plan.double())
+        loss().backward()
+        for parameter in (model.global_prompts, model.local_prompts, model.local_projection):
+            assert parameter is not None
+            assert parameter.grad is not None
+            direction = torch.randn_like(parameter)
+            with torch.no_grad():
+                parameter += 1e-5 * direction
+                above = loss()
+                parameter -= 2e-5 * direction
+                below = loss()
+                parameter += 1e-5 * direction
+            slope = float((parameter.grad * direction).sum())
+            assert float(above - below) / 2e-5 == pytest.approx(slope, rel=2e-3)
+
+
+def test_one_prompt_and_all_patches_is_mean_pooling(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, n_local_prompts=1, top_k=16, learn_projection=False)
+    _, tokens = tiny_backbone.encode_image(images)
+    patches = F.normalize(tiny_backbone.project_patches(tokens), dim=-1)
+    prompts = F.normalize(model.encode_text().local[:, 0], dim=-1)
+    torch.testing.assert_close(model(images).local_logits, (patches @ prompts.T).mean(dim=1), rtol=1e-4, atol=1e-6)
+
+
+def test_local_factor(tiny_backbone: Backbone, images: Tensor) -> None:
+    published = SOTGLP(tiny_backbone, NAMES)(images).local_logits
+    plain = SOTGLP(tiny_backbone, NAMES, local_factor="1")(images).local_logits
+    torch.testing.assert_close(plain, 4 * published, rtol=1e-6, atol=0)
+
+
+def test_shapes_and_start(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2, n_local_prompts=5, top_k=7)
+    assert model.global_prompts.shape == (2, 4, 32)
+    assert model.local_prompts.shape == (3, 5, 4, 32)
+    assert torch.equal(model.global_prompts[0], model.global_prompts[1])
+    assert model.local_projection is not None
+    assert torch.equal(model.local_projection, torch.eye(64))
+    plan, support = model.transport(images)
+    assert (plan.shape, support.shape) == ((5, 3, 7, 5), (5, 3, 7))
+    torch.testing.assert_close(plan.sum(dim=-1), torch.full((5, 3, 7), 1 / 7), rtol=0, atol=1e-6)
+    torch.testing.assert_close(plan.sum(dim=-2), torch.full((5, 3, 5), 1 / 5), rtol=0, atol=1e-6)
+    text = model.encode_text()
+    assert (text.global_.shape, text.local.shape) == ((3, 2, 32), (3, 5, 32))
+    assert model.predict_proba(images).sum(dim=-1).tolist() == pytest.approx([1] * 5)
+
+
+def test_projection_starts_as_the_projection_free_variant(tiny_backbone: Backbone, images: Tensor) -> None:
+    free = SOTGLP(tiny_backbone, NAMES, learn_projection=False)
+    assert free.local_projection is None
+    torch.testing.assert_close(
+        free(images).local_logits, SOTGLP(tiny_backbone, NAMES)(images).local_logits, rtol=1e-5, atol=1e-7
+    )
+
+
+def test_starting_features_of_global_prompts_are_zero_shot_text(tiny_backbone: Backbone) -> None:
+    import open_clip
+
+    model = SOTGLP(tiny_backbone, NAMES)
+    expected = tiny_backbone.clip.encode_text(open_clip.tokenize([f"a photo of a {name}" for name in NAMES]))
+    torch.testing.assert_close(model.encode_text().global_[:, 0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_classes_in_another_order_give_the_same_columns(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES)
+    turned = SOTGLP(tiny_backbone, NAMES[::-1])
+    with torch.no_grad():
+        turned.local_prompts.copy_(model.local_prompts.flip(0))
+    for one, other in zip(model(images)[:2], turned(images)[:2], strict=True):
+        torch.testing.assert_close(one, other.flip(1), rtol=1e-5, atol=1e-6)
+
+
+def test_an_image_is_judged_alone(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES)
+    torch.testing.assert_close(model(images)[1][3:4], model(images[3:4])[1], rtol=1e-5, atol=1e-6)
+
+
+def test_prompt_dropout_averages_drawn_prompts_for_each_image(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=4)
+    with torch.no_grad():
+        model.global_prompts += torch.randn(model.global_prompts.shape, generator=torch.Generator().manual_seed(1))
+    text = model.encode_text()
+    features = tiny_backbone.encode_image(images)
+    each = torch.einsum("bd,cmd->bcm", F.normalize(features[0], dim=-1), F.normalize(text.global_, dim=-1))
+    # int(0.5 * 4) prompts of 4 are left out, so 2 are drawn, with replacement.
+    drawn = model.draw_prompts(len(images), 0.5, torch.Generator().manual_seed(2))
+    found = model.compare(*features, text, drawn_prompts=drawn)
+    pairs = torch.stack([(each[..., i] + each[..., j]) / 2 for i in range(4) for j in range(4)], dim=-1)
+    matches = (found.global_logits.unsqueeze(-1) - pairs).abs().amax(dim=1) < 1e-6
+    assert matches.any(dim=-1).all()
+    again = model.draw_prompts(len(images), 0.5, torch.Generator().manual_seed(2))
+    assert drawn is not None
+    assert torch.equal(drawn, again)
+    assert model.draw_prompts(len(images), 0.0) is None
+
+
+def test_every_prompt_is_drawn_about_equally_often(tiny_backbone: Backbone) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=3)
+    drawn = model.draw_prompts(3000, 0.75, torch.Generator().manual_seed(0))
+    assert drawn is not None
+    assert torch.bincount(drawn.flatten(), minlength=3).tolist() == pytest.approx([1000] * 3, abs=100)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_keeps_transport_and_softmax_in_float32(
+    tiny_backbone: Backbone, images: Tensor, dtype: torch.dtype
+) -> None:
+    model = SOTGLP(tiny_backbone, NAMES)
+    exact = model.predict_proba(images)
+    with torch.autocast("cpu", dtype=dtype):
+        outputs = model(images)
+        plan, _ = model.transport(images)
+        probabilities = model.predict_proba(images)
+    assert {tensor.dtype for tensor in (*outputs[:4], plan, probabilities)} == {torch.float32}
+    torch.testing.assert_close(plan.sum(dim=-1), torch.full(plan.shape[:-1], 1 / 10), rtol=0, atol=1e-6)
+    torch.testing.assert_close(probabilities, exact, rtol=0, atol=0.02)
+
+
+def test_relaxed_transport_differs(tiny_backbone: Backbone, images: Tensor) -> None:
+    plan, _ = SOTGLP(tiny_backbone, NAMES, relaxation=0.5).transport(images)
+    assert (plan.sum(dim=-1) - 0.1).abs().max() > 1e-4
+
+
+def test_global_prompts_alone(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2, branches="global")
+    assert model.local_prompts is None
+    assert model.local_projection is None
+    assert [name for name, value in model.named_parameters() if value.requires_grad] == ["global_prompts"]
+    whole = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2)
+    outputs, scale = model(images), tiny_backbone.logit_scale
+    torch.testing.assert_close(outputs.global_logits, whole(images).global_logits, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(model.predict_proba(images), torch.softmax(scale * outputs.global_logits, dim=-1))
+    targets = torch.tensor([0, 1, 2, 0, 1])
+    loss = model.loss(images, targets, prompt_dropout=0.0)
+    assert loss.local.item() == 0
+    torch.testing.assert_close(loss.total, F.cross_entropy(scale * outputs.global_logits, targets))
+    loss.total.backward()
+    assert model.global_prompts.grad is not None
+    assert model.global_prompts.grad.abs().max() > 0
+
+
+def test_global_prompts_look_at_patches_for_ood_scores(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2, branches="global", template="a photo of {} seen at sea")
+    with torch.no_grad():
+        model.global_prompts += 0.02 * torch.randn(
+            model.global_prompts.shape, generator=torch.Generator().manual_seed(0)
+        )
+    text, outputs = model.encode_text(), model(images)
+    assert torch.equal(text.local, text.global_)
+    assert text.global_.requires_grad
+    assert not text.local.requires_grad
+    patches = F.normalize(tiny_backbone.project_patches(tiny_backbone.encode_image(images)[1]), dim=-1)
+    expected = torch.einsum("bpd,cmd->bpcm", patches, F.normalize(text.global_, dim=-1)).mean(dim=-1)
+    torch.testing.assert_close(outputs.patch_logits, expected, rtol=1e-5, atol=1e-6)
+    assert outputs.local_logits.isfinite().all()
+    assert ood.score(model, images).isfinite().all()
+    plan, support = model.transport(images)
+    assert (plan.shape, support.shape) == ((5, 3, 10, 2), (5, 3, 10))
+    # One class less, one class more: chosen classes are the same ones.
+    torch.testing.assert_close(model.encode_text([2, 0]).local, text.local[[2, 0]], rtol=1e-5, atol=1e-6)
+
+
+def test_the_loss_of_global_prompts_costs_no_matching(
+    tiny_backbone: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, branches="global")
+    monkeypatch.setattr("sotglp.methods.sot_glp.match_patches", None)
+    outputs = model.loss(images, torch.tensor([0, 1, 2, 0, 1])).outputs
+    # NaN, so that nobody takes what was not computed for a cosine.
+    assert outputs.local_logits.isnan().all()
+    assert outputs.local_logits.shape == (5, 3)
+    assert outputs.patch_logits.isnan().all()
+    assert outputs.patch_logits.shape == (5, 16, 3)
+
+
+def test_local_prompts_alone(tiny_backbone: Backbone, images: Tensor) -> None:
+    model, whole = SOTGLP(tiny_backbone, NAMES, branches="local"), SOTGLP(tiny_backbone, NAMES)
+    assert {name for name, value in model.named_parameters() if value.requires_grad} == {
+        "local_prompts",
+        "local_projection",
+    }
+    outputs, scale = model(images), tiny_backbone.logit_scale
+    for ours, theirs in zip(outputs, whole(images), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not model.encode_text().global_.requires_grad
+    torch.testing.assert_close(model.predict_proba(images), torch.softmax(scale * outputs.local_logits, dim=-1))
+    targets = torch.tensor([0, 1, 2, 0, 1])
+    loss = model.loss(images, targets)
+    assert loss.global_.item() == 0
+    torch.testing.assert_close(loss.total, F.cross_entropy(scale * outputs.local_logits, targets))
+    loss.total.backward()
+    assert model.global_prompts.grad is None
+    assert model.local_prompts is not None
+    assert model.local_prompts.grad is not None
+    assert model.local_prompts.grad.abs().max() > 0
+
+
+def test_matching(tiny_backbone: Backbone, images: Tensor) -> None:
+    shared = {how: SOTGLP(tiny_backbone, NAMES, matching=how).transport(images) for how in ("transport", "uniform")}
+    plan, support = shared["uniform"]
+    assert torch.equal(support, shared["transport"][1])
+    torch.testing.assert_close(plan, torch.full((5, 3, 10, 4), 1 / 40))
+    plan, support = SOTGLP(tiny_backbone, NAMES, matching="per-prompt").transport(images)
+    assert (plan.shape, support.shape) == ((5, 3, 10, 4), (5, 3, 10, 4))
+    # Where a class has one prompt and keeps all patches, there is nothing to choose.
+    outputs = [
+        SOTGLP(tiny_backbone, NAMES, n_local_prompts=1, top_k=16, matching=how)(images).local_logits
+        for how in ("transport", "uniform", "per-prompt")
+    ]
+    for one in outputs[1:]:
+        torch.testing.assert_close(one, outputs[0], rtol=1e-5, atol=1e-7)
+
+
+def test_shared_local_contexts_are_those_of_every_class(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2, local_contexts="shared")
+    own = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2)
+    assert model.local_prompts is not None
+    assert own.local_prompts is not None
+    assert model.local_prompts.shape == (1, 4, 4, 32)
+    assert not torch.equal(model.local_prompts[0, 0], model.local_prompts[0, 1])
+    with torch.no_grad():
+        own.local_prompts.copy_(model.local_prompts.expand_as(own.local_prompts))
+    for found, expected in zip(model.encode_text(), own.encode_text(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for found, expected in zip(model(images), own(images), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    chosen = model.encode_text([2, 0])
+    torch.testing.assert_close(chosen.local, model.encode_text().local[[2, 0]], rtol=1e-5, atol=1e-5)
+    # Each class pulls at the same contexts: their slope is the sum of what it would be at contexts of its own.
+    targets = torch.tensor([0, 1, 2, 0, 1])
+    for one in (model, own):
+        one.loss(images, targets, prompt_dropout=0.0).total.backward()
+    assert model.local_prompts.grad is not None
+    assert own.local_prompts.grad is not None
+    summed = own.local_prompts.grad.sum(dim=0, keepdim=True)
+    assert (model.local_prompts.grad - summed).norm() < 1e-4 * summed.norm()
+    assert model.global_prompts.grad is not None
+    assert own.global_prompts.grad is not None
+    assert (model.global_prompts.grad - own.global_prompts.grad).norm() < 1e-4 * own.global_prompts.grad.norm()
+
+
+def test_shared_local_contexts_alone(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, local_contexts="shared", branches="local")
+    text = model.encode_text()
+    assert text.local.requires_grad
+    assert not text.global_.requires_grad
+    loss = model.loss(images, torch.tensor([0, 1, 2, 0, 1]))
+    loss.total.backward()
+    assert loss.global_.item() == 0
+    assert model.global_prompts.grad is None
+    assert model.local_prompts is not None
+    assert model.local_prompts.grad is not None
+    assert model.local_prompts.grad.abs().max() > 0
+
+
+def test_without_local_prompts_there_is_nothing_to_share(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, local_contexts="shared", branches="global")
+    assert model.local_prompts is None
+    for found, expected in zip(model(images), SOTGLP(tiny_backbone, NAMES, branches="global")(images), strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("matching", ["transport", "uniform", "per-prompt"])
+def test_no_top_k_keeps_all_patches(tiny_backbone: Backbone, images: Tensor, matching: Any) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, top_k=None, matching=matching)
+    assert (model.config.top_k, model.top_k) == (None, 16)
+    plan, support = model.transport(images)
+    assert plan.shape == (5, 3, 16, 4)
+    in_order = support.sort(dim=2).values
+    assert torch.equal(in_order, torch.arange(16).view(1, 1, 16, *[1] * (support.ndim - 3)).expand_as(in_order))
+    for found, expected in zip(
+        model(images), SOTGLP(tiny_backbone, NAMES, top_k=16, matching=matching)(images), strict=True
+    ):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"local_contexts": "some"}, "local_contexts = 'some'"),
+        ({"top_k": 17}, "top_k = 17 patches can't be kept of the 16"),
+        ({"top_k": 0}, "top_k = 0"),
+        ({"epsilon": -1.0}, "epsilon = -1.0"),
+        ({"n_local_prompts": 0}, "n_local_prompts = 0"),
+        ({"local_factor": "2"}, "local_factor = '2'"),
+        ({"branches": "none"}, "branches = 'none'"),
+        ({"matching": "greedy"}, "matching = 'greedy'"),
+        ({"template": "a photo"}, "placeholder"),
+    ],
+)
+def test_settings_that_cannot_be_used(tiny_backbone: Backbone, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(SotglpError, match=words):
+        SOTGLP(tiny_backbone, NAMES, **settings)
+
+
+def test_resnet_backbone_end_to_end() -> None:
+    from support.resnet import small_resnet
+
+    backbone = Backbone.from_open_clip(small_resnet())
+    model = SOTGLP(backbone, NAMES, top_k=3)
+    loss = model.loss(torch.randn(2, 3, 64, 64), torch.tensor([0, 2]))
+    loss.total.backward()
+    assert model.local_projection is not None
+    assert model.local_projection.shape == (24, 24)
+    for parameter in (model.global_prompts, model.local_prompts, model.local_projection):
+        assert parameter.grad is not None
+        assert parameter.grad.abs().max() > 0

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from sotglp import Backbone, SotglpError, SotglpWarning
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.base import AdaptedModel
+from sotglp.methods.registry import METHODS
+from sotglp.model_file.file import load_calibration, load_model, read_record, save_model
+from sotglp.scoring.calibrate import calibrate_crossed, calibrate_held_out
+from sotglp.scoring.calibration import Calibration
+from sotglp.scoring.cross_fit import cross_fit
+from sotglp.scoring.evaluate import predict, predict_each
+from sotglp.settings import ModelConfig, Preset, Reading, TrainConfig
+from sotglp.training.fit import Fitted, adapt
+from support.samples import make_class_folders, tiny_clip
+
+CONFIG = TrainConfig(epochs=1, batch_size=8, learning_rate=0.02, augment=False, shots=None)
+READING = Reading(ood_method="knn")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+    return ImageSet.from_path(make_class_folders(tmp_path_factory.mktemp("data") / "train", per_class=4))
+
+
+@pytest.fixture(scope="module")
+def fitted(images: ImageSet) -> Fitted:
+    return adapt(Backbone.from_open_clip(tiny_clip()), images, ModelConfig(n_local_prompts=2, top_k=3), CONFIG)
+
+
+@pytest.fixture(scope="module")
+def calibrations(fitted: Fitted, images: ImageSet) -> dict[str, Calibration]:
+    unlabelled = ImageSet.from_items(list(images.images))
+    return {
+        "held out": calibrate_held_out(fitted.model, images, Reading(ood_method="transport"), 0.8),
+        "unlabelled": calibrate_held_out(fitted.model, unlabelled, Reading(temperature=0.5), 0.9),
+        "crossed": calibrate_crossed(
+            cross_fit(fitted.model, images, CONFIG, READING, n_folds=3), images, READING, 0.75
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def crossed_file(fitted: Fitted, calibrations: dict[str, Calibration], tmp_path_factory: Any) -> Path:
+    path: Path = tmp_path_factory.mktemp("file") / "m.safetensors"
+    save_model(path, fitted.model, calibration=calibrations["crossed"])
+    return path
+
+
+def reload(path: Path, backbone: Backbone) -> tuple[AdaptedModel, Calibration | None]:
+    model, record = load_model(path, backbone=backbone)
+    return model, load_calibration(path, model, record)
+
+
+@pytest.mark.parametrize("how", ["held out", "unlabelled", "crossed"])
+def test_a_calibration_comes_back_to_the_same_decisions(
+    fitted: Fitted, images: ImageSet, calibrations: dict[str, Calibration], tmp_path: Path, how: str
+) -> None:
+    before, path = calibrations[how], tmp_path / "m.safetensors"
+    save_model(path, fitted.model, calibration=before)
+    model, after = reload(path, fitted.model.backbone)
+    assert after is not None
+    for field in dataclasses.fields(Calibration):
+        if field.name not in ("true_probabilities", "folds", "fold_models"):
+            assert getattr(after, field.name) == getattr(before, field.name)
+    np.testing.assert_array_equal(after.true_probabilities, before.true_probabilities)
+    assert (after.folds is None) == (before.folds is None)
+    reading = Reading(ood_method=before.ood_method, temperature=before.ood_temperature)
+    assert after.is_for(reading)
+
+    def decisions(whole: AdaptedModel, calibration: Calibration) -> list[Any]:
+        said = predict_each([whole, *calibration.fold_models], images, reading, score_all=False)
+        decided = [calibration.rejects(said[0].ood_scores), calibration.probabilities(said[0].probabilities)]
+        if how != "unlabelled":
+            decided.append(calibration.sets(np.stack([one.probabilities for one in said]), 0.7))
+        return decided
+
+    for found, expected in zip(decisions(model, after), decisions(fitted.model, before), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    record = read_record(path).calibration
+    assert record is not None
+    assert record.n_folds == (3 if how == "crossed" else 0)
+    assert record.rejection.threshold == before.rejection.threshold
+    # What was read is written to the same bytes.
+    save_model(tmp_path / "again", model, calibration=after)
+    assert (tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+def test_equal_runs_give_equal_bytes(fitted: Fitted, images: ImageSet, crossed_file: Path, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    again = adapt(fitted.model.backbone, images, fitted.model.config, CONFIG)
+    crossed = cross_fit(again.model, images, CONFIG, READING, n_folds=3)
+    save_model(tmp_path / "m", again.model, calibration=calibrate_crossed(crossed, images, READING, 0.75))
+    assert (tmp_path / "m").read_bytes() == crossed_file.read_bytes()
+
+
+def test_without_a_calibration_there_is_none(fitted: Fitted, tmp_path: Path) -> None:
+    save_model(tmp_path / "m", fitted.model)
+    assert reload(tmp_path / "m", fitted.model.backbone)[1] is None
+    assert read_record(tmp_path / "m").calibration is None
+
+
+@pytest.mark.parametrize("method", ["knn", "mahalanobis", "transport"])
+def test_shots_come_back_to_the_same_scores(fitted: Fitted, images: ImageSet, crossed_file: Path, method: Any) -> None:
+    model, _ = reload(crossed_file, fitted.model.backbone)
+    assert model.shots is not None
+    assert fitted.model.shots is not None
+    assert model.shots.classes.tolist() == images.targets(model.class_names).tolist()
+    for part in ("features", "regions"):
+        assert torch.equal(getattr(model.shots, part), getattr(fitted.model.shots, part))
+    scores = [predict(one, images, Reading(ood_method=method)).ood_scores for one in (model, fitted.model)]
+    np.testing.assert_array_equal(*scores)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_methods_calibration_comes_back(images: ImageSet, fitted: Fitted, tmp_path: Path, method: str) -> None:
+    settings = METHODS[method].settings_on(Preset(), {})[0]
+    own = adapt(fitted.model.backbone, images, settings, CONFIG)
+    crossed = cross_fit(own.model, images, CONFIG, READING, n_folds=2)
+    before = calibrate_crossed(crossed, images, READING, 0.9)
+    save_model(tmp_path / "m", own.model, calibration=before)
+    _, after = reload(tmp_path / "m", fitted.model.backbone)
+    assert after is not None
+    for ours, theirs in zip(after.fold_models, before.fold_models, strict=True):
+        np.testing.assert_array_equal(predict(ours, images).probabilities, predict(theirs, images).probabilities)
+
+
+def rewrite(path: Path, target: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], object]) -> Path:
+    """A copy of a model file whose record and tensors were changed in place."""
+    with safe_open(path, framework="pt") as file:
+        record = json.loads(file.metadata()["sotglp"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(record, tensors)
+    safetensors.torch.save_file(tensors, target, {"sotglp": json.dumps(record)})
+    return target
+
+
+@pytest.mark.parametrize("threshold", [None, {"threshold": 0.5, "method": "gl-mcm", "temperature": 1.0, "tpr": 0.95}])
+def test_a_file_of_format_1_is_read_without_its_threshold(
+    fitted: Fitted, images: ImageSet, tmp_path: Path, threshold: dict[str, Any] | None
+) -> None:
+    def as_format_1(record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        del record["calibration"], record["training"]["remember"]
+        record |= {"format_version": 1, "threshold": threshold}
+        for name in ("features", "regions", "classes"):
+            del tensors[f"shots.{name}"]
+
+    save_model(tmp_path / "new", fitted.model, training=CONFIG, history=fitted.history)
+    old = rewrite(tmp_path / "new", tmp_path / "old", as_format_1)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        model, calibration = reload(old, fitted.model.backbone)
+    told = [one for one in told if issubclass(one.category, SotglpWarning)]
+    assert bool(told) == (threshold is not None)
+    assert all("old has a threshold of an older sotglp" in str(one.message) for one in told)
+    assert calibration is None
+    assert model.shots is None
+    said = [predict(one, images) for one in (model, fitted.model)]
+    np.testing.assert_array_equal(said[0].probabilities, said[1].probabilities)
+    with pytest.raises(SotglpError, match="compares images with the shots"):
+        predict(model, images, READING)
+
+
+BAD_RECORDS: dict[str, tuple[tuple[str, ...], Any]] = {
+    "no calibration": (("calibration",), "yes"),
+    "a list": (("calibration",), [1, 2]),
+    "an unknown score": (("calibration", "ood_method"), "oracle"),
+    "a temperature that is not a number": (("calibration", "ood_temperature"), float("nan")),
+    "a temperature of 0": (("calibration", "temperature"), 0),
+    "an infinite temperature": (("calibration", "temperature"), float("inf")),
+    "an infinite threshold": (("calibration", "rejection", "threshold"), float("-inf")),
+    "a threshold in words": (("calibration", "rejection", "threshold"), "high"),
+    "a threshold that is not a number": (("calibration", "rejection", "threshold"), float("nan")),
+    "a share above 1": (("calibration", "rejection", "tpr"), 1.5),
+    "an average above 1": (("calibration", "rejection", "expected_tpr"), 95),
+    "half an interval": (("calibration", "rejection", "interval"), [0.5]),
+    "an interval beyond 1": (("calibration", "rejection", "interval"), [0.5, 1.5]),
+    "no images": (("calibration", "rejection", "n"), 0),
+    "no rejection": (("calibration", "rejection"), None),
+    "folds without end": (("calibration", "n_folds"), 10**12),
+    "fewer folds than none": (("calibration", "n_folds"), -1),
+    "half a fold": (("calibration", "n_folds"), 2.5),
+    "something more": (("calibration", "more"), 1),
+}
+
+
+@pytest.mark.parametrize("name", BAD_RECORDS)
+def test_a_damaged_record_is_one_sentence(crossed_file: Path, tmp_path: Path, name: str) -> None:
+    (*way, last), value = BAD_RECORDS[name]
+
+    def damage(record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        for step in way:
+            record = record[step]
+        record[last] = value
+
+    with pytest.raises(SotglpError, match=r"^[^\n]*bad can't be read as a model file: its record is damaged[^\n]*$"):
+        read_record(rewrite(crossed_file, tmp_path / "bad", damage))
+
+
+def without(name: str) -> Callable[[dict[str, Any], dict[str, Tensor]], object]:
+    return lambda record, tensors: tensors.pop(name)
+
+
+def put(name: str, value: Tensor) -> Callable[[dict[str, Any], dict[str, Tensor]], object]:
+    return lambda record, tensors: tensors.update({name: value})
+
+
+def told(name: str, value: Any) -> Callable[[dict[str, Any], dict[str, Tensor]], object]:
+    return lambda record, tensors: record["calibration"].update({name: value})
+
+
+PROBABILITIES, FOLDS = "calibration.true_probabilities", "calibration.folds"
+TOGETHER, SHOTS = "its calibration does not fit together", "the features of its shots do not fit"
+BAD_TENSORS: dict[str, tuple[Callable[[dict[str, Any], dict[str, Tensor]], object], str]] = {
+    "no probabilities": (without(PROBABILITIES), TOGETHER),
+    "probabilities in a table": (put(PROBABILITIES, torch.full((4, 3), 0.5)), TOGETHER),
+    "too few probabilities": (put(PROBABILITIES, torch.full((11,), 0.5)), TOGETHER),
+    "probabilities of other images": (put(PROBABILITIES, torch.empty(0)), TOGETHER),
+    "whole probabilities": (put(PROBABILITIES, torch.ones(12, dtype=torch.int64)), TOGETHER),
+    "probabilities above 1": (put(PROBABILITIES, torch.full((12,), 1.5)), TOGETHER),
+    "probabilities below 0": (put(PROBABILITIES, torch.full((12,), -0.5)), TOGETHER),
+    "no folds": (without(FOLDS), TOGETHER),
+    "a fold that is not there": (put(FOLDS, torch.arange(12) % 4), TOGETHER),
+    "a fold below 0": (put(FOLDS, torch.arange(12) % 3 - 1), TOGETHER),
+    "a fold without images": (put(FOLDS, torch.arange(12) % 2), TOGETHER),
+    "parts of folds": (put(FOLDS, torch.arange(12) % 3 + 0.0), TOGETHER),
+    "too many folds of images": (put(FOLDS, torch.arange(13) % 3), TOGETHER),
+    "more folds told": (told("n_folds", 1000), TOGETHER),
+    "folds told to be none": (told("n_folds", 0), TOGETHER),
+    "NaN among probabilities": (put(PROBABILITIES, torch.full((12,), torch.nan)), "finite numbers"),
+    "a fold without prompts": (without("fold1.local_prompts"), "its local_prompts is missing"),
+    "a fold with other prompts": (put("fold2.global_prompts", torch.zeros(1)), "its global_prompts is missing"),
+    "NaN in a fold": (put("fold0.local_projection", torch.full((64, 64), torch.nan)), "finite numbers"),
+    "no features": (without("shots.features"), SHOTS),
+    "no regions": (without("shots.regions"), "the features of the shots and their classes do not fit"),
+    "no classes of shots": (without("shots.classes"), SHOTS),
+    "a class of shots that is not there": (put("shots.classes", torch.full((12,), 3)), SHOTS),
+    "narrow features": (put("shots.features", torch.ones(12, 31)), SHOTS),
+    "half features": (put("shots.features", torch.ones(12, 32, dtype=torch.float16)), SHOTS),
+    "fewer features": (put("shots.features", torch.ones(11, 32)), "the features of the shots and their classes"),
+    "NaN in features": (put("shots.features", torch.full((12, 32), torch.nan)), "finite numbers"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TENSORS)
+def test_damaged_tensors_are_one_sentence(fitted: Fitted, crossed_file: Path, tmp_path: Path, name: str) -> None:
+    damage, words = BAD_TENSORS[name]
+    path = rewrite(crossed_file, tmp_path / "bad", damage)
+    with pytest.raises(SotglpError, match=rf"^[^\n]*bad (is damaged: |can't be read as )[^\n]*{words}[^\n]*$"):
+        reload(path, fitted.model.backbone)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_probabilities_of_another_type_are_read(
+    fitted: Fitted, crossed_file: Path, tmp_path: Path, kind: torch.dtype
+) -> None:
+    path = rewrite(crossed_file, tmp_path / "m", put(PROBABILITIES, torch.full((12,), 0.5, dtype=kind)))
+    _, calibration = reload(path, fitted.model.backbone)
+    assert calibration is not None
+    assert calibration.true_probabilities.dtype == np.float32
+    assert calibration.true_probabilities.tolist() == [0.5] * 12

@@ -1,0 +1,434 @@
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from sotglp import SOTGLP, Backbone, SotglpError
+from sotglp.methods.base import Outputs
+from sotglp.methods.registry import METHODS, build_model
+from sotglp.model_file.file import load_model, read_record, save_model
+from sotglp.settings import Preset, TrainConfig
+from support.samples import tiny_clip
+
+NAMES = ["cat", "golden_retriever"]
+SMALL = "ViT-S-32-alt"
+
+
+def assert_same_outputs(found: Outputs, expected: Outputs) -> None:
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours is None) == (theirs is None)
+        assert ours is None or torch.equal(ours, theirs)
+
+
+@pytest.fixture
+def model(tiny_backbone: Backbone) -> SOTGLP:
+    model = SOTGLP(tiny_backbone, NAMES, n_local_prompts=2, top_k=5)
+    with torch.no_grad():
+        for parameter in (model.global_prompts, model.local_prompts, model.local_projection):
+            assert parameter is not None
+            parameter += 0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    return model
+
+
+def test_a_model_comes_back(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    model = SOTGLP(tiny_backbone, ["3", "7"], n_local_prompts=2, top_k=5, seed=9)
+    path = tmp_path / "m.safetensors"
+    history = [{"epoch": 1, "loss": 0.5, "accuracy": 0.25, "learning_rate": 0.1}]
+    save_model(path, model, classes=[3, 7], training=TrainConfig(epochs=1), history=history)
+    loaded, record = load_model(path, backbone=model.backbone)
+    images = torch.randn(3, 3, 32, 32)
+    assert torch.equal(loaded(images).local_logits, model(images).local_logits)
+    assert loaded.config == model.config
+    assert (record.classes, record.training, record.history) == ([3, 7], TrainConfig(epochs=1), history)
+    assert loaded.class_names == ("3", "7")
+    assert record.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert read_record(path) == record
+
+
+def test_the_file_is_small_plain_safetensors_and_the_same_each_time(model: SOTGLP, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_model(tmp_path / name, model)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    with safe_open(tmp_path / "a", framework="pt") as file:
+        assert set(file.keys()) == {"global_prompts", "local_prompts", "local_projection"}
+        assert json.loads(file.metadata()["sotglp"])["format_version"] == 2
+
+
+def test_other_weights_are_refused(model: SOTGLP, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_model(path, model)
+    with pytest.raises(SotglpError, match="was trained on other weights of CLIP"):
+        load_model(path, backbone=Backbone.from_open_clip(tiny_clip(seed=1)))
+
+
+def test_backbone_inside(tmp_path: Path) -> None:
+    backbone = Backbone.load(SMALL, seed=5, image_size=64)
+    model = SOTGLP(backbone, NAMES, top_k=2)
+    with torch.no_grad():
+        backbone.clip.ln_final.bias += 1  # type: ignore[union-attr, operator]
+    save_model(tmp_path / "whole", model, include_backbone=True)
+    save_model(tmp_path / "lean", model)
+    loaded, _ = load_model(tmp_path / "whole")
+    images = torch.randn(1, 3, 64, 64)
+    assert torch.equal(loaded(images).global_logits, model(images).global_logits)
+    with pytest.raises(SotglpError, match="other weights of ViT-S-32-alt"):
+        load_model(tmp_path / "lean")
+
+
+@pytest.mark.parametrize("include_backbone", [False, True])
+@pytest.mark.parametrize(
+    ("how", "known"),
+    [
+        ({}, ("embedded", None)),
+        ({"pretrained": "none", "seed": 5}, (None, 5)),
+        ({"pretrained": "none", "seed": 5, "quick_gelu": True}, (None, 5)),
+        ({"image_size": 96}, ("embedded", None)),
+    ],
+    ids=str,
+)
+def test_the_embedded_model_is_found_again(
+    tmp_path: Path, how: dict[str, Any], known: tuple[str | None, int | None], include_backbone: bool
+) -> None:
+    backbone = Backbone.load("tiny", **how)
+    model = SOTGLP(backbone, NAMES, n_local_prompts=2, top_k=5, seed=9)
+    path = tmp_path / "m.safetensors"
+    save_model(path, model, include_backbone=include_backbone)
+    loaded, record = load_model(path)
+    assert record.backbone["name"] == loaded.backbone.name == "tiny"
+    assert (record.backbone["pretrained"], record.backbone["seed"]) == known
+    assert (loaded.backbone.pretrained, loaded.backbone.seed) == known
+    assert loaded.backbone.fingerprint == backbone.fingerprint
+    images = torch.randn(3, 3, *backbone.image_size)
+    assert_same_outputs(loaded(images), model(images))
+    assert torch.equal(loaded.predict_proba(images), model.predict_proba(images))
+
+
+def test_changed_weights_of_the_embedded_model_are_refused_unless_the_file_has_them(tmp_path: Path) -> None:
+    backbone = Backbone.load("tiny")
+    with torch.no_grad():
+        backbone.clip.ln_final.bias += 1  # type: ignore[union-attr, operator]
+    model = SOTGLP(backbone, NAMES, top_k=5)
+    save_model(tmp_path / "lean", model)
+    save_model(tmp_path / "whole", model, include_backbone=True)
+    with pytest.raises(SotglpError, match="other weights of tiny"):
+        load_model(tmp_path / "lean")
+    images = torch.randn(1, 3, 64, 64)
+    assert torch.equal(load_model(tmp_path / "whole")[0](images).global_logits, model(images).global_logits)
+
+
+@pytest.fixture
+def quick_tag(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A tag of ViT-S-32-alt whose weights were trained with QuickGELU and preprocessing of its own."""
+    weights = tmp_path / "downloaded.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        safetensors.torch.save_file(open_clip.create_model(SMALL).state_dict(), weights)
+    trained_with = {
+        "url": "https://example.org/downloaded.safetensors",
+        "quick_gelu": True,
+        "mean": (0.5, 0.25, 0.125),
+        "std": (0.5, 0.4, 0.3),
+        "interpolation": "bilinear",
+        "resize_mode": "squash",
+    }
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, SMALL, {"quick": trained_with})
+    monkeypatch.setattr(open_clip.factory, "download_pretrained", lambda *_, **__: str(weights))
+    return "quick"
+
+
+def test_backbone_inside_keeps_its_activation_and_preprocessing(quick_tag: str, tmp_path: Path) -> None:
+    backbone = Backbone.load(SMALL, quick_tag, image_size=64)
+    model = SOTGLP(backbone, NAMES, top_k=2)
+    path = tmp_path / "whole"
+    save_model(path, model, include_backbone=True)
+    loaded, _ = load_model(path)
+    images = torch.randn(2, 3, 64, 64)
+    for found, expected in zip(loaded.backbone.encode_image(images), backbone.encode_image(images), strict=True):
+        assert torch.equal(found, expected)
+    assert torch.equal(loaded(images).global_logits, model(images).global_logits)
+    picture = Image.effect_noise((90, 70), 60).convert("RGB")
+    assert torch.equal(loaded.backbone.preprocess(picture), backbone.preprocess(picture))
+    assert loaded.backbone.normalisation == ((0.5, 0.25, 0.125), (0.5, 0.4, 0.3))
+    assert loaded.backbone.preprocess_settings == backbone.preprocess_settings
+    assert (loaded.backbone.name, loaded.backbone.pretrained) == (SMALL, quick_tag)
+
+
+def test_a_local_weight_file_gets_the_activation_that_was_trained_with(quick_tag: str, tmp_path: Path) -> None:
+    backbone = Backbone.load(SMALL, quick_tag, image_size=64)
+    model = SOTGLP(backbone, NAMES, top_k=2)
+    save_model(tmp_path / "m", model)
+    safetensors.torch.save_file(backbone.clip.state_dict(), tmp_path / "local.safetensors")
+    local = str(tmp_path / "local.safetensors")
+    loaded, _ = load_model(tmp_path / "m", pretrained=local)
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(loaded(images).global_logits, model(images).global_logits)
+    with pytest.raises(SotglpError, match="with QuickGELU, and the backbone given has GELU"):
+        load_model(tmp_path / "m", backbone=Backbone.load(SMALL, local, image_size=64))
+
+
+def test_a_file_without_activation_and_preprocessing_means_the_names_own(tmp_path: Path) -> None:
+    backbone = Backbone.load(SMALL, seed=5, image_size=64)
+    model = SOTGLP(backbone, NAMES, top_k=2)
+    save_model(tmp_path / "new", model, include_backbone=True)
+    older = read_record(tmp_path / "new").backbone
+    del older["quick_gelu"], older["preprocess"]
+    loaded, record = load_model(rewrite(tmp_path / "new", tmp_path / "old", {"backbone": older}))
+    images = torch.randn(1, 3, 64, 64)
+    assert torch.equal(loaded(images).global_logits, model(images).global_logits)
+    assert loaded.backbone.preprocess_settings == backbone.preprocess_settings
+    assert loaded.backbone.seed == 5
+    assert record.backbone == older
+
+
+@pytest.mark.parametrize("include_backbone", [True, False])
+def test_the_patch_stream_comes_back(tmp_path: Path, include_backbone: bool) -> None:
+    backbone = Backbone.load(SMALL, seed=5, image_size=64, patch_attention="ordinary")
+    model = SOTGLP(backbone, NAMES, top_k=2)
+    path = tmp_path / "m"
+    save_model(path, model, include_backbone=include_backbone)
+    loaded, record = load_model(path)
+    assert record.backbone["patch_attention"] == loaded.backbone.patch_attention == "ordinary"
+    images = torch.randn(1, 3, 64, 64)
+    assert torch.equal(loaded(images).local_logits, model(images).local_logits)
+    with pytest.raises(SotglpError, match=r"trained on ordinary patch tokens of .* given has value ones"):
+        load_model(path, backbone=Backbone.load(SMALL, seed=5, image_size=64))
+
+
+def test_a_file_without_a_patch_stream_means_values(tmp_path: Path) -> None:
+    backbone = Backbone.load(SMALL, seed=5, image_size=64)
+    save_model(tmp_path / "new", SOTGLP(backbone, NAMES, top_k=2))
+    older = read_record(tmp_path / "new").backbone
+    del older["patch_attention"]
+    path = rewrite(tmp_path / "new", tmp_path / "old", {"backbone": older})
+    assert load_model(path)[0].backbone.patch_attention == "value"
+    with pytest.raises(SotglpError, match="trained on value patch tokens"):
+        load_model(path, backbone=Backbone.load(SMALL, seed=5, image_size=64, patch_attention="ordinary"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({"branches": "global"}, ["global_prompts"]),
+        ({"branches": "local"}, ["global_prompts", "local_prompts", "local_projection"]),
+        ({"matching": "per-prompt"}, ["global_prompts", "local_prompts", "local_projection"]),
+    ],
+    ids=str,
+)
+def test_variants_come_back(tiny_backbone: Backbone, tmp_path: Path, settings: dict[str, Any], kept: list[str]) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, top_k=5, **settings)
+    with torch.no_grad():
+        model.global_prompts += 0.01
+    save_model(tmp_path / "m", model)
+    with safe_open(tmp_path / "m", framework="pt") as file:
+        assert set(file.keys()) == set(kept)
+    loaded, _ = load_model(tmp_path / "m", backbone=tiny_backbone)
+    assert loaded.config == model.config
+    images = torch.randn(3, 3, 32, 32)
+    assert_same_outputs(loaded(images), model(images))
+
+
+def test_a_file_from_before_the_variants_is_the_published_model(model: SOTGLP, tmp_path: Path) -> None:
+    save_model(tmp_path / "new", model)
+    older = read_record(tmp_path / "new").model.model_dump()
+    del older["branches"], older["matching"]
+    loaded, _ = load_model(rewrite(tmp_path / "new", tmp_path / "old", {"model": older}), backbone=model.backbone)
+    assert loaded.config == model.config
+
+
+KEPT = {
+    "zero-shot": set(),
+    "zero-shot-ensemble": set(),
+    "linear-probe": {"weights", "intercepts"},
+    "tip-adapter": {"keys", "key_classes"},
+    "tip-adapter-f": {"keys", "key_classes"},
+    "clip-adapter": {"down", "up"},
+    "coop": {"global_prompts"},
+    "locoop": {"global_prompts"},
+    "plot": {"global_prompts", "local_prompts"},
+    "gallop": {"global_prompts", "local_prompts", "local_projection"},
+    "sot-glp": {"global_prompts", "local_prompts", "local_projection"},
+    "sot-glp-projection-free": {"global_prompts", "local_prompts"},
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_methods_model_comes_back(tiny_backbone: Backbone, tmp_path: Path, name: str) -> None:
+    settings = METHODS[name].settings_on(Preset(zero_shot_template="{} texture."), {})[0]
+    model, generator = build_model(tiny_backbone, NAMES, settings, seed=7), torch.Generator().manual_seed(0)
+    if model.takes_in_features:
+        model.take_in(torch.randn(6, 32, generator=generator), torch.tensor([0, 1, 1, 0, 1, 1]))
+    with torch.no_grad():
+        for parameter in model.learned:
+            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+    path = tmp_path / "m"
+    save_model(path, model)
+    with safe_open(path, framework="pt") as file:
+        assert set(file.keys()) == KEPT[name]
+        assert json.loads(file.metadata()["sotglp"])["kind"] == METHODS[name].model.kind
+    loaded, record = load_model(path, backbone=tiny_backbone)
+    assert type(loaded) is type(model)
+    assert not loaded.training
+    assert record.model == loaded.config == settings
+    images = torch.randn(3, 3, 32, 32)
+    assert_same_outputs(loaded(images), model(images))
+    assert torch.equal(loaded.predict_proba(images), model.predict_proba(images))
+    assert {id(own) for own in loaded.learned} == {id(getattr(loaded, part)) for part in KEPT[name]} & {
+        id(own) for own in loaded.parameters() if own.requires_grad
+    }
+    save_model(tmp_path / "again", loaded)
+    assert (tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+def test_a_file_without_a_kind_is_sot_glps(model: SOTGLP, tmp_path: Path) -> None:
+    save_model(tmp_path / "new", model)
+    loaded, record = load_model(rewrite(tmp_path / "new", tmp_path / "old", {}, drop="kind"), backbone=model.backbone)
+    assert type(loaded) is SOTGLP
+    assert record.model == model.config
+    assert torch.equal(loaded.predict_proba(images := torch.randn(2, 3, 32, 32)), model.predict_proba(images))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("vit-adapter", "holds a model of kind 'vit-adapter', which this sotglp does not know: update sotglp"),
+        ("tip-adapter", "its record is damaged .branches = 'both' can't be used"),
+        (7, "holds a model of kind 7"),
+        (["sot-glp"], "holds a model of kind .'sot-glp'."),
+    ],
+)
+def test_a_kind_that_does_not_fit(model: SOTGLP, tmp_path: Path, kind: object, words: str) -> None:
+    save_model(tmp_path / "good", model)
+    with pytest.raises(SotglpError, match=words):
+        read_record(rewrite(tmp_path / "good", tmp_path / "bad", {"kind": kind}))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "words"),
+    [
+        ("tip-adapter", {"keys": None}, "its keys and key_classes do not fit"),
+        ("tip-adapter", {"keys": torch.zeros(4, 31)}, "its keys and key_classes do not fit"),
+        ("tip-adapter", {"key_classes": torch.tensor([0, 1, 0, 2])}, "its keys and key_classes do not fit"),
+        ("tip-adapter", {"key_classes": torch.tensor([0, 1, 0])}, "its keys and key_classes do not fit"),
+        ("linear-probe", {"intercepts": None}, "its intercepts is missing"),
+        ("clip-adapter", {"up": torch.zeros(8, 32)}, "its up is missing or has another shape"),
+        ("plot", {"local_prompts": torch.zeros(2, 4, 4, 32)}, "its local_prompts is missing or has another shape"),
+    ],
+    ids=str,
+)
+def test_a_damaged_file_of_a_peer(
+    tiny_backbone: Backbone, tmp_path: Path, name: str, damage: dict[str, torch.Tensor | None], words: str
+) -> None:
+    model = build_model(tiny_backbone, NAMES, METHODS[name].settings_on(Preset(), {})[0])
+    if model.takes_in_features:
+        model.take_in(torch.randn(4, 32), torch.tensor([0, 1, 0, 1]))
+    save_model(tmp_path / "good", model)
+    with safe_open(tmp_path / "good", framework="pt") as file:
+        record = file.metadata()
+        tensors = {part: file.get_tensor(part) for part in file.keys()} | damage  # noqa: SIM118
+    whole = {part: value for part, value in tensors.items() if value is not None}
+    safetensors.torch.save_file(whole, tmp_path / "bad", record)
+    with pytest.raises(SotglpError, match=f"bad is damaged: {words}"):
+        load_model(tmp_path / "bad", backbone=tiny_backbone)
+
+
+def test_a_backbone_given_by_hand_is_not_put_in(model: SOTGLP, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    with pytest.raises(SotglpError, match=r"the backbone CLIP can't go into.*leave include_backbone off"):
+        save_model(path, model, include_backbone=True)
+    assert not path.exists()
+    save_model(path, model)
+    with pytest.raises(SotglpError, match=r"trained on the backbone CLIP, which.*give it with backbone="):
+        load_model(path)
+
+
+def test_preprocessing_given_by_hand_is_not_written(tmp_path: Path) -> None:
+    backbone = Backbone.from_open_clip(tiny_clip(), preprocess=lambda _: torch.ones(3, 32, 32))
+    save_model(tmp_path / "m", SOTGLP(backbone, NAMES, top_k=5))
+    assert read_record(tmp_path / "m").backbone["preprocess"] is None
+
+
+def test_existing_file_is_kept(model: SOTGLP, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_text("precious")
+    with pytest.raises(SotglpError, match="exists"):
+        save_model(path, model)
+    assert path.read_text() == "precious"
+    save_model(path, model, force=True)
+    assert read_record(path).classes == NAMES
+
+
+def rewrite(path: Path, target: Path, change: dict[str, object], drop: str = "") -> Path:
+    """A copy of a model file with another record."""
+    with safe_open(path, framework="pt") as file:
+        record = json.loads(file.metadata()["sotglp"]) | change
+        record.pop(drop, None)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    safetensors.torch.save_file(tensors, target, {"sotglp": json.dumps(record)})
+    return target
+
+
+def test_files_that_cannot_be_read(model: SOTGLP, tmp_path: Path) -> None:
+    good = tmp_path / "m.safetensors"
+    save_model(good, model)
+    foreign = tmp_path / "foreign"
+    safetensors.torch.save_file({"weight": torch.zeros(2)}, foreign)
+    cut = tmp_path / "cut"
+    cut.write_bytes(good.read_bytes()[:-10])
+    noise = tmp_path / "noise"
+    noise.write_bytes(b"\x80\x04 pickled, perhaps")
+    huge = tmp_path / "huge"
+    huge.write_bytes(struct.pack("<Q", 2**62) + b"{}")
+    wrong = {
+        tmp_path / "absent": "there is no model file",
+        tmp_path: "there is no model file",
+        foreign: "no model file of sotglp",
+        cut: "damaged or something else",
+        noise: "damaged or something else",
+        huge: "damaged or something else",
+        rewrite(good, tmp_path / "newer", {"format_version": 3}): "format 3, but this sotglp reads up to 2: update",
+        rewrite(good, tmp_path / "short", {}, drop="backbone"): "record is damaged",
+        rewrite(
+            good, tmp_path / "classes", {"classes": ["a", "b", "c"]}
+        ): "local_prompts is missing or has another shape",
+        rewrite(good, tmp_path / "config", {"model": {"top_k": -1}}): "top_k = -1",
+    }
+    for path, words in wrong.items():
+        with pytest.raises(SotglpError, match=words):
+            load_model(path, backbone=model.backbone)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("name", 3),
+        ("seed", "five"),
+        ("image_size", [32]),
+        ("fingerprint", None),
+        ("quick_gelu", "perhaps"),
+        ("patch_attention", "key"),
+        ("preprocess", "bicubic"),
+        ("preprocess", {"mean": [0.5, 0.5, 0.5]}),
+        ("preprocess.mean", [0.5, 0.5]),
+        ("preprocess.std", [0.5, 0.0, 0.5]),
+        ("preprocess.interpolation", "lanczos"),
+        ("preprocess.resize_mode", None),
+        ("preprocess.crop", 0.9),
+    ],
+)
+def test_a_record_that_tells_nonsense_of_the_backbone(model: SOTGLP, tmp_path: Path, entry: str, value: object) -> None:
+    save_model(tmp_path / "good", model)
+    backbone = read_record(tmp_path / "good").backbone
+    place, _, setting = entry.partition(".")
+    backbone[place] = {**backbone[place], setting: value} if setting else value
+    path = rewrite(tmp_path / "good", tmp_path / "bad", {"backbone": backbone})
+    with pytest.raises(SotglpError, match=rf"its record is damaged \(backbone\.{entry}[^\n]*\)$"):
+        read_record(path)

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
+
+from sotglp import SOTGLP, Backbone, SotglpError
+from sotglp.explain.explanation import explain
+from sotglp.explain.prompt_use import prompt_use
+from sotglp.images.decode import UnreadableImageError
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.zero_shot import ZeroShot
+from sotglp.report import findings as room
+from sotglp.report.findings import find_out
+from sotglp.scoring.calibrate import calibrate_held_out
+from sotglp.scoring.evaluate import evaluate, predict
+from sotglp.transport.plans import prompt_similarity
+from support.report_samples import READING, as_predicted, named, others, pictures
+from support.samples import make_class_folders
+
+
+@pytest.fixture
+def images() -> ImageSet:
+    return pictures()
+
+
+@pytest.fixture
+def model(tiny_backbone: Backbone, images: ImageSet) -> SOTGLP:
+    return SOTGLP(tiny_backbone, images.classes, n_local_prompts=2, top_k=5)
+
+
+def test_findings_are_those_of_the_evaluation_and_of_sklearn(model: SOTGLP, images: ImageSet) -> None:
+    calibration = calibrate_held_out(model, images, READING, 0.6)
+    sets = {"noise": others(), "more": others(3, seed=5)}
+    found = find_out(model, images, sets, READING, calibration)
+    expected = evaluate(model, images, sets, READING, calibration=calibration)
+    assert found.figures == expected
+    told = json.loads(json.dumps(found.to_dict()))
+    assert told | {"ood": expected["ood"]} == told | expected | {"ood": expected["ood"]}
+    rows = told["images"]
+    assert [row["path"] for row in rows] == [f"image {place}" for place in range(len(images))]
+    assert [row["label"] for row in rows] == list(images.labels or ())
+    counts = confusion_matrix(
+        [row["label"] for row in rows], [row["predicted"] for row in rows], labels=told["classes"]
+    )
+    listed = np.zeros_like(counts)
+    for field in told["confusion"]:
+        listed[told["classes"].index(field["label"]), told["classes"].index(field["predicted"])] = field["count"]
+    np.testing.assert_array_equal(listed, counts)
+    for name, one in told["ood"].items():
+        assert one.items() >= expected["ood"][name].items()
+        scores = [row["ood_score"] for row in rows] + one["scores"]
+        is_in = [True] * len(rows) + [False] * len(one["scores"])
+        fpr, tpr, _ = roc_curve(is_in, np.float32(scores))
+        assert one["roc"] == {"fpr": pytest.approx(fpr), "tpr": pytest.approx(tpr)}
+        assert one["auroc"] == pytest.approx(roc_auc_score(is_in, scores))
+        assert one["auroc_interval"][0] < one["auroc"] < one["auroc_interval"][1]
+    assert found.threshold == calibration.rejection.threshold
+    assert told["reliability_calibrated"]["ece"] == expected["ece_calibrated"]
+    assert told["accuracy_interval"][0] < told["accuracy"] < told["accuracy_interval"][1]
+
+
+def test_mistakes_are_the_surest_ones_and_show_what_explain_says(model: SOTGLP, images: ImageSet) -> None:
+    calibration = calibrate_held_out(model, images, READING, 0.6)
+    wrong = as_predicted(model, images, wrong=5)
+    found = find_out(model, wrong, {}, READING, calibration)
+    assert len(found.mistakes) == 5
+    probabilities = calibration.probabilities(predict(model, wrong, READING).probabilities)
+    surest = np.argsort(-probabilities[:5].max(axis=1), kind="stable")
+    assert [mistake.name for mistake in found.mistakes] == [f"image {place}" for place in surest]
+    for mistake, place in zip(found.mistakes, surest.tolist(), strict=True):
+        picture = images.images[place]
+        assert mistake.label == (wrong.labels or ())[place]
+        explained = explain(model, picture, [mistake.predicted, mistake.label], READING, calibration)
+        assert mistake.probability == pytest.approx(probabilities[place].max(), rel=1e-5)
+        assert mistake.label_probability == pytest.approx(explained.classes[1].probability, rel=1e-4)
+        assert mistake.looked is not None
+        for ours, theirs in zip(mistake.looked.maps, explained.classes, strict=True):
+            assert ours.label == theirs.label
+            np.testing.assert_allclose(ours.mass, theirs.mass, atol=1e-4)
+            assert (ours.global_score, ours.local_score) == pytest.approx(
+                (theirs.global_score, theirs.local_score), abs=1e-5
+            )
+        np.testing.assert_allclose(mistake.looked.maps[0].boxes, explained.boxes)
+
+
+def test_only_so_many_mistakes_are_told(model: SOTGLP, images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "MOST_MISTAKES", 3)
+    wrong = as_predicted(model, images, wrong=12)
+    found = find_out(model, wrong, {}, READING)
+    assert found.accuracy.count == 0
+    said = predict(model, wrong, READING).probabilities.max(axis=1)
+    assert [mistake.probability for mistake in found.mistakes] == pytest.approx(np.sort(said)[::-1][:3])
+
+
+def test_a_perfect_model_has_no_mistakes(model: SOTGLP, images: ImageSet) -> None:
+    found = find_out(model, as_predicted(model, images), {}, READING)
+    assert found.mistakes == ()
+    assert found.accuracy.value == 1
+    assert found.confusion.worst(9) == []
+    assert (found.ood, found.threshold, found.calibrated) == ({}, None, None)
+
+
+def test_the_use_of_prompts(model: SOTGLP, images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "MOST_FOR_PROMPTS", 4)
+    found = find_out(model, images, {}, READING).prompts
+    assert found is not None
+    assert (found["n"], found["n_prompts"]) == (4, 2)
+    assert found["use"] == pytest.approx(prompt_use(model, images.take([0, 3, 7, 11]), READING))
+    assert found["similarity"] == pytest.approx(float(prompt_similarity(model.encode_text().local.detach()).mean()))
+
+
+def test_a_model_without_maps_or_prompts(tiny_backbone: Backbone, images: ImageSet) -> None:
+    model = ZeroShot(tiny_backbone, images.classes, zero_shot_template="a {}", ensemble=False)
+    found = find_out(model, as_predicted(model, images, wrong=2), {"noise": others()}, READING)
+    assert (found.has_maps, found.prompts, found.words) == (False, None, None)
+    assert [mistake.looked for mistake in found.mistakes] == [None, None]
+    assert all(mistake.thumbnail.uri.startswith("data:image/jpeg;base64,") for mistake in found.mistakes)
+    json.dumps(found.to_dict())
+
+
+def test_a_threshold_for_another_score_is_none(model: SOTGLP, images: ImageSet) -> None:
+    calibration = calibrate_held_out(model, images, READING.model_copy(update={"ood_method": "msp"}), 0.6)
+    found = find_out(model, images, {"noise": others()}, READING, calibration)
+    assert found.threshold is None
+    assert found.calibrated is not None
+    assert "rejected" not in found.ood["noise"].figures
+
+
+def test_classes_that_have_no_images(model: SOTGLP, images: ImageSet) -> None:
+    more = named(model, [*images.classes, "never seen"])
+    found = find_out(more, images, {}, READING)
+    assert found.confusion.untested == ["never seen"]
+
+
+def test_unreadable_images_are_left_out_and_named(model: SOTGLP, tmp_path: Path) -> None:
+    root = make_class_folders(tmp_path / "test", per_class=3)
+    broken = root / "green leaf" / "0.png"
+    broken.write_bytes(b"broken")
+    images = ImageSet.from_path(root)
+    with pytest.raises(UnreadableImageError):
+        find_out(model, images, {}, READING)
+    unreadable: list[UnreadableImageError] = []
+    found = find_out(model, images, {"same": images}, READING, unreadable=unreadable)
+    assert found.unreadable == (str(broken), str(broken))
+    assert found.accuracy.n == 8
+    assert str(broken) not in found.answers.names
+    assert len(found.answers.names) == 8
+
+
+def test_labels_of_other_classes(model: SOTGLP, images: ImageSet) -> None:
+    strange = ImageSet.from_items(list(images.images), ["zebra"] * len(images))
+    with pytest.raises(SotglpError, match="zebra"):
+        find_out(model, strange, {}, READING)

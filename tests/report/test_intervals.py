@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
+
+from sotglp.report.intervals import auroc_interval, share
+
+Z = norm.ppf(0.975)
+SCORES = st.lists(st.integers(0, 6), min_size=2, max_size=12)
+
+
+@pytest.mark.parametrize(("count", "n"), [(0, 7), (7, 7), (3, 7), (86, 100), (1, 1), (999, 1000)])
+def test_shares_by_wilsons_formula(count: int, n: int) -> None:
+    p = count / n
+    middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    found = share(count, n)
+    assert found.value == p
+    assert found.interval is not None
+    # scipy closes the ends of the interval at 0 and 1 exactly.
+    assert found.interval == pytest.approx((middle - half, middle + half), abs=1e-12)
+
+
+def test_a_share_of_nothing_has_no_interval() -> None:
+    assert share(0, 0).interval is None
+
+
+def by_pairs(inside: list[float], outside: list[float]) -> tuple[float, float]:
+    """Area and DeLong's variance, pair by pair."""
+    order = np.array([[(a > b) + 0.5 * (a == b) for b in outside] for a in inside])
+    return float(order.mean()), float(
+        order.mean(axis=1).var(ddof=1) / len(inside) + order.mean(axis=0).var(ddof=1) / len(outside)
+    )
+
+
+@given(SCORES, SCORES)
+def test_areas_by_delongs_variance_of_pairs(inside: list[float], outside: list[float]) -> None:
+    area, variance = by_pairs(inside, outside)
+    found = auroc_interval(inside, outside)
+    if variance == 0 or area in (0, 1):
+        assert found is None
+        return
+    assert found is not None
+    half = Z * math.sqrt(variance) / (area * (1 - area))
+    logit = math.log(area / (1 - area))
+    assert found == pytest.approx([1 / (1 + math.exp(-logit + sign * half)) for sign in (1, -1)], abs=1e-9)
+    assert 0 <= found.low < area < found.high <= 1
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside"), [([1, 2], [0, 0.5]), ([1, 2], [3, 4]), ([1], [0, 2]), ([1, 2], [1.5]), ([1, 1], [1, 1])]
+)
+def test_areas_without_a_variance_have_no_interval(inside: list[float], outside: list[float]) -> None:
+    assert auroc_interval(inside, outside) is None
+
+
+def test_intervals_hold_the_true_area_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    true_area = norm.cdf(1 / math.sqrt(2))
+    n_held = 0
+    for _ in range(400):
+        found = auroc_interval(rng.normal(1, 1, 60), rng.normal(0, 1, 40))
+        assert found is not None
+        n_held += found.low <= true_area <= found.high
+    # 380 are expected; 366 to 392 is four standard deviations of a binomial, and a little for the approximation.
+    assert 362 <= n_held <= 396
+
+
+def test_ranks_scale_to_many_images() -> None:
+    rng = np.random.default_rng(1)
+    inside, outside = rng.normal(1, 1, 20_000), rng.normal(0, 1, 20_000)
+    found = auroc_interval(inside, outside)
+    assert found is not None
+    area = roc_auc_score([1] * 20_000 + [0] * 20_000, np.concatenate([inside, outside]))
+    assert found.low < area < found.high
+    assert found.high - found.low < 0.01
+
+
+def test_more_images_make_narrower_intervals() -> None:
+    widths = [share(8 * k, 10 * k).interval for k in (1, 10, 100)]
+    assert all(one is not None for one in widths)
+    sizes = [one.high - one.low for one in widths if one is not None]
+    assert all(wide > narrow for wide, narrow in itertools.pairwise(sizes))

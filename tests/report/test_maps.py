@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from sotglp.report.maps import DARKNESS, LEVELS, map_paths
+from sotglp.report.pictures import Thumbnail
+
+NUMBER = r"(-?[\d.]+)"
+RECTANGLE = re.compile(rf"M{NUMBER} {NUMBER}h{NUMBER}v{NUMBER}h{NUMBER}z")
+
+
+def rectangles(path: str) -> list[tuple[float, ...]]:
+    """Left, top, right, bottom of what a path goes round; nothing else may stand in it."""
+    assert RECTANGLE.sub("", path) == ""
+    found = []
+    for left, top, width, height, back in (map(float, one) for one in RECTANGLE.findall(path)):
+        assert back == -width
+        found.append((left, top, left + width, top + height))
+    return found
+
+
+def grid(rows: int, columns: int, size: float = 12.5) -> NDArray[np.float64]:
+    tops, lefts = np.meshgrid(np.arange(rows) * size, np.arange(columns) * size, indexing="ij")
+    return np.stack([lefts, tops, lefts + size, tops + size], axis=-1)
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_each_patch_is_as_dark_as_little_of_the_mass_lies_on_it(rows: int, columns: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mass = (rng.random((rows, columns)) * (rng.random((rows, columns)) < 0.7)).astype(np.float32)
+    boxes = grid(rows, columns)
+    picture = Thumbnail(70, 60, "")
+    paths = map_paths(picture, boxes, mass)
+    whole, *holes = rectangles(paths.veil)
+    assert whole == (0, 0, 70, 60)
+    assert holes == rectangles(paths.outlines)
+    veils = {box: opacity for opacity, path in paths.shades for box in rectangles(path)}
+    for row in range(rows):
+        for column in range(columns):
+            box = tuple(boxes[row, column])
+            veil = veils.get(box, 0.0) if box in holes else DARKNESS
+            share = mass[row, column] / mass.max() if mass.max() > 0 else 0
+            assert abs(veil - DARKNESS * (1 - share)) <= DARKNESS / LEVELS / 2 + 2e-3
+
+
+def test_paths_are_short_where_every_patch_has_some_mass() -> None:
+    mass = np.random.default_rng(0).random((24, 24)).astype(np.float32)
+    paths = map_paths(Thumbnail(240, 240, ""), grid(24, 24, 10), mass)
+    assert len(paths.veil) + len(paths.outlines) + sum(len(path) for _, path in paths.shades) < 45_000
+
+
+def test_nothing_is_taken_where_there_is_no_mass() -> None:
+    paths = map_paths(Thumbnail(25, 25, ""), grid(2, 2), np.zeros((2, 2), np.float32))
+    assert (paths.shades, paths.outlines) == ((), "")
+    assert rectangles(paths.veil) == [(0, 0, 25, 25)]

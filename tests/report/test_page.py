@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sotglp import SOTGLP, Backbone
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.registry import METHODS, build_model
+from sotglp.model_file.extras import CalibrationRecord, calibration_record
+from sotglp.report import page as room
+from sotglp.report.findings import Findings, find_out
+from sotglp.report.intervals import Interval
+from sotglp.report.page import between, counted, percent, render, setting
+from sotglp.scoring.calibrate import calibrate_held_out
+from support.report_samples import READING, Page, about, as_predicted, named, others, pictures, record_of
+from support.samples import tiny_clip
+
+SECTIONS = [
+    "headline",
+    "confusion",
+    "worst",
+    "mistakes",
+    "calibration",
+    "ood",
+    "prompts",
+    "training",
+    "configuration",
+    "reproduce",
+]
+
+
+@pytest.fixture(scope="module")
+def images() -> ImageSet:
+    return pictures()
+
+
+@pytest.fixture(scope="module")
+def model(images: ImageSet) -> SOTGLP:
+    return SOTGLP(Backbone.from_open_clip(tiny_clip()), images.classes, n_local_prompts=2, top_k=5)
+
+
+@pytest.fixture(scope="module")
+def whole(model: SOTGLP, images: ImageSet) -> tuple[Findings, bytes]:
+    """Findings of a calibrated model with mistakes and OOD sets, and their page."""
+    labelled = as_predicted(model, images, wrong=4)
+    calibration = calibrate_held_out(model, labelled, READING, 0.6)
+    found = find_out(model, labelled, {"noise": others(), "more": others(4, 3)}, READING, calibration)
+    told = CalibrationRecord(**calibration_record(calibration) or {})
+    record = record_of(model, calibration=told)
+    return found, render(found, about(model, record=record, ood={"noise": "photos/noise", "more": "photos/more"}))
+
+
+def check_alone(page: bytes) -> Page:
+    """A page that is whole, reads well by its structure and asks for nothing from anywhere."""
+    taken = Page(page)
+    assert not {"script", "iframe", "object", "form", "img"} & {tag for tag, _ in taken.tags}
+    identifiers = [attributes["id"] for _, attributes in taken.tags if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    for _, attributes in taken.tags:
+        assert not [name for name in attributes if name.startswith("on") or name in ("src", "srcset", "action")]
+        if "href" in attributes:
+            link = attributes["href"] or ""
+            assert link.startswith("data:") or link.removeprefix("#") in identifiers
+        if "clip-path" in attributes:
+            assert (attributes["clip-path"] or "")[5:-1] in identifiers
+    assert not re.search(rb"https?:|[\"'(]//|@import|url\((?!#)", page)
+    assert taken.of("html") == [{"lang": "en"}]
+    assert [attributes["aria-labelledby"] for attributes in taken.of("section")] == SECTIONS
+    headings = [int(tag[1]) for tag, _ in taken.tags if re.fullmatch("h[1-6]", tag)]
+    assert headings[0] == 1
+    assert headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(headings))
+    assert len(taken.of("caption")) == len(taken.of("table"))
+    assert all("scope" in attributes for attributes in taken.of("th"))
+    assert len(taken.of("figcaption")) == len(taken.of("figure"))
+    # Every drawing has words in its place, its own or those of what it stands in.
+    images = [attributes for _, attributes in taken.tags if attributes.get("role") == "img"]
+    assert all(attributes.get("aria-label") for attributes in images)
+    assert len(images) == len(taken.of("svg"))
+    return taken
+
+
+def test_a_page_says_what_was_found(whole: tuple[Findings, bytes]) -> None:
+    found, page = whole
+    taken = check_alone(page)
+    headline = taken.section("headline")
+    assert found.accuracy.interval is not None
+    for said in (
+        percent(found.accuracy.value),
+        between(found.accuracy.interval),
+        "3 classes",
+        f"{found.ood['noise'].figures['auroc']:.3f}",
+        "calibrated",
+    ):
+        assert " ".join(said.split()) in headline
+    fields = [attributes.get("style") for attributes in taken.of("td") if "--share" in (attributes.get("style") or "")]
+    assert len(fields) == np.count_nonzero(found.confusion.counts)
+    worst = found.confusion.worst(9)[0]
+    assert worst.label in taken.section("worst")
+    assert worst.mistaken_for in taken.section("worst")
+    for mistake in found.mistakes:
+        assert f"Taken for {mistake.predicted}" in taken.section("mistakes").replace("  ", " ")
+        assert mistake.name in taken.section("mistakes")
+    assert f"ECE is {found.reliability.error:.3f} as predicted" in taken.section("calibration")
+    assert found.calibrated is not None
+    assert f"{found.calibrated.error:.3f} at the calibrated temperature" in taken.section("calibration")
+    assert "FPR95" in taken.section("ood")
+    assert "says “unknown” left of the threshold" in taken.section("ood")
+    assert found.prompts is not None
+    assert f"{found.prompts['use']['overlap']:.3f}" in taken.section("prompts")
+    assert "Next to the local contexts of blue sea" in taken.section("prompts")
+    assert "Loss goes from 3 to 1." in taken.section("training")
+    assert "100.0" not in taken.section("training")
+    configuration = taken.section("configuration")
+    for said in ("n_local_prompts", "learning_rate", "sha256:0123", "green leaf", "0.0.9", "unknown” below the mcm"):
+        assert said in configuration
+    assert "sotglp fit TRAIN_DIR" in taken.section("reproduce")
+    assert "sotglp report m.safetensors photos/test --out r.html" in taken.section("reproduce")
+    assert "photos/more" in taken.section("reproduce")
+    assert "2026-01-02" in taken.text
+
+
+def test_maps_lie_over_the_picture(whole: tuple[Findings, bytes]) -> None:
+    found, page = whole
+    taken = Page(page)
+    pictures = [attributes for attributes in taken.of("image") if (attributes.get("id") or "").startswith("picture-")]
+    assert len(pictures) == len(found.mistakes) == 4
+    used = [attributes["href"] for attributes in taken.of("use") if (attributes["href"] or "").startswith("#picture-")]
+    # Of each mistake two classes, of each class all prompts together and two alone.
+    assert used == [f"#picture-{place}" for place in range(1, 5) for _ in range(6)]
+    boxes = {
+        (attributes.get("viewbox") or "")
+        for attributes in taken.of("svg")
+        if "looked" in (attributes.get("aria-label") or "")
+    }
+    assert boxes == {"0 0 40 40"}
+    # Of the support's five patches none is left out that has much of the mass.
+    outlines = [attributes["d"] or "" for attributes in taken.of("path") if attributes.get("class") == "taken"]
+    assert len(outlines) == 24
+    assert {outline.count("M") for outline in outlines} <= set(range(1, 6))
+
+
+def test_the_same_findings_give_the_same_bytes_but_for_the_date(
+    model: SOTGLP, images: ImageSet, whole: tuple[Findings, bytes]
+) -> None:
+    labelled = as_predicted(model, images, wrong=4)
+    pages = [
+        render(find_out(model, labelled, {"noise": others()}, READING), about(model, made_on=day))
+        for day in ("2026-01-02", "2026-01-02", "2027-12-31")
+    ]
+    assert pages[0] == pages[1]
+    assert pages[2].replace(b"2027-12-31", b"2026-01-02") == pages[0] != pages[2]
+
+
+STRANGE = ["<script>alert(1)</script>", "a & \"b\" 'c'", "</style><b>", "{{ 7 * 7 }}", "$x^2$ \u202eturned"]
+
+
+def test_names_are_text_whatever_they_hold(model: SOTGLP, tmp_path: Path) -> None:
+    strange = named(model, STRANGE)
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "a <i>&amp; b"
+    folder.mkdir()
+    paths = []
+    for place in range(6):
+        paths.append(folder / f"<img onerror={place}>.png")
+        Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(paths[-1])
+    labelled = as_predicted(strange, ImageSet.from_items(paths), wrong=6)
+    found = find_out(strange, labelled, {"<svg/onload=x>&": others()}, READING)
+    told = about(strange, model_file="<u>m & n</u>.safetensors", command="sotglp report '<a b>'", test="x<y")
+    page = render(found, told)
+    taken = check_alone(page)
+    for name in (*STRANGE[:4], "<svg/onload=x>&", "<u>m & n</u>.safetensors", "'<a b>'", "x<y", str(paths[0])):
+        assert name in taken.text
+    # What would turn the text that follows round is written out.
+    assert "\u202e" not in page.decode()
+    assert r"$x^2$ \u202eturned" in taken.text
+
+
+def test_a_file_name_that_is_no_utf_8(model: SOTGLP, whole: tuple[Findings, bytes]) -> None:
+    found = whole[0]
+    bad = replace(found.mistakes[0], name="caf\udce9\x00.png")
+    taken = check_alone(render(replace(found, mistakes=(bad,)), about(model)))
+    assert r"caf\udce9\x00.png" in taken.section("mistakes")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_page(tiny_backbone: Backbone, images: ImageSet, method: str) -> None:
+    chosen = METHODS[method]
+    model = build_model(tiny_backbone, images.classes, chosen.model.Config(**chosen.settings))
+    found = find_out(model, as_predicted(model, images, wrong=2), {"noise": others()}, READING)
+    taken = check_alone(render(found, about(model)))
+    assert METHODS[method].title in taken.section("headline")
+    assert ("no maps" in taken.section("mistakes")) is not found.has_maps
+    assert ("no learned contexts" in taken.section("prompts")) is (found.words is None)
+    assert "no threshold" in taken.section("ood")
+
+
+def test_sections_that_have_nothing_say_so(model: SOTGLP, images: ImageSet) -> None:
+    found = find_out(model, as_predicted(model, images), {}, READING)
+    taken = check_alone(render(found, about(model, record=record_of(model, history=[], training=None, versions={}))))
+    assert "No class has a mistake" in taken.section("worst")
+    assert "There is no mistake" in taken.section("mistakes")
+    assert "No images of other things were given" in taken.section("ood")
+    assert "no training curve" in taken.section("training")
+    assert "does not tell how it was trained" in taken.section("configuration")
+    assert "not calibrated" in taken.section("configuration")
+    assert "no command can be given" in taken.section("reproduce")
+    assert "100.0" in taken.section("headline")
+
+
+def test_two_classes(model: SOTGLP, images: ImageSet) -> None:
+    two = named(model, ["cat", "dog"])
+    taken = check_alone(render(find_out(two, as_predicted(two, images, wrong=1), {}, READING), about(two)))
+    assert "2 classes" in taken.section("headline")
+    assert "The class with the lowest accuracy" in taken.section("worst")
+
+
+def test_a_hundred_classes_are_a_picture_and_a_table_of_pairs(model: SOTGLP, images: ImageSet) -> None:
+    many = named(model, [f"kind {place}" for place in range(100)])
+    found = find_out(many, as_predicted(many, images, wrong=3), {}, READING)
+    page = render(found, about(many))
+    taken = check_alone(page)
+    assert not [attributes for attributes in taken.of("td") if "--share" in (attributes.get("style") or "")]
+    for pair in found.confusion.most_confused(20):
+        assert f"{pair.label} {pair.predicted} {pair.count} {pair.n}" in taken.section("confusion")
+    assert f"There are no test images of {len(found.confusion.untested)} classes" in taken.section("confusion")
+    assert "Those of the other classes are left out" in taken.section("prompts")
+    assert len(taken.of("li")) >= 100
+    assert len(page) < 400_000
+    perfect = check_alone(render(find_out(many, as_predicted(many, images), {}, READING), about(many)))
+    assert "No image is taken for another class" in perfect.section("confusion")
+
+
+def test_many_prompts_on_all_patches(tiny_backbone: Backbone, images: ImageSet) -> None:
+    model = SOTGLP(tiny_backbone, images.classes, n_local_prompts=12, top_k=None)
+    found = find_out(model, as_predicted(model, images, wrong=12), {}, READING)
+    taken = check_alone(render(found, about(model)))
+    assert "the first 8 prompts" in taken.section("mistakes")
+    outlines = [attributes for attributes in taken.of("path") if attributes.get("class") == "taken"]
+    assert len(outlines) == 12 * 2 * (1 + room.MOST_PROMPTS_DRAWN)
+
+
+def test_a_single_local_prompt_has_nothing_in_common(tiny_backbone: Backbone, images: ImageSet) -> None:
+    model = SOTGLP(tiny_backbone, images.classes, n_local_prompts=1)
+    taken = check_alone(render(find_out(model, as_predicted(model, images, 1), {}, READING), about(model)))
+    assert "a single local prompt" in taken.section("prompts")
+    assert "overlap" not in taken.section("prompts")
+
+
+def test_images_that_were_left_out_are_named(model: SOTGLP, whole: tuple[Findings, bytes]) -> None:
+    found = replace(whole[0], unreadable=tuple(f"{place}.png" for place in range(7)))
+    headline = Page(render(found, about(model))).section("headline")
+    assert "7 images could not be read and are left out: 0.png, 1.png, 2.png, 3.png, 4.png and others." in headline
+    one = Page(render(replace(found, unreadable=("a.png",)), about(model))).section("headline")
+    assert "1 image could not be read and is left out: a.png." in one
+
+
+def test_an_area_without_an_interval(model: SOTGLP, whole: tuple[Findings, bytes]) -> None:
+    found = whole[0]
+    ood = {"far": replace(found.ood["noise"], interval=None)}
+    taken = check_alone(render(replace(found, ood=ood), about(model)))
+    assert "no interval can be told" in taken.section("headline")
+
+
+def test_words_for_numbers() -> None:
+    assert percent(0.1234) == "12.3\N{NO-BREAK SPACE}%"
+    assert between(Interval(0.1, 0.25)) == "10.0 to 25.0\N{NO-BREAK SPACE}%"
+    assert [counted(n, "class", "classes") for n in (0, 1, 2)] == ["0 classes", "1 class", "2 classes"]
+    assert counted(2, "image") == "2 images"
+    assert [setting(value) for value in (None, True, False, 1, 0, 0.5, "x", (1, 2))] == [
+        *("none", "yes", "no", "1", "0", "0.5", "x"),
+        "1, 2",
+    ]

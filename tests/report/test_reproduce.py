@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import pytest
+
+from sotglp.cli.fit import _settings
+from sotglp.methods.registry import METHODS
+from sotglp.model_file.extras import CalibrationRecord, RejectionRecord
+from sotglp.model_file.file import ModelRecord
+from sotglp.report.reproduce import fit_command, method_of, unknown_of_fit
+from sotglp.settings import OodMethod, TrainConfig, load_preset
+
+BACKBONE: dict[str, Any] = {
+    "name": "ViT-B-16",
+    "pretrained": "openai",
+    "seed": None,
+    "image_size": [224, 224],
+    "fingerprint": "sha256:0",
+    "patch_attention": "value",
+}
+
+
+def record(method: str = "sot-glp", changes: dict[str, Any] | None = None, **others: Any) -> ModelRecord:
+    model, training = METHODS[method].settings_on(load_preset("folder"), changes or {})
+    return ModelRecord(["a", "b"], **{"model": model, "training": training, "backbone": BACKBONE, **others})
+
+
+def calibration(n_folds: int, method: OodMethod = "knn", temperature: float = 1.0) -> CalibrationRecord:
+    rejection = RejectionRecord(threshold=0.1, tpr=0.9, n=20, expected_tpr=0.9, interval=(0.7, 1.0))
+    return CalibrationRecord(
+        ood_method=method, ood_temperature=temperature, rejection=rejection, temperature=1.0, n_folds=n_folds
+    )
+
+
+def options(command: str) -> tuple[dict[str, str], list[str]]:
+    """Options of a command by name, and its settings."""
+    words = shlex.split(command)
+    assert words[:3] == ["sotglp", "fit", "TRAIN_DIR"]
+    found: dict[str, str] = {}
+    settings = []
+    rest = iter(words[3:])
+    for word in rest:
+        assert word.startswith("--")
+        if word == "--set":
+            settings.append(next(rest))
+        else:
+            found[word] = "" if word == "--calibrate" else next(rest)
+    return found, settings
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"shots": None, "seed": 7, "epochs": None},
+        {"epochs": 5, "learning_rate": 1e-05, "micro_batch": 4, "augment": False},
+    ],
+)
+def test_the_command_says_all_settings(method: str, changes: dict[str, Any]) -> None:
+    told = record(method, changes)
+    command = fit_command(told, "out.safetensors")
+    assert command is not None
+    found, settings = options(command)
+    common = {name: int(found[f"--{name}"]) if f"--{name}" in found else None for name in ("shots", "epochs", "seed")}
+    assert _settings(found["--method"], "folder", common, settings) == (told.model, told.training)
+    assert method_of(told.model).model is METHODS[method].model
+
+
+@pytest.mark.parametrize(
+    "template", ["A photo of a {}", "true {}", "a: {}", "[{}] x", "it's {} #1", 'say "{}" aloud', "123 {}", "- {}"]
+)
+def test_text_goes_through_shell_and_yaml(template: str) -> None:
+    told = record(changes={"template": template, "relaxation": 0.5, "top_k": None})
+    found, settings = options(fit_command(told, "a b.safetensors") or "")
+    assert found["--out"] == "a b.safetensors"
+    assert _settings(found["--method"], "folder", {}, settings)[0] == told.model
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "zero-shot"])
+def test_methods_are_known_by_their_settings(method: str) -> None:
+    assert method_of(record(method).model).name == method
+
+
+def test_the_backbone() -> None:
+    found, _ = options(fit_command(record(), "m") or "")
+    assert (found["--backbone"], found["--pretrained"], found["--image-size"]) == ("ViT-B-16", "openai", "224")
+    tiny = BACKBONE | {"name": "tiny", "pretrained": "embedded", "image_size": [64, 64]}
+    found, _ = options(fit_command(record(backbone=tiny), "m") or "")
+    assert "--pretrained" not in found
+    found, _ = options(fit_command(record(backbone=BACKBONE | {"pretrained": None, "seed": 0}), "m") or "")
+    assert found["--pretrained"] == "none"
+
+
+def test_the_calibration() -> None:
+    found, _ = options(fit_command(record(calibration=calibration(5)), "m") or "")
+    assert (found["--calibrate"], found["--tpr"], found["--ood-method"]) == ("", "0.9", "knn")
+    held_out = record(calibration=calibration(0))
+    found, _ = options(fit_command(held_out, "m") or "")
+    assert found["--calibrate-on"] == "CALIBRATION_DIR"
+    assert any("CALIBRATION_DIR" in note for note in unknown_of_fit(held_out))
+    assert "--tpr" not in options(fit_command(record(), "m") or "")[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({}, "TRAIN_DIR stands for"),
+        ({"backbone": BACKBONE | {"seed": 3, "pretrained": None}}, "seed 3"),
+        ({"backbone": BACKBONE | {"patch_attention": "ordinary"}}, "ordinary attention"),
+        ({"calibration": calibration(5, temperature=0.5)}, "temperature 0.5"),
+    ],
+)
+def test_what_the_command_can_not_say(changes: dict[str, Any], note: str) -> None:
+    assert any(note in one for one in unknown_of_fit(record(**changes)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [({"training": None}, "does not tell how"), ({"backbone": BACKBONE | {"name": "CLIP"}}, "given in Python")],
+)
+def test_a_model_that_no_command_makes(changes: dict[str, Any], note: str) -> None:
+    told = record(**changes)
+    assert fit_command(told, "m") is None
+    assert note in unknown_of_fit(told)[0]
+
+
+def test_training_of_default_settings_needs_no_options() -> None:
+    assert record().training == TrainConfig()
+    found, settings = options(fit_command(record(), "m") or "")
+    assert settings == []
+    assert set(found) == {"--out", "--method", "--backbone", "--pretrained", "--image-size"}

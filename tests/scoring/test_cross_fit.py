@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.model_selection import StratifiedKFold
+
+from sotglp import SOTGLP, Backbone, SotglpError
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.registry import METHODS, build_model
+from sotglp.scoring.cross_fit import CrossFit, cross_fit, fold_checkpoint, folds_of, forget
+from sotglp.scoring.evaluate import predict
+from sotglp.settings import ModelConfig, Reading, TrainConfig
+from sotglp.training.checkpoint import Checkpoint
+from sotglp.training.fit import adapt
+from support.samples import coloured_image, make_class_folders, tiny_clip
+
+CONFIG = TrainConfig(epochs=2, batch_size=8, learning_rate=0.02, augment=False, shots=4, seed=3)
+READING = Reading(ood_method="knn")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+    return ImageSet.from_path(make_class_folders(tmp_path_factory.mktemp("data") / "train", per_class=4))
+
+
+@pytest.fixture(scope="module")
+def model(images: ImageSet) -> SOTGLP:
+    """Its classes stand in another order than the sorted one."""
+    return SOTGLP(Backbone.from_open_clip(tiny_clip()), images.classes[::-1], n_local_prompts=2, top_k=3)
+
+
+@pytest.fixture(scope="module")
+def crossed(model: SOTGLP, images: ImageSet) -> CrossFit:
+    return cross_fit(model, images, CONFIG, READING, n_folds=3)
+
+
+def assert_same(one: CrossFit, other: CrossFit) -> None:
+    np.testing.assert_array_equal(one.folds, other.folds)
+    for name in ("indices", "probabilities", "global_logits", "local_logits", "ood_scores"):
+        np.testing.assert_array_equal(getattr(one.said, name), getattr(other.said, name))
+    for ours, theirs in zip(one.models, other.models, strict=True):
+        for name, tensor in ours.kept_tensors().items():
+            assert torch.equal(tensor, theirs.kept_tensors()[name]), name
+
+
+def test_folds_are_scikit_learns(crossed: CrossFit, images: ImageSet) -> None:
+    parts = StratifiedKFold(3, shuffle=True, random_state=3).split(np.zeros(12), images.targets(images.classes[::-1]))
+    for fold, (_, held_out) in enumerate(parts):
+        assert np.flatnonzero(crossed.folds == fold).tolist() == held_out.tolist()
+    for label in images.classes:
+        of_class = np.array(images.labels) == label
+        assert set(np.bincount(crossed.folds[of_class], minlength=3)) <= {1, 2}
+
+
+def test_each_image_is_judged_by_a_model_that_never_saw_it(
+    crossed: CrossFit, model: SOTGLP, images: ImageSet, tmp_path: Path
+) -> None:
+    """Each fold's fit and predictions written out; encoded images are in half precision there too."""
+    for fold in range(3):
+        fitted = adapt(
+            model.backbone,
+            images.take(np.flatnonzero(crossed.folds != fold)),
+            model.config,
+            CONFIG.model_copy(update={"shots": None}),
+            classes=model.class_names,
+            cache_dir=tmp_path,
+        )
+        assert len(fitted.images) == (crossed.folds != fold).sum()
+        assert torch.equal(crossed.models[fold].local_prompts, fitted.model.local_prompts)
+        own = np.flatnonzero(crossed.folds == fold)
+        said = predict(fitted.model, images.take(own), READING, cache_dir=tmp_path)
+        for name in ("probabilities", "global_logits", "local_logits", "ood_scores"):
+            np.testing.assert_array_equal(getattr(crossed.said, name)[own], getattr(said, name))
+    assert crossed.said.indices.tolist() == list(range(12))
+
+
+def test_models_of_folds_know_all_classes_in_the_models_order(crossed: CrossFit, model: SOTGLP) -> None:
+    assert len(crossed.models) == 3
+    assert {fold_model.class_names for fold_model in crossed.models} == {model.class_names}
+    assert {id(fold_model.backbone) for fold_model in crossed.models} == {id(model.backbone)}
+    assert all(fold_model.config == model.config for fold_model in crossed.models)
+
+
+def test_same_seed_same_bits_wherever_images_are_kept(
+    crossed: CrossFit, model: SOTGLP, images: ImageSet, tmp_path: Path
+) -> None:
+    torch.manual_seed(9)
+    assert_same(cross_fit(model, images, CONFIG, READING, n_folds=3, cache_dir=tmp_path), crossed)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 12
+    other = cross_fit(model, images, CONFIG.model_copy(update={"seed": 4}), READING, n_folds=3)
+    assert not np.array_equal(other.folds, crossed.folds)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_cross_fit_resumes_to_the_same_bits(
+    crossed: CrossFit, model: SOTGLP, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tmp_path / "m.checkpoint"
+    write, written = Checkpoint.write, []
+
+    def write_and_die(self: Checkpoint, *state: Any) -> None:
+        write(self, *state)
+        written.append((self.path.name, len(state[-1])))
+        if written[-1] == ("m.checkpoint.fold1", 1):
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "write", write_and_die)
+        with pytest.raises(Killed):
+            cross_fit(model, images, CONFIG, READING, n_folds=3, checkpoint=checkpoint)
+    assert written == [("m.checkpoint.fold0", 1), ("m.checkpoint.fold0", 2), ("m.checkpoint.fold1", 1)]
+    written.clear()
+
+    def write_and_tell(self: Checkpoint, *state: Any) -> None:
+        write(self, *state)
+        written.append((self.path.name, len(state[-1])))
+
+    monkeypatch.setattr(Checkpoint, "write", write_and_tell)
+    resumed = cross_fit(model, images, CONFIG, READING, n_folds=3, checkpoint=checkpoint, resume=True)
+    assert_same(resumed, crossed)
+    # What was done is not done again.
+    assert written == [("m.checkpoint.fold1", 2), ("m.checkpoint.fold2", 1), ("m.checkpoint.fold2", 2)]
+
+
+def test_the_state_of_a_run_and_its_folds_is_forgotten_and_nothing_else(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "m.checkpoint"
+    other = fold_checkpoint(tmp_path / "n.checkpoint", 0)
+    for path in (checkpoint, *(fold_checkpoint(checkpoint, fold) for fold in range(5)), other):
+        path.write_text("state")
+    forget(checkpoint)
+    assert list(tmp_path.iterdir()) == [other]
+    forget(checkpoint)
+
+
+@pytest.mark.parametrize(("counts", "expected"), [((2, 9), 2), ((3, 3), 3), ((5, 6), 5), ((40, 50), 5)])
+def test_as_many_folds_as_the_smallest_class_allows(counts: tuple[int, int], expected: int) -> None:
+    labels = ["a"] * counts[0] + ["b"] * counts[1]
+    picture = coloured_image(np.random.default_rng(0), (0, 0, 0))
+    assert folds_of(ImageSet.from_items([picture] * len(labels), labels)) == expected
+
+
+@pytest.mark.parametrize(
+    ("n_images", "n_folds", "words"),
+    [
+        (1, None, "2 folds can't be made, since .*'b' has 1"),
+        (3, 4, "4 folds can't be made.*'b' has 3"),
+        (3, 1, "1 folds can't be made, since there must be two"),
+        (3, -1, "-1 folds can't be made"),
+    ],
+)
+def test_too_few_images_are_refused_before_any_fit(
+    model: SOTGLP, n_images: int, n_folds: int | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sotglp.scoring.cross_fit.adapt", None)
+    labels = ["a"] * 8 + ["b"] * n_images
+    picture = coloured_image(np.random.default_rng(0), (0, 0, 0))
+    with pytest.raises(SotglpError, match=words):
+        cross_fit(model, ImageSet.from_items([picture] * len(labels), labels), CONFIG, READING, n_folds=n_folds)
+
+
+@pytest.mark.parametrize("method", ["zero-shot", "linear-probe", "tip-adapter"])
+def test_methods_without_steps_are_judged_too(model: SOTGLP, images: ImageSet, method: str, tmp_path: Path) -> None:
+    settings = METHODS[method].model.Config(**METHODS[method].settings)
+    peer = build_model(model.backbone, images.classes, settings)
+    crossed = cross_fit(peer, images, CONFIG, READING, checkpoint=tmp_path / "m.checkpoint")
+    assert (len(crossed.models), set(crossed.folds)) == (4, {0, 1, 2, 3})
+    assert crossed.said.probabilities.shape == (12, 3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_in_memory_in_several_processes_need_no_common_folder(
+    crossed: CrossFit, model: SOTGLP, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Two:
+        count = 2
+
+        def __init__(self, device: torch.device) -> None:
+            pass
+
+    monkeypatch.setattr("sotglp.scoring.cross_fit.Processes", Two)
+    kept_in = []
+
+    def without_folder(*arguments: Any, cache_dir: Path | None, **options: Any) -> Any:
+        kept_in.append(cache_dir)
+        return adapt(*arguments, cache_dir=cache_dir, **options)
+
+    monkeypatch.setattr("sotglp.scoring.cross_fit.adapt", without_folder)
+    found = cross_fit(model, images, CONFIG, READING, n_folds=3)
+    assert kept_in == [None] * 3
+    np.testing.assert_allclose(found.said.probabilities, crossed.said.probabilities, atol=1e-3)
+
+
+def test_the_settings_of_the_model_reach_the_folds(images: ImageSet) -> None:
+    config = ModelConfig(branches="global", n_global_prompts=1)
+    small = SOTGLP(Backbone.from_open_clip(tiny_clip()), images.classes, **config.model_dump())
+    crossed = cross_fit(small, images, CONFIG, Reading(), n_folds=2)
+    assert [fold_model.config for fold_model in crossed.models] == [config, config]

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from sotglp import SOTGLP, Backbone, SotglpError
+from sotglp.images.decode import UnreadableImageError
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.remembering import remember
+from sotglp.scoring import ood
+from sotglp.scoring.calibrate import calibrate_held_out
+from sotglp.scoring.evaluate import evaluate, predict, predict_each
+from sotglp.settings import Reading
+from support.samples import make_class_folders
+
+
+@pytest.fixture
+def images(class_folders: Path) -> ImageSet:
+    return ImageSet.from_path(class_folders)
+
+
+@pytest.fixture
+def model(tiny_backbone: Backbone, images: ImageSet) -> SOTGLP:
+    return SOTGLP(tiny_backbone, images.classes)
+
+
+def pixels(model: SOTGLP, images: ImageSet) -> torch.Tensor:
+    return torch.stack([model.backbone.preprocess(Image.open(path).convert("RGB")) for path in images.images])
+
+
+def test_predictions_are_the_models(model: SOTGLP, images: ImageSet) -> None:
+    said = predict(model, images, Reading(batch_size=5))
+    whole = pixels(model, images)
+    np.testing.assert_array_equal(said.indices, range(len(images)))
+    np.testing.assert_allclose(said.probabilities, model.predict_proba(whole), rtol=1e-4)
+    np.testing.assert_allclose(said.ood_scores, ood.score(model, whole), rtol=1e-5)
+
+
+def test_evaluation_by_hand(model: SOTGLP, images: ImageSet, tmp_path: Path) -> None:
+    others = ImageSet.from_flat_folder(make_class_folders(tmp_path / "others", per_class=3, seed=9))
+    result = evaluate(model, images, {"others": others})
+    with torch.no_grad():
+        outputs = model(pixels(model, images))
+    targets = images.targets(model.class_names)
+    total = outputs.global_logits + outputs.local_logits
+    for name, logits in (
+        ("accuracy", total),
+        ("accuracy_global", outputs.global_logits),
+        ("accuracy_local", outputs.local_logits),
+    ):
+        assert result[name] == (logits.argmax(dim=1).numpy() == targets).mean()
+    assert result["n"] == 18
+    scores = torch.cat([ood.score(model, pixels(model, images)), ood.score(model, pixels(model, others))])
+    expected = roc_auc_score([True] * 18 + [False] * 9, scores)
+    assert result["ood"]["others"]["auroc"] == pytest.approx(expected, abs=0.01)
+    assert result["ood"]["others"]["n"] == 9
+
+
+def test_several_models_say_what_each_says_alone_and_images_are_encoded_once(
+    model: SOTGLP, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [model, SOTGLP(model.backbone, images.classes, seed=7), SOTGLP(model.backbone, ["a", "b"], top_k=2)]
+    reading = Reading(batch_size=5, ood_method="mcm")
+    alone = [predict(one, images, reading) for one in models]
+    encode, n_encoded = Backbone.encode_image, []
+
+    def count(self: Backbone, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        n_encoded.append(len(pixels))
+        return encode(self, pixels)
+
+    monkeypatch.setattr(Backbone, "encode_image", count)
+    together = predict_each(models, images, reading)
+    assert sum(n_encoded) == len(images)
+    for ours, theirs in zip(together, alone, strict=True):
+        for name in ("indices", "probabilities", "global_logits", "local_logits", "ood_scores"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+    first, *others = predict_each(models, images, reading, score_all=False)
+    np.testing.assert_array_equal(first.ood_scores, alone[0].ood_scores)
+    assert [len(other.ood_scores) for other in others] == [0, 0]
+    np.testing.assert_array_equal(others[1].probabilities, alone[2].probabilities)
+
+
+def test_models_whose_scores_are_not_asked_for_need_no_shots(model: SOTGLP, images: ImageSet) -> None:
+    other = SOTGLP(model.backbone, images.classes, seed=7)
+    model.shots = remember(model, images, Reading())
+    reading = Reading(ood_method="knn")
+    said = predict_each([model, other], images, reading, score_all=False)
+    np.testing.assert_array_equal(said[0].ood_scores, predict(model, images, reading).ood_scores)
+    with pytest.raises(SotglpError, match="compares images with the shots"):
+        predict_each([model, other], images, reading)
+
+
+def calibration_error(probabilities: np.ndarray, targets: np.ndarray, n_bins: int = 15) -> float:
+    """Mean distance of accuracy from confidence in bins of equal width, weighed by their images; written out."""
+    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
+    bins = np.ceil(sure * n_bins)
+    return float(sum(abs((right[bins == own] - sure[bins == own]).sum()) for own in np.unique(bins)) / len(sure))
+
+
+def test_evaluation_of_a_calibration_by_hand(model: SOTGLP, images: ImageSet, tmp_path: Path) -> None:
+    others = ImageSet.from_flat_folder(make_class_folders(tmp_path / "others", per_class=3, seed=9))
+    reading = Reading(ood_method="mcm", temperature=0.1)
+    calibration = calibrate_held_out(model, images, reading, 0.6)
+    result = evaluate(model, images, {"others": others}, reading, calibration=calibration)
+    said, of_others = predict(model, images, reading), predict(model, others, reading)
+    targets = images.targets(model.class_names)
+    right = said.probabilities.argmax(axis=1) == targets
+    accepted = said.ood_scores >= calibration.rejection.threshold
+    assert 0 < accepted.sum() < 18
+    assert result["accepted"] == accepted.mean()
+    assert result["accuracy_accepted"] == right[accepted].mean()
+    assert result["ood"]["others"]["rejected"] == (of_others.ood_scores < calibration.rejection.threshold).mean()
+    assert result["ece"] == pytest.approx(calibration_error(said.probabilities, targets), abs=1e-5)
+    powers = said.probabilities.astype(np.float64) ** (1 / calibration.temperature)
+    tempered = powers / powers.sum(axis=1, keepdims=True)
+    assert result["ece_calibrated"] == pytest.approx(calibration_error(tempered, targets), abs=1e-5)
+    # OSCR: of all pairs, those where the known image is right and scores higher than the other one; ties count half.
+    pairs = said.ood_scores[:, None] - of_others.ood_scores[None]
+    expected = (right[:, None] * ((pairs > 0) + 0.5 * (pairs == 0))).mean()
+    assert result["ood"]["others"]["oscr"] == pytest.approx(expected, abs=1e-6)
+    # What does not hang on the calibration is the same without it.
+    plain = evaluate(model, images, {"others": others}, reading)
+    assert plain["ood"]["others"].items() <= result["ood"]["others"].items()
+    assert set(result) - set(plain) == {"ece_calibrated", "accepted", "accuracy_accepted"}
+    assert {**result, "ood": 0}.items() >= {**plain, "ood": 0}.items()
+
+
+def test_decisions_are_judged_only_by_the_score_that_they_are_for(model: SOTGLP, images: ImageSet) -> None:
+    calibration = calibrate_held_out(model, images, Reading(ood_method="mcm"), 0.6)
+    result = evaluate(model, images, {"same": images}, Reading(), calibration=calibration)
+    assert "ece_calibrated" in result
+    assert not {"accepted", "accuracy_accepted"} & set(result)
+    assert "rejected" not in result["ood"]["same"]
+
+
+def test_among_some_classes_there_is_no_calibration_error(model: SOTGLP, images: ImageSet) -> None:
+    pair = images.take([place for place, label in enumerate(images.labels or ()) if label != "blue sea"])
+    calibration = calibrate_held_out(model, images, Reading(), 0.9)
+    result = evaluate(model, pair, among=["red_brick", "green leaf"], calibration=calibration)
+    assert not {"ece", "ece_calibrated"} & set(result)
+    assert "accepted" in result
+
+
+def test_nothing_accepted_has_no_accuracy(model: SOTGLP, images: ImageSet) -> None:
+    calibration = calibrate_held_out(model, images, Reading(), 0.9)
+    above_all = dataclasses.replace(calibration.rejection, threshold=100.0)
+    result = evaluate(model, images, calibration=dataclasses.replace(calibration, rejection=above_all))
+    assert (result["accepted"], result["accuracy_accepted"]) == (0, None)
+
+
+def test_unreadable_images_are_left_out_or_named(model: SOTGLP, class_folders: Path) -> None:
+    (class_folders / "green leaf" / "2.png").write_bytes(b"broken")
+    images = ImageSet.from_path(class_folders)
+    with pytest.raises(UnreadableImageError, match=r"2\.png"):
+        evaluate(model, images)
+    found: list[UnreadableImageError] = []
+    assert evaluate(model, images, unreadable=found)["n"] == 17
+    assert len(found) == 1
+
+
+def test_no_readable_image_at_all(model: SOTGLP, tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_bytes(b"broken")
+    with pytest.raises(SotglpError, match="none of the 1 images can be read"):
+        predict(model, ImageSet.from_flat_folder(tmp_path / "broken"), unreadable=[])
+
+
+def test_labels_that_the_model_does_not_know(model: SOTGLP, images: ImageSet) -> None:
+    strange = ImageSet.from_items(list(images.images), ["zebra"] * len(images))
+    with pytest.raises(SotglpError, match="zebra"):
+        evaluate(model, strange)

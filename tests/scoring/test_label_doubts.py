@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+
+from sotglp import Backbone, SotglpError
+from sotglp.images.image_set import ImageSet
+from sotglp.scoring.label_doubts import Doubt, find_doubts, out_of_fold, unit_features
+from sotglp.settings import Reading
+
+
+def clusters(n_classes: int = 6, per_class: int = 20, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Unit vectors around a direction for each class, and their classes."""
+    rng = np.random.default_rng(seed)
+    targets = np.repeat(np.arange(n_classes), per_class)
+    features = np.eye(n_classes, 16)[targets] + rng.normal(0, 0.15, (len(targets), 16))
+    return features / np.linalg.norm(features, axis=1, keepdims=True), targets
+
+
+def test_planted_errors_are_found() -> None:
+    features, targets = clusters()
+    planted = [3, 47, 90, 111]
+    labels = targets.copy()
+    labels[planted] = (targets[planted] + [1, 2, 3, 4]) % 6
+    doubts = find_doubts(out_of_fold(features, labels), labels, worst=0.1)
+    assert sorted(doubt.index for doubt in doubts[:4]) == planted
+    for doubt in doubts[:4]:
+        assert doubt.best == targets[doubt.index]
+        assert doubt.n_classes == 6
+        assert doubt.probability_best > 0.5 > doubt.probability_own
+    assert find_doubts(out_of_fold(features, targets), targets) == []
+
+
+def test_a_doubt_in_numbers() -> None:
+    table = [[0.1, 0.2, 0.7], [0.5, 0.2, 0.3], [0.0, 0.9, 0.1]]
+    assert find_doubts(table, [0, 1, 2], worst=1) == [
+        Doubt(index=0, rank=3, n_classes=3, best=2, probability_own=0.1, probability_best=0.7),
+        Doubt(index=1, rank=3, n_classes=3, best=0, probability_own=0.2, probability_best=0.5),
+    ]
+    assert [doubt.index for doubt in find_doubts(table, [0, 1, 2])] == [0, 2, 1]  # 0.1 and 0.1, then 0.2
+
+
+@given(
+    st.integers(2, 8).flatmap(
+        lambda c: arrays.arrays(np.float64, st.tuples(st.integers(0, 9), st.just(c)), elements=st.floats(0, 1))
+    ),
+    st.integers(0, 2**32 - 1),
+    st.floats(0.01, 1),
+)
+@settings(deadline=None)
+def test_ranks_are_those_of_scipy(table: NDArray[np.float64], seed: int, worst: float) -> None:
+    n_images, n_classes = table.shape
+    targets = np.random.default_rng(seed).integers(n_classes, size=n_images)
+    found = find_doubts(table, targets, worst)
+    ranks = [rankdata(-row, method="ordinal")[own] for row, own in zip(table, targets, strict=True)]
+    expected = [i for i, rank in enumerate(ranks) if (rank - 1) / (n_classes - 1) >= worst - 1e-9]
+    assert sorted(doubt.index for doubt in found) == expected
+    assert all(doubt.rank == ranks[doubt.index] for doubt in found)
+    assert all(doubt.probability_best == table[doubt.index].max() for doubt in found)
+    own = [doubt.probability_own for doubt in found]
+    assert own == sorted(own)
+    assert own == [table[doubt.index, targets[doubt.index]] for doubt in found]
+
+
+def test_a_share_counts_as_it_is_written() -> None:
+    # 0.9 of ten other classes are nine, though not in binary.
+    table = np.arange(11, 0, -1)[None] / 66
+    assert find_doubts(table, [9], worst=0.9)[0].rank == 10
+    assert find_doubts(table, [8], worst=0.9) == []
+    assert [len(find_doubts(table, [9], worst=share)) for share in (0.3, 0.6, 0.7, 0.91)] == [1, 1, 1, 0]
+
+
+def test_no_image_is_judged_by_itself() -> None:
+    features, targets = clusters(3, 5)
+    found = out_of_fold(features, targets, seed=7)
+    expected = np.empty_like(found)
+    for fit, judge in StratifiedKFold(5, shuffle=True, random_state=7).split(features, targets):
+        regression = LogisticRegression(C=100, max_iter=2000).fit(features[fit], targets[fit])
+        expected[judge] = regression.predict_proba(features[judge])
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert not np.array_equal(found, out_of_fold(features, targets, seed=8))
+
+
+def test_small_classes_make_fewer_folds() -> None:
+    features, targets = clusters(3, 5)
+    kept = np.flatnonzero((targets != 1) | (np.arange(15) < 7))  # two images of class 1
+    assert out_of_fold(features[kept], targets[kept]).shape == (12, 3)
+    one = np.flatnonzero((targets != 1) | (np.arange(15) < 6))
+    with pytest.raises(SotglpError, match="two images each of at least two classes"):
+        out_of_fold(features[one], targets[one])
+    with pytest.raises(SotglpError, match="two images each of at least two classes"):
+        out_of_fold(features[:5], targets[:5])
+
+
+def test_features_are_the_backbones(tiny_backbone: Backbone, class_folders: Path) -> None:
+    images = ImageSet.from_path(class_folders)
+    features = unit_features(tiny_backbone, images, Reading(batch_size=5))
+    assert features.shape == (18, 32)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1)
+    only = unit_features(tiny_backbone, images.take([7]), Reading())
+    np.testing.assert_allclose(features[7], only[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("table", "targets", "worst", "message"),
+    [
+        ([[0.5, 0.5]], [0, 1], 0.5, r"shape \(1, 2\) and classes of shape \(2,\) do not fit"),
+        ([[1.0]], [0], 0.5, "do not fit"),
+        ([0.5, 0.5], [0, 1], 0.5, "do not fit"),
+        ([[0.5, 0.5]], [2], 0.5, "whole numbers from 0 to 1"),
+        ([[0.5, 0.5]], [-1], 0.5, "whole numbers from 0 to 1"),
+        ([[0.5, 0.5]], [0.0], 0.5, "whole numbers from 0 to 1"),
+        ([[0.5, float("nan")]], [0], 0.5, "are no numbers"),
+        ([[0.5, 0.5]], [0], 0.0, r"worst = 0.0 must be above 0 and at most 1"),
+        ([[0.5, 0.5]], [0], 1.1, r"worst = 1.1 must be"),
+        ([[0.5, 0.5]], [0], float("nan"), r"worst = nan must be"),
+    ],
+)
+def test_what_cannot_be_done(table: object, targets: object, worst: float, message: str) -> None:
+    with pytest.raises(SotglpError, match=message):
+        find_doubts(table, targets, worst)  # type: ignore[arg-type]

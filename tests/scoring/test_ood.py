@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import logsumexp, softmax
+from scipy.stats import entropy
+from torch import Tensor
+
+from sotglp import SOTGLP, Backbone, SotglpError
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.regions import region_features
+from sotglp.methods.registry import METHODS
+from sotglp.methods.remembering import remember
+from sotglp.scoring import ood
+from sotglp.scoring.ood import SCORES
+from sotglp.settings import OodMethod, Reading
+from support.samples import Reference
+
+OF_LOGITS = {
+    "msp": lambda logits, t: softmax(logits / t, axis=1).max(axis=1),
+    "max-logit": lambda logits, t: logits.max(axis=1),
+    "energy": lambda logits, t: t * logsumexp(logits / t, axis=1),
+    "margin": lambda logits, t: np.diff(np.sort(softmax(logits / t, axis=1), axis=1)[:, -2:], axis=1)[:, 0],
+    "entropy": lambda logits, t: -entropy(softmax(logits / t, axis=1), axis=1),
+}
+
+
+def drawn_images(n: int = 4, seed: int = 0) -> Tensor:
+    return torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+def remembering_model(backbone: Backbone) -> SOTGLP:
+    model = SOTGLP(backbone, ["cat", "dog", "owl"], top_k=3)
+    labels = [("cat", "dog", "owl")[place % 3] for place in range(12)]
+    model.shots = remember(model, ImageSet.from_items(drawn_images(12, seed=1), labels), Reading())
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "temperature"),
+    [
+        ("mcm_t1", "mcm", 1.0),
+        ("l_mcm_t1", "l-mcm", 1.0),
+        ("gl_mcm_t1", "gl-mcm", 1.0),
+        ("mcm_t001", "mcm", 0.01),
+        ("gl_mcm_t001", "gl-mcm", 0.01),
+    ],
+)
+def test_published_scores(reference: Reference, name: str, method: OodMethod, temperature: float) -> None:
+    found = ood.score(reference.model, reference.numbers["image"], method, temperature)
+    # The published code scores the other way round: smaller for in-distribution.
+    torch.testing.assert_close(found, -reference.numbers[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 5.0])
+@pytest.mark.parametrize("method", OF_LOGITS)
+@torch.no_grad()
+def test_scores_of_logits_are_scipys(tiny_backbone: Backbone, method: OodMethod, temperature: float) -> None:
+    model = SOTGLP(tiny_backbone, ["cat", "dog", "owl"])
+    images = drawn_images()
+    logits = model.logits(model(images)).double().numpy()
+    np.testing.assert_allclose(
+        logits, np.log(model.predict_proba(images)) + logsumexp(logits, axis=1)[:, None], rtol=1e-4
+    )
+    found = ood.score(model, images, method, temperature)
+    np.testing.assert_allclose(found, OF_LOGITS[method](logits, temperature), rtol=1e-4, atol=1e-6)
+
+
+@torch.no_grad()
+def test_scores_of_shots_come_from_the_memory(tiny_backbone: Backbone) -> None:
+    model = remembering_model(tiny_backbone)
+    assert model.shots is not None
+    images = drawn_images()
+    features, patches = tiny_backbone.encode_image(images)
+    outputs = model(images)
+    assert torch.equal(ood.score(model, images, "knn"), model.shots.nearest(features))
+    of_images = model.shots.mahalanobis(features)
+    assert torch.equal(ood.score(model, images, "mahalanobis"), of_images)
+    regions = region_features(model, patches, outputs, model.logits(outputs).argmax(dim=-1))
+    expected = of_images + model.shots.mahalanobis_of_regions(regions)
+    torch.testing.assert_close(ood.score(model, images, "transport"), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_every_score_has_a_name_in_the_settings() -> None:
+    assert set(SCORES) == set(get_args(OodMethod))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_score_works_with_every_method(tiny_backbone: Backbone, name: str) -> None:
+    method = METHODS[name]
+    settings = dict(method.settings) | ({"top_k": 3} if "top_k" in method.model.Config.model_fields else {})
+    model = method.model(tiny_backbone, ["cat", "dog"], **settings)
+    shots = ImageSet.from_items(drawn_images(6, seed=1), ["cat", "dog"] * 3)
+    if model.takes_in_features:
+        model.take_in(tiny_backbone.encode_image(drawn_images(6, seed=1))[0].detach(), torch.arange(6) % 2)
+    model.shots = remember(model, shots, Reading())
+    for score in get_args(OodMethod):
+        values = ood.score(model, drawn_images(), score)
+        assert values.shape == (4,), score
+        assert values.isfinite().all(), score
+
+
+def test_outputs_score_like_their_model(tiny_backbone: Backbone) -> None:
+    model = SOTGLP(tiny_backbone, ["cat", "dog"])
+    images = drawn_images()
+    assert torch.equal(ood.score(model(images)), ood.score(model, images))
+
+
+def test_wrong_requests(tiny_backbone: Backbone) -> None:
+    model = SOTGLP(tiny_backbone, ["cat", "dog"])
+    with pytest.raises(SotglpError, match=r"no OOD score 'odin'.*mcm, l-mcm, gl-mcm"):
+        ood.score(model, torch.zeros(1, 3, 32, 32), "odin")  # type: ignore[arg-type]
+    with pytest.raises(SotglpError, match="temperature = 0"):
+        ood.score(model, torch.zeros(1, 3, 32, 32), temperature=0)
+    with pytest.raises(SotglpError, match="needs images"):
+        ood.score(model)
+    with pytest.raises(SotglpError, match="give the model and images"):
+        ood.score(model(torch.zeros(1, 3, 32, 32)), method="msp")
+    with pytest.raises(SotglpError, match="remember=true"):
+        ood.score(model, torch.zeros(1, 3, 32, 32), "knn")

@@ -1,0 +1,48 @@
+"""Models of learned prompts, and the features that open_clip computes for their contexts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sotglp import Backbone
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.prompts import clip_tokenizer, spoken_name
+from sotglp.methods.registry import METHODS, build_model
+from sotglp.settings import Preset
+from sotglp.training.fit import adapt
+
+NAMES = ["cat", "golden_retriever", "polka dot"]
+
+
+def start(backbone: Backbone, name: str, names: Any = NAMES, **changes: Any) -> Any:
+    """A method's model as it starts."""
+    return build_model(backbone, names, METHODS[name].settings_on(Preset(), changes)[0])
+
+
+def fit(backbone: Backbone, shots: ImageSet, name: str, **changes: Any) -> Any:
+    changes = {"shots": None, "augment": False, "epochs": 3, "batch_size": 9, "learning_rate": 0.02, **changes}
+    return adapt(backbone, shots, *METHODS[name].settings_on(Preset(), changes))
+
+
+@torch.no_grad()
+def stir(*prompts: Tensor | None, by: float = 0.05) -> None:
+    """Move prompts away from where they start, each of them elsewhere."""
+    for place, part in enumerate(prompts):
+        if part is not None:
+            part += by * torch.randn(part.shape, generator=torch.Generator().manual_seed(place))
+
+
+def said_by_open_clip(backbone: Backbone, context: Tensor, name: str) -> Tensor:
+    """Unit text feature (d,) of [SOT] + context (n, d_text) + name + [EOT], through open_clip's own transformer."""
+    clip: Any = backbone.clip
+    sot, eot = clip_tokenizer().sot_token_id, clip_tokenizer().eot_token_id
+    spoken = clip_tokenizer().encode(spoken_name(name))
+    tokens = torch.tensor([[sot, *[0] * len(context), *spoken, eot, *[0] * 77]])[:, :77]
+    words = clip.token_embedding(tokens)
+    words = torch.cat([words[:, :1], context.unsqueeze(0), words[:, 1 + len(context) :]], dim=1)
+    states = clip.ln_final(clip.transformer(words + clip.positional_embedding, attn_mask=clip.attn_mask))
+    return F.normalize(states[0, 1 + len(context) + len(spoken)] @ clip.text_projection, dim=-1)

@@ -1,0 +1,392 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from sotglp import SOTGLP, Backbone, SotglpError
+from sotglp.images.decode import UnreadableImageError
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.registry import METHODS
+from sotglp.methods.tip_adapter import TipAdapterConfig
+from sotglp.settings import ModelConfig, TrainConfig
+from sotglp.training.batches import epoch_batches
+from sotglp.training.checkpoint import Checkpoint, run_identity
+from sotglp.training.fit import adapt, train
+from support.samples import COLOURS, coloured_image, tiny_clip
+
+QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 4, "learning_rate": 0.02, "shots": None}
+
+
+@pytest.fixture
+def images(class_folders: Path) -> ImageSet:
+    return ImageSet.from_path(class_folders)
+
+
+def learned(model: SOTGLP) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in model.state_dict().items() if not name.startswith("backbone.")}
+
+
+def run(backbone: Backbone, images: ImageSet, model: dict[str, Any] | None = None, **config: Any) -> Any:
+    return adapt(backbone, images, ModelConfig(**(model or {})), TrainConfig(**{**QUICK, **config}))
+
+
+def assert_same(one: SOTGLP, other: SOTGLP, exactly: bool = True) -> None:
+    for name, value in learned(one).items():
+        if exactly:
+            assert torch.equal(value, learned(other)[name]), name
+        else:
+            torch.testing.assert_close(value, learned(other)[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("source", [{"augment": False}, {"views": 2}, {"views": 0}], ids=str)
+def test_same_seed_same_result_bit_for_bit(tiny_backbone: Backbone, images: ImageSet, source: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    first = run(tiny_backbone, images, **source)
+    torch.manual_seed(1)
+    second = run(tiny_backbone, images, **source)
+    assert first.history == second.history
+    assert_same(first.model, second.model)
+    other = run(tiny_backbone, images, seed=2, **source)
+    assert not torch.equal(other.model.local_prompts, first.model.local_prompts)
+
+
+def test_the_loop_is_plain_sgd(tiny_backbone: Backbone, images: ImageSet) -> None:
+    """Two epochs written out with torch alone, on centre crops and without prompt dropout."""
+    config = TrainConfig(**{**QUICK, "epochs": 2, "augment": False, "prompt_dropout": 0.0, "batch_size": 8})
+    found = adapt(tiny_backbone, images, ModelConfig(), config)
+
+    model = SOTGLP(tiny_backbone, images.classes, seed=config.seed)
+    pixels = torch.stack([tiny_backbone.preprocess(Image.open(path).convert("RGB")) for path in images.images])
+    targets = torch.tensor([images.classes.index(label) for label in images.labels or ()])
+    trained = [model.global_prompts, model.local_prompts, model.local_projection]
+    velocity = [torch.zeros_like(parameter) for parameter in trained]
+    for epoch in range(2):
+        rate = config.learning_rate * (1 + math.cos(math.pi * epoch / 2)) / 2
+        for batch in epoch_batches(len(images), config, epoch):
+            outputs = model(pixels[batch])
+            scale = tiny_backbone.logit_scale
+            loss = F.cross_entropy(scale * outputs.global_logits, targets[batch])
+            loss = loss + F.cross_entropy(scale * outputs.local_logits, targets[batch])
+            for index, gradient in enumerate(torch.autograd.grad(loss, trained)):
+                velocity[index] = 0.9 * velocity[index] + gradient + 0.01 * trained[index].detach()
+                with torch.no_grad():
+                    trained[index] -= rate * velocity[index]
+    assert_same(found.model, model, exactly=False)
+    assert found.history[0]["learning_rate"] == config.learning_rate
+
+
+def test_adamw_is_the_published_rule(tiny_backbone: Backbone, images: ImageSet) -> None:
+    """Three epochs written out from the paper's formula (arXiv 1711.05101), of all that is learned."""
+    config = TrainConfig(
+        **{**QUICK, "augment": False, "prompt_dropout": 0.0, "batch_size": 8, "optimizer": "adamw", "weight_decay": 0.1}
+    )
+    found = adapt(tiny_backbone, images, ModelConfig(), config)
+
+    model = SOTGLP(tiny_backbone, images.classes, seed=config.seed)
+    pixels = torch.stack([tiny_backbone.preprocess(Image.open(path).convert("RGB")) for path in images.images])
+    targets = torch.tensor([images.classes.index(label) for label in images.labels or ()])
+    trained = [model.global_prompts, model.local_prompts, model.local_projection]
+    means, squares = ([torch.zeros_like(parameter) for parameter in trained] for _ in range(2))
+    n_steps = 0
+    for epoch in range(3):
+        rate = config.learning_rate * (1 + math.cos(math.pi * epoch / 3)) / 2
+        for batch in epoch_batches(len(images), config, epoch):
+            n_steps += 1
+            loss = model.judge(model(pixels[batch]), targets[batch]).total
+            for index, gradient in enumerate(torch.autograd.grad(loss, trained)):
+                means[index] = 0.9 * means[index] + 0.1 * gradient
+                squares[index] = 0.999 * squares[index] + 0.001 * gradient**2
+                step = means[index] / (1 - 0.9**n_steps) / ((squares[index] / (1 - 0.999**n_steps)).sqrt() + 1e-8)
+                with torch.no_grad():
+                    trained[index] -= rate * (step + 0.1 * trained[index])
+    for name, value in learned(found.model).items():
+        # Where a gradient is next to nothing, Adam makes a whole step of its rounding.
+        far = (value - learned(model)[name]).abs() > 1e-4
+        assert far.float().mean() < 1e-3, name
+
+
+def test_it_learns(tiny_backbone: Backbone, images: ImageSet) -> None:
+    fitted = run(tiny_backbone, images, epochs=30, augment=False, batch_size=18)
+    assert fitted.history[-1]["loss"] < 0.8 * fitted.history[0]["loss"]
+    assert fitted.history[-1]["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 8])
+def test_gradient_accumulation_gives_the_whole_batchs_step(
+    tiny_backbone: Backbone, images: ImageSet, micro_batch: int
+) -> None:
+    whole = run(tiny_backbone, images, batch_size=8, views=1)
+    parts = run(tiny_backbone, images, batch_size=8, views=1, micro_batch=micro_batch)
+    assert_same(whole.model, parts.model, exactly=False)
+    assert parts.history[-1]["loss"] == pytest.approx(whole.history[-1]["loss"], rel=1e-4)
+
+
+def test_batches_of_an_epoch() -> None:
+    config = TrainConfig(batch_size=4)
+    batches = epoch_batches(10, config, epoch=0)
+    assert [len(batch) for batch in batches] == [4, 4]
+    assert len(set(np.concatenate(batches))) == 8
+    assert not np.array_equal(batches, epoch_batches(10, config, epoch=1))
+    assert [len(batch) for batch in epoch_batches(3, config, epoch=0)] == [3]
+
+
+def test_every_epoch_sees_new_views_when_none_are_stored(tiny_backbone: Backbone, images: ImageSet) -> None:
+    fresh = run(tiny_backbone, images, epochs=2, views=0)
+    stored = run(tiny_backbone, images, epochs=2, views=1)
+    assert fresh.history[0]["loss"] == pytest.approx(stored.history[0]["loss"], rel=1e-5)
+    assert fresh.history[1]["loss"] != pytest.approx(stored.history[1]["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("branch", ["global", "local"])
+@pytest.mark.parametrize("source", [{"views": 2, "micro_batch": 3}, {"views": 0}], ids=str)
+def test_a_branch_alone_learns_what_it_learns_beside_the_other(
+    tiny_backbone: Backbone, images: ImageSet, branch: str, source: dict[str, Any]
+) -> None:
+    """The branches share no parameter and their losses are added up, so that neither changes the other's gradient."""
+    alone = run(tiny_backbone, images, {"branches": branch}, **source)
+    both = run(tiny_backbone, images, **source)
+    start = SOTGLP(tiny_backbone, images.classes)
+    names = {"global": {"global_prompts"}, "local": {"local_prompts", "local_projection"}}[branch]
+    for name, value in learned(alone.model).items():
+        expected = both.model if name in names else start
+        torch.testing.assert_close(value, getattr(expected, name).detach(), rtol=1e-4, atol=1e-6)
+    other = {"global": "local", "local": "global"}[branch]
+    for ours, theirs in zip(alone.history, both.history, strict=True):
+        assert ours["loss"] == ours[f"loss_{branch}"] == pytest.approx(theirs[f"loss_{branch}"], rel=1e-5)
+        assert ours[f"loss_{other}"] == 0
+
+
+def test_training_global_prompts_costs_no_matching(
+    tiny_backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sotglp.methods.sot_glp.match_patches", None)
+    fitted = run(tiny_backbone, images, {"branches": "global"}, epochs=30, augment=False, batch_size=18, remember=False)
+    assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
+
+
+@pytest.mark.parametrize("matching", ["uniform", "per-prompt"])
+def test_it_learns_with_other_matchings(tiny_backbone: Backbone, images: ImageSet, matching: str) -> None:
+    fitted = run(tiny_backbone, images, {"matching": matching}, epochs=30, augment=False, batch_size=18)
+    assert fitted.history[-1]["loss_local"] < fitted.history[0]["loss_local"]
+    assert fitted.history[-1]["accuracy"] == 1.0
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("source", [{"augment": False}, {"views": 2}, {"views": 0}], ids=str)
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_killed_run_resumes_to_the_same_bits(
+    tiny_backbone: Backbone,
+    images: ImageSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: dict[str, Any],
+    after: int,
+) -> None:
+    config = TrainConfig(**{**QUICK, **source})
+    whole = adapt(tiny_backbone, images, ModelConfig(), config)
+    path = tmp_path / "m.checkpoint"
+    write = Checkpoint.write
+
+    def write_and_die(self: Checkpoint, *state: Any) -> None:
+        write(self, *state)
+        if len(state[-1]) == after:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "write", write_and_die)
+        with pytest.raises(Killed):
+            adapt(tiny_backbone, images, ModelConfig(), config, checkpoint=path)
+    resumed = adapt(tiny_backbone, images, ModelConfig(), config, checkpoint=path, resume=True)
+    assert_same(whole.model, resumed.model)
+    assert whole.history == resumed.history
+
+
+@pytest.mark.parametrize("branch", ["global", "local"])
+def test_a_run_of_one_branch_resumes_to_the_same_bits(
+    tiny_backbone: Backbone, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, branch: str
+) -> None:
+    model_config, config, path = ModelConfig(branches=branch), TrainConfig(**QUICK), tmp_path / "m.checkpoint"
+    whole = adapt(tiny_backbone, images, model_config, config)
+    write = Checkpoint.write
+
+    def write_and_die(self: Checkpoint, *state: Any) -> None:
+        write(self, *state)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "write", write_and_die)
+        with pytest.raises(Killed):
+            adapt(tiny_backbone, images, model_config, config, checkpoint=path)
+    resumed = adapt(tiny_backbone, images, model_config, config, checkpoint=path, resume=True)
+    assert_same(whole.model, resumed.model)
+    assert whole.history == resumed.history
+
+
+@pytest.mark.parametrize("after", [1, 2])
+@pytest.mark.parametrize("method", ["sot-glp", "tip-adapter-f", "clip-adapter", "locoop", "gallop"])
+def test_a_run_with_adamw_resumes_to_the_same_bits(
+    tiny_backbone: Backbone,
+    images: ImageSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    after: int,
+) -> None:
+    settings, path = METHODS[method].model.Config(**METHODS[method].settings), tmp_path / "m.checkpoint"
+    config = TrainConfig(**QUICK, optimizer="adamw")
+    whole = adapt(tiny_backbone, images, settings, config)
+    write = Checkpoint.write
+
+    def write_and_die(self: Checkpoint, *state: Any) -> None:
+        write(self, *state)
+        if len(state[-1]) == after:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "write", write_and_die)
+        with pytest.raises(Killed):
+            adapt(tiny_backbone, images, settings, config, checkpoint=path)
+    resumed = adapt(tiny_backbone, images, settings, config, checkpoint=path, resume=True)
+    assert_same(whole.model, resumed.model)
+    assert whole.history == resumed.history
+    # What is kept of the rule of a step matters: another one goes elsewhere.
+    other = adapt(tiny_backbone, images, settings, config.model_copy(update={"optimizer": "sgd"}))
+    assert other.history[-1]["loss"] != whole.history[-1]["loss"]
+
+
+def test_a_checkpoint_of_another_optimiser_or_method_is_refused(
+    tiny_backbone: Backbone, images: ImageSet, tmp_path: Path
+) -> None:
+    path, config = tmp_path / "m.checkpoint", TrainConfig(**QUICK, optimizer="adamw")
+    adapt(tiny_backbone, images, TipAdapterConfig(learn_keys=True), config, checkpoint=path)
+    sgd = config.model_copy(update={"optimizer": "sgd"})
+    for settings, changed in ((TipAdapterConfig(learn_keys=True), sgd), (ModelConfig(), config)):
+        with pytest.raises(SotglpError, match="belongs to a run with other settings"):
+            adapt(tiny_backbone, images, settings, changed, checkpoint=path, resume=True)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tiny_backbone: Backbone, images: ImageSet, tmp_path: Path) -> None:
+    path = tmp_path / "m.checkpoint"
+    config = TrainConfig(**QUICK)
+    adapt(tiny_backbone, images, ModelConfig(), config, checkpoint=path)
+    for changed in (config.model_copy(update={"seed": 5}), config.model_copy(update={"learning_rate": 0.01})):
+        with pytest.raises(SotglpError, match="belongs to a run with other settings"):
+            adapt(tiny_backbone, images, ModelConfig(), changed, checkpoint=path, resume=True)
+    # More processes make no other result.
+    adapt(tiny_backbone, images, ModelConfig(), config.model_copy(update={"workers": 1}), checkpoint=path, resume=True)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(SotglpError, match="can't be read as a checkpoint"):
+        adapt(tiny_backbone, images, ModelConfig(), config, checkpoint=path, resume=True)
+
+
+def test_identity_depends_on_images_and_weights(tiny_backbone: Backbone, images: ImageSet) -> None:
+    model = SOTGLP(tiny_backbone, images.classes)
+    identity = run_identity(model, images, TrainConfig())
+    assert identity == run_identity(model, images, TrainConfig(workers=3))
+    assert identity != run_identity(model, images.take(range(5)), TrainConfig())
+    assert identity != run_identity(SOTGLP(tiny_backbone, images.classes, top_k=3), images, TrainConfig())
+    ordinary = Backbone.from_open_clip(tiny_clip(), patch_attention="ordinary")
+    assert identity != run_identity(SOTGLP(ordinary, images.classes), images, TrainConfig())
+
+
+def test_a_loss_that_is_not_a_number_stops_at_once(tiny_backbone: Backbone, images: ImageSet) -> None:
+    with pytest.raises(SotglpError, match=r"training stopped at epoch \d, step \d.*learning rate \(now 1e\+18\)"):
+        run(tiny_backbone, images, learning_rate=1e18, augment=False)
+
+
+def test_shots_are_drawn(tiny_backbone: Backbone, images: ImageSet) -> None:
+    fitted = run(tiny_backbone, images, shots=2)
+    assert sorted(fitted.images.labels) == sorted([*COLOURS] * 2)
+
+
+def test_shots_are_remembered_as_the_backbone_sees_them(tiny_backbone: Backbone, images: ImageSet) -> None:
+    fitted = run(tiny_backbone, images, shots=2, seed=5)
+    shots = fitted.model.shots
+    pixels = torch.stack([tiny_backbone.preprocess(Image.open(path).convert("RGB")) for path in fitted.images.images])
+    features, patches = tiny_backbone.encode_image(pixels)
+    torch.testing.assert_close(shots.features, F.normalize(features, dim=-1), rtol=1e-4, atol=1e-6)
+    assert [fitted.model.class_names[own] for own in shots.classes] == list(fitted.images.labels)
+    # Each shot's region is the mean of its patches, weighed by its own class's plan; they come in half precision.
+    patches = patches.half()
+    outputs = fitted.model.compare(features, patches, fitted.model.encode_text())
+    patches = patches.float()
+    joint = F.normalize(tiny_backbone.project_patches(patches), dim=-1)
+    for index, own in enumerate(shots.classes.tolist()):
+        kept = outputs.support[index, own]
+        region = (outputs.plan[index, own].sum(dim=-1)[:, None] * joint[index, kept]).sum(dim=0)
+        torch.testing.assert_close(shots.regions[index], F.normalize(region, dim=0), rtol=1e-3, atol=1e-5)
+
+
+def test_without_remembering_nothing_is_kept_and_the_same_is_learned(tiny_backbone: Backbone, images: ImageSet) -> None:
+    with_shots, without = (run(tiny_backbone, images, remember=remember) for remember in (True, False))
+    assert without.model.shots is None
+    assert_same(with_shots.model, without.model)
+
+
+def test_unreadable_images(tiny_backbone: Backbone, class_folders: Path) -> None:
+    (class_folders / "red_brick" / "0.png").write_bytes(b"not an image")
+    images = ImageSet.from_path(class_folders)
+    with pytest.raises(UnreadableImageError, match=r"0\.png"):
+        run(tiny_backbone, images)
+    found: list[UnreadableImageError] = []
+    fitted = adapt(tiny_backbone, images, ModelConfig(), TrainConfig(**QUICK), unreadable=found)
+    assert [Path(str(error.source)).name for error in found] == ["0.png"]
+    assert len(fitted.images) == len(images) - 1
+
+
+def test_a_class_without_a_readable_image(tiny_backbone: Backbone, class_folders: Path) -> None:
+    for path in (class_folders / "red_brick").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(SotglpError, match="no image of the class 'red_brick' can be read"):
+        adapt(tiny_backbone, ImageSet.from_path(class_folders), ModelConfig(), TrainConfig(**QUICK), unreadable=[])
+
+
+def test_images_in_memory(tiny_backbone: Backbone) -> None:
+    rng = np.random.default_rng(0)
+    labels = [name for name in COLOURS for _ in range(4)]
+    pictures = ImageSet.from_items([coloured_image(rng, COLOURS[name]) for name in labels], labels)
+    fitted = run(tiny_backbone, pictures, augment=False)
+    pixels = torch.stack([tiny_backbone.preprocess(image) for image in pictures.images])
+    again = run(tiny_backbone, ImageSet.from_items(pixels, labels), augment=False)
+    assert_same(fitted.model, again.model)
+
+
+def test_stored_views_that_do_not_fit_are_refused(
+    tiny_backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sotglp.features.banks.LARGEST_MEMORY", 1000)
+    with pytest.raises(SotglpError, match="KiB of memory: keep them on disk"):
+        run(tiny_backbone, images, views=2)
+
+
+def test_unlabelled_images(tiny_backbone: Backbone, class_folders: Path) -> None:
+    with pytest.raises(SotglpError, match="needs labelled images"):
+        run(tiny_backbone, ImageSet.from_flat_folder(class_folders))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_learns_about_the_same(tiny_backbone: Backbone, images: ImageSet, precision: str) -> None:
+    exact = run(tiny_backbone, images, augment=False, batch_size=18)
+    half = run(tiny_backbone, images, augment=False, batch_size=18, precision=precision)
+    assert half.history[-1]["loss"] == pytest.approx(exact.history[-1]["loss"], rel=0.02)
+    assert half.model.local_prompts.dtype == torch.float32
+
+
+def test_train_changes_nothing_but_prompts_and_projection(tiny_backbone: Backbone, images: ImageSet) -> None:
+    model = SOTGLP(tiny_backbone, images.classes)
+    before = tiny_backbone.fingerprint
+    start = {name: value.clone() for name, value in learned(model).items()}
+    train(model, images, TrainConfig(**QUICK))
+    assert all(not torch.equal(value, start[name]) for name, value in learned(model).items())
+    del tiny_backbone.__dict__["fingerprint"]
+    assert tiny_backbone.fingerprint == before

@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.requests import Request
+
+from sotglp import SotglpError
+from sotglp.images.decode import open_image
+from sotglp.settings import checked
+from sotglp.web.limits import Limits, Places
+from sotglp.web.refusal import BusyError, RefusalError
+from sotglp.web.uploads import received
+from support.web_server import client, files, make_model, png
+
+SMALL = Limits(
+    max_image_bytes=20_000,
+    max_images=3,
+    max_request_bytes=50_000,
+    max_queued=4,
+    max_requests=3,
+    max_received_bytes=70_000,
+)
+IMAGE = png()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("web"), calibrated=False)
+
+
+@pytest.fixture(scope="module")
+def small(model: Path) -> Iterator[TestClient]:
+    with client(model, SMALL) as own:
+        yield own
+
+
+def post(own: TestClient, *contents: bytes | tuple[str, bytes], **options: Any) -> tuple[int, str]:
+    """Status, and what the error says."""
+    answer = own.post("/predict", files=files(*contents), **options)
+    return answer.status_code, answer.json().get("error", "")
+
+
+def test_what_is_too_large_is_refused(small: TestClient) -> None:
+    assert post(small, IMAGE, IMAGE, IMAGE)[0] == 200
+    status, error = post(small, IMAGE, ("leaf.jpg", b"x" * 20_001))
+    assert (status, error) == (413, "leaf.jpg is larger than the 0.02 MB that an image may have: make it smaller")
+    assert post(small, ("leaf.jpg", b"x" * 20_000))[0] == 422
+    status, error = post(small, IMAGE, IMAGE, IMAGE, IMAGE)
+    assert (status, "more than the 3 images" in error) == (413, True)
+    status, error = post(small, b"x" * 19_999, b"x" * 19_999, b"x" * 19_999)
+    assert (status, "larger than the 0.05 MB that one may have" in error) == (413, True)
+    for data in ({"a": "x" * 10_001}, {f"a{place}": "x" for place in range(17)}):
+        status, error = post(small, IMAGE, data=data)
+        assert (status, "fields" in error) == (413, True)
+
+
+def test_what_is_no_whole_form_is_refused(small: TestClient) -> None:
+    def status(content: bytes, content_type: str = "multipart/form-data; boundary=b") -> int:
+        answer = small.post("/predict", content=content, headers={"Content-Type": content_type})
+        assert list(answer.json()) == ["error"]
+        return answer.status_code
+
+    part = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n' + IMAGE
+    form = {"Content-Type": "multipart/form-data; boundary=b"}
+    assert small.post("/predict", content=part + b"\r\n--b--\r\n", headers=form).status_code == 200
+    assert status(part) == 400
+    assert status(b"") == 400
+    assert status(b"nothing like it") == 400
+    assert status(part, "multipart/form-data") == 400
+    assert status(b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n") == 400
+    assert status(b"--b--\r\n") == 422
+    assert status(part.replace(b'name="images"', b'name="others"') + b"\r\n--b--\r\n") == 422
+    assert status(b'--b\r\nContent-Disposition: form-data; name="images"\r\n\r\nx\r\n--b--\r\n') == 422
+    assert status(b"{}", "application/json") == 415
+    assert small.post("/predict").status_code == 415
+
+
+def request_of(chunks: list[bytes], boundary: str = "b") -> tuple[Request, list[bytes]]:
+    """A request whose body comes in chunks, and those that are still to come."""
+    left = list(chunks)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+
+    content_type = f"multipart/form-data; boundary={boundary}".encode()
+    return Request({"type": "http", "method": "POST", "headers": [(b"content-type", content_type)]}, receive), left
+
+
+@given(
+    names=st.lists(st.text(st.characters(codec="utf-8", exclude_characters='\r\n"\\\0'), min_size=1), max_size=4),
+    contents=st.lists(st.binary(max_size=300), min_size=4, max_size=4),
+    cut=st.integers(1, 60),
+)
+@settings(deadline=None)
+def test_uploads_come_as_they_were_sent_however_they_are_cut(names: list[str], contents: list[bytes], cut: int) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\nfog\r\n'
+    contents = [content.replace(b"\r\n--b", b"") for content in contents]
+    for name, content in zip(names, contents, strict=False):
+        body += b'--b\r\nContent-Disposition: form-data; name="images"; filename="' + name.encode() + b'"\r\n\r\n'
+        body += content + b"\r\n"
+    body += b"--b--\r\n"
+    request, _ = request_of([body[start : start + cut] for start in range(0, len(body), cut)])
+
+    async def run() -> None:
+        async with received(request, Limits(), Places(10**6, "bytes"), "images") as form:
+            assert form.texts == {"name": "fog"}
+            assert [upload.read() for upload in form.uploads] == contents[: len(names)]
+            assert [upload.name for upload in form.uploads] == [name[:255] for name in names]
+        assert all(upload.file.closed for upload in form.uploads)
+
+    if names:
+        asyncio.run(run())
+    else:
+        with pytest.raises(RefusalError, match="no image"):
+            asyncio.run(run())
+
+
+def test_what_is_too_large_is_never_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an image that goes on for ever, no more than its bound is written, and no more than a bound is read."""
+    written = 0
+
+    class Counting(SpooledTemporaryFile[bytes]):
+        def write(self, data: Any) -> int:
+            nonlocal written
+            written += len(data)
+            return super().write(data)
+
+    monkeypatch.setattr("sotglp.web.uploads.SpooledTemporaryFile", Counting)
+    head = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'
+    request, left = request_of([head, *[b"x" * 10**6] * 100, b"\r\n--b--\r\n"])
+    space = Places(10**9, "bytes")
+
+    async def run() -> None:
+        with pytest.raises(RefusalError, match=r"a.png is larger than the 3 MB") as refused:
+            async with received(request, Limits(max_image_bytes=3 * 10**6), space, "images"):
+                pass
+        assert refused.value.status == 413
+
+    asyncio.run(run())
+    assert written == 3 * 10**6
+    assert 0 < len(left) < 40
+    assert space.n_taken == 0
+
+
+def test_places() -> None:
+    places = Places(3, "images")
+    with places.held() as take:
+        take(2)
+        with places.held() as other:
+            other(1)
+            with pytest.raises(BusyError, match="too many images"):
+                take(1)
+        take(1)
+        assert places.n_taken == 3
+    assert places.n_taken == 0
+
+
+def test_limits_that_cannot_be_kept_together() -> None:
+    with pytest.raises(SotglpError, match="max_queued is below max_images"):
+        checked(Limits, {"max_images": 300})
+    with pytest.raises(SotglpError, match="max_received_bytes is below max_request_bytes"):
+        checked(Limits, {"max_request_bytes": 10**12})
+    with pytest.raises(SotglpError, match="max_seconds = 0"):
+        checked(Limits, {"max_seconds": 0})
+
+
+class Gate:
+    """Holds images back before they are decoded."""
+
+    def __init__(self) -> None:
+        self.n_waiting = 0
+        self.open = threading.Event()
+
+    def __call__(self, content: bytes) -> object:
+        self.n_waiting += 1
+        assert self.open.wait(30)
+        return open_image(content)
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_who_finds_no_place_is_told_to_come_back(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+    monkeypatch.setattr("sotglp.web.service.open_image", gate)
+    with client(model, SMALL) as own, ThreadPoolExecutor(3) as pool:
+        service = own.app.state.service
+        full = pool.submit(own.post, "/predict", files=files(IMAGE, IMAGE, IMAGE))
+        wait_for(lambda: service.images.n_taken == 3)
+        for _ in range(2):
+            busy = own.post("/predict", files=files(IMAGE, IMAGE))
+            assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
+            assert "too many images to look after: try again" in busy.json()["error"]
+        last = pool.submit(own.post, "/explain", files=files(IMAGE, field="image"))
+        wait_for(lambda: service.images.n_taken == 4)
+        assert own.post("/classes", files=files(IMAGE), data={"name": "fog"}).status_code == 503
+        third = pool.submit(own.post, "/predict", files=files(b"x" * 19_000))
+        assert third.result().status_code == 503
+        gate.open.set()
+        assert (full.result().status_code, last.result().status_code) == (200, 200)
+        assert (service.images.n_taken, service.requests.n_taken, service.received_bytes.n_taken) == (0, 0, 0)
+        assert own.post("/predict", files=files(IMAGE, IMAGE, IMAGE)).status_code == 200
+
+
+def test_too_many_requests_or_bytes_at_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+    monkeypatch.setattr("sotglp.web.service.open_image", gate)
+    limits = SMALL.model_copy(update={"max_requests": 2})
+    with client(model, limits) as own, ThreadPoolExecutor(2) as pool:
+        service = own.app.state.service
+        first = pool.submit(own.post, "/predict", files=files(IMAGE, IMAGE, IMAGE))
+        wait_for(lambda: service.images.n_taken == 3)
+        status, error = post(own, *[b"x" * 19_000] * 2, *[b"x" * 11_000])
+        taken = service.received_bytes.n_taken
+        assert (status, "too many" in error) == (503, True)
+        second = pool.submit(own.post, "/predict", files=files(IMAGE))
+        wait_for(lambda: service.requests.n_taken == 2)
+        busy = own.get("/health")
+        assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
+        assert "too many requests" in busy.json()["error"]
+        assert "content-security-policy" in busy.headers
+        gate.open.set()
+        assert (first.result().status_code, second.result().status_code) == (200, 200)
+        assert 0 < taken < 70_000
+
+
+def test_a_request_that_takes_too_long_is_ended(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+    with client(model, SMALL.model_copy(update={"max_seconds": 0.3})) as own:
+        with monkeypatch.context() as patch:
+            patch.setattr("sotglp.web.service.open_image", gate)
+            late = own.post("/predict", files=files(IMAGE))
+            gate.open.set()
+        assert (late.status_code, late.headers["retry-after"]) == (503, "1")
+        assert "the request took longer than 0.3 seconds" in late.json()["error"]
+        service = own.app.state.service
+        assert (service.images.n_taken, service.requests.n_taken, service.received_bytes.n_taken) == (0, 0, 0)
+        assert own.get("/health").status_code == 200
+
+
+def test_a_class_that_takes_too_long_is_not_added(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+
+    def slow(*_: object) -> None:
+        assert go.wait(30)
+
+    monkeypatch.setattr("sotglp.web.live_model.with_class", slow)
+    with client(model, SMALL.model_copy(update={"max_seconds": 0.3})) as own:
+        before = own.get("/model").json()
+        assert own.post("/classes", files=files(IMAGE), data={"name": "fog"}).status_code == 503
+        go.set()
+        assert own.get("/model").json() == before
+
+
+def test_a_body_that_comes_too_slowly_is_given_up(model: Path) -> None:
+    async def trickle() -> AsyncIterator[dict[str, Any]]:
+        head = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'
+        yield {"type": "http.request", "body": head, "more_body": True}
+        while True:
+            await asyncio.sleep(0.05)
+            yield {"type": "http.request", "body": b"x", "more_body": True}
+
+    with client(model, SMALL.model_copy(update={"max_seconds": 0.3})) as own:
+        body, sent = trickle(), []
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        headers = [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=b")]
+        scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers}
+        asyncio.run(own.app(scope, body.__anext__, send))
+        assert sent[0]["status"] == 503
+
+
+def test_a_client_that_leaves_while_it_sends(small: TestClient) -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=b")]
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers}
+    asyncio.run(small.app(scope, receive, send))
+    assert [message.get("status") for message in sent] == [400, None]
+    assert small.app.state.service.requests.n_taken == 0
