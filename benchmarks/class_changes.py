@@ -18,11 +18,11 @@ import numpy as np
 from sotglp.backbone import Backbone
 from sotglp.console.progress import progress_bar
 from sotglp.features.cache import default_cache_dir
-from sotglp.features.encoded import encoded
+from sotglp.features.encoded import encode_images
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.scoring.evaluate import predict
-from sotglp.settings import ModelConfig, Reading, TrainConfig
+from sotglp.settings import InferenceConfig, ModelConfig, TrainConfig
 from sotglp.training.class_changes import STEPS_ALONE, with_class
 from sotglp.training.fit import adapt
 
@@ -79,7 +79,7 @@ def main() -> None:
                 train, test = (ImageSet.from_path(arguments.data / dataset / part) for part in ("train", "test"))
                 classes = train.classes
                 new = classes[round(place * (len(classes) - 1) / (N_LEFT_OUT - 1))]
-                for _ in encoded(backbone, train, Reading(), default_cache_dir()):
+                for _ in encode_images(backbone, train, InferenceConfig(), default_cache_dir()):
                     pass
                 row = {"cell": cell, "new": new, "numbers": run(backbone, train, test, new, seed)}
                 done.append(row)

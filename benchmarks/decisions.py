@@ -25,7 +25,7 @@ from sotglp.scoring.evaluate import predict_each
 from sotglp.scoring.metrics import expected_calibration_error
 from sotglp.scoring.rejection import rank_below, reject_below
 from sotglp.scoring.temperature import fit_temperature, tempered
-from sotglp.settings import Reading, TrainConfig
+from sotglp.settings import InferenceConfig, TrainConfig
 
 N_DRAWS = 200
 COVERAGE = 0.9
@@ -45,19 +45,19 @@ class Judged(NamedTuple):
     calibration: Any
 
 
-def judge(backbone: Backbone, data: Path, name: str, seed: int) -> Judged:
+def measure(backbone: Backbone, data: Path, name: str, seed: int) -> Judged:
     train, test, _ = load_shared(data, name)
     fitted = fit_shared(backbone, train, seed, learn_projection=True)
     training = TrainConfig(shots=16, epochs=60, augment=False, learning_rate=0.2, seed=seed)
-    reading = Reading(ood_method="mahalanobis")
-    crossed = cross_fit(fitted.model, fitted.images, training, reading, cache_dir=default_cache_dir())
-    said = predict_each([fitted.model, *crossed.models], test, reading, cache_dir=default_cache_dir())
+    inference = InferenceConfig(ood_method="mahalanobis")
+    crossed = cross_fit(fitted.model, fitted.images, training, inference, cache_dir=default_cache_dir())
+    said = predict_each([fitted.model, *crossed.models], test, inference, cache_dir=default_cache_dir())
     return Judged(
         np.stack([one.probabilities for one in said]),
         said[0].ood_scores,
         test.targets(fitted.model.class_names),
         crossed,
-        calibrate_crossed(crossed, fitted.images, reading, TPR),
+        calibrate_crossed(crossed, fitted.images, inference, TPR),
     )
 
 
@@ -183,7 +183,7 @@ def main() -> None:
     with progress_bar("decisions", len(OTHERS) * len(SEEDS), "fits", show=True) as advance:
         for name in OTHERS:
             for seed in SEEDS:
-                judged[name].append(judge(backbone, arguments.data, name, seed))
+                judged[name].append(measure(backbone, arguments.data, name, seed))
                 advance(1, f"{name}, seed {seed}")
     rng = np.random.default_rng(1)
     drawn = {name: drawn_sets(fits[0], rng) for name, fits in judged.items()}

@@ -26,8 +26,8 @@ from sotglp.demo.comparison import (
     DemoSets,
     draw_shots_of_task,
     draw_test_sets,
+    evaluate_method,
     fit_method,
-    judge,
     pixels_of,
     variant,
 )
@@ -131,7 +131,7 @@ def measure(kind: str, name: str, shots: int, seed: int, data: Path | None, sets
     backbone = Backbone.load("tiny", patch_attention="ordinary" if name == ORDINARY else "value")
     started = time.perf_counter()
     model = fit_method(method, backbone, train, SETTINGS.model_copy(update={"seed": seed, "shots": shots}))
-    return {"seconds": time.perf_counter() - started, **judge(model, sets)}
+    return {"seconds": time.perf_counter() - started, **evaluate_method(model, sets)}
 
 
 def mean_and_interval(values: list[float]) -> str:

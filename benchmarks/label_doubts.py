@@ -17,7 +17,7 @@ from sotglp.demo.task import draw_class_pictures, image_set
 from sotglp.features.cache import default_cache_dir
 from sotglp.images.image_set import ImageSet
 from sotglp.scoring.label_doubts import find_doubts, out_of_fold, unit_features
-from sotglp.settings import Reading
+from sotglp.settings import InferenceConfig
 
 DATASETS = ("caltech101", "cifar10", "pacs_photo", "rsscn7")
 SEEDS = (1, 2, 3)
@@ -55,7 +55,7 @@ def main() -> None:
     pictures, drawn = draw_class_pictures(PAINTED_PER_CLASS, PAINTED_SEED)
     sets = {name: ImageSet.from_path(arguments.data / name / "train") for name in DATASETS}
     for dataset, images in {**sets, "painted world": image_set(pictures.images, drawn)}.items():
-        features = unit_features(backbone, images, Reading(), default_cache_dir())
+        features = unit_features(backbone, images, InferenceConfig(), default_cache_dir())
         truth = images.targets(images.classes)
         n_wrong = round(WRONG * len(truth))
         columns = np.array([run(features, truth, seed) for seed in SEEDS]).T

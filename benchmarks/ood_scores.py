@@ -22,14 +22,14 @@ from sotglp.backbone import Backbone
 from sotglp.console.progress import progress_bar
 from sotglp.demo.comparison import SETTINGS, draw_shots_of_task, draw_test_sets
 from sotglp.features.cache import default_cache_dir
-from sotglp.features.encoded import encoded
+from sotglp.features.encoded import encode_images
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.regions import region_features
 from sotglp.methods.shot_memory import ClassGaussians
 from sotglp.scoring.metrics import ood_metrics
 from sotglp.scoring.ood import SCORES, Evidence, score_evidence
-from sotglp.settings import ModelConfig, Reading
+from sotglp.settings import InferenceConfig, ModelConfig
 from sotglp.training.fit import adapt
 from sotglp.transport.plans import plan_entropy
 
@@ -93,7 +93,7 @@ def all_scores(model: AdaptedModel, images: ImageSet, patch_means: ClassGaussian
     """Scores of a set of images by every name of the library and every form tried, and whether its label is right."""
     text = model.encode_text()
     rows = []
-    for _, features, patches in encoded(model.backbone, images, Reading(), default_cache_dir()):
+    for _, features, patches in encode_images(model.backbone, images, InferenceConfig(), default_cache_dir()):
         evidence = Evidence(model.compare(features, patches, text), model, features, patches)
         row = {name: score_evidence(evidence, name, 1.0) for name in SCORES}
         row |= {name: form(evidence) for name, form in FORMS.items()}
@@ -112,7 +112,7 @@ def patch_means_of(model: AdaptedModel, shots: ImageSet) -> ClassGaussians:
     """Gaussians of the mean patch of the shots, every patch alike: what the plan's choice is measured against."""
     means = [
         unit_patch_mean(model, patches)
-        for _, _, patches in encoded(model.backbone, shots, Reading(), default_cache_dir())
+        for _, _, patches in encode_images(model.backbone, shots, InferenceConfig(), default_cache_dir())
     ]
     return ClassGaussians(torch.cat(means), torch.from_numpy(shots.targets(model.class_names)))
 

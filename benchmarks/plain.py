@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp import SOTGLP
-from sotglp.methods.prompts import clip_tokenizer, spoken_name
+from sotglp.methods.prompts import clip_tokenizer, prompt_name
 
 
 def text_features(model: SOTGLP, classes: slice = slice(None)) -> tuple[Tensor, Tensor]:
@@ -20,7 +20,7 @@ def text_features(model: SOTGLP, classes: slice = slice(None)) -> tuple[Tensor, 
     clip: Any = model.backbone.clip
     tokenizer = clip_tokenizer()
     n_context = model.global_prompts.shape[1]
-    names = [tokenizer.encode(spoken_name(name)) for name in model.class_names[classes]]
+    names = [tokenizer.encode(prompt_name(name)) for name in model.class_names[classes]]
     tokens = torch.zeros(len(names), model.backbone.text.context_length, dtype=torch.long)
     for row, name in zip(tokens, names, strict=True):
         line = [tokenizer.sot_token_id, *[0] * n_context, *name, tokenizer.eot_token_id]

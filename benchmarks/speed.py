@@ -31,11 +31,12 @@ from torch.utils.flop_counter import FlopCounterMode
 import plain
 from sotglp import SOTGLP, Backbone
 from sotglp.features.banks import Views
-from sotglp.features.cache import FeatureStore, content_digest
+from sotglp.features.cache import FeatureStore
+from sotglp.images.digest import content_digest
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.text_features import TextFeatures
 from sotglp.scoring.evaluate import predict
-from sotglp.settings import Reading
+from sotglp.settings import InferenceConfig
 
 PLAIN_CLASSES = 50
 MOST_PLAIN_CLASSES = 100
@@ -111,7 +112,7 @@ class Case:
     def head(self) -> tuple[Tensor, TextFeatures]:
         """Our scores, transport and losses, forward and backward."""
         leaves = self.leaves()
-        loss = self.model.judge(self.model.compare(*self.stored, leaves), self.targets).total
+        loss = self.model.compute_loss(self.model.compare(*self.stored, leaves), self.targets).total
         loss.backward()
         return loss, leaves
 
@@ -132,7 +133,7 @@ class Case:
         self._step(self.stored)
 
     def _step(self, encoded: tuple[Tensor, Tensor]) -> None:
-        self.model.judge(self.model.compare(*encoded, self.model.encode_text()), self.targets).total.backward()
+        self.model.compute_loss(self.model.compare(*encoded, self.model.encode_text()), self.targets).total.backward()
 
     def step_plain(self) -> None:
         """The plain whole step; the text features in its loss come from outside, so that groups can go back alone."""
@@ -277,7 +278,7 @@ def evaluation(backbone: str, n_classes: int, n_rows: int) -> dict[str, Any]:
             )
         before = _fresh_memory()
         start = time.perf_counter()
-        said = predict(case.model, images, Reading(), cache_dir=Path(folder))
+        said = predict(case.model, images, InferenceConfig(), cache_dir=Path(folder))
         taken = time.perf_counter() - start
         assert len(said.indices) == n_rows
         return {"seconds": taken, "MiB": _peak_memory() - before, "rows": n_rows}

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Iterable, Sequence
+
+_MOST_NAMES = 5
+_LONGEST = 80
 
 
 class SotglpError(ValueError):
@@ -23,7 +27,7 @@ class UnknownNameError(SotglpError):
         super().__init__(f"there is no {kind} {name!r}{hint}: choose one of {', '.join(known)}")
 
 
-class UnservedTowerError(SotglpError):
+class UnsupportedTowerError(SotglpError):
     """A tower of an open_clip model that the method can't work with; ``reason`` says why."""
 
     def __init__(self, tower: str, reason: str) -> None:
@@ -41,5 +45,59 @@ class OldClassesOnlyError(SotglpError):
         )
 
 
+class UnreadableImageError(SotglpError):
+    """An image can't be read.
+
+    Parameters
+    ----------
+    source : str
+        Name of the image: its path, or what else it is known by.
+    reason : str
+        What is wrong with it and what to do; the end of a sentence without its full stop.
+    """
+
+    def __init__(self, source: str, reason: str) -> None:
+        # Both go into args because an exception is pickled (from a worker process) as its class and its args.
+        super().__init__(source, reason)
+        self.source = source
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"can't read {self.source}: {self.reason}"
+
+
 class SotglpWarning(UserWarning):
     """The work goes on, but not quite as the user asked."""
+
+
+def some_names(names: Sequence[str]) -> str:
+    """Names in a row for a message, cut after five of them: "a, b, c, d, e and 7 more"."""
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxstring = self.maxother = self.maxlong = _LONGEST
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to write out whole numbers beyond some thousand digits.
+        if x.bit_length() > 1000:
+            return f"a whole number of {x.bit_length()} bits"
+        return super().repr_int(x, level)
+
+
+def short_repr(value: object) -> str:
+    """Show a value as ``repr`` does, cut where it is long.
+
+    A few bytes of YAML can name a value whose ``repr`` fills all memory.
+
+    Parameters
+    ----------
+    value : object
+        Anything that was read from a file or given by a user.
+    """
+    text = _Short().repr(value)
+    return text if len(text) <= 3 * _LONGEST else text[: 3 * _LONGEST] + "..."

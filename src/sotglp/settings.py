@@ -8,12 +8,12 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sotglp.console.shown import shown
-from sotglp.errors import SotglpError, UnknownNameError
+from sotglp.errors import SotglpError, UnknownNameError, short_repr
 from sotglp.files.packaged import packaged_names, read_packaged
-from sotglp.images.few_shot import Draw
-from sotglp.methods.prompts import LocalInit
 
+LocalInit = Literal["xavier", "orthonormal"]
+Draw = Literal["per-class", "published"]
+PatchAttention = Literal["value", "ordinary"]
 LocalFactor = Literal["1/N", "1"]
 Branches = Literal["both", "global", "local"]
 Matching = Literal["transport", "uniform", "per-prompt"]
@@ -67,7 +67,7 @@ class ModelConfig(Settings):
     )
 
 
-class Reading(Settings):
+class InferenceConfig(Settings):
     """How images are read and scored."""
 
     batch_size: int = Field(32, ge=1, description="images encoded at once")
@@ -111,9 +111,9 @@ class TrainConfig(Settings):
         steps = n_images // min(self.batch_size, n_images)
         return min(max(math.ceil(LEAST_STEPS / steps), FEWEST_EPOCHS), MOST_EPOCHS)
 
-    def reading(self) -> Reading:
+    def inference_config(self) -> InferenceConfig:
         """How a run reads images that it does not train on."""
-        return Reading(precision=self.precision, workers=self.workers)
+        return InferenceConfig(precision=self.precision, workers=self.workers)
 
 
 class Preset(Settings):
@@ -168,7 +168,9 @@ def checked(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise SotglpError(f"{where} = {shown(first.get('input'))} can't be used: {first['msg'].lower()}") from error
+        raise SotglpError(
+            f"{where} = {short_repr(first.get('input'))} can't be used: {first['msg'].lower()}"
+        ) from error
 
 
 def presets() -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sotglp.backbone.text import Segment, TextTower
-from sotglp.errors import UnservedTowerError
+from sotglp.errors import UnsupportedTowerError
 from support.samples import Reference, tiny_clip
 
 TEXTS = ["a photo of a cat", "a centered satellite photo of herbaceous vegetation land", "cat"]
@@ -97,14 +97,14 @@ def test_sizes() -> None:
     ],
 )
 def test_unserved_text_tower_is_refused(text: dict[str, Any], words: str) -> None:
-    with pytest.raises(UnservedTowerError, match=words):
+    with pytest.raises(UnsupportedTowerError, match=words):
         TextTower(custom_text_clip(**text))
 
 
 def test_hugging_face_tower_is_refused_by_name() -> None:
     clip = custom_text_clip()
     clip.text = nn.Linear(2, 2)
-    with pytest.raises(UnservedTowerError, match="text tower Linear"):
+    with pytest.raises(UnsupportedTowerError, match="text tower Linear"):
         TextTower(clip)
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sotglp import Backbone, SotglpError
 from sotglp.backbone.vision import check_vision_tower, encode_resnet, encode_vit, encode_vit_ordinary
-from sotglp.errors import UnservedTowerError
+from sotglp.errors import UnsupportedTowerError
 from support.resnet import TEXT, small_resnet
 from support.samples import Reference, tiny_clip
 
@@ -142,12 +142,12 @@ def test_resnet_backbone_sizes() -> None:
     ],
 )
 def test_unserved_vit_is_refused(vision: dict[str, Any], words: str) -> None:
-    with pytest.raises(UnservedTowerError, match=words):
+    with pytest.raises(UnsupportedTowerError, match=words):
         check_vision_tower(small_vit(**vision).visual)
 
 
 def test_foreign_tower_is_refused_by_name() -> None:
-    with pytest.raises(UnservedTowerError, match="image tower Linear"):
+    with pytest.raises(UnsupportedTowerError, match="image tower Linear"):
         check_vision_tower(nn.Linear(2, 2))
 
 

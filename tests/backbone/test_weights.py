@@ -14,7 +14,7 @@ from sotglp import Backbone, SotglpError
 from sotglp.backbone import Backbone as BackboneClass
 from sotglp.backbone.embedded import FINGERPRINT
 from sotglp.backbone.weights import chosen_weights, fingerprint, supported_backbones
-from sotglp.errors import UnservedTowerError
+from sotglp.errors import UnsupportedTowerError
 from support.samples import tiny_clip
 
 SMALL = "ViT-S-32-alt"
@@ -49,7 +49,7 @@ def test_list_of_backbones_agrees_with_the_towers_themselves() -> None:
         try:
             BackboneClass.from_open_clip(model)
             served = not config["text_cfg"].get("hf_tokenizer_name")
-        except UnservedTowerError:
+        except UnsupportedTowerError:
             served = False
         assert served == (name in listed), name
 

@@ -177,9 +177,9 @@ def test_check_finds_what_is_wrong_with_own_images(photos: Path) -> None:
     assert (said["root"], said["datasets"]) == ("data", [])
     (told,) = said["image_sets"]
     assert set(told) == {
-        "path", "sound", "counts", "unreadable", "copies", "lone_classes", "agreement", "doubts"
+        "path", "is_valid", "counts", "unreadable", "copies", "singleton_classes", "agreement", "doubts"
     }  # fmt: skip
-    assert (told["path"], told["sound"]) == ("photos", False)
+    assert (told["path"], told["is_valid"]) == ("photos", False)
     assert told["counts"] == {"blue sea": 7, "green leaf": 6, "mud": 1, "red_brick": 6}
     assert told["unreadable"] == [
         {"path": "photos/green leaf/3.png", "reason": "it is empty; replace it or leave it out"}
@@ -189,7 +189,7 @@ def test_check_finds_what_is_wrong_with_own_images(photos: Path) -> None:
         ["green leaf", "red_brick"],
         ["green leaf", "mud"],
     ]
-    assert told["lone_classes"] == ["mud"]
+    assert told["singleton_classes"] == ["mud"]
     doubts = {doubt["path"]: doubt for doubt in told["doubts"]}
     assert doubts["photos/blue sea/brick.png"]["looks_like"] == "red_brick"
     assert {doubt["label"] for doubt in doubts.values()} <= {"blue sea", "green leaf", "red_brick"}

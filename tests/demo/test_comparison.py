@@ -12,8 +12,8 @@ from sotglp.demo.comparison import (
     compare_methods,
     draw_shots_of_task,
     draw_test_sets,
+    evaluate_method,
     fit_method,
-    judge,
     look_at_prompts,
     part_shares,
     parts_of_class,
@@ -78,7 +78,7 @@ def test_zero_shot_is_the_nearest_name(backbone, sets):
         image = F.normalize(backbone.clip.encode_image(pixels), dim=-1)
         torch.testing.assert_close(model(pixels).global_logits, image @ text.T, rtol=1e-4, atol=1e-5)
     expected = float(((image @ text.T).argmax(dim=1).numpy() == sets.targets).mean())
-    assert judge(model, sets)["accuracy"] == pytest.approx(expected)
+    assert evaluate_method(model, sets)["accuracy"] == pytest.approx(expected)
     assert expected > 3 / N_CLASSES
 
 
@@ -89,7 +89,7 @@ def test_every_method_learns_and_is_judged_alike(backbone, sets, method):
     model, again = (fit_method(method, backbone, train, settings) for _ in range(2))
     for one, other in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
-    result = judge(model, sets)
+    result = evaluate_method(model, sets)
     assert result["n"] == 60
     assert set(result["ood"]) == {"near", "mid", "far"}
     low, high = result["interval"]
@@ -174,7 +174,7 @@ def test_methods_differ_in_their_settings_alone(backbone, sets, monkeypatch):
         return {"accuracy": 0.5}
 
     monkeypatch.setattr(comparison, "adapt", record)
-    monkeypatch.setattr(comparison, "judge", note)
+    monkeypatch.setattr(comparison, "evaluate_method", note)
     train = draw_shots_of_task(1, 1)
     settings = SETTINGS.model_copy(update={"epochs": 1, "shots": 1, "views": 1})
     results, last = compare_methods(backbone, train, sets, settings)

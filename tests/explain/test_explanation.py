@@ -18,7 +18,7 @@ from sotglp.model_file.file import load_calibration, load_model
 from sotglp.scoring import ood
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.rejection import Rejection
-from sotglp.settings import Preset, Reading
+from sotglp.settings import InferenceConfig, Preset
 from support.samples import Reference, coloured_image, tiny_clip
 
 NAMES = ["red_brick", "green leaf", "blue sea"]
@@ -55,7 +55,7 @@ def test_masses_are_the_published_plan_s(reference: Reference) -> None:
 def test_probability_and_score_are_those_of_the_model(model: SOTGLP) -> None:
     image = picture()
     pixels = model.backbone.preprocess(image)[None]
-    explanation = explain(model, image, NAMES, Reading(ood_method="energy", temperature=2.0))
+    explanation = explain(model, image, NAMES, InferenceConfig(ood_method="energy", temperature=2.0))
     for one, probability in zip(explanation.classes, model.predict_proba(pixels)[0].tolist(), strict=True):
         assert one.probability == pytest.approx(probability, abs=1e-6)
     np.testing.assert_allclose(explanation.probabilities, model.predict_proba(pixels)[0], atol=1e-6)
@@ -181,11 +181,11 @@ def test_calibration_tells_what_is_unknown(model: SOTGLP) -> None:
     for threshold, unknown in [(plain.ood_score + 1e-3, True), (plain.ood_score - 1e-3, False)]:
         rejection = Rejection(threshold, 0.95, 10, 0.9, 0.99)
         calibration = Calibration("gl-mcm", 1.0, rejection, temperature=3.0)
-        explanation = explain(model, picture(), 1, Reading(), calibration)
+        explanation = explain(model, picture(), 1, InferenceConfig(), calibration)
         assert explanation.is_unknown is unknown
         assert explanation.threshold == threshold
         assert explanation.classes[0].probability < plain.classes[0].probability
-        other = explain(model, picture(), 1, Reading(ood_method="msp"), calibration)
+        other = explain(model, picture(), 1, InferenceConfig(ood_method="msp"), calibration)
         assert other.threshold is None
 
 
@@ -196,7 +196,7 @@ def test_methods_without_a_plan_say_so_and_the_others_explain(name: str) -> None
     method_model = build_model(backbone, NAMES, config)
     images = [picture(seed=seed) for seed in range(3)]
     pixels = torch.stack([backbone.preprocess(image) for image in images])
-    method_model.take_in(backbone.encode_image(pixels)[0], torch.arange(3))
+    method_model.fit_features(backbone.encode_image(pixels)[0], torch.arange(3))
     if method_model(pixels).plan is None:
         with pytest.raises(SotglpError, match="no transport plan"):
             explain(method_model, images[0])
@@ -238,6 +238,6 @@ def test_the_classifier_explains_with_its_calibration(tmp_path: Path) -> None:
     model, record = load_model(tmp_path / "m.safetensors")
     calibration = load_calibration(tmp_path / "m.safetensors", model, record)
     assert (
-        explain(model, images[0], ["7", "3"], Reading(ood_method="energy"), calibration).to_dict()
+        explain(model, images[0], ["7", "3"], InferenceConfig(ood_method="energy"), calibration).to_dict()
         == explanation.to_dict()
     )

@@ -22,7 +22,7 @@ from sotglp.methods.shot_memory import ShotMemory
 from sotglp.runtime import PortableModel
 from sotglp.scoring import ood
 from sotglp.scoring.temperature import tempered
-from sotglp.settings import OodMethod, Reading
+from sotglp.settings import InferenceConfig, OodMethod
 from sotglp.transport import traceable as transport_sweeps
 from sotglp.transport.plans import patch_mass
 from support.calibrations import calibrated
@@ -105,9 +105,9 @@ def built(name: str, backbone: Backbone) -> AdaptedModel:
     if method.settings.get("top_k", 0) is None:
         del changes["top_k"]
     model = build_model(backbone, CLASSES, method.model.Config(**{**method.settings, **changes}))
-    if model.takes_in_features:
+    if model.needs_shot_features:
         features = torch.randn(9, backbone.embed_dim, generator=torch.Generator().manual_seed(2))
-        model.take_in(features, torch.arange(9) % 3)
+        model.fit_features(features, torch.arange(9) % 3)
     return shaken(model)
 
 
@@ -127,7 +127,7 @@ def test_every_method_can_be_exported(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("score", [score for score in get_args(OodMethod) if score != "gl-mcm"])
 def test_every_score_can_be_exported(score: OodMethod, tmp_path: Path) -> None:
     model = remembering(built("sot-glp", Backbone.from_open_clip(tiny_clip())))
-    export_model(tmp_path / "m.onnx", model, reading=Reading(ood_method=score))
+    export_model(tmp_path / "m.onnx", model, inference=InferenceConfig(ood_method=score))
     agree(tmp_path / "m.onnx", model, pixels(model, 7), score)
 
 
@@ -225,7 +225,7 @@ def test_what_no_file_can_hold_is_refused(
     own = Backbone.from_open_clip(tiny_clip(), lambda image: torch.zeros(3, 32, 32))
     assert "preprocess of one's own can't be exported" in refusal(SOTGLP(own, CLASSES, top_k=4))
     model = built("zero-shot", tiny_backbone)
-    assert "the model keeps none of their features" in refusal(model, reading=Reading(ood_method="knn"))
+    assert "the model keeps none of their features" in refusal(model, inference=InferenceConfig(ood_method="knn"))
     assert "a ResNet is made of others" in refusal(built("zero-shot", tiny_resnet()), int8=True)
     monkeypatch.setattr(onnx_export, "MAX_BYTES", 1000)
     assert "an ONNX file ends at 2 GiB" in refusal(model)
@@ -245,7 +245,7 @@ def test_the_model_stays_as_it_is_and_files_are_kept(tmp_path: Path, tiny_backbo
     model = built("zero-shot", tiny_backbone)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     said = model.predict_proba(pixels(model, 2))
-    how: dict[str, Any] = {"calibration": calibrated("gl-mcm"), "reading": Reading(ood_method="msp")}
+    how: dict[str, Any] = {"calibration": calibrated("gl-mcm"), "reading": InferenceConfig(ood_method="msp")}
     export_model(tmp_path / "m.onnx", model, **how)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(model.predict_proba(pixels(model, 2)), said)

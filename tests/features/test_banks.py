@@ -11,14 +11,14 @@ from PIL import Image
 from torch import Tensor
 
 from sotglp import Backbone, SotglpError
+from sotglp.errors import UnreadableImageError
 from sotglp.features import banks
 from sotglp.features.banks import DiskBank, MemoryBank, Views, fill_bank
+from sotglp.features.distributed import Processes
 from sotglp.features.encode import training_views
-from sotglp.images.decode import UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.images.views import load_batches
 from sotglp.settings import TrainConfig
-from sotglp.training.distributed import Processes
 from support.samples import tiny_clip
 
 ALONE = Processes(torch.device("cpu"))

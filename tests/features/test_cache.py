@@ -22,10 +22,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sotglp import SotglpError
+from sotglp.console.text import readable_size
+from sotglp.errors import UnreadableImageError
 from sotglp.features import cache as store_module
-from sotglp.features.cache import FeatureStore, content_digest, default_cache_dir, entry_bytes, readable_size
+from sotglp.features.cache import FeatureStore, default_cache_dir, entry_bytes
 from sotglp.features.prune import prune, shelves
-from sotglp.images.decode import UnreadableImageError
+from sotglp.images.digest import content_digest
 from support.cache_entries import ABOUT, age, entry_file, features, fill, key_of
 
 

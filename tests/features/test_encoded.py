@@ -10,11 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from sotglp import Backbone
+from sotglp.errors import UnreadableImageError
 from sotglp.features.encode import Batch
-from sotglp.features.encoded import encoded
-from sotglp.images.decode import UnreadableImageError
+from sotglp.features.encoded import encode_images
 from sotglp.images.image_set import ImageSet
-from sotglp.settings import Reading
+from sotglp.settings import InferenceConfig
 from support.samples import tiny_clip
 
 
@@ -52,7 +52,7 @@ def test_all_images_come_in_order_and_in_batches(
     tiny_backbone: Backbone, images: ImageSet, tmp_path: Path, cached: bool
 ) -> None:
     cache_dir = tmp_path / "cache" if cached else None
-    batches = list(encoded(tiny_backbone, images, Reading(batch_size=7), cache_dir))
+    batches = list(encode_images(tiny_backbone, images, InferenceConfig(batch_size=7), cache_dir))
     assert [len(batch[0]) for batch in batches] == [7, 7, 4]
     indices, features, patches = whole(batches)
     expected_features, expected_patches = plain(tiny_backbone, images)
@@ -65,21 +65,21 @@ def test_all_images_come_in_order_and_in_batches(
 
 
 def test_a_second_run_looks_them_up(tiny_backbone: Backbone, images: ImageSet, tmp_path: Path, sent: list[int]) -> None:
-    first = whole(list(encoded(tiny_backbone, images, Reading(), tmp_path / "cache")))
+    first = whole(list(encode_images(tiny_backbone, images, InferenceConfig(), tmp_path / "cache")))
     assert sum(sent) == 18
-    again = whole(list(encoded(tiny_backbone, images, Reading(batch_size=5), tmp_path / "cache")))
+    again = whole(list(encode_images(tiny_backbone, images, InferenceConfig(batch_size=5), tmp_path / "cache")))
     assert sum(sent) == 18
     assert again[0] == first[0]
     assert torch.equal(again[1], first[1])
     assert torch.equal(again[2], first[2])
-    list(encoded(tiny_backbone, images, Reading()))
+    list(encode_images(tiny_backbone, images, InferenceConfig()))
     assert sum(sent) == 36
 
 
 def test_without_a_cache_nothing_is_encoded_before_it_is_asked_for(
     tiny_backbone: Backbone, images: ImageSet, sent: list[int]
 ) -> None:
-    batches = encoded(tiny_backbone, images, Reading(batch_size=6))
+    batches = encode_images(tiny_backbone, images, InferenceConfig(batch_size=6))
     assert sent == []
     next(batches)
     assert sent == [6]
@@ -88,7 +88,7 @@ def test_without_a_cache_nothing_is_encoded_before_it_is_asked_for(
 def test_preprocessing_given_by_hand_can_not_be_stored(images: ImageSet, tmp_path: Path, sent: list[int]) -> None:
     backbone = Backbone.from_open_clip(tiny_clip(), preprocess=lambda _: torch.ones(3, 32, 32))
     for _ in range(2):
-        _, features, _ = whole(list(encoded(backbone, images, Reading(), tmp_path / "cache")))
+        _, features, _ = whole(list(encode_images(backbone, images, InferenceConfig(), tmp_path / "cache")))
         torch.testing.assert_close(features, features[:1].expand(18, -1))
     assert sum(sent) == 36
     assert not (tmp_path / "cache").exists()
@@ -105,10 +105,12 @@ def test_unreadable_images_are_left_out_or_named(
     )
     cache_dir = tmp_path / "cache" if cached else None
     with pytest.raises(UnreadableImageError, match=r"2\.png"):
-        list(encoded(tiny_backbone, images, Reading(), cache_dir))
+        list(encode_images(tiny_backbone, images, InferenceConfig(), cache_dir))
     for _ in range(2):
         found: list[UnreadableImageError] = []
-        indices, features, _ = whole(list(encoded(tiny_backbone, images, Reading(batch_size=4), cache_dir, found)))
+        indices, features, _ = whole(
+            list(encode_images(tiny_backbone, images, InferenceConfig(batch_size=4), cache_dir, found))
+        )
         readable = [index for index in range(18) if index != place]
         assert indices == readable
         assert [Path(str(error.source)).name for error in found] == ["2.png"]
@@ -124,5 +126,7 @@ def test_images_in_memory(tiny_backbone: Backbone, images: ImageSet, tmp_path: P
         "ready": torch.stack([tiny_backbone.preprocess(picture) for picture in pictures]),
     }
     for cache_dir in (None, tmp_path / "cache"):
-        _, features, _ = whole(list(encoded(tiny_backbone, ImageSet.from_items(items[form]), Reading(), cache_dir)))
+        _, features, _ = whole(
+            list(encode_images(tiny_backbone, ImageSet.from_items(items[form]), InferenceConfig(), cache_dir))
+        )
         torch.testing.assert_close(features, plain(tiny_backbone, images)[0], rtol=1e-4, atol=1e-5)

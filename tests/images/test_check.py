@@ -15,8 +15,8 @@ from sotglp.images.image_set import ImageSet
 def test_a_sound_set(class_folders: Path) -> None:
     finding = check_set(ImageSet.from_path(class_folders))
     assert finding.counts == {"blue sea": 6, "green leaf": 6, "red_brick": 6}
-    assert finding.sound
-    assert (finding.unreadable, finding.copies, finding.lone, finding.uneven) == ({}, (), [], False)
+    assert finding.is_valid
+    assert (finding.unreadable, finding.copies, finding.singleton_classes, finding.uneven) == ({}, (), [], False)
 
 
 def test_copies_are_found_by_their_bytes(class_folders: Path) -> None:
@@ -27,12 +27,12 @@ def test_copies_are_found_by_their_bytes(class_folders: Path) -> None:
     (copies,) = finding.copies
     assert [Path(images.name(index)).name for index in copies.indices] == ["2 again.png", "2.png"]
     assert copies.labels == ("blue sea",)
-    assert finding.sound  # no label is wrong
+    assert finding.is_valid  # no label is wrong
 
     shutil.copy(sea / "5.png", leaf / "0.png")
     finding = check_set(ImageSet.from_path(class_folders))
     assert [group.labels for group in finding.copies] == [("blue sea",), ("blue sea", "green leaf")]
-    assert not finding.sound
+    assert not finding.is_valid
 
 
 def test_images_in_memory_have_copies_too() -> None:
@@ -49,9 +49,9 @@ def test_unreadable_images_do_not_count(class_folders: Path) -> None:
         (class_folders / "green leaf" / f"{place}.png").write_bytes(b"")
     images = ImageSet.from_path(class_folders)
     finding = check_set(images)
-    assert not finding.sound
+    assert not finding.is_valid
     assert finding.counts == {"blue sea": 6, "green leaf": 1, "red_brick": 0}
-    assert finding.lone == ["green leaf", "red_brick"]
+    assert finding.singleton_classes == ["green leaf", "red_brick"]
     assert not finding.uneven  # a class without images is told as such
     assert list(finding.unreadable) == [*range(6, 11), *range(12, 18)]
     assert finding.unreadable[12].source == images.name(12)

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
-from sotglp.errors import SotglpError
+from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.images import decode as images
-from sotglp.images.decode import IMAGE_SUFFIXES, UnreadableImageError, open_image
+from sotglp.images.decode import IMAGE_SUFFIXES, open_image
 
 
 def noise(height=24, width=31, channels=3, seed=0):

@@ -7,8 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedShuffleSplit
 
-from sotglp.errors import SotglpError, SotglpWarning
-from sotglp.images.few_shot import draw_shots, some_names
+from sotglp.errors import SotglpError, SotglpWarning, some_names
+from sotglp.images.few_shot import draw_shots
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sotglp import SotglpError
-from sotglp.images.decode import UnreadableImageError
+from sotglp.errors import UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.images.readable import find_unreadable, readable_images
 

@@ -11,8 +11,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.transforms import RandomResizedCrop
 
-from sotglp.errors import SotglpError
-from sotglp.images.decode import UnreadableImageError
+from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.images.views import ViewDataset, load_batches, training_transform
 

@@ -60,9 +60,9 @@ def test_only_what_takes_gradients_is_learned(model: Directions) -> None:
 
 
 def test_what_a_method_need_not_say(model: Directions) -> None:
-    assert not model.takes_in_features
+    assert not model.needs_shot_features
     before = model.directions.clone()
-    model.take_in(torch.zeros(2, 32), torch.tensor([0, 1]))
+    model.fit_features(torch.zeros(2, 32), torch.tensor([0, 1]))
     assert torch.equal(model.directions, before)
     assert model.draw_prompts(4, 0.5) is None
     assert model.local_projection is None
@@ -86,7 +86,7 @@ def test_probabilities_and_loss_are_those_of_scaled_cosines(model: Directions, i
     shares = powers / powers.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(model.predict_proba(images), shares, rtol=1e-5)
     assert not model.predict_proba(images).requires_grad
-    loss = model.judge(outputs, targets)
+    loss = model.compute_loss(outputs, targets)
     assert loss.total.item() == loss.global_.item() == pytest.approx(log_loss(targets.numpy(), shares), rel=1e-5)
     assert loss.local.item() == 0
     assert loss.outputs is outputs
@@ -154,7 +154,7 @@ def test_classes_go_on_from_rows_of_others(tiny_backbone: Backbone) -> None:
 
 def test_further_images_are_refused_unless_a_method_says_how(model: Directions) -> None:
     with pytest.raises(SotglpError, match="kind directions learns from the images of all classes at once: fit it anew"):
-        model.take_in_more(torch.zeros(1, 32), torch.tensor([0]))
+        model.partial_fit_features(torch.zeros(1, 32), torch.tensor([0]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -77,7 +77,7 @@ def test_the_slopes_of_both_layers(tiny_backbone: Backbone) -> None:
     def loss(down: Tensor, up: Tensor) -> Tensor:
         model._parameters["down"], model._parameters["up"] = down, up  # type: ignore[assignment]
         outputs = model.compare(features, torch.zeros(3, 16, 64), model.encode_text(), for_loss=True)
-        return model.judge(outputs, targets).total
+        return model.compute_loss(outputs, targets).total
 
     layers = [part.detach().clone().requires_grad_() for part in (model.down, model.up)]
     assert torch.autograd.gradcheck(loss, layers)

@@ -211,7 +211,7 @@ def test_outputs_of_another_model_are_not_judged(tiny_backbone: Backbone, images
     model = stirred(tiny_backbone)
     foreign = SOTGLP(tiny_backbone, NAMES)(images)
     with pytest.raises(SotglpError, match="give outputs of its own compare"):
-        model.judge(foreign, TARGETS)
+        model.compute_loss(foreign, TARGETS)
 
 
 def test_settings_that_cannot_be_used(tiny_backbone: Backbone) -> None:

@@ -63,8 +63,8 @@ def test_the_length_of_features_says_nothing(tiny_backbone: Backbone) -> None:
     features = torch.randn(12, 32, generator=torch.Generator().manual_seed(0))
     targets = torch.arange(12) % 3
     one, other = (LinearProbe(tiny_backbone, ["a", "b", "c"]) for _ in range(2))
-    one.take_in(features, targets)
-    other.take_in(features * torch.linspace(0.1, 9, 12)[:, None], targets)
+    one.fit_features(features, targets)
+    other.fit_features(features * torch.linspace(0.1, 9, 12)[:, None], targets)
     torch.testing.assert_close(one.weights, other.weights, rtol=1e-3, atol=1e-4)
 
 

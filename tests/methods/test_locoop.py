@@ -96,7 +96,7 @@ def test_what_it_is_trained_on(tiny_backbone: Backbone, images: Tensor, projecte
     joint, text = tiny_backbone.project_patches(tokens), model.encode_text()
     targets = torch.tensor([0, 1, 2, 0, 1])
     outputs = model.compare(features, joint if projected else tokens, text, projected=projected, for_loss=True)
-    loss = model.judge(outputs, targets)
+    loss = model.compute_loss(outputs, targets)
 
     prompts, scale = F.normalize(text.global_, dim=-1), tiny_backbone.logit_scale
     patch_logits = torch.einsum("bpd,cmd->bpcm", F.normalize(joint, dim=-1), prompts).mean(dim=-1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sotglp import SotglpError
-from sotglp.methods.prompts import initial_local_contexts, spoken_name, template_tokens, tokenize_classes
+from sotglp.methods.prompts import initial_local_contexts, prompt_name, template_tokens, tokenize_classes
 
 TEMPLATE = "A photo of a {}"
 
@@ -15,7 +15,7 @@ TEMPLATE = "A photo of a {}"
 def test_sequences_are_open_clips_without_the_context() -> None:
     names = ["golden_retriever", "cat", "polka dot texture"]
     classes = tokenize_classes(names, n_context=4, context_length=77)
-    whole = open_clip.tokenize([TEMPLATE.format(spoken_name(name)) for name in names])
+    whole = open_clip.tokenize([TEMPLATE.format(prompt_name(name)) for name in names])
     width = classes.tokens.shape[1]
     assert torch.equal(classes.tokens, whole[:, 5 : 5 + width])
     assert torch.equal(classes.eot_positions, whole.argmax(dim=1))

@@ -7,8 +7,8 @@ from sotglp import SOTGLP, Backbone
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.regions import region_features
 from sotglp.methods.registry import METHODS
-from sotglp.methods.remembering import remember
-from sotglp.settings import Reading
+from sotglp.methods.remembering import build_shot_memory
+from sotglp.settings import InferenceConfig
 
 
 def shots(n: int = 5) -> tuple[torch.Tensor, ImageSet]:
@@ -20,7 +20,7 @@ def shots(n: int = 5) -> tuple[torch.Tensor, ImageSet]:
 def test_features_and_regions_of_the_own_classes_are_remembered(tiny_backbone: Backbone) -> None:
     model = SOTGLP(tiny_backbone, ["cat", "dog"], top_k=3)
     images, image_set = shots()
-    memory = remember(model, image_set, Reading(batch_size=2))
+    memory = build_shot_memory(model, image_set, InferenceConfig(batch_size=2))
     features, patches = tiny_backbone.encode_image(images)
     targets = torch.tensor([1, 0, 1, 0, 1])
     assert torch.equal(memory.classes, targets)
@@ -35,6 +35,8 @@ def test_every_method_remembers(tiny_backbone: Backbone) -> None:
     _, image_set = shots()
     for method in METHODS.values():
         settings = dict(method.settings) | ({"top_k": 3} if "top_k" in method.model.Config.model_fields else {})
-        memory = remember(method.model(tiny_backbone, ["cat", "dog"], **settings), image_set, Reading())
+        memory = build_shot_memory(
+            method.model(tiny_backbone, ["cat", "dog"], **settings), image_set, InferenceConfig()
+        )
         assert memory.regions.isfinite().all(), method.name
         assert memory.features.shape == (5, tiny_backbone.embed_dim)

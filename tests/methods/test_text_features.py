@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sotglp import SOTGLP, Backbone
 from sotglp.methods import text_features
-from sotglp.methods.prompts import clip_tokenizer, spoken_name
+from sotglp.methods.prompts import clip_tokenizer, prompt_name
 from sotglp.methods.text_features import TextFeatures
 from support.samples import tiny_clip
 
@@ -37,7 +37,7 @@ def plain_features(model: SOTGLP) -> TextFeatures:
     sot, eot = clip_tokenizer().sot_token_id, clip_tokenizer().eot_token_id
 
     def encode(context: Tensor, name: str) -> Tensor:
-        spoken = clip_tokenizer().encode(spoken_name(name))
+        spoken = clip_tokenizer().encode(prompt_name(name))
         tokens = torch.tensor([[sot, *[0] * len(context), *spoken, eot, *[0] * 77]])[:, :77]
         words = clip.token_embedding(tokens)
         words = torch.cat([words[:, :1], context.unsqueeze(0), words[:, 1 + len(context) :]], dim=1)

@@ -43,7 +43,7 @@ def fit(backbone: Backbone, images: ImageSet, name: str, **changes: Any) -> Fitt
 def test_logits_are_the_formula_of_the_paper(tiny_backbone: Backbone, alpha: float, beta: float) -> None:
     model = TipAdapter(tiny_backbone, NAMES, cache_weight=alpha, sharpness=beta)
     shots, targets, queries = drawn(7, 32, seed=0), torch.tensor([2, 0, 1, 0, 2, 2, 0]), drawn(5, 32, seed=1)
-    model.take_in(shots, targets)
+    model.fit_features(shots, targets)
     outputs = model.compare(queries, drawn(5, 16, 64, seed=2), model.encode_text())
 
     f, keys = (part.double().numpy() for part in (queries, shots))
@@ -60,7 +60,7 @@ def test_without_weight_or_shots_it_is_zero_shot(tiny_backbone: Backbone) -> Non
     images = drawn(5, 3, 32, 32, seed=0)
     expected = ZeroShot(tiny_backbone, NAMES)(images)
     weightless = TipAdapter(tiny_backbone, NAMES, cache_weight=0)
-    weightless.take_in(drawn(6, 32, seed=1), torch.arange(6) % 3)
+    weightless.fit_features(drawn(6, 32, seed=1), torch.arange(6) % 3)
     for model in (weightless, TipAdapter(tiny_backbone, NAMES)):
         found = model(images)
         assert found.plan is expected.plan is None
@@ -71,7 +71,7 @@ def test_without_weight_or_shots_it_is_zero_shot(tiny_backbone: Backbone) -> Non
 def test_with_much_weight_and_sharpness_the_nearest_shot_decides(tiny_backbone: Backbone) -> None:
     model = TipAdapter(tiny_backbone, NAMES, cache_weight=1e6, sharpness=100.0)
     shots, targets, nearest = drawn(9, 32, seed=0), torch.arange(9) % 3, torch.arange(20) % 9
-    model.take_in(shots, targets)
+    model.fit_features(shots, targets)
     queries = shots[nearest] + 0.2 * drawn(20, 32, seed=1)
     outputs = model.compare(queries, drawn(20, 16, 64, seed=2), model.encode_text())
     assert torch.equal(outputs.global_logits.argmax(dim=1), targets[nearest])
@@ -81,7 +81,7 @@ def test_with_much_weight_and_sharpness_the_nearest_shot_decides(tiny_backbone: 
 def test_keys_are_the_features_of_the_shots(tiny_backbone: Backbone, images: ImageSet, name: str) -> None:
     model = build_model(tiny_backbone, images.classes, METHODS[name].settings_on(Preset(), {})[0])
     assert isinstance(model, TipAdapter)
-    assert model.takes_in_features
+    assert model.needs_shot_features
     assert (model.keys.shape, model.key_classes.shape) == ((0, 32), (0,))
     fitted = fit(tiny_backbone, images, "tip-adapter", shots=2)
     expected = F.normalize(tiny_backbone.clip.encode_image(pixels(tiny_backbone, fitted.images)), dim=-1)
@@ -102,12 +102,12 @@ def test_f_starts_where_tip_adapter_is(tiny_backbone: Backbone, images: ImageSet
     targets = torch.from_numpy(images.targets(images.classes))
     plain, learning = (TipAdapter(tiny_backbone, images.classes, learn_keys=learn) for learn in (False, True))
     for model in (plain, learning):
-        model.take_in(features, targets)
+        model.fit_features(features, targets)
     queries = drawn(5, 3, 32, 32, seed=0)
     assert torch.equal(learning(queries).global_logits, plain(queries).global_logits)
     # The first loss of training is that of Tip-Adapter on its own shots.
     history = fit(tiny_backbone, images, "tip-adapter-f", batch_size=18).history
-    loss = plain.judge(plain(pixels(tiny_backbone, images)), targets)
+    loss = plain.compute_loss(plain(pixels(tiny_backbone, images)), targets)
     assert history[0]["loss"] == pytest.approx(loss.total.item(), rel=1e-4)
 
 
@@ -124,19 +124,19 @@ def test_f_trains_its_keys_alone_and_lowers_the_loss(tiny_backbone: Backbone, im
     assert losses[-1] < losses[0]
     targets = torch.from_numpy(learned.images.targets(images.classes))
     batch = pixels(tiny_backbone, learned.images)
-    said = [fitted.model.judge(fitted.model(batch), targets).total.item() for fitted in (plain, learned)]
+    said = [fitted.model.compute_loss(fitted.model(batch), targets).total.item() for fitted in (plain, learned)]
     assert said[1] < said[0]
 
 
 def test_the_slope_of_keys(tiny_backbone: Backbone) -> None:
     model = TipAdapter(tiny_backbone.double(), NAMES, learn_keys=True).double()
-    model.take_in(drawn(4, 32, seed=0).double(), torch.tensor([0, 1, 2, 0]))
+    model.fit_features(drawn(4, 32, seed=0).double(), torch.tensor([0, 1, 2, 0]))
     queries, targets, shape = drawn(3, 32, seed=1).double(), torch.tensor([2, 0, 1]), model.keys.shape
 
     def loss(keys: Tensor) -> Tensor:
         model._parameters["keys"] = keys.view(shape)  # type: ignore[assignment]
         outputs = model.compare(queries, torch.zeros(3, 16, 64), model.encode_text(), for_loss=True)
-        return model.judge(outputs, targets).total
+        return model.compute_loss(outputs, targets).total
 
     assert torch.autograd.gradcheck(loss, model.keys.detach().flatten().requires_grad_())
 
@@ -152,7 +152,7 @@ def test_new_classes_have_no_shots_and_get_zero_shot(tiny_backbone: Backbone, im
 
 def test_kept_keys_come_back(tiny_backbone: Backbone) -> None:
     model, other = (TipAdapter(tiny_backbone, NAMES) for _ in range(2))
-    model.take_in(drawn(7, 32, seed=0), torch.tensor([2, 0, 1, 0, 2, 2, 0]))
+    model.fit_features(drawn(7, 32, seed=0), torch.tensor([2, 0, 1, 0, 2, 2, 0]))
     other.restore({name: getattr(model, name) for name in model.kept})
     queries = drawn(5, 3, 32, 32, seed=1)
     assert torch.equal(other(queries).global_logits, model(queries).global_logits)

@@ -23,12 +23,12 @@ from sotglp.scoring.calibrate import calibrate_crossed, calibrate_held_out
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.cross_fit import cross_fit
 from sotglp.scoring.evaluate import predict, predict_each
-from sotglp.settings import ModelConfig, Preset, Reading, TrainConfig
+from sotglp.settings import InferenceConfig, ModelConfig, Preset, TrainConfig
 from sotglp.training.fit import Fitted, adapt
 from support.samples import make_class_folders, tiny_clip
 
 CONFIG = TrainConfig(epochs=1, batch_size=8, learning_rate=0.02, augment=False, shots=None)
-READING = Reading(ood_method="knn")
+READING = InferenceConfig(ood_method="knn")
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def fitted(images: ImageSet) -> Fitted:
 def calibrations(fitted: Fitted, images: ImageSet) -> dict[str, Calibration]:
     unlabelled = ImageSet.from_items(list(images.images))
     return {
-        "held out": calibrate_held_out(fitted.model, images, Reading(ood_method="transport"), 0.8),
-        "unlabelled": calibrate_held_out(fitted.model, unlabelled, Reading(temperature=0.5), 0.9),
+        "held out": calibrate_held_out(fitted.model, images, InferenceConfig(ood_method="transport"), 0.8),
+        "unlabelled": calibrate_held_out(fitted.model, unlabelled, InferenceConfig(temperature=0.5), 0.9),
         "crossed": calibrate_crossed(
             cross_fit(fitted.model, images, CONFIG, READING, n_folds=3), images, READING, 0.75
         ),
@@ -78,11 +78,11 @@ def test_a_calibration_comes_back_to_the_same_decisions(
             assert getattr(after, field.name) == getattr(before, field.name)
     np.testing.assert_array_equal(after.true_probabilities, before.true_probabilities)
     assert (after.folds is None) == (before.folds is None)
-    reading = Reading(ood_method=before.ood_method, temperature=before.ood_temperature)
-    assert after.is_for(reading)
+    inference = InferenceConfig(ood_method=before.ood_method, temperature=before.ood_temperature)
+    assert after.is_for(inference)
 
     def decisions(whole: AdaptedModel, calibration: Calibration) -> list[Any]:
-        said = predict_each([whole, *calibration.fold_models], images, reading, score_all=False)
+        said = predict_each([whole, *calibration.fold_models], images, inference, score_all=False)
         decided = [calibration.rejects(said[0].ood_scores), calibration.probabilities(said[0].probabilities)]
         if how != "unlabelled":
             decided.append(calibration.sets(np.stack([one.probabilities for one in said]), 0.7))
@@ -121,7 +121,7 @@ def test_shots_come_back_to_the_same_scores(fitted: Fitted, images: ImageSet, cr
     assert model.shots.classes.tolist() == images.targets(model.class_names).tolist()
     for part in ("features", "regions"):
         assert torch.equal(getattr(model.shots, part), getattr(fitted.model.shots, part))
-    scores = [predict(one, images, Reading(ood_method=method)).ood_scores for one in (model, fitted.model)]
+    scores = [predict(one, images, InferenceConfig(ood_method=method)).ood_scores for one in (model, fitted.model)]
     np.testing.assert_array_equal(*scores)
 
 

@@ -264,8 +264,8 @@ KEPT = {
 def test_every_methods_model_comes_back(tiny_backbone: Backbone, tmp_path: Path, name: str) -> None:
     settings = METHODS[name].settings_on(Preset(zero_shot_template="{} texture."), {})[0]
     model, generator = build_model(tiny_backbone, NAMES, settings, seed=7), torch.Generator().manual_seed(0)
-    if model.takes_in_features:
-        model.take_in(torch.randn(6, 32, generator=generator), torch.tensor([0, 1, 1, 0, 1, 1]))
+    if model.needs_shot_features:
+        model.fit_features(torch.randn(6, 32, generator=generator), torch.tensor([0, 1, 1, 0, 1, 1]))
     with torch.no_grad():
         for parameter in model.learned:
             parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
@@ -328,8 +328,8 @@ def test_a_damaged_file_of_a_peer(
     tiny_backbone: Backbone, tmp_path: Path, name: str, damage: dict[str, torch.Tensor | None], words: str
 ) -> None:
     model = build_model(tiny_backbone, NAMES, METHODS[name].settings_on(Preset(), {})[0])
-    if model.takes_in_features:
-        model.take_in(torch.randn(4, 32), torch.tensor([0, 1, 0, 1]))
+    if model.needs_shot_features:
+        model.fit_features(torch.randn(4, 32), torch.tensor([0, 1, 0, 1]))
     save_model(tmp_path / "good", model)
     with safe_open(tmp_path / "good", framework="pt") as file:
         record = file.metadata()

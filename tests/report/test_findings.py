@@ -8,13 +8,13 @@ import pytest
 from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 
 from sotglp import SOTGLP, Backbone, SotglpError
+from sotglp.errors import UnreadableImageError
 from sotglp.explain.explanation import explain
 from sotglp.explain.prompt_use import prompt_use
-from sotglp.images.decode import UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.report import findings as room
-from sotglp.report.findings import find_out
+from sotglp.report.findings import evaluate_for_report
 from sotglp.scoring.calibrate import calibrate_held_out
 from sotglp.scoring.evaluate import evaluate, predict
 from sotglp.transport.plans import prompt_similarity
@@ -35,7 +35,7 @@ def model(tiny_backbone: Backbone, images: ImageSet) -> SOTGLP:
 def test_findings_are_those_of_the_evaluation_and_of_sklearn(model: SOTGLP, images: ImageSet) -> None:
     calibration = calibrate_held_out(model, images, READING, 0.6)
     sets = {"noise": others(), "more": others(3, seed=5)}
-    found = find_out(model, images, sets, READING, calibration)
+    found = evaluate_for_report(model, images, sets, READING, calibration)
     expected = evaluate(model, images, sets, READING, calibration=calibration)
     assert found.figures == expected
     told = json.loads(json.dumps(found.to_dict()))
@@ -66,7 +66,7 @@ def test_findings_are_those_of_the_evaluation_and_of_sklearn(model: SOTGLP, imag
 def test_mistakes_are_the_surest_ones_and_show_what_explain_says(model: SOTGLP, images: ImageSet) -> None:
     calibration = calibrate_held_out(model, images, READING, 0.6)
     wrong = as_predicted(model, images, wrong=5)
-    found = find_out(model, wrong, {}, READING, calibration)
+    found = evaluate_for_report(model, wrong, {}, READING, calibration)
     assert len(found.mistakes) == 5
     probabilities = calibration.probabilities(predict(model, wrong, READING).probabilities)
     surest = np.argsort(-probabilities[:5].max(axis=1), kind="stable")
@@ -90,14 +90,14 @@ def test_mistakes_are_the_surest_ones_and_show_what_explain_says(model: SOTGLP, 
 def test_only_so_many_mistakes_are_told(model: SOTGLP, images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "MOST_MISTAKES", 3)
     wrong = as_predicted(model, images, wrong=12)
-    found = find_out(model, wrong, {}, READING)
+    found = evaluate_for_report(model, wrong, {}, READING)
     assert found.accuracy.count == 0
     said = predict(model, wrong, READING).probabilities.max(axis=1)
     assert [mistake.probability for mistake in found.mistakes] == pytest.approx(np.sort(said)[::-1][:3])
 
 
 def test_a_perfect_model_has_no_mistakes(model: SOTGLP, images: ImageSet) -> None:
-    found = find_out(model, as_predicted(model, images), {}, READING)
+    found = evaluate_for_report(model, as_predicted(model, images), {}, READING)
     assert found.mistakes == ()
     assert found.accuracy.value == 1
     assert found.confusion.worst(9) == []
@@ -106,7 +106,7 @@ def test_a_perfect_model_has_no_mistakes(model: SOTGLP, images: ImageSet) -> Non
 
 def test_the_use_of_prompts(model: SOTGLP, images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "MOST_FOR_PROMPTS", 4)
-    found = find_out(model, images, {}, READING).prompts
+    found = evaluate_for_report(model, images, {}, READING).prompts
     assert found is not None
     assert (found["n"], found["n_prompts"]) == (4, 2)
     assert found["use"] == pytest.approx(prompt_use(model, images.take([0, 3, 7, 11]), READING))
@@ -115,7 +115,7 @@ def test_the_use_of_prompts(model: SOTGLP, images: ImageSet, monkeypatch: pytest
 
 def test_a_model_without_maps_or_prompts(tiny_backbone: Backbone, images: ImageSet) -> None:
     model = ZeroShot(tiny_backbone, images.classes, zero_shot_template="a {}", ensemble=False)
-    found = find_out(model, as_predicted(model, images, wrong=2), {"noise": others()}, READING)
+    found = evaluate_for_report(model, as_predicted(model, images, wrong=2), {"noise": others()}, READING)
     assert (found.has_maps, found.prompts, found.words) == (False, None, None)
     assert [mistake.looked for mistake in found.mistakes] == [None, None]
     assert all(mistake.thumbnail.uri.startswith("data:image/jpeg;base64,") for mistake in found.mistakes)
@@ -124,7 +124,7 @@ def test_a_model_without_maps_or_prompts(tiny_backbone: Backbone, images: ImageS
 
 def test_a_threshold_for_another_score_is_none(model: SOTGLP, images: ImageSet) -> None:
     calibration = calibrate_held_out(model, images, READING.model_copy(update={"ood_method": "msp"}), 0.6)
-    found = find_out(model, images, {"noise": others()}, READING, calibration)
+    found = evaluate_for_report(model, images, {"noise": others()}, READING, calibration)
     assert found.threshold is None
     assert found.calibrated is not None
     assert "rejected" not in found.ood["noise"].figures
@@ -132,7 +132,7 @@ def test_a_threshold_for_another_score_is_none(model: SOTGLP, images: ImageSet) 
 
 def test_classes_that_have_no_images(model: SOTGLP, images: ImageSet) -> None:
     more = named(model, [*images.classes, "never seen"])
-    found = find_out(more, images, {}, READING)
+    found = evaluate_for_report(more, images, {}, READING)
     assert found.confusion.untested == ["never seen"]
 
 
@@ -142,9 +142,9 @@ def test_unreadable_images_are_left_out_and_named(model: SOTGLP, tmp_path: Path)
     broken.write_bytes(b"broken")
     images = ImageSet.from_path(root)
     with pytest.raises(UnreadableImageError):
-        find_out(model, images, {}, READING)
+        evaluate_for_report(model, images, {}, READING)
     unreadable: list[UnreadableImageError] = []
-    found = find_out(model, images, {"same": images}, READING, unreadable=unreadable)
+    found = evaluate_for_report(model, images, {"same": images}, READING, unreadable=unreadable)
     assert found.unreadable == (str(broken), str(broken))
     assert found.accuracy.n == 8
     assert str(broken) not in found.answers.names
@@ -154,4 +154,4 @@ def test_unreadable_images_are_left_out_and_named(model: SOTGLP, tmp_path: Path)
 def test_labels_of_other_classes(model: SOTGLP, images: ImageSet) -> None:
     strange = ImageSet.from_items(list(images.images), ["zebra"] * len(images))
     with pytest.raises(SotglpError, match="zebra"):
-        find_out(model, strange, {}, READING)
+        evaluate_for_report(model, strange, {}, READING)

@@ -14,7 +14,7 @@ from sotglp.images.image_set import ImageSet
 from sotglp.methods.registry import METHODS, build_model
 from sotglp.model_file.extras import CalibrationRecord, calibration_record
 from sotglp.report import page as room
-from sotglp.report.findings import Findings, find_out
+from sotglp.report.findings import Findings, evaluate_for_report
 from sotglp.report.intervals import Interval
 from sotglp.report.page import between, counted, percent, render, setting
 from sotglp.scoring.calibrate import calibrate_held_out
@@ -50,7 +50,7 @@ def whole(model: SOTGLP, images: ImageSet) -> tuple[Findings, bytes]:
     """Findings of a calibrated model with mistakes and OOD sets, and their page."""
     labelled = as_predicted(model, images, wrong=4)
     calibration = calibrate_held_out(model, labelled, READING, 0.6)
-    found = find_out(model, labelled, {"noise": others(), "more": others(4, 3)}, READING, calibration)
+    found = evaluate_for_report(model, labelled, {"noise": others(), "more": others(4, 3)}, READING, calibration)
     told = CalibrationRecord(**calibration_record(calibration) or {})
     record = record_of(model, calibration=told)
     return found, render(found, about(model, record=record, ood={"noise": "photos/noise", "more": "photos/more"}))
@@ -151,7 +151,7 @@ def test_the_same_findings_give_the_same_bytes_but_for_the_date(
 ) -> None:
     labelled = as_predicted(model, images, wrong=4)
     pages = [
-        render(find_out(model, labelled, {"noise": others()}, READING), about(model, made_on=day))
+        render(evaluate_for_report(model, labelled, {"noise": others()}, READING), about(model, made_on=day))
         for day in ("2026-01-02", "2026-01-02", "2027-12-31")
     ]
     assert pages[0] == pages[1]
@@ -171,7 +171,7 @@ def test_names_are_text_whatever_they_hold(model: SOTGLP, tmp_path: Path) -> Non
         paths.append(folder / f"<img onerror={place}>.png")
         Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(paths[-1])
     labelled = as_predicted(strange, ImageSet.from_items(paths), wrong=6)
-    found = find_out(strange, labelled, {"<svg/onload=x>&": others()}, READING)
+    found = evaluate_for_report(strange, labelled, {"<svg/onload=x>&": others()}, READING)
     told = about(strange, model_file="<u>m & n</u>.safetensors", command="sotglp report '<a b>'", test="x<y")
     page = render(found, told)
     taken = check_alone(page)
@@ -193,7 +193,7 @@ def test_a_file_name_that_is_no_utf_8(model: SOTGLP, whole: tuple[Findings, byte
 def test_every_method_has_a_page(tiny_backbone: Backbone, images: ImageSet, method: str) -> None:
     chosen = METHODS[method]
     model = build_model(tiny_backbone, images.classes, chosen.model.Config(**chosen.settings))
-    found = find_out(model, as_predicted(model, images, wrong=2), {"noise": others()}, READING)
+    found = evaluate_for_report(model, as_predicted(model, images, wrong=2), {"noise": others()}, READING)
     taken = check_alone(render(found, about(model)))
     assert METHODS[method].title in taken.section("headline")
     assert ("no maps" in taken.section("mistakes")) is not found.has_maps
@@ -202,7 +202,7 @@ def test_every_method_has_a_page(tiny_backbone: Backbone, images: ImageSet, meth
 
 
 def test_sections_that_have_nothing_say_so(model: SOTGLP, images: ImageSet) -> None:
-    found = find_out(model, as_predicted(model, images), {}, READING)
+    found = evaluate_for_report(model, as_predicted(model, images), {}, READING)
     taken = check_alone(render(found, about(model, record=record_of(model, history=[], training=None, versions={}))))
     assert "No class has a mistake" in taken.section("worst")
     assert "There is no mistake" in taken.section("mistakes")
@@ -216,14 +216,14 @@ def test_sections_that_have_nothing_say_so(model: SOTGLP, images: ImageSet) -> N
 
 def test_two_classes(model: SOTGLP, images: ImageSet) -> None:
     two = named(model, ["cat", "dog"])
-    taken = check_alone(render(find_out(two, as_predicted(two, images, wrong=1), {}, READING), about(two)))
+    taken = check_alone(render(evaluate_for_report(two, as_predicted(two, images, wrong=1), {}, READING), about(two)))
     assert "2 classes" in taken.section("headline")
     assert "The class with the lowest accuracy" in taken.section("worst")
 
 
 def test_a_hundred_classes_are_a_picture_and_a_table_of_pairs(model: SOTGLP, images: ImageSet) -> None:
     many = named(model, [f"kind {place}" for place in range(100)])
-    found = find_out(many, as_predicted(many, images, wrong=3), {}, READING)
+    found = evaluate_for_report(many, as_predicted(many, images, wrong=3), {}, READING)
     page = render(found, about(many))
     taken = check_alone(page)
     assert not [attributes for attributes in taken.of("td") if "--share" in (attributes.get("style") or "")]
@@ -233,13 +233,13 @@ def test_a_hundred_classes_are_a_picture_and_a_table_of_pairs(model: SOTGLP, ima
     assert "Those of the other classes are left out" in taken.section("prompts")
     assert len(taken.of("li")) >= 100
     assert len(page) < 400_000
-    perfect = check_alone(render(find_out(many, as_predicted(many, images), {}, READING), about(many)))
+    perfect = check_alone(render(evaluate_for_report(many, as_predicted(many, images), {}, READING), about(many)))
     assert "No image is taken for another class" in perfect.section("confusion")
 
 
 def test_many_prompts_on_all_patches(tiny_backbone: Backbone, images: ImageSet) -> None:
     model = SOTGLP(tiny_backbone, images.classes, n_local_prompts=12, top_k=None)
-    found = find_out(model, as_predicted(model, images, wrong=12), {}, READING)
+    found = evaluate_for_report(model, as_predicted(model, images, wrong=12), {}, READING)
     taken = check_alone(render(found, about(model)))
     assert "the first 8 prompts" in taken.section("mistakes")
     outlines = [attributes for attributes in taken.of("path") if attributes.get("class") == "taken"]
@@ -248,7 +248,7 @@ def test_many_prompts_on_all_patches(tiny_backbone: Backbone, images: ImageSet) 
 
 def test_a_single_local_prompt_has_nothing_in_common(tiny_backbone: Backbone, images: ImageSet) -> None:
     model = SOTGLP(tiny_backbone, images.classes, n_local_prompts=1)
-    taken = check_alone(render(find_out(model, as_predicted(model, images, 1), {}, READING), about(model)))
+    taken = check_alone(render(evaluate_for_report(model, as_predicted(model, images, 1), {}, READING), about(model)))
     assert "a single local prompt" in taken.section("prompts")
     assert "overlap" not in taken.section("prompts")
 

@@ -9,7 +9,7 @@ from sotglp.cli.fit import _settings
 from sotglp.methods.registry import METHODS
 from sotglp.model_file.extras import CalibrationRecord, RejectionRecord
 from sotglp.model_file.file import ModelRecord
-from sotglp.report.reproduce import fit_command, method_of, unknown_of_fit
+from sotglp.report.reproduce import fit_command, fit_command_caveats, method_of
 from sotglp.settings import OodMethod, TrainConfig, load_preset
 
 BACKBONE: dict[str, Any] = {
@@ -100,7 +100,7 @@ def test_the_calibration() -> None:
     held_out = record(calibration=calibration(0))
     found, _ = options(fit_command(held_out, "m") or "")
     assert found["--calibrate-on"] == "CALIBRATION_DIR"
-    assert any("CALIBRATION_DIR" in note for note in unknown_of_fit(held_out))
+    assert any("CALIBRATION_DIR" in note for note in fit_command_caveats(held_out))
     assert "--tpr" not in options(fit_command(record(), "m") or "")[0]
 
 
@@ -114,7 +114,7 @@ def test_the_calibration() -> None:
     ],
 )
 def test_what_the_command_can_not_say(changes: dict[str, Any], note: str) -> None:
-    assert any(note in one for one in unknown_of_fit(record(**changes)))
+    assert any(note in one for one in fit_command_caveats(record(**changes)))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_what_the_command_can_not_say(changes: dict[str, Any], note: str) -> Non
 def test_a_model_that_no_command_makes(changes: dict[str, Any], note: str) -> None:
     told = record(**changes)
     assert fit_command(told, "m") is None
-    assert note in unknown_of_fit(told)[0]
+    assert note in fit_command_caveats(told)[0]
 
 
 def test_training_of_default_settings_needs_no_options() -> None:

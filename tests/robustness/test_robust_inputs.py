@@ -22,9 +22,10 @@ from PIL import Image
 
 from sotglp import SOTGLP, Backbone, SotglpError
 from sotglp.cli import main
-from sotglp.features.cache import content_digest
+from sotglp.errors import UnreadableImageError
 from sotglp.features.encode import encode_batches, in_order
-from sotglp.images.decode import UnreadableImageError, open_image
+from sotglp.images.decode import open_image
+from sotglp.images.digest import content_digest
 from sotglp.images.few_shot import draw_shots
 from sotglp.images.image_set import ImageSet
 from sotglp.model_file.file import save_model

@@ -9,15 +9,15 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from sotglp import SOTGLP, Backbone, SotglpError, SotglpWarning
-from sotglp.images.decode import UnreadableImageError
+from sotglp.errors import UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.scoring.calibrate import calibrate_crossed, calibrate_held_out
 from sotglp.scoring.cross_fit import CrossFit
 from sotglp.scoring.evaluate import Predictions, predict
-from sotglp.settings import Reading
+from sotglp.settings import InferenceConfig
 from support.samples import coloured_image, make_class_folders, tiny_clip
 
-READING = Reading(ood_method="mcm", temperature=0.1)
+READING = InferenceConfig(ood_method="mcm", temperature=0.1)
 
 
 @pytest.fixture(scope="module")

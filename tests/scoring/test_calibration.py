@@ -11,7 +11,7 @@ from scipy.special import log_softmax, softmax
 from sotglp import SotglpError
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.rejection import Rejection
-from sotglp.settings import Reading
+from sotglp.settings import InferenceConfig
 
 KNOWN = np.array([0.9, 0.2, 0.6, 0.4, 0.7, 0.8, 0.5, 0.3, 0.95], np.float32)
 SAID = np.array([[0.05, 0.35, 0.6], [0.91, 0.05, 0.04], [0.34, 0.33, 0.33]], np.float32)
@@ -28,9 +28,9 @@ def test_a_score_at_the_threshold_passes() -> None:
 
 
 def test_a_threshold_is_for_one_score_at_one_temperature() -> None:
-    assert calibration().is_for(Reading(ood_method="mcm", temperature=0.5, batch_size=3))
-    assert not calibration().is_for(Reading(ood_method="mcm"))
-    assert not calibration().is_for(Reading(ood_method="gl-mcm", temperature=0.5))
+    assert calibration().is_for(InferenceConfig(ood_method="mcm", temperature=0.5, batch_size=3))
+    assert not calibration().is_for(InferenceConfig(ood_method="mcm"))
+    assert not calibration().is_for(InferenceConfig(ood_method="gl-mcm", temperature=0.5))
 
 
 @given(st.floats(0.05, 20))

@@ -11,15 +11,15 @@ from sklearn.model_selection import StratifiedKFold
 from sotglp import SOTGLP, Backbone, SotglpError
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.registry import METHODS, build_model
-from sotglp.scoring.cross_fit import CrossFit, cross_fit, fold_checkpoint, folds_of, forget
+from sotglp.scoring.cross_fit import CrossFit, cross_fit, fold_checkpoint, folds_of, remove_checkpoints
 from sotglp.scoring.evaluate import predict
-from sotglp.settings import ModelConfig, Reading, TrainConfig
+from sotglp.settings import InferenceConfig, ModelConfig, TrainConfig
 from sotglp.training.checkpoint import Checkpoint
 from sotglp.training.fit import adapt
 from support.samples import coloured_image, make_class_folders, tiny_clip
 
 CONFIG = TrainConfig(epochs=2, batch_size=8, learning_rate=0.02, augment=False, shots=4, seed=3)
-READING = Reading(ood_method="knn")
+READING = InferenceConfig(ood_method="knn")
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +134,9 @@ def test_the_state_of_a_run_and_its_folds_is_forgotten_and_nothing_else(tmp_path
     other = fold_checkpoint(tmp_path / "n.checkpoint", 0)
     for path in (checkpoint, *(fold_checkpoint(checkpoint, fold) for fold in range(5)), other):
         path.write_text("state")
-    forget(checkpoint)
+    remove_checkpoints(checkpoint)
     assert list(tmp_path.iterdir()) == [other]
-    forget(checkpoint)
+    remove_checkpoints(checkpoint)
 
 
 @pytest.mark.parametrize(("counts", "expected"), [((2, 9), 2), ((3, 3), 3), ((5, 6), 5), ((40, 50), 5)])
@@ -200,5 +200,5 @@ def test_pictures_in_memory_in_several_processes_need_no_common_folder(
 def test_the_settings_of_the_model_reach_the_folds(images: ImageSet) -> None:
     config = ModelConfig(branches="global", n_global_prompts=1)
     small = SOTGLP(Backbone.from_open_clip(tiny_clip()), images.classes, **config.model_dump())
-    crossed = cross_fit(small, images, CONFIG, Reading(), n_folds=2)
+    crossed = cross_fit(small, images, CONFIG, InferenceConfig(), n_folds=2)
     assert [fold_model.config for fold_model in crossed.models] == [config, config]

@@ -10,13 +10,13 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from sotglp import SOTGLP, Backbone, SotglpError
-from sotglp.images.decode import UnreadableImageError
+from sotglp.errors import UnreadableImageError
 from sotglp.images.image_set import ImageSet
-from sotglp.methods.remembering import remember
+from sotglp.methods.remembering import build_shot_memory
 from sotglp.scoring import ood
 from sotglp.scoring.calibrate import calibrate_held_out
 from sotglp.scoring.evaluate import evaluate, predict, predict_each
-from sotglp.settings import Reading
+from sotglp.settings import InferenceConfig
 from support.samples import make_class_folders
 
 
@@ -35,7 +35,7 @@ def pixels(model: SOTGLP, images: ImageSet) -> torch.Tensor:
 
 
 def test_predictions_are_the_models(model: SOTGLP, images: ImageSet) -> None:
-    said = predict(model, images, Reading(batch_size=5))
+    said = predict(model, images, InferenceConfig(batch_size=5))
     whole = pixels(model, images)
     np.testing.assert_array_equal(said.indices, range(len(images)))
     np.testing.assert_allclose(said.probabilities, model.predict_proba(whole), rtol=1e-4)
@@ -66,8 +66,8 @@ def test_several_models_say_what_each_says_alone_and_images_are_encoded_once(
     model: SOTGLP, images: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = [model, SOTGLP(model.backbone, images.classes, seed=7), SOTGLP(model.backbone, ["a", "b"], top_k=2)]
-    reading = Reading(batch_size=5, ood_method="mcm")
-    alone = [predict(one, images, reading) for one in models]
+    inference = InferenceConfig(batch_size=5, ood_method="mcm")
+    alone = [predict(one, images, inference) for one in models]
     encode, n_encoded = Backbone.encode_image, []
 
     def count(self: Backbone, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,12 +75,12 @@ def test_several_models_say_what_each_says_alone_and_images_are_encoded_once(
         return encode(self, pixels)
 
     monkeypatch.setattr(Backbone, "encode_image", count)
-    together = predict_each(models, images, reading)
+    together = predict_each(models, images, inference)
     assert sum(n_encoded) == len(images)
     for ours, theirs in zip(together, alone, strict=True):
         for name in ("indices", "probabilities", "global_logits", "local_logits", "ood_scores"):
             np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
-    first, *others = predict_each(models, images, reading, score_all=False)
+    first, *others = predict_each(models, images, inference, score_all=False)
     np.testing.assert_array_equal(first.ood_scores, alone[0].ood_scores)
     assert [len(other.ood_scores) for other in others] == [0, 0]
     np.testing.assert_array_equal(others[1].probabilities, alone[2].probabilities)
@@ -88,12 +88,12 @@ def test_several_models_say_what_each_says_alone_and_images_are_encoded_once(
 
 def test_models_whose_scores_are_not_asked_for_need_no_shots(model: SOTGLP, images: ImageSet) -> None:
     other = SOTGLP(model.backbone, images.classes, seed=7)
-    model.shots = remember(model, images, Reading())
-    reading = Reading(ood_method="knn")
-    said = predict_each([model, other], images, reading, score_all=False)
-    np.testing.assert_array_equal(said[0].ood_scores, predict(model, images, reading).ood_scores)
+    model.shots = build_shot_memory(model, images, InferenceConfig())
+    inference = InferenceConfig(ood_method="knn")
+    said = predict_each([model, other], images, inference, score_all=False)
+    np.testing.assert_array_equal(said[0].ood_scores, predict(model, images, inference).ood_scores)
     with pytest.raises(SotglpError, match="compares images with the shots"):
-        predict_each([model, other], images, reading)
+        predict_each([model, other], images, inference)
 
 
 def calibration_error(probabilities: np.ndarray, targets: np.ndarray, n_bins: int = 15) -> float:
@@ -105,10 +105,10 @@ def calibration_error(probabilities: np.ndarray, targets: np.ndarray, n_bins: in
 
 def test_evaluation_of_a_calibration_by_hand(model: SOTGLP, images: ImageSet, tmp_path: Path) -> None:
     others = ImageSet.from_flat_folder(make_class_folders(tmp_path / "others", per_class=3, seed=9))
-    reading = Reading(ood_method="mcm", temperature=0.1)
-    calibration = calibrate_held_out(model, images, reading, 0.6)
-    result = evaluate(model, images, {"others": others}, reading, calibration=calibration)
-    said, of_others = predict(model, images, reading), predict(model, others, reading)
+    inference = InferenceConfig(ood_method="mcm", temperature=0.1)
+    calibration = calibrate_held_out(model, images, inference, 0.6)
+    result = evaluate(model, images, {"others": others}, inference, calibration=calibration)
+    said, of_others = predict(model, images, inference), predict(model, others, inference)
     targets = images.targets(model.class_names)
     right = said.probabilities.argmax(axis=1) == targets
     accepted = said.ood_scores >= calibration.rejection.threshold
@@ -125,15 +125,15 @@ def test_evaluation_of_a_calibration_by_hand(model: SOTGLP, images: ImageSet, tm
     expected = (right[:, None] * ((pairs > 0) + 0.5 * (pairs == 0))).mean()
     assert result["ood"]["others"]["oscr"] == pytest.approx(expected, abs=1e-6)
     # What does not hang on the calibration is the same without it.
-    plain = evaluate(model, images, {"others": others}, reading)
+    plain = evaluate(model, images, {"others": others}, inference)
     assert plain["ood"]["others"].items() <= result["ood"]["others"].items()
     assert set(result) - set(plain) == {"ece_calibrated", "accepted", "accuracy_accepted"}
     assert {**result, "ood": 0}.items() >= {**plain, "ood": 0}.items()
 
 
 def test_decisions_are_judged_only_by_the_score_that_they_are_for(model: SOTGLP, images: ImageSet) -> None:
-    calibration = calibrate_held_out(model, images, Reading(ood_method="mcm"), 0.6)
-    result = evaluate(model, images, {"same": images}, Reading(), calibration=calibration)
+    calibration = calibrate_held_out(model, images, InferenceConfig(ood_method="mcm"), 0.6)
+    result = evaluate(model, images, {"same": images}, InferenceConfig(), calibration=calibration)
     assert "ece_calibrated" in result
     assert not {"accepted", "accuracy_accepted"} & set(result)
     assert "rejected" not in result["ood"]["same"]
@@ -141,14 +141,14 @@ def test_decisions_are_judged_only_by_the_score_that_they_are_for(model: SOTGLP,
 
 def test_among_some_classes_there_is_no_calibration_error(model: SOTGLP, images: ImageSet) -> None:
     pair = images.take([place for place, label in enumerate(images.labels or ()) if label != "blue sea"])
-    calibration = calibrate_held_out(model, images, Reading(), 0.9)
+    calibration = calibrate_held_out(model, images, InferenceConfig(), 0.9)
     result = evaluate(model, pair, among=["red_brick", "green leaf"], calibration=calibration)
     assert not {"ece", "ece_calibrated"} & set(result)
     assert "accepted" in result
 
 
 def test_nothing_accepted_has_no_accuracy(model: SOTGLP, images: ImageSet) -> None:
-    calibration = calibrate_held_out(model, images, Reading(), 0.9)
+    calibration = calibrate_held_out(model, images, InferenceConfig(), 0.9)
     above_all = dataclasses.replace(calibration.rejection, threshold=100.0)
     result = evaluate(model, images, calibration=dataclasses.replace(calibration, rejection=above_all))
     assert (result["accepted"], result["accuracy_accepted"]) == (0, None)

@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedKFold
 from sotglp import Backbone, SotglpError
 from sotglp.images.image_set import ImageSet
 from sotglp.scoring.label_doubts import Doubt, find_doubts, out_of_fold, unit_features
-from sotglp.settings import Reading
+from sotglp.settings import InferenceConfig
 
 
 def clusters(n_classes: int = 6, per_class: int = 20, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -104,10 +104,10 @@ def test_small_classes_make_fewer_folds() -> None:
 
 def test_features_are_the_backbones(tiny_backbone: Backbone, class_folders: Path) -> None:
     images = ImageSet.from_path(class_folders)
-    features = unit_features(tiny_backbone, images, Reading(batch_size=5))
+    features = unit_features(tiny_backbone, images, InferenceConfig(batch_size=5))
     assert features.shape == (18, 32)
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1)
-    only = unit_features(tiny_backbone, images.take([7]), Reading())
+    only = unit_features(tiny_backbone, images.take([7]), InferenceConfig())
     np.testing.assert_allclose(features[7], only[0], rtol=1e-5, atol=1e-6)
 
 

@@ -13,10 +13,10 @@ from sotglp import SOTGLP, Backbone, SotglpError
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.regions import region_features
 from sotglp.methods.registry import METHODS
-from sotglp.methods.remembering import remember
+from sotglp.methods.remembering import build_shot_memory
 from sotglp.scoring import ood
 from sotglp.scoring.ood import SCORES
-from sotglp.settings import OodMethod, Reading
+from sotglp.settings import InferenceConfig, OodMethod
 from support.samples import Reference
 
 OF_LOGITS = {
@@ -35,7 +35,7 @@ def drawn_images(n: int = 4, seed: int = 0) -> Tensor:
 def remembering_model(backbone: Backbone) -> SOTGLP:
     model = SOTGLP(backbone, ["cat", "dog", "owl"], top_k=3)
     labels = [("cat", "dog", "owl")[place % 3] for place in range(12)]
-    model.shots = remember(model, ImageSet.from_items(drawn_images(12, seed=1), labels), Reading())
+    model.shots = build_shot_memory(model, ImageSet.from_items(drawn_images(12, seed=1), labels), InferenceConfig())
     return model
 
 
@@ -94,9 +94,9 @@ def test_every_score_works_with_every_method(tiny_backbone: Backbone, name: str)
     settings = dict(method.settings) | ({"top_k": 3} if "top_k" in method.model.Config.model_fields else {})
     model = method.model(tiny_backbone, ["cat", "dog"], **settings)
     shots = ImageSet.from_items(drawn_images(6, seed=1), ["cat", "dog"] * 3)
-    if model.takes_in_features:
-        model.take_in(tiny_backbone.encode_image(drawn_images(6, seed=1))[0].detach(), torch.arange(6) % 2)
-    model.shots = remember(model, shots, Reading())
+    if model.needs_shot_features:
+        model.fit_features(tiny_backbone.encode_image(drawn_images(6, seed=1))[0].detach(), torch.arange(6) % 2)
+    model.shots = build_shot_memory(model, shots, InferenceConfig())
     for score in get_args(OodMethod):
         values = ood.score(model, drawn_images(), score)
         assert values.shape == (4,), score

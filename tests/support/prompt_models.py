@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sotglp import Backbone
 from sotglp.images.image_set import ImageSet
-from sotglp.methods.prompts import clip_tokenizer, spoken_name
+from sotglp.methods.prompts import clip_tokenizer, prompt_name
 from sotglp.methods.registry import METHODS, build_model
 from sotglp.settings import Preset
 from sotglp.training.fit import adapt
@@ -40,7 +40,7 @@ def said_by_open_clip(backbone: Backbone, context: Tensor, name: str) -> Tensor:
     """Unit text feature (d,) of [SOT] + context (n, d_text) + name + [EOT], through open_clip's own transformer."""
     clip: Any = backbone.clip
     sot, eot = clip_tokenizer().sot_token_id, clip_tokenizer().eot_token_id
-    spoken = clip_tokenizer().encode(spoken_name(name))
+    spoken = clip_tokenizer().encode(prompt_name(name))
     tokens = torch.tensor([[sot, *[0] * len(context), *spoken, eot, *[0] * 77]])[:, :77]
     words = clip.token_embedding(tokens)
     words = torch.cat([words[:, :1], context.unsqueeze(0), words[:, 1 + len(context) :]], dim=1)

@@ -14,10 +14,10 @@ from sotglp.methods.base import AdaptedModel
 from sotglp.model_file.file import ModelRecord
 from sotglp.report.page import About
 from sotglp.scoring.evaluate import predict
-from sotglp.settings import Reading, TrainConfig
+from sotglp.settings import InferenceConfig, TrainConfig
 from support.samples import COLOURS, coloured_image
 
-READING = Reading(ood_method="mcm")
+READING = InferenceConfig(ood_method="mcm")
 
 
 def pictures(per_class: int = 4, seed: int = 0) -> ImageSet:

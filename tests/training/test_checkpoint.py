@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sotglp import SOTGLP, Backbone, SotglpError
-from sotglp.model_file.file import read_tensors, write_tensors
+from sotglp.files.tensors import read_tensors, write_tensors
 from sotglp.training.checkpoint import Checkpoint, _checksum
 
 HISTORY = [{"epoch": 1, "loss": 0.5, "accuracy": 0.25}]

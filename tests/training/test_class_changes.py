@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp import Backbone, MethodClassifier, SOTGLPClassifier, SotglpError, SotglpWarning
-from sotglp.images.decode import UnreadableImageError
+from sotglp.errors import UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.registry import METHODS, find_method

@@ -12,9 +12,9 @@ import safetensors.torch
 import torch
 
 from sotglp import Backbone
+from sotglp.features.distributed import Processes
 from sotglp.images.image_set import ImageSet
 from sotglp.settings import ModelConfig, TrainConfig
-from sotglp.training.distributed import Processes
 from sotglp.training.fit import adapt
 from support.samples import make_class_folders, tiny_clip
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from sotglp import SOTGLP, Backbone, SotglpError
-from sotglp.images.decode import UnreadableImageError
+from sotglp.errors import UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.registry import METHODS
 from sotglp.methods.tip_adapter import TipAdapterConfig
@@ -99,7 +99,7 @@ def test_adamw_is_the_published_rule(tiny_backbone: Backbone, images: ImageSet) 
         rate = config.learning_rate * (1 + math.cos(math.pi * epoch / 3)) / 2
         for batch in epoch_batches(len(images), config, epoch):
             n_steps += 1
-            loss = model.judge(model(pixels[batch]), targets[batch]).total
+            loss = model.compute_loss(model(pixels[batch]), targets[batch]).total
             for index, gradient in enumerate(torch.autograd.grad(loss, trained)):
                 means[index] = 0.9 * means[index] + 0.1 * gradient
                 squares[index] = 0.999 * squares[index] + 0.001 * gradient**2

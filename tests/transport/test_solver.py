@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sotglp.transport import solver
 from sotglp.errors import SotglpError, SotglpWarning
+from sotglp.transport import solver
 from sotglp.transport.solver import marginal_error, sinkhorn
 
 DATA = Path(__file__).parents[1] / "data"

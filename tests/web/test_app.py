@@ -21,7 +21,7 @@ from sotglp.explain.explanation import explain
 from sotglp.images.decode import MAX_PIXELS, open_image
 from sotglp.model_file.file import load_calibration, load_model, read_record
 from sotglp.scoring.evaluate import Predictions, predict
-from sotglp.settings import Reading
+from sotglp.settings import InferenceConfig
 from sotglp.web.limits import Limits
 from support.command import sotglp
 from support.samples import COLOURS
@@ -135,7 +135,7 @@ def test_explanations_are_the_librarys(shared: TestClient, model: Path) -> None:
     path = photos(model)[0]
     loaded, record = load_model(model)
     calibration = load_calibration(model, loaded, record)
-    expected = explain(loaded, path, [OLD[2], OLD[0]], Reading(), calibration).to_dict() | {"path": "a.png"}
+    expected = explain(loaded, path, [OLD[2], OLD[0]], InferenceConfig(), calibration).to_dict() | {"path": "a.png"}
     image = files(("a.png", path.read_bytes()), field="image")
     found = shared.post("/explain", files=image, params={"classes": [OLD[2], OLD[0]]}).json()
     probabilities = found.pop("probabilities")

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from sotglp import SotglpError
 from sotglp.images.decode import open_image
 from sotglp.settings import checked
-from sotglp.web.limits import Limits, Places
+from sotglp.web.limits import Limits, Quota
 from sotglp.web.refusal import BusyError, RefusalError
 from sotglp.web.uploads import received
 from support.web_server import client, files, make_model, png
@@ -113,7 +113,7 @@ def test_uploads_come_as_they_were_sent_however_they_are_cut(names: list[str], c
     request, _ = request_of([body[start : start + cut] for start in range(0, len(body), cut)])
 
     async def run() -> None:
-        async with received(request, Limits(), Places(10**6, "bytes"), "images") as form:
+        async with received(request, Limits(), Quota(10**6, "bytes"), "images") as form:
             assert form.texts == {"name": "fog"}
             assert [upload.read() for upload in form.uploads] == contents[: len(names)]
             assert [upload.name for upload in form.uploads] == [name[:255] for name in names]
@@ -139,7 +139,7 @@ def test_what_is_too_large_is_never_kept(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("sotglp.web.uploads.SpooledTemporaryFile", Counting)
     head = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'
     request, left = request_of([head, *[b"x" * 10**6] * 100, b"\r\n--b--\r\n"])
-    space = Places(10**9, "bytes")
+    space = Quota(10**9, "bytes")
 
     async def run() -> None:
         with pytest.raises(RefusalError, match=r"a.png is larger than the 3 MB") as refused:
@@ -154,7 +154,7 @@ def test_what_is_too_large_is_never_kept(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_places() -> None:
-    places = Places(3, "images")
+    places = Quota(3, "images")
     with places.held() as take:
         take(2)
         with places.held() as other:

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from sotglp.backbone import weights
 from sotglp.backbone.text import TextTower
 from sotglp.backbone.vision import (
-    PatchAttention,
     check_patch_attention,
     check_vision_tower,
     encode_resnet,
@@ -26,6 +25,7 @@ from sotglp.backbone.vision import (
     encode_vit_ordinary,
 )
 from sotglp.errors import SotglpError
+from sotglp.settings import PatchAttention
 
 CPU_TOKENS = 1600
 """Tokens that a CPU encodes at once, eight images of ViT-B/16: more of them fall out of its caches."""

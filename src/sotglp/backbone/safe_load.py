@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from sotglp.errors import SotglpError
+from sotglp.files.tensors import MAX_HEADER_BYTES, check_header_length
 
-MAX_HEADER_BYTES = 16 * 2**20
 """Most bytes of what a file tells of its tensors; of 20,000 classes it takes less than one 2**20."""
 
 _REMEDY = "save its state_dict as .safetensors"
@@ -58,25 +58,6 @@ def check_weight_file(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         _check_archive(path, archive)
     _check_tensor_sizes(path)
-
-
-def check_header_length(path: Path, kind: str) -> None:
-    """Refuse a safetensors file whose header is longer than MAX_HEADER_BYTES, before it is parsed.
-
-    Raises
-    ------
-    SotglpError
-        Naming the file as ``kind``.
-    OSError
-        If the file can't be opened.
-    """
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    if length > MAX_HEADER_BYTES:
-        raise SotglpError(
-            f"{path} can't be read as a {kind}: its header would have {length} bytes, and {MAX_HEADER_BYTES} is the "
-            "most that is read; it is damaged or something else"
-        )
 
 
 def _check_archive(path: Path, archive: zipfile.ZipFile) -> None:

@@ -11,7 +11,7 @@ from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sotglp.errors import UnservedTowerError
+from sotglp.errors import UnsupportedTowerError
 
 VOCABULARY_SIZE = 49408
 """Tokens of CLIP's byte-pair vocabulary, which open_clip's SimpleTokenizer carries."""
@@ -58,29 +58,29 @@ class TextTower:
 
     Raises
     ------
-    UnservedTowerError
+    UnsupportedTowerError
         If the tower is not a causal transformer that reads CLIP's vocabulary and ends at EOT.
     """
 
     def __init__(self, clip: nn.Module) -> None:
         text: Any = getattr(clip, "text", clip)
         if text is not clip and not isinstance(text, TextTransformer):
-            raise UnservedTowerError(
+            raise UnsupportedTowerError(
                 f"text tower {type(text).__name__}", "learned prompts need open_clip's own text transformer"
             )
         if getattr(text, "cls_emb", None) is not None:
-            raise UnservedTowerError("text tower", "it ends in a class token of its own (CoCa) instead of EOT")
+            raise UnsupportedTowerError("text tower", "it ends in a class token of its own (CoCa) instead of EOT")
         pool = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
         if text.attn_mask is None or pool != "argmax":
-            raise UnservedTowerError("text tower", "it is not causal and read at EOT (nor are SigLIP's and CLIPA's)")
+            raise UnsupportedTowerError("text tower", "it is not causal and read at EOT (nor are SigLIP's and CLIPA's)")
         if text.vocab_size != VOCABULARY_SIZE:
-            raise UnservedTowerError(
+            raise UnsupportedTowerError(
                 "text tower", f"it reads a vocabulary of {text.vocab_size} tokens instead of CLIP's {VOCABULARY_SIZE}"
             )
         # Read through the module at each use: moving it to a device replaces its buffers.
         self._text: Any = text
         if not all(isinstance(block, ResidualAttentionBlock) for block in cast(Any, text).transformer.resblocks):
-            raise UnservedTowerError("text tower", "its attention blocks are custom ones")
+            raise UnsupportedTowerError("text tower", "its attention blocks are custom ones")
 
     @property
     def context_length(self) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from open_clip.modified_resnet import ModifiedResNet
@@ -15,9 +15,8 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sotglp.errors import SotglpError, UnservedTowerError
-
-PatchAttention = Literal["value", "ordinary"]
+from sotglp.errors import SotglpError, UnsupportedTowerError
+from sotglp.settings import PatchAttention
 
 
 def check_vision_tower(visual: nn.Module) -> None:
@@ -25,22 +24,24 @@ def check_vision_tower(visual: nn.Module) -> None:
 
     Raises
     ------
-    UnservedTowerError
+    UnsupportedTowerError
         If the tower is neither a ViT with CLS pooling nor a ModifiedResNet.
     """
     if isinstance(visual, ModifiedResNet):
         return
     if not isinstance(visual, VisionTransformer):
-        raise UnservedTowerError(
+        raise UnsupportedTowerError(
             f"image tower {type(visual).__name__}",
             "patch tokens need open_clip's own VisionTransformer with a CLS token, or a ModifiedResNet",
         )
     if visual.attn_pool is not None:
-        raise UnservedTowerError("image tower", "it pools by attention and has no CLS feature of its own")
+        raise UnsupportedTowerError("image tower", "it pools by attention and has no CLS feature of its own")
     if visual.pool_type != "tok":
-        raise UnservedTowerError("image tower", f"it pools its tokens by {visual.pool_type!r} instead of a CLS token")
+        raise UnsupportedTowerError(
+            "image tower", f"it pools its tokens by {visual.pool_type!r} instead of a CLS token"
+        )
     if not all(isinstance(block, ResidualAttentionBlock) for block in visual.transformer.resblocks):
-        raise UnservedTowerError("image tower", "V-V attention is not defined in its custom attention blocks")
+        raise UnsupportedTowerError("image tower", "V-V attention is not defined in its custom attention blocks")
 
 
 def check_patch_attention(visual: nn.Module, patch_attention: str) -> None:
@@ -94,8 +95,8 @@ def encode_vit(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, Tenso
             value_stream = ordinary[:, 1:] + attended[:, 1:]  # r, (B, P, W)
         value_stream = value_stream + value_attended
         ordinary = ordinary[:, :n_read] + attended
-        ordinary = (_each_alone if is_last else _together)(partial(_finish, block), ordinary)
-    return _joint(visual, visual.ln_post(ordinary[:, 0])), visual.ln_post(value_stream)
+        ordinary = (_per_image if is_last else _batched)(partial(_finish, block), ordinary)
+    return _project(visual, visual.ln_post(ordinary[:, 0])), visual.ln_post(value_stream)
 
 
 def encode_vit_ordinary(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,12 +117,12 @@ def encode_vit_ordinary(visual: VisionTransformer, images: Tensor) -> tuple[Tens
         ``ln_post(h)`` without CLS after the last block, (B, P, W).
     """
     tokens = visual.ln_post(visual.transformer(visual._embeds(images)))
-    return _joint(visual, tokens[:, 0]), tokens[:, 1:]
+    return _project(visual, tokens[:, 0]), tokens[:, 1:]
 
 
-def _joint(visual: VisionTransformer, tokens: Tensor) -> Tensor:
+def _project(visual: VisionTransformer, tokens: Tensor) -> Tensor:
     """Tokens after ``ln_post`` in the joint space, where the tower has a projection to it."""
-    return tokens if visual.proj is None else _each_alone(lambda one: one @ visual.proj, tokens)
+    return tokens if visual.proj is None else _per_image(lambda one: one @ visual.proj, tokens)
 
 
 def _finish(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
@@ -130,12 +131,12 @@ def _finish(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
     return finished
 
 
-def _together(layer: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
+def _batched(layer: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
     """Apply a layer to the tokens of all images, (B, ...), at once."""
     return layer(*tokens)
 
 
-def _each_alone(layer: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
+def _per_image(layer: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
     """Apply a layer to one token of each image, (B, ...): on a CPU, one image after the other.
 
     A product of few rows rounds by how many they are there, and the features of an image must not depend on its
@@ -151,7 +152,7 @@ def _attend(block: ResidualAttentionBlock, tokens: Tensor, n_read: int) -> tuple
     attention: nn.MultiheadAttention = block.attn
     projected = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)  # (B, 1 + P, 3 W)
     query, key, value = (_split_heads(part, attention.num_heads) for part in projected.chunk(3, dim=-1))
-    apply = _each_alone if n_read == 1 else _together
+    apply = _per_image if n_read == 1 else _batched
     ordinary = apply(F.scaled_dot_product_attention, query[:, :, :n_read], key, value)
     between_values = F.scaled_dot_product_attention(value[:, :, 1:], value, value)
     return (

@@ -18,7 +18,7 @@ from sotglp.explain.prompt_use import prompt_use
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.scoring.evaluate import evaluate
-from sotglp.settings import Reading, Settings, TrainConfig
+from sotglp.settings import InferenceConfig, Settings, TrainConfig
 from sotglp.training.fit import adapt
 
 
@@ -63,7 +63,7 @@ def run_cell(
     base = material.classes
     if protocol == "base-to-new":
         base = material.classes[: (len(material.classes) + 1) // 2]
-    reading = Reading(precision=config.precision, workers=config.workers)
+    inference = InferenceConfig(precision=config.precision, workers=config.workers)
     with PeakMemory() as memory:
         started = time.perf_counter()
         fitted = adapt(
@@ -72,34 +72,34 @@ def run_cell(
         fit_seconds = time.perf_counter() - started
         started = time.perf_counter()
         if protocol == "base-to-new":
-            metrics = _base_to_new(fitted.model, material, base, reading, cache_dir)
+            metrics = _base_to_new(fitted.model, material, base, inference, cache_dir)
         else:
-            metrics = _on_all_classes(fitted.model, material, reading, cache_dir)
+            metrics = _on_all_classes(fitted.model, material, inference, cache_dir)
         evaluate_seconds = time.perf_counter() - started
     cost = {"fit_seconds": fit_seconds, "evaluate_seconds": evaluate_seconds, "peak_memory_mb": memory.megabytes}
     return Outcome(metrics, cost)
 
 
 def _on_all_classes(
-    model: AdaptedModel, material: Material, reading: Reading, cache_dir: Path | None
+    model: AdaptedModel, material: Material, inference: InferenceConfig, cache_dir: Path | None
 ) -> dict[str, Any]:
-    metrics = evaluate(model, material.test, material.ood, reading, cache_dir=cache_dir)
-    metrics["prompts"] = prompt_use(model, material.test, reading, cache_dir=cache_dir)
+    metrics = evaluate(model, material.test, material.ood, inference, cache_dir=cache_dir)
+    metrics["prompts"] = prompt_use(model, material.test, inference, cache_dir=cache_dir)
     metrics["shift"], metrics["transfer"] = {}, {}
     for name, splits in material.shift.items():
-        result = evaluate(model, splits.test, None, reading, among=splits.classes, cache_dir=cache_dir)
+        result = evaluate(model, splits.test, None, inference, among=splits.classes, cache_dir=cache_dir)
         metrics["shift"][name] = {"accuracy": result["accuracy"], "n": result["n"]}
     for name, splits in material.transfer.items():
-        metrics["transfer"][name] = _on_new_classes(model, splits.classes, splits.test, reading, cache_dir)
+        metrics["transfer"][name] = _on_new_classes(model, splits.classes, splits.test, inference, cache_dir)
     return metrics
 
 
 def _base_to_new(
-    model: AdaptedModel, material: Material, base: Sequence[str], reading: Reading, cache_dir: Path | None
+    model: AdaptedModel, material: Material, base: Sequence[str], inference: InferenceConfig, cache_dir: Path | None
 ) -> dict[str, Any]:
     new = material.classes[len(base) :]
-    metrics = evaluate(model, _of_classes(material.test, base), None, reading, cache_dir=cache_dir)
-    on_new = _on_new_classes(model, new, _of_classes(material.test, new), reading, cache_dir)
+    metrics = evaluate(model, _of_classes(material.test, base), None, inference, cache_dir=cache_dir)
+    on_new = _on_new_classes(model, new, _of_classes(material.test, new), inference, cache_dir)
     mean = None if on_new["accuracy"] is None else harmonic_mean([metrics["accuracy"], on_new["accuracy"]])
     metrics["base_to_new"] = {
         "base": metrics["accuracy"],
@@ -112,14 +112,14 @@ def _base_to_new(
 
 
 def _on_new_classes(
-    model: AdaptedModel, classes: Sequence[str], images: ImageSet, reading: Reading, cache_dir: Path | None
+    model: AdaptedModel, classes: Sequence[str], images: ImageSet, inference: InferenceConfig, cache_dir: Path | None
 ) -> dict[str, Any]:
     """Accuracy among classes that were not trained on; None of a method that has nothing to say of them."""
     try:
         other = model.for_new_classes(classes)
     except OldClassesOnlyError:
         return {"accuracy": None, "n": len(images)}
-    result = evaluate(other, images, None, reading, cache_dir=cache_dir)
+    result = evaluate(other, images, None, inference, cache_dir=cache_dir)
     return {"accuracy": result["accuracy"], "n": result["n"]}
 
 

@@ -7,13 +7,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sotglp.backbone.vision import PatchAttention
-from sotglp.console.shown import shown
-from sotglp.errors import SotglpError
+from sotglp.errors import SotglpError, short_repr
 from sotglp.files.packaged import packaged_names, read_packaged
 from sotglp.methods.method import Method
 from sotglp.methods.registry import find_method
-from sotglp.settings import Preset, Settings, checked, load_preset, presets
+from sotglp.settings import PatchAttention, Preset, Settings, checked, load_preset, presets
 
 Protocol = Literal["few-shot", "base-to-new"]
 
@@ -124,13 +122,13 @@ def _named(entries: Any) -> dict[str, Any]:
         return {str(label): about for label, about in entries.items()}
     if isinstance(entries, list):
         return {str(label): None for label in entries}
-    raise SotglpError(f"{shown(entries)} in the suite file is neither a list of names nor a mapping")
+    raise SotglpError(f"{short_repr(entries)} in the suite file is neither a list of names nor a mapping")
 
 
 def _method_choice(label: str, about: Any) -> dict[str, Any]:
     if not isinstance(about, dict | None):
         raise SotglpError(
-            f"the entry {label} under methods holds {shown(about)}: write settings by name there, or nothing"
+            f"the entry {label} under methods holds {short_repr(about)}: write settings by name there, or nothing"
         )
     settings = dict(about or {})
     return {

@@ -31,7 +31,7 @@ from sotglp.benchmark.published import (
 from sotglp.benchmark.render import Entry, Table
 from sotglp.benchmark.results import Result
 from sotglp.benchmark.statistics import Measure, Scores, Summary, holm, paired
-from sotglp.settings import OodMethod, Reading
+from sotglp.settings import InferenceConfig, OodMethod
 
 REFERENCE = "sot-glp"
 """The method that the others are paired with."""
@@ -102,7 +102,7 @@ def ood_table(scores: Scores, shots: int, metric: Literal["auroc", "fpr95"], bac
 
     rows, notes = _published(metric, columns, look_up) if _is_of_imagenet(sets) else ((), ())
     title = {"auroc": "AUROC, larger is better", "fpr95": "FPR at 95 % TPR, smaller is better"}[metric]
-    notes = (f"Measured with the score {Reading().ood_method.upper()}. {_trained_on(sets)}", *notes)
+    notes = (f"Measured with the score {InferenceConfig().ood_method.upper()}. {_trained_on(sets)}", *notes)
     return table_of(f"Out-of-distribution detection{_with_shots(shots)}: {title} (%)", scores, columns, rows, notes)
 
 

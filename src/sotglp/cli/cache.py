@@ -32,7 +32,8 @@ def list_cache(
 
     [bold]Example[/bold]: sotglp cache list
     """
-    from sotglp.features.cache import default_cache_dir, readable_size
+    from sotglp.console.text import readable_size
+    from sotglp.features.cache import default_cache_dir
     from sotglp.features.prune import shelves
 
     check_result_file(json_file)
@@ -77,7 +78,8 @@ def prune_cache(
 
     [bold]Example[/bold]: sotglp cache prune --older-than 30 --keep 10GB
     """
-    from sotglp.features.cache import default_cache_dir, readable_size
+    from sotglp.console.text import readable_size
+    from sotglp.features.cache import default_cache_dir
     from sotglp.features.prune import prune
 
     check_result_file(json_file)

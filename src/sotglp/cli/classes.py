@@ -13,7 +13,7 @@ from sotglp.console.output import check_result_file, list_unreadable, say, write
 from sotglp.errors import SotglpWarning
 
 if TYPE_CHECKING:
-    from sotglp.images.decode import UnreadableImageError
+    from sotglp.errors import UnreadableImageError
     from sotglp.methods.base import AdaptedModel
     from sotglp.model_file.file import ModelRecord
 

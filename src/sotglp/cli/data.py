@@ -153,7 +153,7 @@ def _check(entries: list[Entry], root: Path, json_file: str | None, reports: Seq
         told = [_told(entry) | asdict(finding) for entry, finding in zip(entries, findings, strict=True)]
         image_sets = [report.told for report in reports]
         write_json(json_file, {"root": str(root), "datasets": told, "image_sets": image_sets})
-    if not (all(finding.complete for finding in findings) and all(report.sound for report in reports)):
+    if not (all(finding.complete for finding in findings) and all(report.is_valid for report in reports)):
         raise typer.Exit(BROKEN)
 
 

@@ -11,7 +11,7 @@ from sotglp.cli import options
 from sotglp.console.output import check_result_file, list_unreadable, say, write_json
 
 if TYPE_CHECKING:
-    from sotglp.images.decode import UnreadableImageError
+    from sotglp.errors import UnreadableImageError
 
 
 def evaluate(
@@ -47,14 +47,14 @@ def evaluate(
 
     check_result_file(json_file)
     told = read_record(model_file).calibration
-    reading = options.read_by(batch_size, workers, precision, ood_method, temperature, told)
+    inference = options.inference_config(batch_size, workers, precision, ood_method, temperature, told)
     images = ImageSet.from_path(test)
     ood_sets = options.ood_sets_of(ood or [])
     model, record = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
     calibration = load_calibration(model_file, model, record)
     result = measure(
-        model, images, ood_sets, reading, calibration=calibration, cache_dir=cache_dir, unreadable=unreadable
+        model, images, ood_sets, inference, calibration=calibration, cache_dir=cache_dir, unreadable=unreadable
     )
     list_unreadable(unreadable or [])
     for line in _lines(result):
@@ -62,8 +62,8 @@ def evaluate(
     if json_file:
         about = {
             "backbone": record.backbone,
-            "ood_method": reading.ood_method,
-            "temperature": reading.temperature,
+            "ood_method": inference.ood_method,
+            "temperature": inference.temperature,
             "unreadable": [str(error.source) for error in unreadable or []],
         }
         write_json(json_file, result | about)

@@ -62,10 +62,10 @@ def explain(
         else:
             check_ending(out)
     check_result_file(json_file)
-    reading = options.read_by(1, 0, precision, ood_method, temperature, read_record(model_file).calibration)
+    inference = options.inference_config(1, 0, precision, ood_method, temperature, read_record(model_file).calibration)
     model, record = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     calibration = load_calibration(model_file, model, record)
-    explanation = explain_image(model, image, classes or top, reading, calibration)
+    explanation = explain_image(model, image, classes or top, inference, calibration)
     told = explanation.to_dict()
     if out is not None and as_boxes:
         write_json(str(out), told)

@@ -45,12 +45,12 @@ def export(
         raise SotglpError(f"{out} must end in .onnx, by which `sotglp predict` knows it")
     check_output(out, force=force)
     told = read_record(model_file).calibration
-    reading = options.read_by(32, 0, "fp32", ood_method, temperature, told)
+    inference = options.inference_config(32, 0, "fp32", ood_method, temperature, told)
     images = ImageSet.from_flat_folder(check) if check else None
     model, record = load_model(model_file, pretrained=pretrained)
     note("tracing the model and comparing, about half a minute", show=True)
     done = export_model(
-        out, model, classes=record.classes, reading=reading, calibration=told, check=images, int8=int8, force=force
+        out, model, classes=record.classes, inference=inference, calibration=told, check=images, int8=int8, force=force
     )
     apart = ", ".join(f"{what.replace('_', ' ')} {value:.1g}" for what, value in done.differences.items())
     say(f"wrote {out}: {done.n_bytes / 2**20:.1f} MiB{', weights in eight bits' * int8}", json_target=json_file)
@@ -58,4 +58,4 @@ def export(
     if int8:
         say(f"the same label on {done.same_labels:.1%} of them", json_target=json_file)
     if json_file:
-        write_json(json_file, {"file": str(out), **asdict(done), "ood_method": reading.ood_method})
+        write_json(json_file, {"file": str(out), **asdict(done), "ood_method": inference.ood_method})

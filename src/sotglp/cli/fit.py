@@ -14,7 +14,7 @@ from sotglp.console.output import check_result_file, list_unreadable, say, write
 from sotglp.errors import SotglpError
 
 if TYPE_CHECKING:
-    from sotglp.images.decode import UnreadableImageError
+    from sotglp.errors import UnreadableImageError
     from sotglp.images.image_set import ImageSet
     from sotglp.settings import Settings, TrainConfig
 
@@ -83,16 +83,16 @@ def fit(
     """
     from sotglp.backbone import Backbone
     from sotglp.backbone.precision import choose_device
+    from sotglp.features.distributed import Processes
     from sotglp.files.atomic import check_output
     from sotglp.images.image_set import ImageSet
     from sotglp.model_file.extras import calibration_record
     from sotglp.model_file.file import save_model
     from sotglp.scoring.calibrate import calibrate_crossed, calibrate_held_out
-    from sotglp.scoring.cross_fit import cross_fit, folds_of, forget, forget_folds
+    from sotglp.scoring.cross_fit import cross_fit, folds_of, forget_folds, remove_checkpoints
     from sotglp.scoring.rejection import check_tpr
-    from sotglp.settings import SHOT_SCORES, Reading, checked
+    from sotglp.settings import SHOT_SCORES, InferenceConfig, checked
     from sotglp.training.checkpoint import checkpoint_path
-    from sotglp.training.distributed import Processes
     from sotglp.training.fit import adapt, drawn_shots
 
     if calibrate and calibrate_on:
@@ -105,10 +105,12 @@ def fit(
     check_tpr(asked_tpr)
     common = {"shots": shots, "epochs": epochs, "seed": seed}
     model_settings, training = _settings(method, preset, common, setting or [])
-    reading = checked(Reading, training.reading().model_dump() | {"ood_method": ood_method or "gl-mcm"})
-    if reading.ood_method in SHOT_SCORES and not training.remember:
+    inference = checked(
+        InferenceConfig, training.inference_config().model_dump() | {"ood_method": ood_method or "gl-mcm"}
+    )
+    if inference.ood_method in SHOT_SCORES and not training.remember:
         raise SotglpError(
-            f"the score {reading.ood_method} compares images with the shots, and remember=false keeps nothing of them: "
+            f"the score {inference.ood_method} compares images with the shots, which remember=false does not keep: "
             "leave one of them out"
         )
     views_dir = cache_folder(cache_dir, no_cache)
@@ -144,17 +146,17 @@ def fit(
         show_progress=True,
     )
     is_first = Processes(chosen_device).is_first
-    reading = reading.model_copy(update={"show_progress": is_first})
+    inference = inference.model_copy(update={"show_progress": is_first})
     calibration = None
     if calibrate:
         crossed = cross_fit(
-            fitted.model, fitted.images, training, reading, cache_dir=views_dir, checkpoint=checkpoint, resume=resume
+            fitted.model, fitted.images, training, inference, cache_dir=views_dir, checkpoint=checkpoint, resume=resume
         )
-        calibration = calibrate_crossed(crossed, fitted.images, reading, asked_tpr)
+        calibration = calibrate_crossed(crossed, fitted.images, inference, asked_tpr)
     if not is_first:
         return
     if held_out:
-        calibration = calibrate_held_out(fitted.model, held_out, reading, asked_tpr, unreadable=unreadable)
+        calibration = calibrate_held_out(fitted.model, held_out, inference, asked_tpr, unreadable=unreadable)
     save_model(
         out,
         fitted.model,
@@ -164,7 +166,7 @@ def fit(
         include_backbone=include_backbone,
         force=force,
     )
-    forget(checkpoint)
+    remove_checkpoints(checkpoint)
     list_unreadable(unreadable or [])
     summary = f"{out}: {len(fitted.model.class_names)} classes from {len(fitted.images)} images"
     if fitted.history:

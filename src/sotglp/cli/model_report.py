@@ -13,8 +13,8 @@ from sotglp.cli.options import ood_sets_of
 from sotglp.console.output import list_unreadable, say, write_json
 
 if TYPE_CHECKING:
-    from sotglp.images.decode import UnreadableImageError
-    from sotglp.settings import Reading
+    from sotglp.errors import UnreadableImageError
+    from sotglp.settings import InferenceConfig
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Wanted:
     json_file: str | None
 
 
-def report_model(wanted: Wanted, reading: Reading) -> None:
+def report_model(wanted: Wanted, inference: InferenceConfig) -> None:
     """Measure a model and write the page.
 
     Raises
@@ -44,7 +44,7 @@ def report_model(wanted: Wanted, reading: Reading) -> None:
     from sotglp.files.atomic import check_output, write_file
     from sotglp.images.image_set import ImageSet
     from sotglp.model_file.file import load_calibration, load_model
-    from sotglp.report.findings import find_out
+    from sotglp.report.findings import evaluate_for_report
     from sotglp.report.page import About, render
 
     check_output(wanted.out, force=wanted.force)
@@ -53,10 +53,10 @@ def report_model(wanted: Wanted, reading: Reading) -> None:
     model, record = load_model(wanted.model_file, pretrained=wanted.pretrained, device=choose_device(wanted.device))
     calibration = load_calibration(wanted.model_file, model, record)
     unreadable: list[UnreadableImageError] | None = [] if wanted.skip_unreadable else None
-    findings = find_out(model, images, ood_sets, reading, calibration, unreadable=unreadable)
+    findings = evaluate_for_report(model, images, ood_sets, inference, calibration, unreadable=unreadable)
     sources = dict(zip(ood_sets, map(str, wanted.ood), strict=True))
     about = About(
-        wanted.model_file.name, record, str(wanted.test), sources, _command(wanted, reading), date.today().isoformat()
+        wanted.model_file.name, record, str(wanted.test), sources, _command(wanted, inference), date.today().isoformat()
     )
     page = render(findings, about)
     write_file(wanted.out, lambda beside: beside.write_bytes(page), force=wanted.force)
@@ -71,17 +71,17 @@ def report_model(wanted: Wanted, reading: Reading) -> None:
         write_json(wanted.json_file, {**findings.to_dict(), "backbone": record.backbone, "out": str(wanted.out)})
 
 
-def _command(wanted: Wanted, reading: Reading) -> str:
+def _command(wanted: Wanted, inference: InferenceConfig) -> str:
     """The command again, with the options that change figures."""
     words = ["sotglp", "report", str(wanted.model_file), str(wanted.test)]
     for folder in wanted.ood:
         words += ["--ood", str(folder)]
-    words += ["--ood-method", reading.ood_method, "--temperature", f"{reading.temperature:g}"]
-    options: Mapping[str, str | None] = {"--pretrained": wanted.pretrained, "--precision": reading.precision}
+    words += ["--ood-method", inference.ood_method, "--temperature", f"{inference.temperature:g}"]
+    options: Mapping[str, str | None] = {"--pretrained": wanted.pretrained, "--precision": inference.precision}
     for name, value in options.items():
         if value not in (None, "auto"):
             words += [name, str(value)]
-    if reading.batch_size != type(reading)().batch_size:
-        words += ["--batch-size", str(reading.batch_size)]
+    if inference.batch_size != type(inference)().batch_size:
+        words += ["--batch-size", str(inference.batch_size)]
     words += ["--skip-unreadable"] if wanted.skip_unreadable else []
     return shlex.join([*words, "--out", str(wanted.out)])

@@ -14,7 +14,7 @@ from sotglp.errors import SotglpError, SotglpWarning
 if TYPE_CHECKING:
     from sotglp.images.image_set import ImageSet
     from sotglp.model_file.extras import CalibrationRecord
-    from sotglp.settings import Reading
+    from sotglp.settings import InferenceConfig
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file that `sotglp fit` wrote.")]
 Pretrained = Annotated[
@@ -48,14 +48,14 @@ NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep encoded images i
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def read_by(
+def inference_config(
     batch_size: int,
     workers: int,
     precision: str,
     ood_method: str | None,
     temperature: float | None,
     calibration: CalibrationRecord | None = None,
-) -> Reading:
+) -> InferenceConfig:
     """What these options say of how images are read, with the score that the model is calibrated for by default.
 
     Raises
@@ -63,7 +63,7 @@ def read_by(
     SotglpError
         If one of them can't be used.
     """
-    from sotglp.settings import Reading, checked
+    from sotglp.settings import InferenceConfig, checked
 
     if ood_method is None and temperature is None and calibration:
         ood_method, temperature = calibration.ood_method, calibration.ood_temperature
@@ -75,7 +75,7 @@ def read_by(
         "temperature": 1.0 if temperature is None else temperature,
         "show_progress": True,
     }
-    return checked(Reading, values)
+    return checked(InferenceConfig, values)
 
 
 def images_of(paths: list[Path]) -> ImageSet:

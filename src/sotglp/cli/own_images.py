@@ -21,7 +21,7 @@ class Report:
 
     lines: list[str]
     told: dict[str, Any]
-    sound: bool
+    is_valid: bool
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ def report_on(path: Path, backbone: Backbone | None, worst: float, cache_dir: Pa
     doubts = None if backbone is None else _doubts(images, finding, backbone, worst, cache_dir)
     return Report(
         [
-            f"{path}: {'sound' if finding.sound else 'broken'}, {_size(finding)}",
+            f"{path}: {'sound' if finding.is_valid else 'broken'}, {_size(finding)}",
             *(f"    problem: {text}" for text in _problems(images, finding)),
             *(f"    warning: {text}" for text in _warnings(finding)),
             *(_doubt_lines(images, doubts) if doubts else []),
         ],
-        {"path": str(path), "sound": finding.sound, **_told(images, finding, doubts)},
-        finding.sound,
+        {"path": str(path), "is_valid": finding.is_valid, **_told(images, finding, doubts)},
+        finding.is_valid,
     )
 
 
@@ -69,7 +69,7 @@ def _doubts(
 ) -> Doubts | None:
     """Doubts about the labels of readable images; None where there are no two classes to compare."""
     from sotglp.scoring.label_doubts import find_doubts, out_of_fold, unit_features
-    from sotglp.settings import Reading
+    from sotglp.settings import InferenceConfig
 
     labels = images.labels or ()
     chosen = [i for i, label in enumerate(labels) if i not in finding.unreadable and finding.counts[label] > 1]
@@ -77,7 +77,7 @@ def _doubts(
     if len(names) < 2:
         return None
     rest = images.take(chosen)
-    features = unit_features(backbone, rest, Reading(show_progress=True), cache_dir)
+    features = unit_features(backbone, rest, InferenceConfig(show_progress=True), cache_dir)
     targets = rest.targets(names)
     probabilities = out_of_fold(features, targets)
     return Doubts(
@@ -106,14 +106,16 @@ def _problems(images: ImageSet, finding: SetFinding) -> list[str]:
 
 
 def _warnings(finding: SetFinding) -> list[str]:
-    from sotglp.images.few_shot import some_names
+    from sotglp.errors import some_names
 
     lines = []
     if copies := sum(len(group.indices) - 1 for group in finding.copies if len(group.labels) == 1):
         are = "image is a copy of another" if copies == 1 else "images are copies of others"
         lines.append(f"{copies} {are} in the same class, byte for byte: leave them out")
-    if finding.lone:
-        lines.append(f"classes with fewer than two images, whose labels can't be judged: {some_names(finding.lone)}")
+    if finding.singleton_classes:
+        lines.append(
+            f"classes with fewer than two images, whose labels can't be judged: {some_names(finding.singleton_classes)}"
+        )
     if finding.uneven:
         smallest = min(finding.counts, key=finding.counts.__getitem__)
         largest = max(finding.counts, key=finding.counts.__getitem__)
@@ -148,7 +150,7 @@ def _told(images: ImageSet, finding: SetFinding, doubts: Doubts | None) -> dict[
             {"paths": [images.name(index) for index in group.indices], "labels": list(group.labels)}
             for group in finding.copies
         ],
-        "lone_classes": finding.lone,
+        "singleton_classes": finding.singleton_classes,
         "agreement": None if doubts is None else doubts.agreement,
         "doubts": None
         if doubts is None

@@ -12,9 +12,9 @@ from sotglp.console.output import UNKNOWN, check_result_file, list_unreadable, p
 from sotglp.errors import SotglpError
 
 if TYPE_CHECKING:
-    from sotglp.images.decode import UnreadableImageError
+    from sotglp.errors import UnreadableImageError
     from sotglp.model_file.extras import CalibrationRecord
-    from sotglp.settings import Reading
+    from sotglp.settings import InferenceConfig
 
 
 def predict(
@@ -74,14 +74,14 @@ def predict(
     for target in (json_file, csv_file):
         check_result_file(target)
     told = read_record(model_file).calibration
-    reading = options.read_by(batch_size, workers, precision, ood_method, temperature, told)
-    _check_decisions(model_file, told, reading, unknown, coverage)
+    inference = options.inference_config(batch_size, workers, precision, ood_method, temperature, told)
+    _check_decisions(model_file, told, inference, unknown, coverage)
     image_set = options.images_of(images)
     model, record = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     calibration = load_calibration(model_file, model, record)
     unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
     models = [model, *calibration.fold_models] if calibration and coverage is not None else [model]
-    said_by_each = predict_each(models, image_set, reading, unreadable=unreadable, score_all=False)
+    said_by_each = predict_each(models, image_set, inference, unreadable=unreadable, score_all=False)
     list_unreadable(unreadable or [])
     said = said_by_each[0]
     probabilities = calibration.probabilities(said.probabilities) if calibration else said.probabilities
@@ -97,8 +97,8 @@ def predict(
         for row, members in zip(predictions, sets, strict=True):
             row["set"] = [record.classes[place] for place in members.nonzero()[0]]
     about = {
-        "ood_method": reading.ood_method,
-        "temperature": reading.temperature,
+        "ood_method": inference.ood_method,
+        "temperature": inference.temperature,
         "calibration": told.model_dump() if told else None,
         "unreadable": [str(error.source) for error in unreadable or []],
     }
@@ -106,7 +106,11 @@ def predict(
 
 
 def _check_decisions(
-    model_file: Path, calibration: CalibrationRecord | None, reading: Reading, unknown: bool, coverage: float | None
+    model_file: Path,
+    calibration: CalibrationRecord | None,
+    inference: InferenceConfig,
+    unknown: bool,
+    coverage: float | None,
 ) -> None:
     """Refuse decisions that the model was not calibrated for, before it is loaded."""
     if coverage is not None and not 0 < coverage < 1:
@@ -116,7 +120,7 @@ def _check_decisions(
             option = "--unknown" if unknown else "--coverage"
             raise SotglpError(f"{option} needs a calibrated model, and {model_file} is none: fit it with --calibrate")
         return
-    if unknown and not calibration.is_for(reading):
+    if unknown and not calibration.is_for(inference):
         raise SotglpError(
             f"the threshold of {model_file} is for the score {calibration.ood_method} at temperature "
             f"{calibration.ood_temperature:g}: leave --ood-method and --temperature out"

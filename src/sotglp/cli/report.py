@@ -105,9 +105,9 @@ def report(
     from sotglp.model_file.file import read_record
 
     told = read_record(subject).calibration
-    reading = options.read_by(batch_size, workers, precision, ood_method, temperature, told)
+    inference = options.inference_config(batch_size, workers, precision, ood_method, temperature, told)
     wanted = Wanted(subject, test, tuple(ood or ()), out, pretrained, device, skip_unreadable, force, json_file)
-    report_model(wanted, reading)
+    report_model(wanted, inference)
 
 
 def _report_benchmark(results_path: Path, out: Path, *, svg: bool, force: bool, json_file: str | None) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sotglp.images.decode import UnreadableImageError
+    from sotglp.errors import UnreadableImageError
 
 STANDARD_OUTPUT = "-"
 

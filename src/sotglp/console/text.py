@@ -28,3 +28,16 @@ def _written_out(letter: str) -> str:
     if letter in _TURNS_TEXT or unicodedata.category(letter) in _NOT_SHOWN:
         return letter.encode("unicode_escape", "surrogatepass").decode()
     return letter
+
+
+def readable_size(n_bytes: int) -> str:
+    """A number of bytes for people, such as ``1.9 GiB``."""
+    if n_bytes < 1024:
+        return f"{n_bytes} B"
+    size, unit = n_bytes / 1024, "KiB"
+    for larger in ("MiB", "GiB", "TiB"):
+        # From here on it would be printed as 1024.0.
+        if size < 1023.95:
+            break
+        size, unit = size / 1024, larger
+    return f"{size:.1f} {unit}"

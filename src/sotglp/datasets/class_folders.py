@@ -7,8 +7,7 @@ from pathlib import Path
 
 from sotglp.datasets.drawn_split import draw_parts
 from sotglp.datasets.parts import Sample
-from sotglp.errors import SotglpError
-from sotglp.images.few_shot import some_names
+from sotglp.errors import SotglpError, some_names
 from sotglp.images.folders import read_class_folders
 
 CALTECH101_IMAGES = ("101_ObjectCategories", "caltech101/101_ObjectCategories")

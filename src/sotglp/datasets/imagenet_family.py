@@ -8,8 +8,7 @@ from pathlib import Path
 from sotglp.datasets.class_folders import refuse_other_folders
 from sotglp.datasets.entry import Entry, Splits
 from sotglp.datasets.imagenet_names import imagenet_names
-from sotglp.errors import SotglpError
-from sotglp.images.few_shot import some_names
+from sotglp.errors import SotglpError, some_names
 from sotglp.images.folders import read_flat_folder
 from sotglp.images.image_set import ImageSet
 

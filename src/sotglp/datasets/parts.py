@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from sotglp.datasets.entry import Splits
-from sotglp.errors import SotglpError
-from sotglp.images.few_shot import some_names
+from sotglp.errors import SotglpError, some_names
 from sotglp.images.image_set import ImageSet
-from sotglp.methods.prompts import spoken_name
+from sotglp.methods.prompts import prompt_name
 
 Sample: TypeAlias = tuple[Path, int, str]
 """An image file, the number of its class, and the name of that class."""
@@ -66,7 +65,7 @@ def splits_of(parts: Parts, source: Path) -> Splits:
 
 def _class_names(parts: Parts, source: Path) -> dict[int, str]:
     """Names of the classes by number, in its order; every number has one name and every name one number."""
-    pairs = {(number, spoken_name(name)) for samples in parts.values() for _, number, name in samples}
+    pairs = {(number, prompt_name(name)) for samples in parts.values() for _, number, name in samples}
     names: dict[int, str] = {}
     numbers: dict[str, int] = {}
     for number, name in sorted(pairs):

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sotglp.console.shown import shown
 from sotglp.datasets.entry import Splits
 from sotglp.datasets.parts import Sample, splits_of
-from sotglp.errors import SotglpError
+from sotglp.errors import SotglpError, short_repr
 from sotglp.files.regular import read_regular
 
 GUIDE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
@@ -64,7 +63,7 @@ def _samples(content: dict[str, Any], part: str, path: Path, images: Path) -> li
                 samples.append((images / file, number, name))
             case _:
                 raise SotglpError(
-                    f"{path} has {shown(row)} as entry {index} of {part} instead of a path, a number and a class name; "
-                    f"get it again from {GUIDE}"
+                    f"{path} has {short_repr(row)} as entry {index} of {part} instead of a path, a number and a class "
+                    f"name; get it again from {GUIDE}"
                 )
     return samples

@@ -81,7 +81,7 @@ def fit_method(
     return cast(SOTGLP, fitted.model)
 
 
-def judge(model: SOTGLP, sets: DemoSets) -> dict[str, Any]:
+def evaluate_method(model: SOTGLP, sets: DemoSets) -> dict[str, Any]:
     """Accuracy with its interval, out-of-distribution measures, and, with local prompts, what those looked at.
 
     Returns
@@ -181,5 +181,5 @@ def compare_methods(
         started = time.perf_counter()
         model = fit_method(method, backbone, train, settings, show_progress=show_progress)
         seconds = time.perf_counter() - started
-        results[method.name] = {**judge(model, sets), "seconds": seconds if method.uses_shots else 0.0}
+        results[method.name] = {**evaluate_method(model, sets), "seconds": seconds if method.uses_shots else 0.0}
     return results, model

@@ -49,7 +49,8 @@ def run_demo(out: Path, *, seed: int = 1, force: bool = False, show_progress: bo
     Returns
     -------
     dict
-        ``methods``: results by name, see :func:`sotglp.demo.comparison.judge`; ``shots``, ``seed`` and ``seconds``.
+        ``methods``: results by name, see :func:`sotglp.demo.comparison.evaluate_method`; ``shots``, ``seed`` and
+        ``seconds``.
 
     Raises
     ------

@@ -19,21 +19,20 @@ from typing_extensions import Self
 
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
-from sotglp.backbone.vision import PatchAttention
 from sotglp.console.output import UNKNOWN
 from sotglp.errors import SotglpError, SotglpWarning
 from sotglp.explain.explanation import Explanation, explain
 from sotglp.images.decode import IMAGE_SUFFIXES
 from sotglp.images.image_set import ImageSet
+from sotglp.images.labels import label_text
 from sotglp.images.manifest import MANIFEST_SUFFIXES
 from sotglp.methods.base import AdaptedModel
-from sotglp.methods.prompts import label_text
 from sotglp.model_file.file import ModelRecord, load_calibration, load_model, save_model
 from sotglp.scoring.calibrate import calibrate_crossed, calibrate_held_out
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.cross_fit import cross_fit
 from sotglp.scoring.evaluate import Predictions, predict, predict_each
-from sotglp.settings import OodMethod, Precision, Reading, Settings, TrainConfig, checked
+from sotglp.settings import InferenceConfig, OodMethod, PatchAttention, Precision, Settings, TrainConfig, checked
 from sotglp.training.class_changes import renamed, with_class, without_class
 from sotglp.training.fit import adapt, drawn_shots
 
@@ -132,7 +131,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc
         """
         calibration = self._known_calibration()
         models = [self.model_, *calibration.fold_models]
-        said = predict_each(models, _unlabelled(X), self._reading(), score_all=False)
+        said = predict_each(models, _unlabelled(X), self._inference_config(), score_all=False)
         return calibration.sets(np.stack([one.probabilities for one in said]), coverage)
 
     def explain(self, image: Any, classes: Sequence[str] | int = 1) -> Explanation:
@@ -153,8 +152,12 @@ class ImageClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc
         check_is_fitted(self, "model_")
         wanted = classes if isinstance(classes, int) else [label_text(label) for label in classes]
         calibration = self.calibration_
-        reading = self._reading(calibration.ood_method, calibration.ood_temperature) if calibration else self._reading()
-        return explain(self.model_, image, wanted, reading, calibration)
+        inference = (
+            self._inference_config(calibration.ood_method, calibration.ood_temperature)
+            if calibration
+            else self._inference_config()
+        )
+        return explain(self.model_, image, wanted, inference, calibration)
 
     def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Share of images whose most probable label is right; none is called unknown."""
@@ -201,17 +204,17 @@ class ImageClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc
         """
         check_is_fitted(self, "model_")
         images = _maybe_labelled(X, y)
-        reading = self._reading(method, temperature)
+        inference = self._inference_config(method, temperature)
         if images.labels is None or folds is None:
             if folds is not None:
                 raise SotglpError("folds need labels: give y, or a folder with a folder for each class")
-            self.calibration_ = calibrate_held_out(self.model_, images, reading, tpr)
+            self.calibration_ = calibrate_held_out(self.model_, images, inference, tpr)
             return self
         config = self._settings()[1]
         shots = drawn_shots(images, config)
         cache_dir = None if self.cache_dir is None else Path(self.cache_dir)
-        crossed = cross_fit(self.model_, shots, config, reading, n_folds=folds, cache_dir=cache_dir)
-        self.calibration_ = calibrate_crossed(crossed, shots, reading, tpr)
+        crossed = cross_fit(self.model_, shots, config, inference, n_folds=folds, cache_dir=cache_dir)
+        self.calibration_ = calibrate_crossed(crossed, shots, inference, tpr)
         return self
 
     def is_ood(self, X: Any) -> NDArray[np.bool_]:
@@ -393,9 +396,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc
             patch_attention=self.patch_attention,
         )
 
-    def _reading(self, method: OodMethod = "gl-mcm", temperature: float = 1.0) -> Reading:
+    def _inference_config(self, method: OodMethod = "gl-mcm", temperature: float = 1.0) -> InferenceConfig:
         return checked(
-            Reading,
+            InferenceConfig,
             {
                 "workers": self.workers,
                 "precision": self.precision,
@@ -407,7 +410,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc
 
     def _predictions(self, X: Any, method: OodMethod = "gl-mcm", temperature: float = 1.0) -> Predictions:
         check_is_fitted(self, "model_")
-        return predict(self.model_, _unlabelled(X), self._reading(method, temperature))
+        return predict(self.model_, _unlabelled(X), self._inference_config(method, temperature))
 
     def _calibrated_predictions(self, X: Any) -> Predictions:
         """Predictions with the score that the calibration, if there is one, is for."""

@@ -9,14 +9,13 @@ from typing import Any
 from typing_extensions import Self
 
 from sotglp.backbone import Backbone
-from sotglp.backbone.vision import PatchAttention
 from sotglp.errors import SotglpError
 from sotglp.estimators.base import ImageClassifier
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.method import Method
 from sotglp.methods.registry import METHODS, find_method
 from sotglp.model_file.file import ModelRecord
-from sotglp.settings import Precision, Settings, TrainConfig, load_preset
+from sotglp.settings import PatchAttention, Precision, Settings, TrainConfig, load_preset
 
 OWN_PARAMETERS = ("shots", "precision", "workers", "seed")
 """Settings of a run that are parameters of the classifier too."""
@@ -94,7 +93,7 @@ class MethodClassifier(ImageClassifier):
         own = {name: training.pop(name) for name in OWN_PARAMETERS}
         settings = {**record.model.model_dump(), **training}
         return cls(
-            _nearest_method(model, settings),
+            _infer_method(model, settings),
             model.backbone,
             model.backbone.pretrained,
             patch_attention=model.backbone.patch_attention,
@@ -104,7 +103,7 @@ class MethodClassifier(ImageClassifier):
         )
 
 
-def _nearest_method(model: AdaptedModel, settings: Mapping[str, Any]) -> str:
+def _infer_method(model: AdaptedModel, settings: Mapping[str, Any]) -> str:
     """Of the methods that share a kind of model, the one that agrees most with settings; a file tells only the kind."""
 
     def agreement(method: Method) -> int:

@@ -8,21 +8,21 @@ from typing import Any
 from typing_extensions import Self
 
 from sotglp.backbone import Backbone
-from sotglp.backbone.vision import PatchAttention
 from sotglp.errors import SotglpError
 from sotglp.estimators.base import ImageClassifier
-from sotglp.images.few_shot import Draw
 from sotglp.methods.base import AdaptedModel
-from sotglp.methods.prompts import LocalInit
 from sotglp.methods.sot_glp import SOTGLP
 from sotglp.model_file.file import ModelRecord
 from sotglp.settings import (
     Branches,
+    Draw,
     LocalContexts,
     LocalFactor,
+    LocalInit,
     Matching,
     ModelConfig,
     Optimizer,
+    PatchAttention,
     Precision,
     Settings,
     TrainConfig,

@@ -121,7 +121,7 @@ def context_words(
     if not isinstance(model, SOTGLP):
         return None
     names = model.class_names[:MOST_CLASSES] if classes is None else classes
-    places = {name: model.place_of(name) for name in names}
+    places = {name: model.class_index(name) for name in names}
     tokens = known_tokens(model.backbone)
     embedding = model.backbone.text.embed(tokens.to(model.backbone.device)).float()
 

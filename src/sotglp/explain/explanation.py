@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sotglp.backbone import Backbone
 from sotglp.errors import SotglpError
-from sotglp.features.encoded import encoded
+from sotglp.features.encoded import encode_images
 from sotglp.images.decode import open_image
 from sotglp.images.framing import frame_of
 from sotglp.images.image_set import ImageSet, ImageSource
@@ -24,7 +24,7 @@ from sotglp.methods.text_features import TextFeatures
 from sotglp.scoring import ood
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.evaluate import text_of
-from sotglp.settings import Reading
+from sotglp.settings import InferenceConfig
 from sotglp.transport.plans import patch_mass, shares
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def explain(
     model: AdaptedModel,
     image: Any,
     classes: Sequence[str] | int = 1,
-    reading: Reading = Reading(),  # noqa: B008 - frozen
+    inference: InferenceConfig = InferenceConfig(),  # noqa: B008 - frozen
     calibration: Calibration | None = None,
     *,
     text: TextFeatures | None = None,
@@ -177,7 +177,7 @@ def explain(
     """Tell what a model saw in one image: a path, a PIL image or a tensor (3, H, W); see :func:`explain_each`."""
     is_tensor = isinstance(image, torch.Tensor | np.ndarray)
     images = ImageSet.from_items(image[None] if is_tensor else [image])
-    return next(explain_each(model, images, classes, reading, calibration, text=text))
+    return next(explain_each(model, images, classes, inference, calibration, text=text))
 
 
 @torch.no_grad()
@@ -185,7 +185,7 @@ def explain_each(
     model: AdaptedModel,
     images: ImageSet,
     classes: Sequence[str] | int = 1,
-    reading: Reading = Reading(),  # noqa: B008 - frozen
+    inference: InferenceConfig = InferenceConfig(),  # noqa: B008 - frozen
     calibration: Calibration | None = None,
     *,
     text: TextFeatures | None = None,
@@ -201,10 +201,10 @@ def explain_each(
         is the one that the model was shown, for nobody knows from which part of a larger one it was made.
     classes : sequence of str or int, default 1
         Classes to explain, in this order; or how many of the most probable ones.
-    reading : Reading
+    inference : InferenceConfig
         How images are read and scored.
     calibration : Calibration or None
-        The model's; it sets the temperature of probabilities, and the threshold where ``reading`` asks for its score.
+        The model's; it sets the temperature of probabilities, and the threshold where ``inference`` asks for its score.
     text : TextFeatures or None
         From :func:`sotglp.scoring.evaluate.text_of`, if they are known already.
 
@@ -225,8 +225,8 @@ def explain_each(
     chosen = _positions(model, classes)
     backbone = model.backbone
     if text is None:
-        text = text_of(model, reading)
-    for indices, *features in encoded(backbone, images, reading):
+        text = text_of(model, inference)
+    for indices, *features in encode_images(backbone, images, inference):
         image_features, patch_tokens = (feature.to(backbone.device) for feature in features)
         outputs = model.compare(image_features, patch_tokens, text)
         assert outputs.plan is not None
@@ -234,7 +234,7 @@ def explain_each(
         if calibration:
             probabilities = calibration.probabilities(probabilities)
         evidence = ood.Evidence(outputs, model, image_features, patch_tokens)
-        scores = ood.score_evidence(evidence, reading.ood_method, reading.temperature)
+        scores = ood.score_evidence(evidence, inference.ood_method, inference.temperature)
         for row, index in enumerate(indices.tolist()):
             picture, boxes = _picture(backbone, images.images[index])
             positions = np.argsort(-probabilities[row], kind="stable")[:chosen] if isinstance(chosen, int) else chosen
@@ -245,9 +245,9 @@ def explain_each(
                 tuple(_explained(model, outputs, row, int(position), probabilities[row]) for position in positions),
                 probabilities[row],
                 float(scores[row]),
-                reading.ood_method,
-                reading.temperature,
-                calibration.rejection.threshold if calibration and calibration.is_for(reading) else None,
+                inference.ood_method,
+                inference.temperature,
+                calibration.rejection.threshold if calibration and calibration.is_for(inference) else None,
             )
 
 
@@ -305,7 +305,7 @@ def _positions(model: AdaptedModel, classes: Sequence[str] | int) -> int | list[
     names = [classes] if isinstance(classes, str) else list(map(str, classes))
     if not names:
         raise SotglpError("no class is named that could be explained: name one at least")
-    return [model.place_of(name) for name in names]
+    return [model.class_index(name) for name in names]
 
 
 def _explained(

@@ -8,12 +8,12 @@ from typing import TypedDict
 import numpy as np
 import torch
 
-from sotglp.features.encoded import encoded
+from sotglp.features.encoded import encode_images
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.sot_glp import SOTGLP
 from sotglp.methods.text_features import TextFeatures
-from sotglp.settings import Reading
+from sotglp.settings import InferenceConfig
 from sotglp.transport.plans import class_mass, dominance, plan_entropy, prompt_overlap
 
 MOST_IMAGES = 1000
@@ -31,7 +31,7 @@ class PromptUse(TypedDict):
 def prompt_use(
     model: AdaptedModel,
     images: ImageSet,
-    reading: Reading = Reading(),  # noqa: B008 - frozen
+    inference: InferenceConfig = InferenceConfig(),  # noqa: B008 - frozen
     *,
     text: TextFeatures | None = None,
     cache_dir: Path | None = None,
@@ -44,12 +44,12 @@ def prompt_use(
         A trained model.
     images : ImageSet
         Images; of more than ``MOST_IMAGES``, so many at equal distances.
-    reading : Reading
+    inference : InferenceConfig
         How they are read.
     text : TextFeatures or None
         Of the model's prompts, if they are known already.
     cache_dir : Path or None
-        See :func:`sotglp.features.encoded.encoded`.
+        See :func:`sotglp.features.encoded.encode_images`.
     """
     if not isinstance(model, SOTGLP) or model.local_prompts is None:
         return None
@@ -59,7 +59,7 @@ def prompt_use(
     if text is None:
         text = model.encode_text()
     rows = []
-    for _, image_features, patch_tokens in encoded(model.backbone, images, reading, cache_dir):
+    for _, image_features, patch_tokens in encode_images(model.backbone, images, inference, cache_dir):
         image_features, patch_tokens = (part.to(model.backbone.device) for part in (image_features, patch_tokens))
         outputs = model.compare(image_features, patch_tokens, text)
         predicted = model.probabilities(outputs).argmax(dim=-1)

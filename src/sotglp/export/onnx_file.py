@@ -30,7 +30,7 @@ from sotglp.runtime.model import PortableModel
 from sotglp.runtime.record import FORMAT_VERSION, METADATA_KEY
 from sotglp.scoring import ood
 from sotglp.scoring.temperature import tempered
-from sotglp.settings import ModelConfig, Reading
+from sotglp.settings import InferenceConfig, ModelConfig
 from sotglp.transport.plans import class_mass, shares
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def export_model(
     model: AdaptedModel,
     *,
     classes: list[str | int | float] | None = None,
-    reading: Reading = Reading(),  # noqa: B008 - frozen
+    inference: InferenceConfig = InferenceConfig(),  # noqa: B008 - frozen
     calibration: CalibrationRecord | None = None,
     check: ImageSet | None = None,
     int8: bool = False,
@@ -108,7 +108,7 @@ def export_model(
         A trained model of any method.
     classes : list or None
         Labels, if other than the model's class names.
-    reading : Reading
+    inference : InferenceConfig
         Names the OOD score and its temperature; the rest says nothing here.
     calibration : CalibrationRecord or None
         The model's: its temperature goes into the probabilities, its threshold into the record if it is for that score.
@@ -135,15 +135,15 @@ def export_model(
     _check_packages()
     _check_exportable(model)
     temperature = calibration.temperature if calibration else 1.0
-    graph = ClassifierGraph(model.eval(), reading.ood_method, reading.temperature, temperature)
+    graph = ClassifierGraph(model.eval(), inference.ood_method, inference.temperature, temperature)
     if int8 and not _linear_layers(graph):
         raise SotglpError("--int8 keeps linear layers in eight bits, and a ResNet is made of others: leave it out")
     file = _as_onnx(graph, model)
     labels: list[str | int | float] = [*model.class_names] if classes is None else classes
-    record = _record(model, labels, reading, calibration)
+    record = _record(model, labels, inference, calibration)
     images = _checked_images(model, check)
     exact = _serialized(file, record)
-    n_checked, differences, same_labels = _compared(exact, str(path), model, images, reading, temperature)
+    n_checked, differences, same_labels = _compared(exact, str(path), model, images, inference, temperature)
     if not all(difference <= TOLERANCE for difference in differences.values()):
         worst = max(differences, key=lambda what: np.nan_to_num(differences[what], nan=np.inf))
         raise SotglpError(
@@ -153,7 +153,7 @@ def export_model(
     content = exact
     if int8:
         content = _serialized(_quantized(file), record | {"quantized": True})
-        n_checked, differences, same_labels = _compared(content, str(path), model, images, reading, temperature)
+        n_checked, differences, same_labels = _compared(content, str(path), model, images, inference, temperature)
     write_file(path, lambda beside: beside.write_bytes(content), force=force)
     return Exported(len(content), n_checked, differences, same_labels, int8)
 
@@ -210,18 +210,21 @@ def _as_onnx(graph: ClassifierGraph, model: AdaptedModel) -> onnx.ModelProto:
 
 
 def _record(
-    model: AdaptedModel, classes: list[str | int | float], reading: Reading, calibration: CalibrationRecord | None
+    model: AdaptedModel,
+    classes: list[str | int | float],
+    inference: InferenceConfig,
+    calibration: CalibrationRecord | None,
 ) -> dict[str, Any]:
     backbone = model.backbone
-    threshold = calibration.rejection.threshold if calibration and calibration.is_for(reading) else None
+    threshold = calibration.rejection.threshold if calibration and calibration.is_for(inference) else None
     return {
         "format_version": FORMAT_VERSION,
         "kind": model.kind,
         "classes": classes,
         "preprocessing": backbone.preprocess_settings,
         "patch_grid": list(backbone.patch_grid),
-        "ood_method": reading.ood_method,
-        "ood_temperature": reading.temperature,
+        "ood_method": inference.ood_method,
+        "ood_temperature": inference.temperature,
         "temperature": calibration.temperature if calibration else 1.0,
         "threshold": threshold,
         "calibration": calibration.model_dump(mode="json") if calibration else None,
@@ -292,13 +295,18 @@ def _checked_images(model: AdaptedModel, check: ImageSet | None) -> list[Tensor]
 
 
 def _compared(
-    content: bytes, name: str, model: AdaptedModel, batches: list[Tensor], reading: Reading, temperature: float
+    content: bytes,
+    name: str,
+    model: AdaptedModel,
+    batches: list[Tensor],
+    inference: InferenceConfig,
+    temperature: float,
 ) -> tuple[int, dict[str, float], float]:
     """Number of images, largest differences between file and model, and the share of equal labels."""
     portable = PortableModel.from_bytes(content, name)
     largest: dict[str, float] = {}
     same_labels = []
-    for (probabilities, scores, maps, likeness), pixels in _said_by(model, batches, reading, temperature):
+    for (probabilities, scores, maps, likeness), pixels in _said_by(model, batches, inference, temperature):
         got = portable.run(pixels.numpy())
         same = got[2] == probabilities.argmax(axis=1)
         same_labels += same.tolist()
@@ -323,7 +331,7 @@ def _apart(one: NDArray[np.float32], other: NDArray[np.float32], likeness: NDArr
 
 
 def _said_by(
-    model: AdaptedModel, batches: list[Tensor], reading: Reading, temperature: float
+    model: AdaptedModel, batches: list[Tensor], inference: InferenceConfig, temperature: float
 ) -> Iterator[tuple[tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, NDArray[Any]], Tensor]]:
     """What the model itself says of each batch.
 
@@ -335,7 +343,7 @@ def _said_by(
             features, patch_tokens = model.backbone.encode_image(pixels)
             outputs = model.compare(features, patch_tokens, text)
             evidence = ood.Evidence(outputs, model, features, patch_tokens)
-            scores = ood.score_evidence(evidence, reading.ood_method, reading.temperature)
+            scores = ood.score_evidence(evidence, inference.ood_method, inference.temperature)
             probabilities = model.probabilities(outputs)
             label = probabilities.argmax(dim=-1)
             likeness = outputs.patch_logits[torch.arange(len(pixels)), :, label].cpu().numpy()

@@ -16,13 +16,14 @@ from torch import Tensor
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import half_dtype
 from sotglp.console.progress import note, progress_bar
-from sotglp.errors import SotglpError
-from sotglp.features.cache import FeatureStore, content_digest, entry_bytes, readable_size
+from sotglp.console.text import readable_size
+from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.features.cache import FeatureStore, entry_bytes
+from sotglp.features.distributed import Processes
 from sotglp.features.encode import encode_batches, in_order
-from sotglp.images.decode import UnreadableImageError
+from sotglp.images.digest import content_digest
 from sotglp.images.image_set import ImageSet
 from sotglp.settings import Precision
-from sotglp.training.distributed import Processes
 
 LARGEST_MEMORY = 8 * 2**30
 """Bytes of main memory that views may take; beyond it they go to disk, or must be encoded anew each epoch."""

@@ -19,9 +19,6 @@ from torch import Tensor
 
 from sotglp.errors import SotglpError
 from sotglp.files.atomic import os_reason, place_file
-from sotglp.files.regular import read_regular
-from sotglp.images.decode import UnreadableImageError, open_image
-from sotglp.images.image_set import ImageSource
 
 FORMAT_VERSION = 1
 LABEL_FILE = "about.json"
@@ -163,29 +160,6 @@ class FeatureStore:
             place_file(label, lambda beside: beside.write_bytes(self._label), force=True, durable=False)
 
 
-def content_digest(source: ImageSource) -> str:
-    """SHA-256 of an image, 64 hexadecimal digits: of a file's bytes, an upright picture's pixels, a tensor's values.
-
-    Raises
-    ------
-    UnreadableImageError
-        If a file can't be read, or a PIL image can't be decoded.
-    """
-    if isinstance(source, Path):
-        try:
-            return hashlib.sha256(read_regular(source)).hexdigest()
-        except OSError as error:
-            reason = f"opening it failed ({os_reason(error)}); check the path and its permissions"
-            raise UnreadableImageError(str(source), reason) from error
-    if isinstance(source, Tensor):
-        digest = hashlib.sha256(f"{source.dtype} {tuple(source.shape)}\n".encode())
-        digest.update(_raw(source))
-        return digest.hexdigest()
-    # Its pixels alone say too little: a palette, a transparent colour and an EXIF orientation change the picture.
-    picture = open_image(source)
-    return hashlib.sha256(f"{picture.mode} {picture.size}\n".encode() + picture.tobytes()).hexdigest()
-
-
 def entry_bytes(embed_dim: int, n_patches: int, patch_width: int) -> int:
     """Size of an entry's file in bytes, known before anything is written.
 
@@ -197,19 +171,6 @@ def entry_bytes(embed_dim: int, n_patches: int, patch_width: int) -> int:
         Number P and width W of the patch tokens.
     """
     return len(_packed("", torch.zeros(embed_dim), torch.zeros(n_patches, patch_width)))
-
-
-def readable_size(n_bytes: int) -> str:
-    """A number of bytes for people, such as ``1.9 GiB``."""
-    if n_bytes < 1024:
-        return f"{n_bytes} B"
-    size, unit = n_bytes / 1024, "KiB"
-    for larger in ("MiB", "GiB", "TiB"):
-        # From here on it would be printed as 1024.0.
-        if size < 1023.95:
-            break
-        size, unit = size / 1024, larger
-    return f"{size:.1f} {unit}"
 
 
 def default_cache_dir() -> Path:

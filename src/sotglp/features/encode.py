@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import autocast
-from sotglp.images.decode import UnreadableImageError
+from sotglp.errors import UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.images.views import load_batches, training_transform
 from sotglp.settings import Precision, TrainConfig

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from sotglp.backbone import Backbone
+from sotglp.errors import UnreadableImageError
 from sotglp.features.banks import DiskBank, Views
+from sotglp.features.distributed import Processes
 from sotglp.features.encode import Batch, encode_batches, in_order
-from sotglp.images.decode import UnreadableImageError
 from sotglp.images.image_set import ImageSet
-from sotglp.settings import Reading
-from sotglp.training.distributed import Processes
+from sotglp.settings import InferenceConfig
 
 
-def encoded(
+def encode_images(
     backbone: Backbone,
     images: ImageSet,
-    reading: Reading,
+    inference: InferenceConfig,
     cache_dir: Path | None = None,
     unreadable: list[UnreadableImageError] | None = None,
 ) -> Iterator[Batch]:
@@ -31,7 +31,7 @@ def encoded(
         Encodes; its own preprocessing comes before.
     images : ImageSet
         The images.
-    reading : Reading
+    inference : InferenceConfig
         How they are read.
     cache_dir : Path or None
         Folder where encoded images are kept for other runs, their patches in half precision; None keeps none.
@@ -43,16 +43,16 @@ def encoded(
     UnreadableImageError
         At an image that can't be decoded, unless ``unreadable`` collects it.
     """
-    views = Views(backbone, images, backbone.preprocess, precision=reading.precision, workers=reading.workers)
+    views = Views(backbone, images, backbone.preprocess, precision=inference.precision, workers=inference.workers)
     about = views.describe() if cache_dir else None
     if cache_dir is None or about is None:
         yield from encode_batches(
             backbone,
             images,
             backbone.preprocess,
-            in_order(len(images), reading.batch_size),
-            precision=reading.precision,
-            workers=reading.workers,
+            in_order(len(images), inference.batch_size),
+            precision=inference.precision,
+            workers=inference.workers,
             unreadable=unreadable,
         )
         return
@@ -62,8 +62,8 @@ def encoded(
         cache_dir,
         Processes(backbone.device),
         unreadable=unreadable,
-        show_progress=reading.show_progress,
+        show_progress=inference.show_progress,
     )
-    for batch in in_order(len(bank.readable), reading.batch_size):
+    for batch in in_order(len(bank.readable), inference.batch_size):
         indices = bank.readable[batch]
         yield indices, *bank.rows(np.zeros_like(indices), indices)

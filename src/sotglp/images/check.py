@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-from sotglp.errors import SotglpError
-from sotglp.features.cache import content_digest
-from sotglp.images.decode import UnreadableImageError
+from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.images.digest import content_digest
 from sotglp.images.image_set import ImageSet
 from sotglp.images.readable import find_unreadable
 
@@ -50,12 +49,12 @@ class SetFinding:
     copies: tuple[Copies, ...]
 
     @property
-    def sound(self) -> bool:
+    def is_valid(self) -> bool:
         """Whether all images can be read and none stands in two classes."""
         return not self.unreadable and all(len(group.labels) == 1 for group in self.copies)
 
     @property
-    def lone(self) -> list[str]:
+    def singleton_classes(self) -> list[str]:
         """Classes with a single readable image, or none."""
         return [name for name, count in self.counts.items() if count < 2]
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from sotglp.errors import SotglpError
+from sotglp.errors import UnreadableImageError
 from sotglp.files.regular import check_regular
 
 IMAGE_SUFFIXES = frozenset(
@@ -75,27 +75,6 @@ class _WholeImagesOnly:
 
 
 _WHOLE_IMAGES_ONLY = _WholeImagesOnly()
-
-
-class UnreadableImageError(SotglpError):
-    """An image can't be read.
-
-    Parameters
-    ----------
-    source : str
-        Name of the image: its path, or what else it is known by.
-    reason : str
-        What is wrong with it and what to do; the end of a sentence without its full stop.
-    """
-
-    def __init__(self, source: str, reason: str) -> None:
-        # Both go into args because an exception is pickled (from a worker process) as its class and its args.
-        super().__init__(source, reason)
-        self.source = source
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"can't read {self.source}: {self.reason}"
 
 
 def open_image(source: ImageLike) -> Image.Image:

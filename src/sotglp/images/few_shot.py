@@ -5,18 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Literal, TypeAlias, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sotglp.errors import SotglpError, SotglpWarning
-
-Draw: TypeAlias = Literal["per-class", "published"]
-"""How the shots are drawn; see `draw_shots`."""
+from sotglp.errors import SotglpError, SotglpWarning, some_names
+from sotglp.settings import Draw
 
 _MOST_SEED = 2**32 - 1
-_MOST_NAMES = 5
 
 
 def draw_shots(labels: Sequence[str], shots: int, seed: int, *, draw: Draw = "per-class") -> NDArray[np.int64]:
@@ -66,12 +63,6 @@ def draw_shots(labels: Sequence[str], shots: int, seed: int, *, draw: Draw = "pe
         return _proportional(targets, classes, counts, shots, seed)
     _warn_of_small_classes(classes, counts, shots)
     return _each_class_alone(targets, counts, shots, seed)
-
-
-def some_names(names: Sequence[str]) -> str:
-    """Names in a row for a message, cut after five of them: "a, b, c, d, e and 7 more"."""
-    more = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _check(labels: Sequence[str], shots: int, seed: int, draw: Draw) -> None:

@@ -6,9 +6,8 @@ import os
 import warnings
 from pathlib import Path
 
-from sotglp.errors import SotglpError, SotglpWarning
+from sotglp.errors import SotglpError, SotglpWarning, some_names
 from sotglp.images.decode import IMAGE_SUFFIXES
-from sotglp.images.few_shot import some_names
 
 _ENDINGS = f"files that end in one of {' '.join(sorted(IMAGE_SUFFIXES))}"
 # What operating systems, archives and network disks leave beside images; the last two hold thumbnails of them.

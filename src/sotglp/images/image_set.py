@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from sotglp.errors import SotglpError
-from sotglp.images.few_shot import some_names
+from sotglp.errors import SotglpError, some_names
 from sotglp.images.folders import read_class_folders, read_flat_folder
 from sotglp.images.manifest import MANIFEST_SUFFIXES, read_manifest
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from torch import Tensor
 
-from sotglp.errors import SotglpError
-from sotglp.images.decode import UnreadableImageError, open_image
+from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.images.decode import open_image
 from sotglp.images.image_set import ImageSet
 
 

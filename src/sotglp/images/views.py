@@ -12,8 +12,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from sotglp.errors import SotglpError
-from sotglp.images.decode import UnreadableImageError, open_image
+from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.images.decode import open_image
 from sotglp.images.image_set import ImageSet
 
 Transform: TypeAlias = Callable[[Any], torch.Tensor]

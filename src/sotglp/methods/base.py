@@ -94,7 +94,7 @@ class AdaptedModel(nn.Module, ABC):
         """Parameters that training changes."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def place_of(self, name: str) -> int:
+    def class_index(self, name: str) -> int:
         """Where a class stands among those of the model.
 
         Raises
@@ -107,15 +107,15 @@ class AdaptedModel(nn.Module, ABC):
         return self.class_names.index(name)
 
     @property
-    def takes_in_features(self) -> bool:
-        """Whether :meth:`take_in` wants the features of the shots."""
+    def needs_shot_features(self) -> bool:
+        """Whether :meth:`fit_features` wants the features of the shots."""
         return False
 
-    def take_in(self, image_features: Tensor, targets: Tensor) -> None:
+    def fit_features(self, image_features: Tensor, targets: Tensor) -> None:
         """Start from the features (n, d) of the labelled images and their classes (n,), before any step of training."""
 
-    def take_in_more(self, image_features: Tensor, targets: Tensor) -> None:
-        """Go on from the features (n, d) of further labelled images and their classes (n,), after :meth:`take_in`.
+    def partial_fit_features(self, image_features: Tensor, targets: Tensor) -> None:
+        """Go on from the features (n, d) of further labelled images and their classes (n,), after :meth:`fit_features`.
 
         Raises
         ------
@@ -153,7 +153,7 @@ class AdaptedModel(nn.Module, ABC):
         """Draw the global prompts that stay for each image; None where all do."""
         return None
 
-    def judge(self, outputs: Outputs, targets: Tensor) -> Loss:
+    def compute_loss(self, outputs: Outputs, targets: Tensor) -> Loss:
         """Loss of training: here the cross entropy of scaled global cosines against the true classes (B,)."""
         logits = self.backbone.logit_scale * outputs.global_logits
         loss = F.cross_entropy(logits, targets.to(logits.device))

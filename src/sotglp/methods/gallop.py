@@ -79,7 +79,7 @@ class GalLoP(SOTGLP):
             torch.stack([F.pad(match.support, (0, most - match.support.shape[2])) for match in alone], dim=-1),
         )
 
-    def judge(self, outputs: Outputs, targets: Tensor) -> Loss:
+    def compute_loss(self, outputs: Outputs, targets: Tensor) -> Loss:
         """Cross entropy of the global cosines, and the mean of those of the local prompts; 0 of what is not learned."""
         if not isinstance(outputs, PromptOutputs):
             raise SotglpError("GalLoP judges each local prompt alone: give outputs of its own compare")

@@ -35,7 +35,7 @@ class LinearProbe(ZeroShot):
     Attributes
     ----------
     weights : Tensor
-        (C, d); zeros before :meth:`take_in`.
+        (C, d); zeros before :meth:`fit_features`.
     intercepts : Tensor
         (C,).
 
@@ -61,11 +61,11 @@ class LinearProbe(ZeroShot):
         return self.kept
 
     @property
-    def takes_in_features(self) -> bool:
+    def needs_shot_features(self) -> bool:
         """True: they are all that it learns from."""
         return True
 
-    def take_in(self, image_features: Tensor, targets: Tensor) -> None:
+    def fit_features(self, image_features: Tensor, targets: Tensor) -> None:
         """Fit the regression to features (n, d) and classes (n,).
 
         Raises

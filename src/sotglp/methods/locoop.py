@@ -60,9 +60,9 @@ class LoCoOp(SOTGLP):
             patch_logits = torch.einsum("bpd,cmd->bpc", patches, prompts) / prompts.shape[1]
         return outputs._replace(patch_logits=patch_logits)
 
-    def judge(self, outputs: Outputs, targets: Tensor) -> Loss:
+    def compute_loss(self, outputs: Outputs, targets: Tensor) -> Loss:
         """Cross entropy, and less of it the less sure patches without the true class are."""
-        loss = super().judge(outputs, targets)
+        loss = super().compute_loss(outputs, targets)
         negative_entropy = ood_patch_loss(
             self.backbone.logit_scale * outputs.patch_logits, targets.to(outputs.patch_logits.device), self.config.rank
         )

@@ -6,16 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from numbers import Integral, Real
-from typing import Literal
 
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
 from sotglp.errors import SotglpError
-
-LocalInit = Literal["xavier", "orthonormal"]
+from sotglp.settings import LocalInit
 
 ORTHONORMAL_SCALE = 0.001
 
@@ -29,12 +26,7 @@ def clip_tokenizer() -> SimpleTokenizer:
     return SimpleTokenizer()
 
 
-def label_text(label: object) -> str:
-    """A class label as text; whole numbers go without a decimal point."""
-    return f"{label:.0f}" if isinstance(label, Real) and not isinstance(label, Integral) else str(label)
-
-
-def spoken_name(class_name: str) -> str:
+def prompt_name(class_name: str) -> str:
     """A class name as it stands in a prompt: underscores read as spaces, runs of blanks as one."""
     return " ".join(class_name.replace("_", " ").split())
 
@@ -84,7 +76,7 @@ def tokenize_classes(class_names: Sequence[str], n_context: int, context_length:
     seen: dict[tuple[int, ...], str] = {}
     for name in class_names:
         _check_length("class name", name)
-        tokens = tuple(tokenizer.encode(spoken_name(name)))
+        tokens = tuple(tokenizer.encode(prompt_name(name)))
         if not tokens:
             raise SotglpError(f"the class name {name!r} has no text that a prompt could hold: rename the class")
         if tokens in seen:
@@ -121,7 +113,7 @@ def template_tokens(template: str, context_length: int) -> Tensor:
             f"the template {_shortened(template)!r} must hold the placeholder {{}} once, as 'A photo of a {{}}' does"
         )
     _check_length("template", template)
-    tokens = clip_tokenizer().encode(spoken_name(template.replace("{}", " ")))
+    tokens = clip_tokenizer().encode(prompt_name(template.replace("{}", " ")))
     if not tokens:
         raise SotglpError(
             f"the template {_shortened(template)!r} has no words beside {{}}: a context needs at least one"

@@ -7,16 +7,18 @@ from pathlib import Path
 import torch
 
 from sotglp.backbone.precision import autocast
-from sotglp.features.encoded import encoded
+from sotglp.features.encoded import encode_images
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.regions import region_features
 from sotglp.methods.shot_memory import ShotMemory, unit_features
-from sotglp.settings import Reading
+from sotglp.settings import InferenceConfig
 
 
 @torch.no_grad()
-def remember(model: AdaptedModel, images: ImageSet, reading: Reading, *, cache_dir: Path | None = None) -> ShotMemory:
+def build_shot_memory(
+    model: AdaptedModel, images: ImageSet, inference: InferenceConfig, *, cache_dir: Path | None = None
+) -> ShotMemory:
     """Features of labelled images, and of what their own classes look at in them.
 
     Parameters
@@ -25,17 +27,17 @@ def remember(model: AdaptedModel, images: ImageSet, reading: Reading, *, cache_d
         A trained model.
     images : ImageSet
         Labelled images of its classes, (n).
-    reading : Reading
+    inference : InferenceConfig
         How they are read.
     cache_dir : Path or None
-        See :func:`sotglp.features.encoded.encoded`.
+        See :func:`sotglp.features.encoded.encode_images`.
     """
     targets = torch.from_numpy(images.targets(model.class_names))
     device = model.backbone.device
-    with autocast(device, reading.precision):
+    with autocast(device, inference.precision):
         text = model.eval().encode_text()
     features, regions = [], []
-    for indices, image_features, patch_tokens in encoded(model.backbone, images, reading, cache_dir):
+    for indices, image_features, patch_tokens in encode_images(model.backbone, images, inference, cache_dir):
         # As a cache keeps them, so that a run remembers the same with and without one.
         image_features, patch_tokens = image_features.to(device), patch_tokens.half().to(device)
         outputs = model.compare(image_features, patch_tokens, text)

@@ -108,11 +108,11 @@ class ShotMemory:
 
     def of_classes(self, origins: Sequence[int | None]) -> ShotMemory | None:
         """What is left where class i of a model comes from class ``origins[i]`` here, or is new; None if nothing is."""
-        place_of = {origin: place for place, origin in enumerate(origins) if origin is not None}
-        kept = [index for index, own in enumerate(self.classes.tolist()) if own in place_of]
+        class_index = {origin: place for place, origin in enumerate(origins) if origin is not None}
+        kept = [index for index, own in enumerate(self.classes.tolist()) if own in class_index]
         if not kept:
             return None
-        classes = torch.tensor([place_of[own] for own in self.classes[kept].tolist()])
+        classes = torch.tensor([class_index[own] for own in self.classes[kept].tolist()])
         return ShotMemory(self.features[kept], self.regions[kept], classes)
 
     def joined(self, other: ShotMemory) -> ShotMemory:

@@ -15,15 +15,9 @@ from sotglp.errors import SotglpError
 from sotglp.methods.base import AdaptedModel, Loss, Outputs, full_precision
 from sotglp.methods.local_match import LocalMatch, match_patches
 from sotglp.methods.method import Method
-from sotglp.methods.prompts import (
-    LocalInit,
-    TokenizedClasses,
-    initial_local_contexts,
-    template_tokens,
-    tokenize_classes,
-)
+from sotglp.methods.prompts import TokenizedClasses, initial_local_contexts, template_tokens, tokenize_classes
 from sotglp.methods.text_features import TextFeatures, encode_prompts
-from sotglp.settings import Branches, LocalContexts, LocalFactor, Matching, ModelConfig, Settings, checked
+from sotglp.settings import Branches, LocalContexts, LocalFactor, LocalInit, Matching, ModelConfig, Settings, checked
 
 
 class SOTGLP(AdaptedModel):
@@ -296,9 +290,9 @@ class SOTGLP(AdaptedModel):
         drawn = self.draw_prompts(len(images), prompt_dropout, generator)
         encoded = self._encode_image(images)
         outputs = self.compare(*encoded, self.encode_text(), drawn_prompts=drawn, for_loss=True)
-        return self.judge(outputs, targets)
+        return self.compute_loss(outputs, targets)
 
-    def judge(self, outputs: Outputs, targets: Tensor) -> Loss:
+    def compute_loss(self, outputs: Outputs, targets: Tensor) -> Loss:
         """Cross entropy of scaled global and local cosines against the true classes (B,), or 0; see :class:`Loss`."""
         targets = targets.to(outputs.global_logits.device)
         scale, branches = self.backbone.logit_scale, self.config.branches

@@ -32,7 +32,7 @@ class TipAdapter(ZeroShot):
     Attributes
     ----------
     keys : Parameter
-        Unit features of the shots, (n, d); none before :meth:`take_in`. Without gradient unless they are learned.
+        Unit features of the shots, (n, d); none before :meth:`fit_features`. Without gradient unless they are learned.
     key_classes : Tensor
         Class of each key, (n,).
 
@@ -50,15 +50,15 @@ class TipAdapter(ZeroShot):
         self._set_keys(self.class_vectors.new_empty(0, backbone.embed_dim), torch.empty(0, dtype=torch.long))
 
     @property
-    def takes_in_features(self) -> bool:
+    def needs_shot_features(self) -> bool:
         """True: they are the keys."""
         return True
 
-    def take_in(self, image_features: Tensor, targets: Tensor) -> None:
+    def fit_features(self, image_features: Tensor, targets: Tensor) -> None:
         """Keep features (n, d) and classes (n,) as keys."""
         self._set_keys(F.normalize(image_features.to(self.class_vectors), dim=-1), targets)
 
-    def take_in_more(self, image_features: Tensor, targets: Tensor) -> None:
+    def partial_fit_features(self, image_features: Tensor, targets: Tensor) -> None:
         """Keep features (n, d) and classes (n,) as keys beside those there are, which stay as they are."""
         further = F.normalize(image_features.to(self.class_vectors), dim=-1)
         self._set_keys(
@@ -67,8 +67,8 @@ class TipAdapter(ZeroShot):
 
     def inherit(self, other: Self, origins: Sequence[int | None]) -> Self:
         """See :meth:`AdaptedModel.inherit`; a new class has no keys."""
-        place_of = {origin: place for place, origin in enumerate(origins)}
-        classes = [place_of.get(origin) for origin in other.key_classes.tolist()]
+        class_index = {origin: place for place, origin in enumerate(origins)}
+        classes = [class_index.get(origin) for origin in other.key_classes.tolist()]
         stays = [place is not None for place in classes]
         left = torch.tensor([place for place in classes if place is not None], dtype=torch.long)
         self._set_keys(other.keys.detach()[torch.tensor(stays, dtype=torch.bool)], left)

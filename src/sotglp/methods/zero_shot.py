@@ -17,7 +17,7 @@ from sotglp.backbone.text import Segment
 from sotglp.errors import SotglpError
 from sotglp.methods.base import AdaptedModel, Outputs, full_precision
 from sotglp.methods.method import Method
-from sotglp.methods.prompts import clip_tokenizer, spoken_name, tokenize_classes
+from sotglp.methods.prompts import clip_tokenizer, prompt_name, tokenize_classes
 from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import Settings, checked
 
@@ -128,7 +128,7 @@ def sentence_features(backbone: Backbone, class_names: Sequence[str], templates:
         raise SotglpError(
             f"the template {wrong[0]!r} must hold the placeholder {{}} once, as 'a photo of a {{}}.' does"
         )
-    sentences = [template.replace("{}", spoken_name(name)) for name in class_names for template in templates]
+    sentences = [template.replace("{}", prompt_name(name)) for name in class_names for template in templates]
     tokens = [[tokenizer.sot_token_id, *tokenizer.encode(sentence), tokenizer.eot_token_id] for sentence in sentences]
     order = sorted(range(len(tokens)), key=lambda place: len(tokens[place]))
     if len(tokens[order[-1]]) > text.context_length:

@@ -16,7 +16,7 @@ from sotglp.methods.registry import build_model
 from sotglp.methods.shot_memory import ShotMemory
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.rejection import Rejection
-from sotglp.settings import OodMethod, Reading
+from sotglp.settings import InferenceConfig, OodMethod
 
 SHOTS_PREFIX = "shots."
 CALIBRATION_PREFIX = "calibration."
@@ -52,9 +52,9 @@ class CalibrationRecord(BaseModel):
     temperature: float = Field(gt=0)
     n_folds: int = Field(ge=0, le=1000)
 
-    def is_for(self, reading: Reading) -> bool:
+    def is_for(self, inference: InferenceConfig) -> bool:
         """Whether images that are read so are scored as the threshold wants it."""
-        return (self.ood_method, self.ood_temperature) == (reading.ood_method, reading.temperature)
+        return (self.ood_method, self.ood_temperature) == (inference.ood_method, inference.temperature)
 
 
 def shot_tensors(shots: ShotMemory | None) -> dict[str, Tensor]:

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import safetensors.torch
 import torch
 from open_clip.model import set_model_preprocess_cfg
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from sotglp.backbone import Backbone
-from sotglp.backbone.safe_load import check_header_length
-from sotglp.backbone.vision import PatchAttention
 from sotglp.backbone.weights import MAX_IMAGE_SIDE, build_clip, is_known, weight_shapes
-from sotglp.console.shown import shown
-from sotglp.errors import SotglpError, SotglpWarning
-from sotglp.files.atomic import write_file
+from sotglp.errors import SotglpError, SotglpWarning, short_repr
+from sotglp.files.tensors import NO_TENSOR, read_tensors, write_tensors
 from sotglp.files.versions import installed_versions as installed_versions
+from sotglp.images.labels import label_text
 from sotglp.methods.base import AdaptedModel
-from sotglp.methods.prompts import label_text, template_tokens
+from sotglp.methods.prompts import template_tokens
 from sotglp.methods.registry import KINDS, build_model
 from sotglp.methods.sot_glp import SOTGLP
 from sotglp.model_file.extras import (
@@ -40,14 +32,11 @@ from sotglp.model_file.extras import (
     shot_tensors,
 )
 from sotglp.scoring.calibration import Calibration
-from sotglp.settings import ModelConfig, Settings, TrainConfig, checked
+from sotglp.settings import ModelConfig, PatchAttention, Settings, TrainConfig, checked
+from sotglp.training.checkpoint import checked_history
 
 FORMAT_VERSION = 2
-METADATA_KEY = "sotglp"
 BACKBONE_PREFIX = "backbone."
-NO_TENSOR = ("\0",)
-
-_PLAIN_TYPES = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool})
 
 _Side = Annotated[int, Field(ge=1, le=MAX_IMAGE_SIDE)]
 
@@ -203,70 +192,6 @@ def save_model(
     write_tensors(path, tensors, record, force=force)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], *, force: bool) -> None:
-    """Write tensors and a JSON record as safetensors, whole or not at all."""
-    # safetensors keeps no order among several metadata keys; a single one keeps equal models equal byte for byte.
-    metadata = {METADATA_KEY: json.dumps(record, sort_keys=True)}
-    content = safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()}, metadata)
-    write_file(path, lambda beside: beside.write_bytes(content), force=force)
-
-
-def read_tensors(path: Path, kind: str, prefix: str | tuple[str, ...] = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`write_tensors` wrote: tensors whose names start with ``prefix``, and the record.
-
-    Raises
-    ------
-    SotglpError
-        If the file is missing, damaged, or not ``kind`` written by sotglp; if a tensor of it holds NaN or infinity.
-    """
-    # Unlike path.is_file(), this takes a name that no file can have, such as one too long, for one that is not there.
-    if not os.path.isfile(path):
-        raise SotglpError(f"there is no {kind} {path}")
-    try:
-        check_header_length(path, kind)
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            if METADATA_KEY not in metadata:
-                raise SotglpError(
-                    f"{path} is a safetensors file, but no {kind} of sotglp: give one that `sotglp fit` wrote"
-                )
-            record = json.loads(metadata[METADATA_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
-    # The record's JSON may be nested deeper than Python reads.
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        if isinstance(error, SotglpError):
-            raise
-        reason = str(error)[:200]
-        raise SotglpError(f"{path} can't be read as a {kind}: it is damaged or something else ({reason})") from error
-    if not isinstance(record, dict):
-        raise SotglpError(f"{path} can't be read as a {kind}: its record is damaged")
-    for name, tensor in tensors.items():
-        if tensor.dtype not in _PLAIN_TYPES or not bool(tensor.isfinite().all()):
-            raise SotglpError(
-                f"{path} can't be read as a {kind}: its {name[:60]} holds something else than finite numbers of a type "
-                "that sotglp writes, so it is damaged"
-            )
-    return tensors, record
-
-
-def checked_history(raw: Any) -> list[dict[str, float]]:
-    """The history that a record tells, which names epoch, loss and accuracy at least.
-
-    Raises
-    ------
-    TypeError
-        If it is something else.
-    """
-    history: list[dict[str, float]] = []
-    for entry in raw:
-        if not (isinstance(entry, dict) and {"epoch", "loss", "accuracy"} <= entry.keys()):
-            raise TypeError("history")
-        if not all(isinstance(value, int | float) for value in entry.values()):
-            raise TypeError("history")
-        history.append(entry)
-    return history
-
-
 def read_record(path: Path) -> ModelRecord:
     """What a model file tells, without its weights.
 
@@ -419,7 +344,9 @@ def _checked_record(path: Path, raw: dict[str, Any]) -> ModelRecord:
         )
     kind = raw.get("kind", SOTGLP.kind)
     if not isinstance(kind, str) or kind not in KINDS:
-        raise SotglpError(f"{path} holds a model of kind {shown(kind)}, which this sotglp does not know: update sotglp")
+        raise SotglpError(
+            f"{path} holds a model of kind {short_repr(kind)}, which this sotglp does not know: update sotglp"
+        )
     try:
         record = ModelRecord(
             classes=list(raw["classes"]),

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import roc_curve
 
+from sotglp.errors import UnreadableImageError
 from sotglp.explain.context_words import ContextWords, context_words
 from sotglp.explain.explanation import explain_each, has_maps
 from sotglp.explain.prompt_use import PromptUse, prompt_use
-from sotglp.images.decode import UnreadableImageError, open_image
+from sotglp.images.decode import open_image
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.text_features import TextFeatures
@@ -25,7 +26,7 @@ from sotglp.report.pictures import Looked, Thumbnail
 from sotglp.report.reliability import Reliability
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.evaluate import measure, predict, text_of
-from sotglp.settings import Reading
+from sotglp.settings import InferenceConfig
 from sotglp.transport.plans import prompt_similarity
 
 MOST_MISTAKES = 12
@@ -132,7 +133,7 @@ class Findings:
         None of a model without local prompts.
     words : ContextWords or None
         None of a model without learned contexts.
-    reading : Reading
+    inference : InferenceConfig
         How images were read and scored.
     unreadable : tuple of str
         Images that were left out.
@@ -150,7 +151,7 @@ class Findings:
     ood: dict[str, OodSet]
     prompts: Prompts | None
     words: ContextWords | None
-    reading: Reading
+    inference: InferenceConfig
     unreadable: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -171,8 +172,8 @@ class Findings:
             "reliability": self.reliability.to_dict(),
             "reliability_calibrated": self.calibrated.to_dict() if self.calibrated else None,
             "ood": ood,
-            "ood_method": self.reading.ood_method,
-            "temperature": self.reading.temperature,
+            "ood_method": self.inference.ood_method,
+            "temperature": self.inference.temperature,
             "threshold": self.threshold,
             "prompts": self.prompts,
             "context_words": self.words.to_dict() if self.words else None,
@@ -197,11 +198,11 @@ class Findings:
         return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def find_out(
+def evaluate_for_report(
     model: AdaptedModel,
     images: ImageSet,
     ood_sets: Mapping[str, ImageSet],
-    reading: Reading,
+    inference: InferenceConfig,
     calibration: Calibration | None = None,
     *,
     unreadable: list[UnreadableImageError] | None = None,
@@ -216,7 +217,7 @@ def find_out(
         Labelled images of its classes, in files or PIL images.
     ood_sets : mapping of str to ImageSet
         Images of none of its classes, by name.
-    reading : Reading
+    inference : InferenceConfig
         How images are read and scored.
     calibration : Calibration or None, default None
         The model's.
@@ -230,14 +231,14 @@ def find_out(
     """
     names = model.class_names
     all_targets = images.targets(names)
-    text = text_of(model, reading)
-    said = predict(model, images, reading, text=text, unreadable=unreadable, title="evaluating")
+    text = text_of(model, inference)
+    said = predict(model, images, inference, text=text, unreadable=unreadable, title="evaluating")
     targets = all_targets[said.indices]
     others = {
-        name: predict(model, some, reading, text=text, unreadable=unreadable, title=f"scoring {name}")
+        name: predict(model, some, inference, text=text, unreadable=unreadable, title=f"scoring {name}")
         for name, some in ood_sets.items()
     }
-    figures = measure(said, targets, others, reading, calibration=calibration)
+    figures = measure(said, targets, others, inference, calibration=calibration)
     predicted = said.probabilities.argmax(axis=1)
     probabilities = calibration.probabilities(said.probabilities) if calibration else said.probabilities
     readable = images.take(said.indices)
@@ -255,15 +256,15 @@ def find_out(
             said.ood_scores,
         ),
         Confusion.of(names, targets, predicted),
-        _mistakes(model, text, readable, surest.tolist(), predicted, targets, probabilities, reading, calibration),
+        _mistakes(model, text, readable, surest.tolist(), predicted, targets, probabilities, inference, calibration),
         has_maps(model),
         Reliability.of(said.probabilities, targets),
         Reliability.of(probabilities, targets) if calibration else None,
-        calibration.rejection.threshold if calibration and calibration.is_for(reading) else None,
+        calibration.rejection.threshold if calibration and calibration.is_for(inference) else None,
         {name: _ood_set(said.ood_scores, other.ood_scores, figures["ood"][name]) for name, other in others.items()},
-        _prompts(model, text, readable, reading),
+        _prompts(model, text, readable, inference),
         context_words(model),
-        reading,
+        inference,
         tuple(str(error.source) for error in unreadable or []),
     )
 
@@ -282,7 +283,7 @@ def _mistakes(
     predicted: NDArray[np.int64],
     targets: NDArray[np.int64],
     probabilities: NDArray[np.float32],
-    reading: Reading,
+    inference: InferenceConfig,
     calibration: Calibration | None,
 ) -> tuple[Mistake, ...]:
     """What is to say of the images at these places; the others are those of all images."""
@@ -293,7 +294,7 @@ def _mistakes(
     if has_maps(model):
         # All at once and for the classes of all of them, so that they go through the backbone in batches.
         classes = list(dict.fromkeys(label for pair in pairs for label in pair))
-        explained = explain_each(model, images.take(places), classes, reading, calibration, text=text)
+        explained = explain_each(model, images.take(places), classes, inference, calibration, text=text)
         looked = [Looked.of(one, pair) for one, pair in zip(explained, pairs, strict=True)]
     return tuple(
         Mistake(
@@ -315,10 +316,10 @@ def _thumbnail(images: ImageSet, place: int) -> Thumbnail:
     return Thumbnail.of(open_image(source))
 
 
-def _prompts(model: AdaptedModel, text: TextFeatures, images: ImageSet, reading: Reading) -> Prompts | None:
+def _prompts(model: AdaptedModel, text: TextFeatures, images: ImageSet, inference: InferenceConfig) -> Prompts | None:
     if len(images) > MOST_FOR_PROMPTS:
         images = images.take(np.linspace(0, len(images) - 1, MOST_FOR_PROMPTS).astype(np.int64))
-    use = prompt_use(model, images, reading, text=text)
+    use = prompt_use(model, images, inference, text=text)
     if use is None:
         return None
     similarity = float(prompt_similarity(text.local).mean())

@@ -18,7 +18,7 @@ from sotglp.report.findings import Findings, Mistake, OodSet
 from sotglp.report.intervals import Interval
 from sotglp.report.maps import MapPaths, map_paths
 from sotglp.report.pictures import ClassMap
-from sotglp.report.reproduce import fit_command, method_of, unknown_of_fit
+from sotglp.report.reproduce import fit_command, fit_command_caveats, method_of
 from sotglp.settings import Settings
 
 MOST_FIELDS = 30
@@ -70,7 +70,7 @@ def render(findings: Findings, about: About) -> bytes:
     Parameters
     ----------
     findings : Findings
-        From :func:`sotglp.report.findings.find_out`.
+        From :func:`sotglp.report.findings.evaluate_for_report`.
     about : About
         What else is told.
     """
@@ -139,7 +139,7 @@ def _content(findings: Findings, about: About) -> dict[str, Any]:
         "curves": _curves(record),
         "settings": {"model": _settings(record.model), "training": _settings(record.training)},
         "fit_command": fit_command(record, about.model_file),
-        "unknown_of_fit": unknown_of_fit(record),
+        "fit_command_caveats": fit_command_caveats(record),
         "versions": _versions(record),
     }
 

@@ -62,7 +62,7 @@ def fit_command(record: ModelRecord, out: str) -> str | None:
     return shlex.join(words)
 
 
-def unknown_of_fit(record: ModelRecord) -> list[str]:
+def fit_command_caveats(record: ModelRecord) -> list[str]:
     """What the command can't say, in sentences."""
     backbone = record.backbone
     if not is_known(backbone["name"]):

@@ -12,8 +12,7 @@ from typing import Any
 
 from sotglp.console.output import UNKNOWN, check_result_file, list_unreadable, prediction, tell_predictions
 from sotglp.console.text import printable
-from sotglp.errors import SotglpError
-from sotglp.images.decode import UnreadableImageError
+from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.images.folders import read_flat_folder
 from sotglp.runtime.model import PortableModel
 from sotglp.runtime.record import PortableRecord

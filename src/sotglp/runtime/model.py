@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sotglp.console.progress import progress_bar
-from sotglp.errors import SotglpError
+from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.files.regular import read_regular
-from sotglp.images.decode import ImageLike, UnreadableImageError, open_image
+from sotglp.images.decode import ImageLike, open_image
 from sotglp.runtime.onnx_file import STANDARD_DOMAINS, look_through
 from sotglp.runtime.record import METADATA_KEY, PortableRecord, parse_record
 

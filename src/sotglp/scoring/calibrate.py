@@ -7,8 +7,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from sotglp.errors import SotglpWarning
-from sotglp.images.decode import UnreadableImageError
+from sotglp.errors import SotglpWarning, UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.scoring.calibration import Calibration
@@ -16,13 +15,13 @@ from sotglp.scoring.cross_fit import CrossFit
 from sotglp.scoring.evaluate import Predictions, predict
 from sotglp.scoring.rejection import reject_below
 from sotglp.scoring.temperature import fit_temperature
-from sotglp.settings import Reading
+from sotglp.settings import InferenceConfig
 
 
 def calibrate_held_out(
     model: AdaptedModel,
     images: ImageSet,
-    reading: Reading,
+    inference: InferenceConfig,
     tpr: float,
     *,
     unreadable: list[UnreadableImageError] | None = None,
@@ -35,7 +34,7 @@ def calibrate_held_out(
         The model.
     images : ImageSet
         n images; without labels, temperature and prediction sets are left out.
-    reading : Reading
+    inference : InferenceConfig
         How images are read, and the score that the threshold is for.
     tpr : float
         Share of images of the classes that should pass, above 0 and at most 1.
@@ -53,11 +52,11 @@ def calibrate_held_out(
         If all images are rightly classified, so that no temperature can be found.
     """
     labels = None if images.labels is None else images.targets(model.class_names)
-    said = predict(model, images, reading, unreadable=unreadable, title="calibrating")
-    return _calibration(said, reading, tpr, None if labels is None else labels[said.indices])
+    said = predict(model, images, inference, unreadable=unreadable, title="calibrating")
+    return _calibration(said, inference, tpr, None if labels is None else labels[said.indices])
 
 
-def calibrate_crossed(crossed: CrossFit, images: ImageSet, reading: Reading, tpr: float) -> Calibration:
+def calibrate_crossed(crossed: CrossFit, images: ImageSet, inference: InferenceConfig, tpr: float) -> Calibration:
     """Calibrate on the few-shot images themselves, each judged by a model that did not learn from it.
 
     These models learned from fewer images than the one that the calibration is for, so the threshold is, if anything,
@@ -69,27 +68,27 @@ def calibrate_crossed(crossed: CrossFit, images: ImageSet, reading: Reading, tpr
         From :func:`sotglp.scoring.cross_fit.cross_fit`.
     images : ImageSet
         The labelled images that it was made on.
-    reading, tpr
+    inference, tpr
         See :func:`calibrate_held_out`, which warns of the same.
     """
     labels = images.targets(crossed.models[0].class_names)
-    return _calibration(crossed.said, reading, tpr, labels, crossed)
+    return _calibration(crossed.said, inference, tpr, labels, crossed)
 
 
 def _calibration(
     said: Predictions,
-    reading: Reading,
+    inference: InferenceConfig,
     tpr: float,
     labels: NDArray[np.int64] | None,
     crossed: CrossFit | None = None,
 ) -> Calibration:
     rejection = reject_below(said.ood_scores, tpr)
     if labels is None:
-        return Calibration(reading.ood_method, reading.temperature, rejection)
+        return Calibration(inference.ood_method, inference.temperature, rejection)
     true_probabilities = said.probabilities[np.arange(len(labels)), labels]
     return Calibration(
-        reading.ood_method,
-        reading.temperature,
+        inference.ood_method,
+        inference.temperature,
         rejection,
         _temperature(said.probabilities, true_probabilities, labels),
         true_probabilities,

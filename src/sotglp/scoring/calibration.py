@@ -12,7 +12,7 @@ from sotglp.methods.base import AdaptedModel
 from sotglp.scoring.conformal import cross_sets, split_sets
 from sotglp.scoring.rejection import Rejection
 from sotglp.scoring.temperature import tempered
-from sotglp.settings import OodMethod, Reading
+from sotglp.settings import InferenceConfig, OodMethod
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Calibration:
     folds: NDArray[np.int64] | None = None
     fold_models: tuple[AdaptedModel, ...] = ()
 
-    def is_for(self, reading: Reading) -> bool:
+    def is_for(self, inference: InferenceConfig) -> bool:
         """Whether images that are read so are scored as the threshold wants it."""
-        return (self.ood_method, self.ood_temperature) == (reading.ood_method, reading.temperature)
+        return (self.ood_method, self.ood_temperature) == (inference.ood_method, inference.temperature)
 
     def rejects(self, ood_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether each image is taken to be of no class, (B,), from its scores by ``ood_method``."""

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
 from sotglp.errors import SotglpError
+from sotglp.features.distributed import Processes
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.scoring.evaluate import Predictions, predict
-from sotglp.settings import Reading, TrainConfig
-from sotglp.training.distributed import Processes
+from sotglp.settings import InferenceConfig, TrainConfig
 from sotglp.training.fit import adapt
 
 MOST_FOLDS = 5
@@ -46,7 +46,7 @@ def cross_fit(
     model: AdaptedModel,
     images: ImageSet,
     config: TrainConfig,
-    reading: Reading,
+    inference: InferenceConfig,
     *,
     n_folds: int | None = None,
     cache_dir: Path | None = None,
@@ -63,7 +63,7 @@ def cross_fit(
         The n labelled images that it learned from.
     config : TrainConfig
         Settings of the run; all images of the other folds are learned from.
-    reading : Reading
+    inference : InferenceConfig
         How images are read and scored.
     n_folds : int or None
         Folds, 2 or more; None takes as many as the smallest class has images, at most ``MOST_FOLDS``.
@@ -71,7 +71,7 @@ def cross_fit(
         Folder where encoded images are kept; None keeps them on disk until all folds are done, or where several
         processes share the run, in memory for each fold anew.
     checkpoint : Path or None
-        Checkpoint of the model's own run; the state of each fold is kept beside it until :func:`forget` is called.
+        Checkpoint of the run of the model; each fold keeps its state beside it until :func:`remove_checkpoints`.
     resume : bool, default False
         Go on from such states, where there are any.
 
@@ -102,13 +102,13 @@ def cross_fit(
                 checkpoint=fold_checkpoint(checkpoint, fold) if checkpoint else None,
                 resume=resume,
                 cache_dir=kept_in,
-                show_progress=reading.show_progress,
+                show_progress=inference.show_progress,
                 title=f"training, {which}",
             )
             models.append(fitted.model)
             held_out = np.flatnonzero(folds == fold)
             own = images.take(held_out)
-            said = predict(fitted.model, own, reading, cache_dir=kept_in, title=f"calibrating, {which}")
+            said = predict(fitted.model, own, inference, cache_dir=kept_in, title=f"calibrating, {which}")
             parts.append((held_out, said))
     return CrossFit(tuple(models), folds, _in_order(parts))
 
@@ -131,7 +131,7 @@ def folds_of(images: ImageSet, n_folds: int | None = None) -> int:
     return n_folds
 
 
-def forget(checkpoint: Path) -> None:
+def remove_checkpoints(checkpoint: Path) -> None:
     """Remove the state of a finished run and of its folds."""
     checkpoint.unlink(missing_ok=True)
     forget_folds(checkpoint)

@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 
 from sotglp.backbone.precision import autocast
 from sotglp.console.progress import progress_bar
-from sotglp.errors import SotglpError
-from sotglp.features.encoded import encoded
-from sotglp.images.decode import UnreadableImageError
+from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.features.encoded import encode_images
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.text_features import TextFeatures
 from sotglp.scoring import ood
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.metrics import expected_calibration_error, ood_metrics, oscr
-from sotglp.settings import Reading
+from sotglp.settings import InferenceConfig
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Predictions:
 def predict(
     model: AdaptedModel,
     images: ImageSet,
-    reading: Reading = Reading(),  # noqa: B008 - frozen
+    inference: InferenceConfig = InferenceConfig(),  # noqa: B008 - frozen
     *,
     text: TextFeatures | None = None,
     cache_dir: Path | None = None,
@@ -58,14 +57,16 @@ def predict(
 ) -> Predictions:
     """Run a model over images; see :func:`predict_each`. ``text`` is what its prompts gave, if that is known."""
     texts = None if text is None else [text]
-    said = predict_each([model], images, reading, texts=texts, cache_dir=cache_dir, unreadable=unreadable, title=title)
+    said = predict_each(
+        [model], images, inference, texts=texts, cache_dir=cache_dir, unreadable=unreadable, title=title
+    )
     return said[0]
 
 
 @torch.no_grad()
-def text_of(model: AdaptedModel, reading: Reading) -> TextFeatures:
+def text_of(model: AdaptedModel, inference: InferenceConfig) -> TextFeatures:
     """Text features of a trained model's prompts, which stay the same for all images that are read so."""
-    with autocast(model.backbone.device, reading.precision):
+    with autocast(model.backbone.device, inference.precision):
         return model.eval().encode_text()
 
 
@@ -73,7 +74,7 @@ def text_of(model: AdaptedModel, reading: Reading) -> TextFeatures:
 def predict_each(
     models: Sequence[AdaptedModel],
     images: ImageSet,
-    reading: Reading = Reading(),  # noqa: B008 - frozen
+    inference: InferenceConfig = InferenceConfig(),  # noqa: B008 - frozen
     *,
     texts: Sequence[TextFeatures] | None = None,
     cache_dir: Path | None = None,
@@ -89,7 +90,7 @@ def predict_each(
         Trained models.
     images : ImageSet
         n images; labels are not looked at.
-    reading : Reading
+    inference : InferenceConfig
         How they are read and scored.
     texts : sequence of TextFeatures or None
         Of each model, from :func:`text_of`; None encodes them.
@@ -111,17 +112,17 @@ def predict_each(
     """
     backbone = models[0].backbone
     if texts is None:
-        texts = [text_of(model, reading) for model in models]
+        texts = [text_of(model, inference) for model in models]
     rows: list[list[tuple[NDArray[Any], ...]]] = [[] for _ in models]
-    with progress_bar(title, len(images), "images", show=reading.show_progress) as advance:
-        for indices, *features in encoded(backbone, images, reading, cache_dir, unreadable):
+    with progress_bar(title, len(images), "images", show=inference.show_progress) as advance:
+        for indices, *features in encode_images(backbone, images, inference, cache_dir, unreadable):
             image_features, patch_tokens = (feature.to(backbone.device) for feature in features)
             for model, text, own_rows in zip(models, texts, rows, strict=True):
                 outputs = model.compare(image_features, patch_tokens, text)
                 scores = outputs.global_logits.new_empty(0)
                 if score_all or model is models[0]:
                     evidence = ood.Evidence(outputs, model, image_features, patch_tokens)
-                    scores = ood.score_evidence(evidence, reading.ood_method, reading.temperature)
+                    scores = ood.score_evidence(evidence, inference.ood_method, inference.temperature)
                 numbers = (model.probabilities(outputs), outputs.global_logits, outputs.local_logits, scores)
                 own_rows.append((indices, *(tensor.cpu().numpy() for tensor in numbers)))
             advance(len(indices), "")
@@ -136,7 +137,7 @@ def evaluate(
     model: AdaptedModel,
     images: ImageSet,
     ood_sets: Mapping[str, ImageSet] | None = None,
-    reading: Reading = Reading(),  # noqa: B008 - frozen
+    inference: InferenceConfig = InferenceConfig(),  # noqa: B008 - frozen
     *,
     among: Sequence[str] | None = None,
     calibration: Calibration | None = None,
@@ -153,12 +154,12 @@ def evaluate(
         Labelled images of its classes.
     ood_sets : mapping of str to ImageSet, optional
         Images of none of its classes, by name.
-    reading : Reading
+    inference : InferenceConfig
         How images are read and scored.
     among : sequence of str or None
         Classes that come into question, where the images are known to be of some alone; None takes all.
     calibration : Calibration or None
-        The model's; its decisions are judged too where ``reading`` asks for its score.
+        The model's; its decisions are judged too where ``inference`` asks for its score.
     cache_dir : Path or None
         See :func:`predict`.
     unreadable : list or None
@@ -183,10 +184,10 @@ def evaluate(
         raise SotglpError(f"{strange[0]!r} is none of the {len(model.class_names)} classes of the model: leave it out")
     all_targets = images.targets(names)
 
-    text = text_of(model, reading)
+    text = text_of(model, inference)
 
     def predicted(some: ImageSet, title: str) -> Predictions:
-        return predict(model, some, reading, text=text, cache_dir=cache_dir, unreadable=unreadable, title=title)
+        return predict(model, some, inference, text=text, cache_dir=cache_dir, unreadable=unreadable, title=title)
 
     said = predicted(images, "evaluating")
     others = {name: predicted(some, f"scoring {name}") for name, some in (ood_sets or {}).items()}
@@ -194,7 +195,7 @@ def evaluate(
         said,
         all_targets[said.indices],
         others,
-        reading,
+        inference,
         columns=None if among is None else [model.class_names.index(name) for name in names],
         calibration=calibration,
     )
@@ -204,7 +205,7 @@ def measure(
     said: Predictions,
     targets: NDArray[np.int64],
     others: Mapping[str, Predictions],
-    reading: Reading,
+    inference: InferenceConfig,
     *,
     columns: Sequence[int] | None = None,
     calibration: Calibration | None = None,
@@ -219,7 +220,7 @@ def measure(
         Place of the right class of each, among ``columns`` where they are given, (n,).
     others : mapping of str to Predictions
         Of images of none of the classes, by name of their set.
-    reading : Reading
+    inference : InferenceConfig
         How all of them were scored.
     columns : sequence of int or None, default None
         Positions of the classes that come into question; None takes all.
@@ -250,7 +251,7 @@ def measure(
         if calibration:
             calibrated = calibration.probabilities(said.probabilities)
             result["ece_calibrated"] = expected_calibration_error(calibrated, targets)
-    decider = calibration if calibration and calibration.is_for(reading) else None
+    decider = calibration if calibration and calibration.is_for(inference) else None
     if decider:
         accepted = ~decider.rejects(said.ood_scores)
         result["accepted"] = float(accepted.mean())

@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
 from sotglp.errors import SotglpError
-from sotglp.features.encoded import encoded
+from sotglp.features.encoded import encode_images
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.linear_probe import MOST_ITERATIONS, LinearProbeConfig
-from sotglp.settings import Reading
+from sotglp.settings import InferenceConfig
 
-WORST = 0.5
+MIN_RANK_FRACTION = 0.5
 """The own class is in the latter half; see docs/label_doubts.md."""
 
 MOST_FOLDS = 5
@@ -51,7 +51,7 @@ class Doubt:
     probability_best: float
 
 
-def find_doubts(probabilities: ArrayLike, targets: ArrayLike, worst: float = WORST) -> list[Doubt]:
+def find_doubts(probabilities: ArrayLike, targets: ArrayLike, worst: float = MIN_RANK_FRACTION) -> list[Doubt]:
     """Find images whose own class comes late among all.
 
     Parameters
@@ -144,9 +144,9 @@ def out_of_fold(features: ArrayLike, targets: ArrayLike, seed: int = 1) -> NDArr
 
 
 def unit_features(
-    backbone: Backbone, images: ImageSet, reading: Reading, cache_dir: Path | None = None
+    backbone: Backbone, images: ImageSet, inference: InferenceConfig, cache_dir: Path | None = None
 ) -> NDArray[np.float64]:
-    """Image features of unit length, (n, d); see :func:`sotglp.features.encoded.encoded`."""
-    batches = [batch[1].double().cpu() for batch in encoded(backbone, images, reading, cache_dir)]
+    """Image features of unit length, (n, d); see :func:`sotglp.features.encoded.encode_images`."""
+    batches = [batch[1].double().cpu() for batch in encode_images(backbone, images, inference, cache_dir)]
     unit: NDArray[np.float64] = F.normalize(torch.cat(batches), dim=-1).numpy()
     return unit

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sotglp.features.banks import Bank, Views, fill_bank
+from sotglp.features.distributed import Processes
 from sotglp.features.encode import Batch, encode_batches, training_views
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.settings import TrainConfig
-from sotglp.training.distributed import Processes
 
 # Streams of random numbers, so that no draw depends on how many another one made.
 ORDER_STREAM, VIEW_STREAM, DROPOUT_STREAM = range(3)

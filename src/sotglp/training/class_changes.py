@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from sotglp.backbone.precision import autocast
-from sotglp.errors import SotglpError
-from sotglp.features.encoded import encoded
-from sotglp.images.decode import UnreadableImageError
+from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.features.encoded import encode_images
 from sotglp.images.image_set import ImageSet
 from sotglp.images.readable import readable_images
 from sotglp.methods.base import AdaptedModel, Loss, Outputs
 from sotglp.methods.registry import build_model
-from sotglp.methods.remembering import remember
+from sotglp.methods.remembering import build_shot_memory
 from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import Precision, TrainConfig
 from sotglp.training.fit import drawn_shots, train
@@ -77,9 +76,9 @@ def with_class(
     names = [*model.class_names, name]
     grown = _moved(model, names, [*range(len(names) - 1), None])
     own = ImageSet(images.images, (name,) * len(images))
-    if grown.class_rows or grown.takes_in_features:
+    if grown.class_rows or grown.needs_shot_features:
         shots = own
-        if others is not None and not grown.takes_in_features:
+        if others is not None and not grown.needs_shot_features:
             others.targets(model.class_names)  # refuses other labels
             shots = ImageSet(own.images + others.images, (*(own.labels or ()), *(others.labels or ())))
         shots = readable_images(drawn_shots(shots, config), unreadable)
@@ -88,7 +87,7 @@ def with_class(
     elif model.shots:
         own = readable_images(drawn_shots(own, config), unreadable)
     if model.shots:
-        grown.shots = model.shots.joined(remember(grown, own, config.reading(), cache_dir=cache_dir))
+        grown.shots = model.shots.joined(build_shot_memory(grown, own, config.inference_config(), cache_dir=cache_dir))
     return grown
 
 
@@ -101,9 +100,11 @@ def _learned(
     show_progress: bool,
 ) -> AdaptedModel:
     """The grown model, after it has learned its last class from the shots."""
-    if grown.takes_in_features:
-        features = [batch[1].float() for batch in encoded(grown.backbone, shots, config.reading(), cache_dir)]
-        grown.take_in_more(torch.cat(features), torch.from_numpy(shots.targets(grown.class_names)))
+    if grown.needs_shot_features:
+        features = [
+            batch[1].float() for batch in encode_images(grown.backbone, shots, config.inference_config(), cache_dir)
+        ]
+        grown.partial_fit_features(torch.cat(features), torch.from_numpy(shots.targets(grown.class_names)))
         return grown
     if alone and config.epochs is None:
         steps = len(shots) // min(config.batch_size, len(shots))
@@ -121,7 +122,7 @@ def without_class(model: AdaptedModel, name: str) -> AdaptedModel:
     SotglpError
         If there is no such class, or only one would be left.
     """
-    place = model.place_of(name)
+    place = model.class_index(name)
     left = [other for other in range(len(model.class_names)) if other != place]
     if len(left) < 2:
         raise SotglpError(f"the class {name!r} can't be removed, since a classifier needs two: add another one first")
@@ -139,7 +140,7 @@ def renamed(model: AdaptedModel, old: str, new: str) -> AdaptedModel:
     SotglpError
         If there is no class ``old``, or another one is called ``new`` or gives the same prompt.
     """
-    place = model.place_of(old)
+    place = model.class_index(old)
     _refuse_twin(model, new)
     names = [*model.class_names[:place], new, *model.class_names[place + 1 :]]
     return _moved(model, names, range(len(names)))
@@ -216,8 +217,8 @@ class _LastClass(AdaptedModel):
             image_features, patch_tokens, text, drawn_prompts=drawn_prompts, projected=projected, for_loss=for_loss
         )
 
-    def judge(self, outputs: Outputs, targets: Tensor) -> Loss:
-        return self.model.judge(outputs, targets)
+    def compute_loss(self, outputs: Outputs, targets: Tensor) -> Loss:
+        return self.model.compute_loss(outputs, targets)
 
     def logits(self, outputs: Outputs) -> Tensor:
         return self.model.logits(outputs)

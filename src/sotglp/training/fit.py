@@ -15,20 +15,19 @@ from torch import Tensor
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import autocast, half_dtype
 from sotglp.console.progress import progress_bar
-from sotglp.errors import SotglpError
-from sotglp.features.encoded import encoded
-from sotglp.images.decode import UnreadableImageError
+from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.features.distributed import LostProcessError, Processes
+from sotglp.features.encoded import encode_images
 from sotglp.images.few_shot import draw_shots
 from sotglp.images.image_set import ImageSet
 from sotglp.images.readable import readable_images
 from sotglp.methods.base import AdaptedModel, Loss
 from sotglp.methods.registry import build_model
-from sotglp.methods.remembering import remember
+from sotglp.methods.remembering import build_shot_memory
 from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import Settings, TrainConfig
 from sotglp.training.batches import DROPOUT_STREAM, FeatureSource, StepBatch
 from sotglp.training.checkpoint import Checkpoint, run_identity
-from sotglp.training.distributed import LostProcessError, Processes
 
 History = list[dict[str, float]]
 """``epoch``, ``loss``, ``loss_global``, ``loss_local``, ``accuracy`` and ``learning_rate`` of each epoch."""
@@ -109,7 +108,7 @@ def adapt(
         title=title,
     )
     if config.remember:
-        model.shots = remember(model, images, config.reading(), cache_dir=cache_dir)
+        model.shots = build_shot_memory(model, images, config.inference_config(), cache_dir=cache_dir)
     return Fitted(model.eval(), history, images)
 
 
@@ -137,9 +136,11 @@ def train(
     same model: that of a single process, up to rounding.
     """
     targets = torch.from_numpy(images.targets(model.class_names))
-    if model.takes_in_features:
-        features = [batch[1].float() for batch in encoded(model.backbone, images, config.reading(), cache_dir)]
-        model.take_in(torch.cat(features), targets)
+    if model.needs_shot_features:
+        features = [
+            batch[1].float() for batch in encode_images(model.backbone, images, config.inference_config(), cache_dir)
+        ]
+        model.fit_features(torch.cat(features), targets)
     if not model.learned:
         return []
     optimizer = _optimizer(model, config)
@@ -221,7 +222,7 @@ def _step(
             projected=batch.projected,
             for_loss=True,
         )
-        loss = model.judge(outputs, part_targets)
+        loss = model.compute_loss(outputs, part_targets)
         scaler.scale(loss.total * (len(indices) / batch.size)).backward()
         losses = [loss.total.item(), loss.global_.item(), loss.local.item()]
         tally += torch.tensor([*(len(indices) * value for value in losses), _n_right(model, loss, part_targets)])

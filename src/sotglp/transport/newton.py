@@ -108,8 +108,8 @@ def solve_by_newton(problems: Problems, slack: float, tolerance: float, max_iter
         if iteration == max_iterations:  # what is given up on must at least be a plan, and an error, at its own epsilon
             state = replace(state, temperature=final_temperature)
         state, plan = _fill_rows(state, slack)
-        lack = state.log_column.exp() - plan.sum(1)
-        error = total_variation(lack, state.log_column.exp())
+        residual = state.log_column.exp() - plan.sum(1)
+        error = total_variation(residual, state.log_column.exp())
         cold = state.temperature <= final_temperature
         finished = (error <= tolerance) & cold | (iteration == max_iterations)
         # A host look per step costs little beside the linear solve of that step.
@@ -120,18 +120,18 @@ def solve_by_newton(problems: Problems, slack: float, tolerance: float, max_iter
             pending, final_temperature = pending[going_on], final_temperature[going_on]
             if len(pending) == 0:
                 break
-            state, plan, lack = state[going_on], plan[going_on], lack[going_on]
-        state = _newton_step(state, plan, lack, final_temperature, slack)
+            state, plan, residual = state[going_on], plan[going_on], residual[going_on]
+        state = _newton_step(state, plan, residual, final_temperature, slack)
     return plans, errors
 
 
-def total_variation(lack: Tensor, target: Tensor) -> Tensor:
-    """Half the summed absolute `lack` of mass per column, relative to the summed `target` (both (..., N)).
+def total_variation(residual: Tensor, target: Tensor) -> Tensor:
+    """Half the summed absolute `residual` of mass per column, relative to the summed `target` (both (..., N)).
 
     To first order no entry of the plan is further than this, times the mass, from the exact plan's: the correction is
     an electrical flow that feeds the lacking columns, and no edge of it carries more than is fed.
     """
-    return lack.abs().sum(-1) / (2 * target.sum(-1)).clamp(min=TINY)
+    return residual.abs().sum(-1) / (2 * target.sum(-1)).clamp(min=TINY)
 
 
 def _fill_rows(state: Problems, slack: float) -> tuple[Problems, Tensor]:
@@ -149,25 +149,25 @@ def _fill_rows(state: Problems, slack: float) -> tuple[Problems, Tensor]:
     return filled, (log_plan + gain[:, :, None]).exp()
 
 
-def _newton_step(state: Problems, plan: Tensor, lack: Tensor, final_temperature: Tensor, slack: float) -> Problems:
+def _newton_step(state: Problems, plan: Tensor, residual: Tensor, final_temperature: Tensor, slack: float) -> Problems:
     """Move the column potentials uphill, and cool down those problems that are nearly solved at their temperature."""
-    give = slack * state.temperature[:, None]  # (B, 1): 0 for hard marginals
+    softness = slack * state.temperature[:, None]  # (B, 1): 0 for hard marginals
     row_mass = plan.sum(2, keepdim=True).clamp(min=TINY)
-    coupling = plan.mT @ (plan / (row_mass * (1 + give[:, :, None])))  # (B, N, N)
+    coupling = plan.mT @ (plan / (row_mass * (1 + softness[:, :, None])))  # (B, N, N)
     coupling.diagonal(dim1=1, dim2=2).zero_()
     target = state.log_column.exp()
     # The diagonal as a sum of positive terms, not as "column mass minus coupling with itself": nearly separate blocks
     # of a plan hang together by entries far smaller than the rounding error of that difference.
-    curvature = coupling.sum(2) + give * target + give / (1 + give) * plan.sum(1)
+    curvature = coupling.sum(2) + softness * target + softness / (1 + softness) * plan.sum(1)
     curvature = (curvature + RIDGE * target.amax(1, keepdim=True)).clamp(min=TINY)
     hessian = torch.diag_embed(curvature) - coupling
-    direction = torch.linalg.solve_ex(hessian, lack[:, :, None])[0].squeeze(2)  # (B, N)
+    direction = torch.linalg.solve_ex(hessian, residual[:, :, None])[0].squeeze(2)  # (B, N)
 
-    # Along the direction the third derivative is at most `reach` times the second. For such functions this damping
+    # Along the direction the third derivative is at most `step_bound` times the second. For such functions this damping
     # never overshoots the maximum, tends to the full step near it, and is right for a single exponential far from it.
-    reach = direction.clamp(min=0).amax(1) - direction.clamp(max=0).amin(1)
-    reach = reach * (1 + 3 * give / (1 + give)).squeeze(1)
-    damping = torch.where(reach > 0, torch.log1p(reach) / reach, 1.0)
+    step_bound = direction.clamp(min=0).amax(1) - direction.clamp(max=0).amin(1)
+    step_bound = step_bound * (1 + 3 * softness / (1 + softness)).squeeze(1)
+    damping = torch.where(step_bound > 0, torch.log1p(step_bound) / step_bound, 1.0)
     move = state.temperature[:, None] * damping[:, None] * direction
 
     cooler = torch.maximum(state.temperature / COOLING, final_temperature)
@@ -176,5 +176,5 @@ def _newton_step(state: Problems, plan: Tensor, lack: Tensor, final_temperature:
         reduced_cost=state.reduced_cost - move[:, None, :],
         log_column=state.log_column - slack * move,
         # Within reach 1 Newton converges quadratically. Cooling earlier leaves a gap that grows with each cooling.
-        temperature=torch.where(reach <= 1, cooler, state.temperature),
+        temperature=torch.where(step_bound <= 1, cooler, state.temperature),
     )

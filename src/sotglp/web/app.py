@@ -11,8 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from sotglp.console.shown import shown
-from sotglp.errors import SotglpError
+from sotglp.errors import SotglpError, short_repr
 from sotglp.web.guards import Bounded, OwnRequestsOnly, SafeHeaders, refusal_response
 from sotglp.web.limits import Limits
 from sotglp.web.live_model import LiveModel
@@ -82,15 +81,15 @@ def _tell_errors(app: FastAPI) -> None:
     async def invalid(_: Request, error: Exception) -> Response:
         first = cast(RequestValidationError, error).errors()[0]
         where = first["loc"][-1]
-        message = f"{where} = {shown(first.get('input'))} can't be used: {first['msg'].lower()}"
+        message = f"{where} = {short_repr(first.get('input'))} can't be used: {first['msg'].lower()}"
         return refusal_response(RefusalError(422, message))
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: Exception) -> Response:
         refusal = cast(HTTPException, error)
         message = {
-            404: f"there is nothing at {shown(request.url.path)}: /openapi.json tells what there is",
-            405: f"{request.method} is not for {shown(request.url.path)}: /openapi.json tells what is",
+            404: f"there is nothing at {short_repr(request.url.path)}: /openapi.json tells what there is",
+            405: f"{request.method} is not for {short_repr(request.url.path)}: /openapi.json tells what is",
         }.get(refusal.status_code, str(refusal.detail))
         return JSONResponse({"error": message}, refusal.status_code, refusal.headers)
 

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sotglp.web.limits import Places
+from sotglp.web.limits import Quota
 from sotglp.web.refusal import RETRY_SECONDS, BusyError, RefusalError
 
 _HEADERS = {
@@ -122,7 +122,7 @@ class Bounded:
         Seconds until an answer has to begin.
     """
 
-    def __init__(self, app: ASGIApp, places: Places, max_seconds: float) -> None:
+    def __init__(self, app: ASGIApp, places: Quota, max_seconds: float) -> None:
         self._app = app
         self._places = places
         self._max_seconds = max_seconds

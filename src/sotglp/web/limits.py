@@ -33,7 +33,7 @@ class Limits(Settings):
         return self
 
 
-class Places:
+class Quota:
     """A number of places, some of them taken; who finds too few is to come back later.
 
     Parameters

@@ -15,7 +15,7 @@ from sotglp.methods.text_features import TextFeatures
 from sotglp.model_file.file import ModelRecord, carries_backbone, load_calibration, load_model, read_record, save_model
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.evaluate import text_of
-from sotglp.settings import Reading, TrainConfig, checked
+from sotglp.settings import InferenceConfig, TrainConfig, checked
 from sotglp.training.class_changes import with_class, without_class
 from sotglp.web.refusal import RefusalError
 
@@ -34,7 +34,7 @@ class ServedModel:
         Labels of its classes, as its file has them.
     record : ModelRecord
         What the file tells.
-    reading : Reading
+    inference : InferenceConfig
         How images are read, with the score that the model was calibrated for.
     calibration : Calibration or None
         None once classes have changed.
@@ -48,7 +48,7 @@ class ServedModel:
     text: TextFeatures
     labels: tuple[str | int | float, ...]
     record: ModelRecord
-    reading: Reading
+    inference: InferenceConfig
     calibration: Calibration | None
     carries_backbone: bool
     added: tuple[str, ...] = ()
@@ -66,8 +66,8 @@ class ServedModel:
     @property
     def can_add_classes(self) -> bool:
         """Whether this kind of model can learn one class more."""
-        learns_at_once = type(self.model).take_in_more is AdaptedModel.take_in_more
-        return not (self.model.takes_in_features and learns_at_once)
+        learns_at_once = type(self.model).partial_fit_features is AdaptedModel.partial_fit_features
+        return not (self.model.needs_shot_features and learns_at_once)
 
     def with_class(self, name: str, images: ImageSet) -> ServedModel:
         """Learn one class more, as ``sotglp classes add`` does.
@@ -85,7 +85,7 @@ class ServedModel:
         return replace(
             self,
             model=grown,
-            text=text_of(grown, self.reading),
+            text=text_of(grown, self.inference),
             labels=(*self.labels, label),
             calibration=None,
             added=(*self.added, str(label)),
@@ -97,7 +97,7 @@ class ServedModel:
         return replace(
             self,
             model=shrunk,
-            text=text_of(shrunk, self.reading),
+            text=text_of(shrunk, self.inference),
             labels=tuple(label for label, own in zip(self.labels, self.classes, strict=True) if own != name),
             calibration=None,
             added=tuple(other for other in self.added if other != name),
@@ -138,14 +138,14 @@ def load_served(
     told = read_record(model_file).calibration
     values = {"batch_size": batch_size}
     score = {"ood_method": told.ood_method, "temperature": told.ood_temperature} if told else {}
-    reading = checked(Reading, values | score)
+    inference = checked(InferenceConfig, values | score)
     model, record = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     return ServedModel(
         model,
-        text_of(model, reading),
+        text_of(model, inference),
         tuple(record.classes),
         record,
-        reading,
+        inference,
         load_calibration(model_file, model, record),
         carries_backbone(model_file),
     )

@@ -101,7 +101,7 @@ async def model(request: Request) -> ModelAnswer:
         n_prompts=served.n_prompts,
         calibrated=rejection is not None,
         tpr=rejection.tpr if rejection else None,
-        ood_method=served.reading.ood_method,
+        ood_method=served.inference.ood_method,
         threshold=rejection.threshold if rejection else None,
         can_add_classes=served.can_add_classes,
         changed=bool(served.added),

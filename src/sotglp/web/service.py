@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sotglp.console.text import printable
+from sotglp.errors import UnreadableImageError
 from sotglp.explain.explanation import Explanation, explain
-from sotglp.images.decode import UnreadableImageError, open_image
+from sotglp.images.decode import open_image
 from sotglp.images.image_set import ImageSet
 from sotglp.scoring.evaluate import predict
 from sotglp.web.answers import Prediction, Unreadable
 from sotglp.web.batching import Batcher
-from sotglp.web.limits import Limits, Places
+from sotglp.web.limits import Limits, Quota
 from sotglp.web.live_model import LiveModel, ServedModel
 from sotglp.web.refusal import RefusalError
 from sotglp.web.uploads import Upload
@@ -66,10 +67,10 @@ class Service:
     def __init__(self, live: LiveModel, limits: Limits) -> None:
         self.live = live
         self.limits = limits
-        self.images = Places(limits.max_queued, "images")
-        self.requests = Places(limits.max_requests, "requests")
-        self.received_bytes = Places(limits.max_received_bytes, "uploads")
-        self._batcher = Batcher(_judge, live.current.reading.batch_size)
+        self.images = Quota(limits.max_queued, "images")
+        self.requests = Quota(limits.max_requests, "requests")
+        self.received_bytes = Quota(limits.max_received_bytes, "uploads")
+        self._batcher = Batcher(_judge, live.current.inference.batch_size)
         self._decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="sotglp-decoder")
         self._pictures = asyncio.Semaphore(_PICTURES)
 
@@ -109,7 +110,7 @@ class Service:
             raise RefusalError(422, f"a model of kind {served.model.kind} can't tell where it looked")
         wanted = list(dict.fromkeys(classes))
         for name in wanted:
-            served.model.place_of(name)
+            served.model.class_index(name)
         with self.images.held() as take:
             take(1)
             async with self._pictures:
@@ -120,7 +121,7 @@ class Service:
                         served.model,
                         picture,
                         wanted or top,
-                        served.reading,
+                        served.inference,
                         served.calibration,
                         text=served.text,
                     )
@@ -195,7 +196,7 @@ class Service:
 
 
 def _judge(served: ServedModel, pixels: list[Tensor]) -> list[_Judged]:
-    said = predict(served.model, ImageSet(tuple(pixels)), served.reading, text=served.text)
+    said = predict(served.model, ImageSet(tuple(pixels)), served.inference, text=served.text)
     probabilities = said.probabilities
     if served.calibration:
         probabilities = served.calibration.probabilities(probabilities)

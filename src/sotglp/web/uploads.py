@@ -13,7 +13,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from sotglp.web.limits import MEGABYTE, Limits, Places
+from sotglp.web.limits import MEGABYTE, Limits, Quota
 from sotglp.web.refusal import RefusalError, TooLargeError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Form:
 
 
 @asynccontextmanager
-async def received(request: Request, limits: Limits, space: Places, files: str) -> AsyncIterator[Form]:
+async def received(request: Request, limits: Limits, space: Quota, files: str) -> AsyncIterator[Form]:
     """Receive a multipart request; its files are gone at the end of the context.
 
     Parameters

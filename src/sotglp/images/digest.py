@@ -1,0 +1,38 @@
+"""Digest of an image: equal where the image is the same, whatever its name."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sotglp.errors import UnreadableImageError
+from sotglp.files.atomic import os_reason
+from sotglp.files.regular import read_regular
+from sotglp.images.decode import open_image
+from sotglp.images.image_set import ImageSource
+
+
+def content_digest(source: ImageSource) -> str:
+    """SHA-256 of an image, 64 hexadecimal digits: of a file's bytes, an upright picture's pixels, a tensor's values.
+
+    Raises
+    ------
+    UnreadableImageError
+        If a file can't be read, or a PIL image can't be decoded.
+    """
+    if isinstance(source, Path):
+        try:
+            return hashlib.sha256(read_regular(source)).hexdigest()
+        except OSError as error:
+            reason = f"opening it failed ({os_reason(error)}); check the path and its permissions"
+            raise UnreadableImageError(str(source), reason) from error
+    if isinstance(source, Tensor):
+        digest = hashlib.sha256(f"{source.dtype} {tuple(source.shape)}\n".encode())
+        digest.update(source.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+    # Its pixels alone say too little: a palette, a transparent colour and an EXIF orientation change the picture.
+    picture = open_image(source)
+    return hashlib.sha256(f"{picture.mode} {picture.size}\n".encode() + picture.tobytes()).hexdigest()
