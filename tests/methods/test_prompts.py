@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sotglp import SotglpError
-from sotglp.methods.prompts import initial_local_contexts, prompt_name, template_tokens, tokenize_classes
+from sotglp.images.labels import prompt_name
+from sotglp.methods.prompts import initial_local_contexts, template_tokens, tokenize_classes
 
 TEMPLATE = "A photo of a {}"
 

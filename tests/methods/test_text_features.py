@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from sotglp import SOTGLP, Backbone
+from sotglp.images.labels import prompt_name
 from sotglp.methods import text_features
-from sotglp.methods.prompts import clip_tokenizer, prompt_name
+from sotglp.methods.prompts import clip_tokenizer
 from sotglp.methods.text_features import TextFeatures
 from support.samples import tiny_clip
 

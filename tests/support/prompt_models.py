@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from sotglp import Backbone
 from sotglp.images.image_set import ImageSet
-from sotglp.methods.prompts import clip_tokenizer, prompt_name
+from sotglp.images.labels import prompt_name
+from sotglp.methods.prompts import clip_tokenizer
 from sotglp.methods.registry import METHODS, build_model
 from sotglp.settings import Preset
 from sotglp.training.fit import adapt

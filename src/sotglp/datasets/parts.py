@@ -10,7 +10,7 @@ from typing import TypeAlias
 from sotglp.datasets.entry import Splits
 from sotglp.errors import SotglpError, some_names
 from sotglp.images.image_set import ImageSet
-from sotglp.methods.prompts import prompt_name
+from sotglp.images.labels import prompt_name
 
 Sample: TypeAlias = tuple[Path, int, str]
 """An image file, the number of its class, and the name of that class."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from sotglp.errors import UnreadableImageError
 from sotglp.files.atomic import os_reason
 from sotglp.files.regular import read_regular
 from sotglp.images.decode import open_image
-from sotglp.images.image_set import ImageSource
+from sotglp.images.image_set import ImageSource, is_tensor
 
 
 def content_digest(source: ImageSource) -> str:
@@ -29,7 +26,9 @@ def content_digest(source: ImageSource) -> str:
         except OSError as error:
             reason = f"opening it failed ({os_reason(error)}); check the path and its permissions"
             raise UnreadableImageError(str(source), reason) from error
-    if isinstance(source, Tensor):
+    if is_tensor(source):
+        import torch
+
         digest = hashlib.sha256(f"{source.dtype} {tuple(source.shape)}\n".encode())
         digest.update(source.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()

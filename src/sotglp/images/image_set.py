@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
+from typing_extensions import TypeIs
 
 from sotglp.errors import SotglpError, some_names
 from sotglp.images.folders import read_class_folders, read_flat_folder
 from sotglp.images.manifest import MANIFEST_SUFFIXES, read_manifest
+
+if TYPE_CHECKING:
+    import torch
 
 ImageSource: TypeAlias = "Path | Image.Image | torch.Tensor"
 """An image file, a PIL image, or a (3, H, W) row of a tensor."""
@@ -148,9 +152,7 @@ class ImageSet:
         SotglpError
             If images or labels are of another kind, or not as many.
         """
-        numbers = isinstance(images, torch.Tensor) or (
-            isinstance(images, np.ndarray) and images.dtype.kind not in "OUS"
-        )
+        numbers = is_tensor(images) or (isinstance(images, np.ndarray) and images.dtype.kind not in "OUS")
         return cls(_rows(images) if numbers else _items(images), None if labels is None else _texts(labels))
 
     @property
@@ -224,15 +226,26 @@ class ImageSet:
         return self.labels
 
 
+def is_tensor(value: object) -> TypeIs[torch.Tensor]:
+    """Whether a value is a torch tensor, without importing torch where nothing else has."""
+    if "torch" not in sys.modules:
+        return False
+    import torch
+
+    return isinstance(value, torch.Tensor)
+
+
 def _rows(images: torch.Tensor | NDArray[Any]) -> tuple[torch.Tensor, ...]:
     whole = str(images.dtype).endswith("uint8")
-    floating = images.is_floating_point() if isinstance(images, torch.Tensor) else images.dtype.kind == "f"
+    floating = images.is_floating_point() if is_tensor(images) else images.dtype.kind == "f"
     if images.ndim != 4 or images.shape[1] != 3 or not (whole or floating):
         shape = tuple(images.shape)
         raise SotglpError(
             f"the images are numbers of type {images.dtype} and shape {shape}; give uint8 or floating point numbers "
             "of shape (B, 3, H, W)"
         )
+    import torch
+
     if isinstance(images, torch.Tensor):
         return images.detach().to("cpu", torch.uint8 if whole else torch.float32).unbind()
     return torch.from_numpy(np.require(images, np.uint8 if whole else np.float32, ["C", "W"])).unbind()

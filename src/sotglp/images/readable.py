@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from torch import Tensor
-
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.images.decode import open_image
-from sotglp.images.image_set import ImageSet
+from sotglp.images.image_set import ImageSet, is_tensor
 
 
 def find_unreadable(images: ImageSet) -> dict[int, UnreadableImageError]:
@@ -16,7 +14,7 @@ def find_unreadable(images: ImageSet) -> dict[int, UnreadableImageError]:
 
     def problem(index: int) -> UnreadableImageError | None:
         source = images.images[index]
-        if isinstance(source, Tensor):
+        if is_tensor(source):
             return None
         try:
             open_image(source)

@@ -12,6 +12,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
 from sotglp.errors import SotglpError
+from sotglp.images.labels import prompt_name
 from sotglp.settings import LocalInit
 
 ORTHONORMAL_SCALE = 0.001
@@ -24,11 +25,6 @@ MOST_CHARACTERS = 4096
 def clip_tokenizer() -> SimpleTokenizer:
     """CLIP's byte-pair tokenizer; its vocabulary lies inside the open_clip package."""
     return SimpleTokenizer()
-
-
-def prompt_name(class_name: str) -> str:
-    """A class name as it stands in a prompt: underscores read as spaces, runs of blanks as one."""
-    return " ".join(class_name.replace("_", " ").split())
 
 
 @dataclass(frozen=True)

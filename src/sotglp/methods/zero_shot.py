@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from sotglp.backbone import Backbone
 from sotglp.backbone.text import Segment
 from sotglp.errors import SotglpError
+from sotglp.images.labels import prompt_name
 from sotglp.methods.base import AdaptedModel, Outputs, full_precision
 from sotglp.methods.method import Method
-from sotglp.methods.prompts import clip_tokenizer, prompt_name, tokenize_classes
+from sotglp.methods.prompts import clip_tokenizer, tokenize_classes
 from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import Settings, checked
 
