@@ -18,7 +18,7 @@ from sotglp.benchmark.results import Result
 from sotglp.benchmark.statistics import Scores
 from sotglp.console.figures import save_figure
 from sotglp.errors import SotglpError
-from sotglp.methods.registry import METHODS
+from sotglp.methods.method import METHODS
 from support.results import made
 
 

@@ -13,7 +13,7 @@ from sotglp.benchmark.material import Material
 from sotglp.benchmark.protocols import Outcome, run_cell
 from sotglp.datasets.entry import Splits
 from sotglp.images.image_set import ImageSet
-from sotglp.methods.registry import find_method
+from sotglp.methods.method import find_method
 from sotglp.scoring.evaluate import evaluate
 from sotglp.settings import Preset
 from sotglp.training.fit import adapt
@@ -41,7 +41,7 @@ def material(tmp_path: Path) -> Material:
 
 
 def run(backbone: Backbone, material: Material, name: str, protocol: Any = "few-shot") -> Outcome:
-    changes = TRAINING | ({"top_k": 4} if "top_k" in find_method(name).model.Config.model_fields else {})
+    changes = TRAINING | ({"top_k": 4} if "top_k" in find_method(name).config_class.model_fields else {})
     if name == "plot":
         changes.pop("top_k")
     return run_cell(protocol, backbone, material, *find_method(name).settings_on(Preset(), changes))
@@ -49,7 +49,7 @@ def run(backbone: Backbone, material: Material, name: str, protocol: Any = "few-
 
 @pytest.mark.parametrize("name", ["zero-shot", "linear-probe", "tip-adapter-f", "plot", "sot-glp"])
 def test_a_cell_says_what_fit_and_evaluation_say(tiny_backbone: Backbone, material: Material, name: str) -> None:
-    changes = TRAINING | ({"top_k": 4} if "top_k" in find_method(name).model.Config.model_fields else {})
+    changes = TRAINING | ({"top_k": 4} if "top_k" in find_method(name).config_class.model_fields else {})
     if name == "plot":
         changes.pop("top_k")
     settings = find_method(name).settings_on(Preset(), changes)

@@ -13,7 +13,7 @@ from sotglp.benchmark.published import (
     published_rows,
     published_shift,
 )
-from sotglp.methods.registry import METHODS
+from sotglp.methods.method import METHODS
 from support.results import BACKBONE, VIT
 
 ELEVEN = (

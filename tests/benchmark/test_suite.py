@@ -7,7 +7,7 @@ import yaml
 
 from sotglp import SotglpError
 from sotglp.benchmark.suite import load_suite, suites
-from sotglp.methods.registry import METHODS
+from sotglp.methods.method import METHODS
 
 
 def write(path: Path, values: object) -> str:

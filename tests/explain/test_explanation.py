@@ -13,7 +13,8 @@ from PIL import Image
 from sotglp import SOTGLP, Backbone, SOTGLPClassifier, SotglpError
 from sotglp.explain.explanation import explain, explain_each, patch_boxes
 from sotglp.images.image_set import ImageSet
-from sotglp.methods.registry import METHODS, build_model
+from sotglp.methods.method import METHODS
+from sotglp.methods.registry import build_model
 from sotglp.model_file.file import load_calibration, load_model
 from sotglp.scoring import ood
 from sotglp.scoring.calibration import Calibration

@@ -12,7 +12,8 @@ from sotglp.explain import prompt_use as room
 from sotglp.explain.prompt_use import prompt_use
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
-from sotglp.methods.registry import METHODS, build_model
+from sotglp.methods.method import METHODS
+from sotglp.methods.registry import build_model
 from sotglp.settings import ModelConfig
 
 NAMES = ["red_brick", "green leaf", "blue sea"]
@@ -67,7 +68,7 @@ def test_the_use_of_prompts_is_that_of_the_predicted_class(
 
 
 def test_gallop_is_looked_at_by_its_scales(tiny_backbone: Backbone, images: ImageSet) -> None:
-    config = METHODS["gallop"].model.Config(**{**METHODS["gallop"].settings, "top_k": 3, "scale_step": 4})
+    config = METHODS["gallop"].config_class(**{**METHODS["gallop"].settings, "top_k": 3, "scale_step": 4})
     model = build_model(tiny_backbone, NAMES, config)
     assert isinstance(model, SOTGLP)
     assert prompt_use(model, images) == pytest.approx(by_loops(model, images), abs=1e-5)
@@ -76,7 +77,7 @@ def test_gallop_is_looked_at_by_its_scales(tiny_backbone: Backbone, images: Imag
 @pytest.mark.parametrize("name", ["zero-shot", "coop", "linear-probe"])
 def test_a_model_without_local_prompts_has_no_use_of_them(tiny_backbone: Backbone, images: ImageSet, name: str) -> None:
     method = METHODS[name]
-    model: AdaptedModel = build_model(tiny_backbone, NAMES, method.model.Config(**method.settings))
+    model: AdaptedModel = build_model(tiny_backbone, NAMES, method.config_class(**method.settings))
     assert prompt_use(model, images) is None
 
 

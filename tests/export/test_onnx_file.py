@@ -17,7 +17,8 @@ from sotglp.export import onnx_file as onnx_export
 from sotglp.export.onnx_file import TOLERANCE, export_model
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
-from sotglp.methods.registry import METHODS, build_model
+from sotglp.methods.method import METHODS
+from sotglp.methods.registry import build_model
 from sotglp.methods.shot_memory import ShotMemory
 from sotglp.runtime import PortableModel
 from sotglp.scoring import ood
@@ -100,11 +101,11 @@ def agree(path: Path, model: AdaptedModel, images: torch.Tensor, method: OodMeth
 
 def built(name: str, backbone: Backbone) -> AdaptedModel:
     method = METHODS[name]
-    fields = method.model.Config.model_fields
+    fields = method.config_class.model_fields
     changes = {name: value for name, value in {"top_k": 5}.items() if name in fields}
     if method.settings.get("top_k", 0) is None:
         del changes["top_k"]
-    model = build_model(backbone, CLASSES, method.model.Config(**{**method.settings, **changes}))
+    model = build_model(backbone, CLASSES, method.config_class(**{**method.settings, **changes}))
     if model.needs_shot_features:
         features = torch.randn(9, backbone.embed_dim, generator=torch.Generator().manual_seed(2))
         model.fit_features(features, torch.arange(9) % 3)

@@ -11,7 +11,7 @@ from torch import Tensor
 from sotglp import Backbone, SotglpError
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.clip_adapter import ClipAdapter
-from sotglp.methods.registry import METHODS
+from sotglp.methods.method import METHODS
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.settings import Preset
 from sotglp.training.fit import Fitted, adapt

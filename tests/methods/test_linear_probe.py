@@ -13,7 +13,8 @@ from torch import Tensor
 from sotglp import Backbone, SotglpError
 from sotglp.errors import OldClassesOnlyError
 from sotglp.images.image_set import ImageSet
-from sotglp.methods.linear_probe import LinearProbe, LinearProbeConfig
+from sotglp.methods.configs import LinearProbeConfig
+from sotglp.methods.linear_probe import LinearProbe
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.settings import TrainConfig
 from sotglp.training.fit import adapt

@@ -5,10 +5,8 @@ from typing import Any
 import pytest
 
 from sotglp import SotglpError
-from sotglp.methods.method import Method
-from sotglp.methods.registry import METHODS
-from sotglp.methods.sot_glp import SOTGLP
-from sotglp.methods.zero_shot import ZeroShotConfig
+from sotglp.methods.configs import ZeroShotConfig
+from sotglp.methods.method import METHODS, Method
 from sotglp.settings import ModelConfig, Preset, TrainConfig, load_preset
 
 PRESET = Preset(
@@ -20,7 +18,7 @@ METHOD = Method(
     "own",
     "Own",
     "nowhere",
-    SOTGLP,
+    "sot-glp",
     settings={"n_global_prompts": 2, "n_local_prompts": 3},
     training={"epochs": 4, "learning_rate": 0.1},
 )

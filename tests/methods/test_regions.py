@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from sotglp import SOTGLP, Backbone
+from sotglp.methods.method import find_method
 from sotglp.methods.regions import region_features
-from sotglp.methods.registry import find_method
 from sotglp.methods.zero_shot import ZeroShot
 
 

@@ -10,7 +10,8 @@ from sotglp import SOTGLP, Backbone, SotglpError
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.gallop import GalLoP
-from sotglp.methods.registry import KINDS, METHODS, build_model, find_method
+from sotglp.methods.method import METHODS, find_method
+from sotglp.methods.registry import KINDS, build_model
 from sotglp.methods.tip_adapter import TipAdapter
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.settings import Preset, load_preset, presets
@@ -59,7 +60,7 @@ def test_every_method_is_here_by_its_name() -> None:
 def test_every_method_takes_every_preset(preset: str) -> None:
     for method in METHODS.values():
         settings, training = method.settings_on(load_preset(preset), {})
-        assert type(settings) is method.model.Config
+        assert type(settings) is method.config_class
         assert method.settings.items() <= settings.model_dump().items()
         assert method.training.items() <= training.model_dump().items()
 
@@ -78,13 +79,13 @@ def test_a_kind_of_model_is_found_by_its_name() -> None:
     assert KINDS["tip-adapter"] is TipAdapter
     assert KINDS["gallop"] is GalLoP
     for method in METHODS.values():
-        assert KINDS[method.model.kind] is method.model
+        assert KINDS[method.kind].Config is method.config_class
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_settings_tell_which_model_they_belong_to(tiny_backbone: Backbone, images: torch.Tensor, name: str) -> None:
     model = start(tiny_backbone, name)
-    assert type(model) is METHODS[name].model
+    assert type(model) is KINDS[METHODS[name].kind]
     assert model.config == METHODS[name].settings_on(Preset(), {})[0]
     assert model.class_names == tuple(NAMES)
     outputs = model(images)

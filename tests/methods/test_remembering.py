@@ -5,8 +5,9 @@ from torch.nn import functional as F
 
 from sotglp import SOTGLP, Backbone
 from sotglp.images.image_set import ImageSet
+from sotglp.methods.method import METHODS
 from sotglp.methods.regions import region_features
-from sotglp.methods.registry import METHODS
+from sotglp.methods.registry import KINDS
 from sotglp.methods.remembering import build_shot_memory
 from sotglp.settings import InferenceConfig
 
@@ -34,9 +35,9 @@ def test_features_and_regions_of_the_own_classes_are_remembered(tiny_backbone: B
 def test_every_method_remembers(tiny_backbone: Backbone) -> None:
     _, image_set = shots()
     for method in METHODS.values():
-        settings = dict(method.settings) | ({"top_k": 3} if "top_k" in method.model.Config.model_fields else {})
+        settings = dict(method.settings) | ({"top_k": 3} if "top_k" in method.config_class.model_fields else {})
         memory = build_shot_memory(
-            method.model(tiny_backbone, ["cat", "dog"], **settings), image_set, InferenceConfig()
+            KINDS[method.kind](tiny_backbone, ["cat", "dog"], **settings), image_set, InferenceConfig()
         )
         assert memory.regions.isfinite().all(), method.name
         assert memory.features.shape == (5, tiny_backbone.embed_dim)

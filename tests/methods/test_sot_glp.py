@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from sotglp import SOTGLP, Backbone
 from sotglp.errors import OldClassesOnlyError
 from sotglp.images.image_set import ImageSet
-from sotglp.methods.registry import METHODS
+from sotglp.methods.method import METHODS
 from sotglp.settings import ModelConfig, Preset, TrainConfig
 from support.prompt_models import NAMES, fit, said_by_open_clip, start
 

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from sotglp import Backbone, SotglpError
 from sotglp.images.image_set import ImageSet
-from sotglp.methods.registry import METHODS, build_model
+from sotglp.methods.method import METHODS
+from sotglp.methods.registry import build_model
 from sotglp.methods.tip_adapter import TipAdapter
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.settings import Preset

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from sotglp import Backbone, SotglpError
 from sotglp.images.image_set import ImageSet
 from sotglp.methods import zero_shot
-from sotglp.methods.zero_shot import ZeroShot, ZeroShotConfig, sentence_features
+from sotglp.methods.configs import ZeroShotConfig
+from sotglp.methods.zero_shot import ZeroShot, sentence_features
 from sotglp.settings import TrainConfig
 from sotglp.training.fit import adapt
 

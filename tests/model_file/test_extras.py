@@ -17,7 +17,7 @@ from torch import Tensor
 from sotglp import Backbone, SotglpError, SotglpWarning
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
-from sotglp.methods.registry import METHODS
+from sotglp.methods.method import METHODS
 from sotglp.model_file.file import load_calibration, load_model, read_record, save_model
 from sotglp.scoring.calibrate import calibrate_crossed, calibrate_held_out
 from sotglp.scoring.calibration import Calibration

@@ -14,7 +14,8 @@ from safetensors import safe_open
 
 from sotglp import SOTGLP, Backbone, SotglpError
 from sotglp.methods.base import Outputs
-from sotglp.methods.registry import METHODS, build_model
+from sotglp.methods.method import METHODS
+from sotglp.methods.registry import build_model
 from sotglp.model_file.file import load_model, read_record, save_model
 from sotglp.settings import Preset, TrainConfig
 from support.samples import tiny_clip
@@ -273,7 +274,7 @@ def test_every_methods_model_comes_back(tiny_backbone: Backbone, tmp_path: Path,
     save_model(path, model)
     with safe_open(path, framework="pt") as file:
         assert set(file.keys()) == KEPT[name]
-        assert json.loads(file.metadata()["sotglp"])["kind"] == METHODS[name].model.kind
+        assert json.loads(file.metadata()["sotglp"])["kind"] == METHODS[name].kind
     loaded, record = load_model(path, backbone=tiny_backbone)
     assert type(loaded) is type(model)
     assert not loaded.training

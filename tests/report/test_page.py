@@ -11,7 +11,8 @@ from PIL import Image
 
 from sotglp import SOTGLP, Backbone
 from sotglp.images.image_set import ImageSet
-from sotglp.methods.registry import METHODS, build_model
+from sotglp.methods.method import METHODS
+from sotglp.methods.registry import build_model
 from sotglp.model_file.extras import CalibrationRecord, calibration_record
 from sotglp.report import page as room
 from sotglp.report.findings import Findings, evaluate_for_report
@@ -192,7 +193,7 @@ def test_a_file_name_that_is_no_utf_8(model: SOTGLP, whole: tuple[Findings, byte
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_a_page(tiny_backbone: Backbone, images: ImageSet, method: str) -> None:
     chosen = METHODS[method]
-    model = build_model(tiny_backbone, images.classes, chosen.model.Config(**chosen.settings))
+    model = build_model(tiny_backbone, images.classes, chosen.config_class(**chosen.settings))
     found = evaluate_for_report(model, as_predicted(model, images, wrong=2), {"noise": others()}, READING)
     taken = check_alone(render(found, about(model)))
     assert METHODS[method].title in taken.section("headline")

@@ -10,7 +10,8 @@ from sklearn.model_selection import StratifiedKFold
 
 from sotglp import SOTGLP, Backbone, SotglpError
 from sotglp.images.image_set import ImageSet
-from sotglp.methods.registry import METHODS, build_model
+from sotglp.methods.method import METHODS
+from sotglp.methods.registry import build_model
 from sotglp.scoring.cross_fit import CrossFit, cross_fit, fold_checkpoint, folds_of, remove_checkpoints
 from sotglp.scoring.evaluate import predict
 from sotglp.settings import InferenceConfig, ModelConfig, TrainConfig
@@ -167,7 +168,7 @@ def test_too_few_images_are_refused_before_any_fit(
 
 @pytest.mark.parametrize("method", ["zero-shot", "linear-probe", "tip-adapter"])
 def test_methods_without_steps_are_judged_too(model: SOTGLP, images: ImageSet, method: str, tmp_path: Path) -> None:
-    settings = METHODS[method].model.Config(**METHODS[method].settings)
+    settings = METHODS[method].config_class(**METHODS[method].settings)
     peer = build_model(model.backbone, images.classes, settings)
     crossed = cross_fit(peer, images, CONFIG, READING, checkpoint=tmp_path / "m.checkpoint")
     assert (len(crossed.models), set(crossed.folds)) == (4, {0, 1, 2, 3})

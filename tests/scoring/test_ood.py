@@ -11,8 +11,9 @@ from torch import Tensor
 
 from sotglp import SOTGLP, Backbone, SotglpError
 from sotglp.images.image_set import ImageSet
+from sotglp.methods.method import METHODS
 from sotglp.methods.regions import region_features
-from sotglp.methods.registry import METHODS
+from sotglp.methods.registry import KINDS
 from sotglp.methods.remembering import build_shot_memory
 from sotglp.scoring import ood
 from sotglp.scoring.ood import SCORES
@@ -91,8 +92,8 @@ def test_every_score_has_a_name_in_the_settings() -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_every_score_works_with_every_method(tiny_backbone: Backbone, name: str) -> None:
     method = METHODS[name]
-    settings = dict(method.settings) | ({"top_k": 3} if "top_k" in method.model.Config.model_fields else {})
-    model = method.model(tiny_backbone, ["cat", "dog"], **settings)
+    settings = dict(method.settings) | ({"top_k": 3} if "top_k" in method.config_class.model_fields else {})
+    model = KINDS[method.kind](tiny_backbone, ["cat", "dog"], **settings)
     shots = ImageSet.from_items(drawn_images(6, seed=1), ["cat", "dog"] * 3)
     if model.needs_shot_features:
         model.fit_features(tiny_backbone.encode_image(drawn_images(6, seed=1))[0].detach(), torch.arange(6) % 2)

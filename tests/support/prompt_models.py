@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from sotglp import Backbone
 from sotglp.images.image_set import ImageSet
 from sotglp.images.labels import prompt_name
+from sotglp.methods.method import METHODS
 from sotglp.methods.prompts import clip_tokenizer
-from sotglp.methods.registry import METHODS, build_model
+from sotglp.methods.registry import build_model
 from sotglp.settings import Preset
 from sotglp.training.fit import adapt
 

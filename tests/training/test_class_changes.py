@@ -16,7 +16,7 @@ from sotglp import Backbone, MethodClassifier, SOTGLPClassifier, SotglpError, So
 from sotglp.errors import UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
-from sotglp.methods.registry import METHODS, find_method
+from sotglp.methods.method import METHODS, find_method
 from sotglp.model_file.file import load_model, save_model
 from sotglp.settings import Preset, TrainConfig
 from sotglp.training.class_changes import STEPS_ALONE, renamed, with_class, without_class

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from sotglp import SOTGLP, Backbone, SotglpError
 from sotglp.errors import UnreadableImageError
 from sotglp.images.image_set import ImageSet
-from sotglp.methods.registry import METHODS
-from sotglp.methods.tip_adapter import TipAdapterConfig
+from sotglp.methods.configs import TipAdapterConfig
+from sotglp.methods.method import METHODS
 from sotglp.settings import ModelConfig, TrainConfig
 from sotglp.training.batches import epoch_batches
 from sotglp.training.checkpoint import Checkpoint, run_identity
@@ -242,7 +242,7 @@ def test_a_run_with_adamw_resumes_to_the_same_bits(
     method: str,
     after: int,
 ) -> None:
-    settings, path = METHODS[method].model.Config(**METHODS[method].settings), tmp_path / "m.checkpoint"
+    settings, path = METHODS[method].config_class(**METHODS[method].settings), tmp_path / "m.checkpoint"
     config = TrainConfig(**QUICK, optimizer="adamw")
     whole = adapt(tiny_backbone, images, settings, config)
     write = Checkpoint.write

@@ -19,7 +19,7 @@ from sotglp.benchmark.published import MEAN
 from sotglp.benchmark.results import Result
 from sotglp.benchmark.statistics import Measure, Part, Scores
 from sotglp.benchmark.table import REFERENCE
-from sotglp.methods.registry import METHODS
+from sotglp.methods.method import METHODS
 
 Dashes = str | tuple[int, tuple[float, ...]]
 

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Literal
 
 from sotglp.files.packaged import read_packaged
-from sotglp.methods.registry import METHODS
+from sotglp.methods.method import METHODS
 from sotglp.settings import OodMethod
 
 Kind = Literal["accuracy", "auroc", "fpr95", "shift"]

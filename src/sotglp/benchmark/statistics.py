@@ -13,7 +13,7 @@ from scipy import stats
 from sotglp.benchmark.cells import ANY
 from sotglp.benchmark.published import published_columns
 from sotglp.benchmark.results import Result
-from sotglp.methods.registry import METHODS
+from sotglp.methods.method import METHODS
 
 CONFIDENCE = 0.95
 FEWEST_FOR_RANKS = 6

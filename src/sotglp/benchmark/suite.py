@@ -9,8 +9,7 @@ from pydantic import Field
 
 from sotglp.errors import SotglpError, short_repr
 from sotglp.files.packaged import packaged_names, read_packaged
-from sotglp.methods.method import Method
-from sotglp.methods.registry import find_method
+from sotglp.methods.method import Method, find_method
 from sotglp.settings import PatchAttention, Preset, Settings, checked, load_preset, presets
 
 Protocol = Literal["few-shot", "base-to-new"]

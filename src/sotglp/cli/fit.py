@@ -208,7 +208,7 @@ def _check_held_out(held_out: ImageSet, classes: tuple[str, ...], shots: ImageSe
 
 def _settings(method: str, preset: str, common: dict[str, Any], changes: list[str]) -> tuple[Settings, TrainConfig]:
     """Settings of a method on a preset with what the command line says over them."""
-    from sotglp.methods.registry import find_method
+    from sotglp.methods.method import find_method
     from sotglp.settings import load_preset
 
     values = {name: value for name, value in common.items() if value is not None}

@@ -42,7 +42,7 @@ def info(
         result = {"presets": {name: load_preset(name).model_dump() for name in names()}}
         lines = [_preset_line(name, values) for name, values in result["presets"].items()]
     elif methods:
-        from sotglp.methods.registry import METHODS
+        from sotglp.methods.method import METHODS
 
         result = {"methods": {name: {"title": one.title, "source": one.source} for name, one in METHODS.items()}}
         lines = [f"{name:24}{one.title:26}{one.source}" for name, one in METHODS.items()]

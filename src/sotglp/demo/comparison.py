@@ -31,7 +31,7 @@ PICTURES_AT_ONCE = 100
 
 def variant(name: str, *, uses_shots: bool = True, **settings: Any) -> Method:
     """SOT-GLP with other settings, as a method of its own; one that uses no shots stays as it starts."""
-    return Method(name, name, "arXiv 2603.08347", SOTGLP, settings=settings, uses_shots=uses_shots)
+    return Method(name, name, "arXiv 2603.08347", SOTGLP.kind, settings=settings, uses_shots=uses_shots)
 
 
 METHODS = (

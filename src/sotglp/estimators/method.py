@@ -12,8 +12,7 @@ from sotglp.backbone import Backbone
 from sotglp.errors import SotglpError
 from sotglp.estimators.base import ImageClassifier
 from sotglp.methods.base import AdaptedModel
-from sotglp.methods.method import Method
-from sotglp.methods.registry import METHODS, find_method
+from sotglp.methods.method import METHODS, Method, find_method
 from sotglp.model_file.file import ModelRecord
 from sotglp.settings import PatchAttention, Precision, Settings, TrainConfig, load_preset
 
@@ -27,7 +26,7 @@ class MethodClassifier(ImageClassifier):
     Parameters
     ----------
     method : str, default "coop"
-        One of :data:`sotglp.methods.METHODS`, such as ``"tip-adapter"``, ``"plot"`` or ``"linear-probe"``.
+        One of :data:`sotglp.methods.method.METHODS`, such as ``"tip-adapter"``, ``"plot"`` or ``"linear-probe"``.
     backbone, pretrained, image_size, patch_attention, device
         See :class:`SOTGLPClassifier`.
     preset : str, default "folder"
@@ -110,4 +109,4 @@ def _infer_method(model: AdaptedModel, settings: Mapping[str, Any]) -> str:
         own = {**method.settings, **method.training}
         return sum(1 if settings[name] == value else -1 for name, value in own.items())
 
-    return max((method for method in METHODS.values() if method.model is type(model)), key=agreement).name
+    return max((method for method in METHODS.values() if method.kind == model.kind), key=agreement).name

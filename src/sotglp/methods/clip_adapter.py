@@ -7,22 +7,14 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
 from sotglp.methods.base import AdaptedModel
-from sotglp.methods.method import Method
-from sotglp.methods.zero_shot import ZeroShot, ZeroShotConfig
+from sotglp.methods.configs import ClipAdapterConfig
+from sotglp.methods.zero_shot import ZeroShot
 from sotglp.settings import Settings
-
-
-class ClipAdapterConfig(ZeroShotConfig):
-    """Size and share of the adapter."""
-
-    reduction: int = Field(4, ge=1, description="width of features over the adapter's hidden width")
-    mix: float = Field(0.2, ge=0, le=1, description="share of the adapted feature in the one that is compared, alpha")
 
 
 class ClipAdapter(ZeroShot):
@@ -64,6 +56,3 @@ class ClipAdapter(ZeroShot):
         """Weights as torch's linear layers draw them, from a generator of their own."""
         weights = nn.init.kaiming_uniform_(torch.empty(rows, columns), a=math.sqrt(5), generator=generator)
         return weights.to(self.class_vectors)
-
-
-METHODS = (Method("clip-adapter", "CLIP-Adapter", "arXiv 2110.04544", ClipAdapter),)

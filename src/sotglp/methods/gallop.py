@@ -5,23 +5,16 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp.errors import SotglpError
 from sotglp.methods.base import Loss, Outputs
+from sotglp.methods.configs import GalLoPConfig
 from sotglp.methods.local_match import LocalMatch, match_patches
-from sotglp.methods.method import Method
 from sotglp.methods.sot_glp import SOTGLP
 from sotglp.methods.text_features import TextFeatures
-from sotglp.settings import ModelConfig, Settings
-
-
-class GalLoPConfig(ModelConfig):
-    """Settings of SOT-GLP's prompts, and of the scales."""
-
-    scale_step: int = Field(10, ge=0, description="patches that each further local prompt keeps beyond the one before")
+from sotglp.settings import Settings
 
 
 class PromptOutputs(Outputs):
@@ -99,20 +92,3 @@ class GalLoP(SOTGLP):
                 match_patches(patches, prompts[:, place : place + 1], top_k=scale, matching="uniform")
                 for place, scale in enumerate(self.scales)
             ]
-
-
-METHODS = (
-    Method(
-        "gallop",
-        "GalLoP",
-        "arXiv 2407.01400",
-        GalLoP,
-        settings={
-            "n_global_prompts": 4,
-            "local_contexts": "shared",
-            "n_local_prompts": 4,
-            "matching": "per-prompt",
-            "local_factor": "1",
-        },
-    ),
-)

@@ -7,24 +7,17 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
 from sotglp.errors import SotglpError
 from sotglp.methods.base import AdaptedModel
-from sotglp.methods.method import Method
-from sotglp.methods.zero_shot import ZeroShot, ZeroShotConfig
+from sotglp.methods.configs import LinearProbeConfig
+from sotglp.methods.zero_shot import ZeroShot
 from sotglp.settings import Settings
 
 MOST_ITERATIONS = 2000
-
-
-class LinearProbeConfig(ZeroShotConfig):
-    """Regularisation of the regression; sentences are for patches, in OOD scores alone."""
-
-    inverse_regularisation: float = Field(100.0, gt=0, description="scikit-learn's C, on features of unit length")
 
 
 class LinearProbe(ZeroShot):
@@ -96,6 +89,3 @@ class LinearProbe(ZeroShot):
     def for_new_classes(self, class_names: Sequence[str]) -> AdaptedModel:
         """Refuse: every weight belongs to an old class."""
         return AdaptedModel.for_new_classes(self, class_names)
-
-
-METHODS = (Method("linear-probe", "Linear probe", "arXiv 2103.00020", LinearProbe),)

@@ -5,23 +5,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp.methods.base import Loss, Outputs, full_precision
-from sotglp.methods.coop import METHODS as COOP
-from sotglp.methods.method import Method
+from sotglp.methods.configs import LoCoOpConfig
 from sotglp.methods.sot_glp import SOTGLP
 from sotglp.methods.text_features import TextFeatures
-from sotglp.settings import ModelConfig, Settings
-
-
-class LoCoOpConfig(ModelConfig):
-    """Settings of SOT-GLP's global branch, and of the regularisation."""
-
-    ood_weight: float = Field(0.25, ge=0, description="weight of the entropy of patches without the true class")
-    rank: float = Field(0.2, gt=0, le=1, description="share of classes among which the true one must be in a patch")
+from sotglp.settings import Settings
 
 
 class LoCoOp(SOTGLP):
@@ -96,8 +87,3 @@ def ood_patch_loss(logits: Tensor, targets: Tensor, rank: float) -> Tensor:
     is_outside = (logits > own).sum(dim=-1) >= n_first  # (B, P)
     negative_entropy = (logits.softmax(dim=-1) * logits.log_softmax(dim=-1)).sum(dim=-1)
     return (negative_entropy * is_outside).sum() / is_outside.sum().clamp(min=1)
-
-
-METHODS = (
-    Method("locoop", "LoCoOp", "arXiv 2306.01293", LoCoOp, settings=COOP[0].settings, training=COOP[0].training),
-)

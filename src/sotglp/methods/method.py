@@ -1,4 +1,7 @@
-"""A method of adaptation as data: a kind of model, and what differs from its defaults."""
+"""The table of methods: SOT-GLP and its peers as data, each a kind of model and the settings that make it that method.
+
+Importing it loads no torch; :mod:`sotglp.methods.registry` builds the models.
+"""
 
 from __future__ import annotations
 
@@ -6,58 +9,145 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sotglp.methods.base import AdaptedModel
+from sotglp.errors import UnknownNameError
+from sotglp.methods.configs import CONFIG_OF_KIND
 from sotglp.settings import Preset, Settings, TrainConfig, check_names, checked
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to adapt a backbone to classes.
+    """A method of adapting a backbone to classes.
 
     Attributes
     ----------
     name : str
-        As suites and tables spell it.
+        Name in suites and tables.
     title : str
-        As papers spell it.
+        Name in papers.
     source : str
         Where it was published.
-    model : type
-        The kind of model.
+    kind : str
+        Kind of model, as in model files.
     settings : mapping
-        What differs from the defaults of that kind.
+        Settings that differ from the defaults of that kind.
     training : mapping
-        What differs from the published training of SOT-GLP.
+        Settings that differ from the published training of SOT-GLP.
     uses_shots : bool
-        False for a method that looks at no labelled image, so that neither shots nor seeds change it.
+        False for a method that uses no labelled image, so that neither shots nor seeds change it.
     """
 
     name: str
     title: str
     source: str
-    model: type[AdaptedModel]
+    kind: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     uses_shots: bool = True
 
-    def settings_on(self, preset: Preset, changes: Mapping[str, Any]) -> tuple[Settings, TrainConfig]:
-        """Settings of model and training on a dataset.
+    @property
+    def config_class(self) -> type[Settings]:
+        """Settings class of its kind of model."""
+        return CONFIG_OF_KIND[self.kind]
 
-        The preset of the dataset says what the method knows of it, the method what makes it that method, and
-        ``changes`` come last.
+    def settings_on(self, preset: Preset, changes: Mapping[str, Any]) -> tuple[Settings, TrainConfig]:
+        """Return the settings of model and training on a dataset.
+
+        Later sources take precedence: the preset of the dataset, the method's own settings, ``changes``.
 
         Raises
         ------
         SotglpError
-            If there is no setting of a name in ``changes``, or its value can't be used.
+            If a name in ``changes`` is unknown or its value is invalid.
         """
-        fields = self.model.Config.model_fields
+        fields = self.config_class.model_fields
         check_names(changes, {*fields, *TrainConfig.model_fields})
-        told = {**preset.model.model_dump(), "zero_shot_template": preset.zero_shot_template}
-        from_preset = {name: value for name, value in told.items() if name in fields}
-        own = {name: value for name, value in changes.items() if name not in TrainConfig.model_fields}
-        of_training = {name: value for name, value in changes.items() if name in TrainConfig.model_fields}
-        return (
-            checked(self.model.Config, {**from_preset, **self.settings, **own}),
-            checked(TrainConfig, {**preset.training.model_dump(), **self.training, **of_training}),
-        )
+        of_preset = {**preset.model.model_dump(), "zero_shot_template": preset.zero_shot_template}
+        of_model = {name: value for name, value in of_preset.items() if name in fields} | dict(self.settings)
+        of_training = {**preset.training.model_dump(), **self.training}
+        for name, value in changes.items():
+            (of_training if name in TrainConfig.model_fields else of_model)[name] = value
+        return checked(self.config_class, of_model), checked(TrainConfig, of_training)
+
+
+_COOP_SETTINGS = {"branches": "global", "n_global_prompts": 1}
+_COOP_TRAINING = {"prompt_dropout": 0.0, "weight_decay": 0.0005}
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("zero-shot", "CLIP, zero-shot", "arXiv 2103.00020", "zero-shot", uses_shots=False),
+        Method(
+            "zero-shot-ensemble",
+            "CLIP, 80 sentences",
+            "arXiv 2103.00020",
+            "zero-shot",
+            settings={"ensemble": True},
+            uses_shots=False,
+        ),
+        Method("linear-probe", "Linear probe", "arXiv 2103.00020", "linear-probe"),
+        Method("tip-adapter", "Tip-Adapter", "arXiv 2111.03930", "tip-adapter"),
+        Method(
+            "tip-adapter-f",
+            "Tip-Adapter-F",
+            "arXiv 2111.03930",
+            "tip-adapter",
+            settings={"learn_keys": True},
+            training={"optimizer": "adamw", "learning_rate": 0.001, "epochs": 20},
+        ),
+        Method("clip-adapter", "CLIP-Adapter", "arXiv 2110.04544", "clip-adapter"),
+        # One context shared by all classes, compared with the image feature.
+        Method("coop", "CoOp", "arXiv 2109.01134", "sot-glp", _COOP_SETTINGS, _COOP_TRAINING),
+        Method("locoop", "LoCoOp", "arXiv 2306.01293", "locoop", _COOP_SETTINGS, _COOP_TRAINING),
+        # N contexts shared by all classes, matched with all patches by transport.
+        Method(
+            "plot",
+            "PLOT",
+            "arXiv 2210.01253",
+            "sot-glp",
+            settings={
+                "branches": "local",
+                "local_contexts": "shared",
+                "n_local_prompts": 4,
+                "top_k": None,
+                "local_factor": "1",
+                "learn_projection": False,
+            },
+            training={"weight_decay": 0.0005},
+        ),
+        Method(
+            "gallop",
+            "GalLoP",
+            "arXiv 2407.01400",
+            "gallop",
+            settings={
+                "n_global_prompts": 4,
+                "local_contexts": "shared",
+                "n_local_prompts": 4,
+                "matching": "per-prompt",
+                "local_factor": "1",
+            },
+        ),
+        Method("sot-glp", "SOT-GLP", "arXiv 2603.08347", "sot-glp"),
+        Method(
+            "sot-glp-projection-free",
+            "SOT-GLP, projection-free",
+            "arXiv 2603.08347",
+            "sot-glp",
+            settings={"learn_projection": False},
+        ),
+    )
+}
+"""Every method by its name, in the order of tables."""
+
+
+def find_method(name: str) -> Method:
+    """Return the method of that name.
+
+    Raises
+    ------
+    UnknownNameError
+        If the name is unknown.
+    """
+    if name not in METHODS:
+        raise UnknownNameError("method", name, METHODS)
+    return METHODS[name]

@@ -14,7 +14,6 @@ from sotglp.backbone import Backbone
 from sotglp.errors import SotglpError
 from sotglp.methods.base import AdaptedModel, Loss, Outputs, full_precision
 from sotglp.methods.local_match import LocalMatch, match_patches
-from sotglp.methods.method import Method
 from sotglp.methods.prompts import TokenizedClasses, initial_local_contexts, template_tokens, tokenize_classes
 from sotglp.methods.text_features import TextFeatures, encode_prompts
 from sotglp.settings import Branches, LocalContexts, LocalFactor, LocalInit, Matching, ModelConfig, Settings, checked
@@ -376,15 +375,3 @@ class SOTGLP(AdaptedModel):
             if not projected:
                 patches = self.backbone.project_patches(patches)
             return F.normalize(patches, dim=-1), F.normalize(full_precision(local_text), dim=-1)
-
-
-METHODS = (
-    Method("sot-glp", "SOT-GLP", "arXiv 2603.08347", SOTGLP),
-    Method(
-        "sot-glp-projection-free",
-        "SOT-GLP, projection-free",
-        "arXiv 2603.08347",
-        SOTGLP,
-        settings={"learn_projection": False},
-    ),
-)

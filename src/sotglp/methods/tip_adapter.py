@@ -6,24 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import Self
 
 from sotglp.backbone import Backbone
 from sotglp.errors import SotglpError
-from sotglp.methods.method import Method
-from sotglp.methods.zero_shot import ZeroShot, ZeroShotConfig
+from sotglp.methods.configs import TipAdapterConfig
+from sotglp.methods.zero_shot import ZeroShot
 from sotglp.settings import Settings
-
-
-class TipAdapterConfig(ZeroShotConfig):
-    """Weight and sharpness of the cache: where the paper's search on validation images starts, not tuned."""
-
-    cache_weight: float = Field(1.0, ge=0, description="weight of the cache beside scaled cosines, alpha")
-    sharpness: float = Field(5.5, gt=0, description="how fast a key's say falls with its distance, beta")
-    learn_keys: bool = Field(False, description="train the keys (Tip-Adapter-F)")
 
 
 class TipAdapter(ZeroShot):
@@ -94,16 +85,3 @@ class TipAdapter(ZeroShot):
         self.keys = nn.Parameter(keys.clone(), requires_grad=self.config.learn_keys)
         self.register_buffer("key_classes", classes.to(keys.device, torch.long))
         self.key_classes: Tensor
-
-
-METHODS = (
-    Method("tip-adapter", "Tip-Adapter", "arXiv 2111.03930", TipAdapter),
-    Method(
-        "tip-adapter-f",
-        "Tip-Adapter-F",
-        "arXiv 2111.03930",
-        TipAdapter,
-        settings={"learn_keys": True},
-        training={"optimizer": "adamw", "learning_rate": 0.001, "epochs": 20},
-    ),
-)

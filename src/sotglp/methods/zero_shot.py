@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import torch
 from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,19 +16,12 @@ from sotglp.backbone.text import Segment
 from sotglp.errors import SotglpError
 from sotglp.images.labels import prompt_name
 from sotglp.methods.base import AdaptedModel, Outputs, full_precision
-from sotglp.methods.method import Method
+from sotglp.methods.configs import ZeroShotConfig
 from sotglp.methods.prompts import clip_tokenizer, tokenize_classes
 from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import Settings, checked
 
 SENTENCES_AT_ONCE = 256
-
-
-class ZeroShotConfig(Settings):
-    """Sentences that name a class."""
-
-    zero_shot_template: str = Field("a photo of a {}.", description="sentence with {} for the class")
-    ensemble: bool = Field(False, description="average the 80 sentences of CLIP's authors for ImageNet instead")
 
 
 class ZeroShot(AdaptedModel):
@@ -144,16 +136,3 @@ def sentence_features(backbone: Backbone, class_names: Sequence[str], templates:
             features += text.encode([Segment(text.embed(part))])
     unsorted = torch.tensor(order, device=backbone.device).argsort()
     return full_precision(torch.cat(features)[unsorted]).view(len(class_names), len(templates), -1)
-
-
-METHODS = (
-    Method("zero-shot", "CLIP, zero-shot", "arXiv 2103.00020", ZeroShot, uses_shots=False),
-    Method(
-        "zero-shot-ensemble",
-        "CLIP, 80 sentences",
-        "arXiv 2103.00020",
-        ZeroShot,
-        settings={"ensemble": True},
-        uses_shots=False,
-    ),
-)

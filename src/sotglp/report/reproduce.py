@@ -12,8 +12,7 @@ import yaml
 from sotglp.backbone import embedded
 from sotglp.backbone.weights import is_known
 from sotglp.files.packaged import parse_yaml
-from sotglp.methods.method import Method
-from sotglp.methods.registry import KINDS, METHODS
+from sotglp.methods.method import METHODS, Method
 from sotglp.model_file.file import ModelRecord
 from sotglp.settings import Settings, TrainConfig, load_preset
 
@@ -29,7 +28,7 @@ def method_of(settings: Settings) -> Method:
     fitting = [
         method
         for method in METHODS.values()
-        if method.model.Config is type(settings)
+        if method.config_class is type(settings)
         and all(getattr(settings, name) == value for name, value in method.settings.items())
     ]
     return max(fitting, key=lambda method: len(method.settings)) if fitting else _plainest(settings)
@@ -89,10 +88,8 @@ def fit_command_caveats(record: ModelRecord) -> list[str]:
 
 def _plainest(settings: Settings) -> Method:
     """Of the methods of that kind, the one that changes the fewest settings."""
-    kind = next(kind for kind, model in KINDS.items() if model.Config is type(settings))
-    return min(
-        (method for method in METHODS.values() if method.model.kind == kind), key=lambda method: len(method.settings)
-    )
+    of_kind = [method for method in METHODS.values() if method.config_class is type(settings)]
+    return min(of_kind, key=lambda method: len(method.settings))
 
 
 def _differences(settings: Settings | TrainConfig, usual: Settings | TrainConfig) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from sotglp.backbone import Backbone
 from sotglp.errors import SotglpError
 from sotglp.features.encoded import encode_images
 from sotglp.images.image_set import ImageSet
-from sotglp.methods.linear_probe import MOST_ITERATIONS, LinearProbeConfig
+from sotglp.methods.configs import LinearProbeConfig
+from sotglp.methods.linear_probe import MOST_ITERATIONS
 from sotglp.settings import InferenceConfig
 
 MIN_RANK_FRACTION = 0.5

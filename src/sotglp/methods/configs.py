@@ -1,0 +1,60 @@
+"""Settings of each kind of model, without torch: what a model file's record is checked against."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from sotglp.settings import ModelConfig, Settings
+
+
+class ZeroShotConfig(Settings):
+    """Sentences that name a class."""
+
+    zero_shot_template: str = Field("a photo of a {}.", description="sentence with {} for the class")
+    ensemble: bool = Field(False, description="average the 80 sentences of CLIP's authors for ImageNet instead")
+
+
+class LinearProbeConfig(ZeroShotConfig):
+    """Regularisation of the regression; sentences are for patches, in OOD scores alone."""
+
+    inverse_regularisation: float = Field(100.0, gt=0, description="scikit-learn's C, on features of unit length")
+
+
+class TipAdapterConfig(ZeroShotConfig):
+    """Weight and sharpness of the cache: where the paper's search on validation images starts, not tuned."""
+
+    cache_weight: float = Field(1.0, ge=0, description="weight of the cache beside scaled cosines, alpha")
+    sharpness: float = Field(5.5, gt=0, description="how fast a key's say falls with its distance, beta")
+    learn_keys: bool = Field(False, description="train the keys (Tip-Adapter-F)")
+
+
+class ClipAdapterConfig(ZeroShotConfig):
+    """Size and share of the adapter."""
+
+    reduction: int = Field(4, ge=1, description="width of features over the adapter's hidden width")
+    mix: float = Field(0.2, ge=0, le=1, description="share of the adapted feature in the one that is compared, alpha")
+
+
+class LoCoOpConfig(ModelConfig):
+    """Settings of SOT-GLP's global branch, and of the regularisation."""
+
+    ood_weight: float = Field(0.25, ge=0, description="weight of the entropy of patches without the true class")
+    rank: float = Field(0.2, gt=0, le=1, description="share of classes among which the true one must be in a patch")
+
+
+class GalLoPConfig(ModelConfig):
+    """Settings of SOT-GLP's prompts, and of the scales."""
+
+    scale_step: int = Field(10, ge=0, description="patches that each further local prompt keeps beyond the one before")
+
+
+CONFIG_OF_KIND: dict[str, type[Settings]] = {
+    "zero-shot": ZeroShotConfig,
+    "linear-probe": LinearProbeConfig,
+    "tip-adapter": TipAdapterConfig,
+    "clip-adapter": ClipAdapterConfig,
+    "locoop": LoCoOpConfig,
+    "gallop": GalLoPConfig,
+    "sot-glp": ModelConfig,
+}
+"""Settings of each kind of model, by the name of the kind in model files."""
