@@ -81,7 +81,7 @@ def large_at_random(folder: Path) -> dict[str, Any]:
 def written(folder: Path, model: Any, check: Any) -> dict[str, Any]:
     """Write the model file and both exports; sizes in bytes, differences, seconds of an export."""
     from sotglp.export.onnx_file import export_model
-    from sotglp.model_file.file import save_model
+    from sotglp.model_file.save import save_model
 
     folder.mkdir()
     save_model(folder / "torch.safetensors", model, include_backbone=True)
@@ -131,11 +131,11 @@ def measured(kind: str, file: Path, batch: int) -> dict[str, float]:
 def torch_run(file: Path) -> tuple[Callable[[Any], object], tuple[int, int]]:
     import torch
 
-    from sotglp.model_file.file import load_model
+    from sotglp.model_file.load import load_model
     from sotglp.scoring import ood
 
     torch.set_num_threads(THREADS)
-    model, _ = load_model(file)
+    model = load_model(file).model
     with torch.no_grad():
         text = model.encode_text()
 

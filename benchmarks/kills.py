@@ -30,7 +30,7 @@ import numpy as np
 from sotglp.features.cache import FeatureStore
 from sotglp.features.prune import prune, shelves
 from sotglp.files.tensors import read_tensors
-from sotglp.model_file.file import installed_versions
+from sotglp.files.versions import installed_versions
 from sotglp.training.checkpoint import checkpoint_path
 
 EPOCHS = 40

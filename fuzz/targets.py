@@ -111,7 +111,9 @@ def _model() -> SOTGLP:
 
 
 def _model_file(folder: Path) -> tuple[list[bytes], Reader]:
-    from sotglp.model_file.file import load_model, read_record, save_model
+    from sotglp.model_file.load import load_model
+    from sotglp.model_file.record import read_record
+    from sotglp.model_file.save import save_model
 
     model = _model()
     path = folder / "m.safetensors"

@@ -27,6 +27,9 @@ OodMethod = Literal[
 SHOT_SCORES: frozenset[OodMethod] = frozenset({"knn", "mahalanobis", "transport"})
 """Those that compare images with the shots, which a model must remember."""
 
+MAX_IMAGE_SIDE = 2048
+"""Longest side of a backbone's input in pixels: 16,384 patches of a ViT-B/16. Published models go up to 512."""
+
 PRESETS = "presets"
 """Folder of the presets in the package."""
 

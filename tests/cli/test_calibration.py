@@ -19,7 +19,7 @@ import pytest
 
 from sotglp import SOTGLPClassifier, SotglpError
 from sotglp.cli import main
-from sotglp.model_file.file import read_record
+from sotglp.model_file.record import read_record
 from support.command import fails, sotglp
 from support.samples import make_class_folders
 

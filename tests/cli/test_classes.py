@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from sotglp import SOTGLPClassifier, SotglpError
 from sotglp.cli.classes import classes
-from sotglp.model_file.file import read_record
+from sotglp.model_file.record import read_record
 from support.command import sotglp
 from support.samples import COLOURS, coloured_image, make_class_folders
 

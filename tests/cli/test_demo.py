@@ -15,7 +15,7 @@ from sotglp.demo import show
 from sotglp.demo.comparison import METHODS, SETTINGS, draw_shots_of_task
 from sotglp.demo.task import few_shot_task
 from sotglp.images.image_set import ImageSet
-from sotglp.model_file.file import load_model
+from sotglp.model_file.load import load_model
 from support.command import fails
 
 OFFLINE = """
@@ -148,7 +148,7 @@ def test_what_it_leaves_in_the_folder(small, tmp_path, monkeypatch, capsys):
     out = tmp_path / "demo"
     here(monkeypatch, capsys, "demo", "--out", out)
     assert sorted(path.name for path in out.iterdir()) == ["model.safetensors", "photos", "plan.png", "result.json"]
-    model, record = load_model(out / "model.safetensors")
+    model, record, _ = load_model(out / "model.safetensors")
     assert tuple(record.classes) == model.class_names == few_shot_task().names
     assert (record.training.seed, record.training.shots, record.backbone["pretrained"]) == (1, 1, "embedded")
     with Image.open(out / "plan.png") as picture:

@@ -15,7 +15,7 @@ from sotglp.explain.explanation import explain, explain_each, patch_boxes
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.method import METHODS
 from sotglp.methods.registry import build_model
-from sotglp.model_file.file import load_calibration, load_model
+from sotglp.model_file.load import load_model
 from sotglp.scoring import ood
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.rejection import Rejection
@@ -236,8 +236,7 @@ def test_the_classifier_explains_with_its_calibration(tmp_path: Path) -> None:
         classifier.predict_proba(images[:1])[0, ::-1].tolist(), rel=1e-5
     )
     classifier.save(tmp_path / "m.safetensors")
-    model, record = load_model(tmp_path / "m.safetensors")
-    calibration = load_calibration(tmp_path / "m.safetensors", model, record)
+    model, _, calibration = load_model(tmp_path / "m.safetensors")
     assert (
         explain(model, images[0], ["7", "3"], InferenceConfig(ood_method="energy"), calibration).to_dict()
         == explanation.to_dict()

@@ -18,7 +18,9 @@ from sotglp import Backbone, SotglpError, SotglpWarning
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.method import METHODS
-from sotglp.model_file.file import load_calibration, load_model, read_record, save_model
+from sotglp.model_file.load import load_model
+from sotglp.model_file.record import read_record
+from sotglp.model_file.save import save_model
 from sotglp.scoring.calibrate import calibrate_crossed, calibrate_held_out
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.cross_fit import cross_fit
@@ -61,8 +63,8 @@ def crossed_file(fitted: Fitted, calibrations: dict[str, Calibration], tmp_path_
 
 
 def reload(path: Path, backbone: Backbone) -> tuple[AdaptedModel, Calibration | None]:
-    model, record = load_model(path, backbone=backbone)
-    return model, load_calibration(path, model, record)
+    model, _, calibration = load_model(path, backbone=backbone)
+    return model, calibration
 
 
 @pytest.mark.parametrize("how", ["held out", "unlabelled", "crossed"])
@@ -223,7 +225,7 @@ def told(name: str, value: Any) -> Callable[[dict[str, Any], dict[str, Tensor]],
 
 
 PROBABILITIES, FOLDS = "calibration.true_probabilities", "calibration.folds"
-TOGETHER, SHOTS = "its calibration does not fit together", "the features of its shots do not fit"
+TOGETHER, SHOTS = "the parts of its calibration do not fit together", "the features of its shots do not fit"
 BAD_TENSORS: dict[str, tuple[Callable[[dict[str, Any], dict[str, Tensor]], object], str]] = {
     "no probabilities": (without(PROBABILITIES), TOGETHER),
     "probabilities in a table": (put(PROBABILITIES, torch.full((4, 3), 0.5)), TOGETHER),

@@ -16,7 +16,9 @@ from sotglp import SOTGLP, Backbone, SotglpError
 from sotglp.methods.base import Outputs
 from sotglp.methods.method import METHODS
 from sotglp.methods.registry import build_model
-from sotglp.model_file.file import load_model, read_record, save_model
+from sotglp.model_file.load import load_model
+from sotglp.model_file.record import read_record
+from sotglp.model_file.save import save_model
 from sotglp.settings import Preset, TrainConfig
 from support.samples import tiny_clip
 
@@ -45,7 +47,7 @@ def test_a_model_comes_back(tiny_backbone: Backbone, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     history = [{"epoch": 1, "loss": 0.5, "accuracy": 0.25, "learning_rate": 0.1}]
     save_model(path, model, classes=[3, 7], training=TrainConfig(epochs=1), history=history)
-    loaded, record = load_model(path, backbone=model.backbone)
+    loaded, record, _ = load_model(path, backbone=model.backbone)
     images = torch.randn(3, 3, 32, 32)
     assert torch.equal(loaded(images).local_logits, model(images).local_logits)
     assert loaded.config == model.config
@@ -78,7 +80,7 @@ def test_backbone_inside(tmp_path: Path) -> None:
         backbone.clip.ln_final.bias += 1  # type: ignore[union-attr, operator]
     save_model(tmp_path / "whole", model, include_backbone=True)
     save_model(tmp_path / "lean", model)
-    loaded, _ = load_model(tmp_path / "whole")
+    loaded = load_model(tmp_path / "whole").model
     images = torch.randn(1, 3, 64, 64)
     assert torch.equal(loaded(images).global_logits, model(images).global_logits)
     with pytest.raises(SotglpError, match="other weights of ViT-S-32-alt"):
@@ -103,7 +105,7 @@ def test_the_embedded_model_is_found_again(
     model = SOTGLP(backbone, NAMES, n_local_prompts=2, top_k=5, seed=9)
     path = tmp_path / "m.safetensors"
     save_model(path, model, include_backbone=include_backbone)
-    loaded, record = load_model(path)
+    loaded, record, _ = load_model(path)
     assert record.backbone["name"] == loaded.backbone.name == "tiny"
     assert (record.backbone["pretrained"], record.backbone["seed"]) == known
     assert (loaded.backbone.pretrained, loaded.backbone.seed) == known
@@ -151,7 +153,7 @@ def test_backbone_inside_keeps_its_activation_and_preprocessing(quick_tag: str, 
     model = SOTGLP(backbone, NAMES, top_k=2)
     path = tmp_path / "whole"
     save_model(path, model, include_backbone=True)
-    loaded, _ = load_model(path)
+    loaded = load_model(path).model
     images = torch.randn(2, 3, 64, 64)
     for found, expected in zip(loaded.backbone.encode_image(images), backbone.encode_image(images), strict=True):
         assert torch.equal(found, expected)
@@ -169,7 +171,7 @@ def test_a_local_weight_file_gets_the_activation_that_was_trained_with(quick_tag
     save_model(tmp_path / "m", model)
     safetensors.torch.save_file(backbone.clip.state_dict(), tmp_path / "local.safetensors")
     local = str(tmp_path / "local.safetensors")
-    loaded, _ = load_model(tmp_path / "m", pretrained=local)
+    loaded = load_model(tmp_path / "m", pretrained=local).model
     images = torch.randn(2, 3, 64, 64)
     assert torch.equal(loaded(images).global_logits, model(images).global_logits)
     with pytest.raises(SotglpError, match="with QuickGELU, and the backbone given has GELU"):
@@ -182,7 +184,7 @@ def test_a_file_without_activation_and_preprocessing_means_the_names_own(tmp_pat
     save_model(tmp_path / "new", model, include_backbone=True)
     older = read_record(tmp_path / "new").backbone
     del older["quick_gelu"], older["preprocess"]
-    loaded, record = load_model(rewrite(tmp_path / "new", tmp_path / "old", {"backbone": older}))
+    loaded, record, _ = load_model(rewrite(tmp_path / "new", tmp_path / "old", {"backbone": older}))
     images = torch.randn(1, 3, 64, 64)
     assert torch.equal(loaded(images).global_logits, model(images).global_logits)
     assert loaded.backbone.preprocess_settings == backbone.preprocess_settings
@@ -196,7 +198,7 @@ def test_the_patch_stream_comes_back(tmp_path: Path, include_backbone: bool) -> 
     model = SOTGLP(backbone, NAMES, top_k=2)
     path = tmp_path / "m"
     save_model(path, model, include_backbone=include_backbone)
-    loaded, record = load_model(path)
+    loaded, record, _ = load_model(path)
     assert record.backbone["patch_attention"] == loaded.backbone.patch_attention == "ordinary"
     images = torch.randn(1, 3, 64, 64)
     assert torch.equal(loaded(images).local_logits, model(images).local_logits)
@@ -231,7 +233,7 @@ def test_variants_come_back(tiny_backbone: Backbone, tmp_path: Path, settings: d
     save_model(tmp_path / "m", model)
     with safe_open(tmp_path / "m", framework="pt") as file:
         assert set(file.keys()) == set(kept)
-    loaded, _ = load_model(tmp_path / "m", backbone=tiny_backbone)
+    loaded = load_model(tmp_path / "m", backbone=tiny_backbone).model
     assert loaded.config == model.config
     images = torch.randn(3, 3, 32, 32)
     assert_same_outputs(loaded(images), model(images))
@@ -241,7 +243,7 @@ def test_a_file_from_before_the_variants_is_the_published_model(model: SOTGLP, t
     save_model(tmp_path / "new", model)
     older = read_record(tmp_path / "new").model.model_dump()
     del older["branches"], older["matching"]
-    loaded, _ = load_model(rewrite(tmp_path / "new", tmp_path / "old", {"model": older}), backbone=model.backbone)
+    loaded = load_model(rewrite(tmp_path / "new", tmp_path / "old", {"model": older}), backbone=model.backbone).model
     assert loaded.config == model.config
 
 
@@ -275,7 +277,7 @@ def test_every_methods_model_comes_back(tiny_backbone: Backbone, tmp_path: Path,
     with safe_open(path, framework="pt") as file:
         assert set(file.keys()) == KEPT[name]
         assert json.loads(file.metadata()["sotglp"])["kind"] == METHODS[name].kind
-    loaded, record = load_model(path, backbone=tiny_backbone)
+    loaded, record, _ = load_model(path, backbone=tiny_backbone)
     assert type(loaded) is type(model)
     assert not loaded.training
     assert record.model == loaded.config == settings
@@ -291,7 +293,9 @@ def test_every_methods_model_comes_back(tiny_backbone: Backbone, tmp_path: Path,
 
 def test_a_file_without_a_kind_is_sot_glps(model: SOTGLP, tmp_path: Path) -> None:
     save_model(tmp_path / "new", model)
-    loaded, record = load_model(rewrite(tmp_path / "new", tmp_path / "old", {}, drop="kind"), backbone=model.backbone)
+    loaded, record, _ = load_model(
+        rewrite(tmp_path / "new", tmp_path / "old", {}, drop="kind"), backbone=model.backbone
+    )
     assert type(loaded) is SOTGLP
     assert record.model == model.config
     assert torch.equal(loaded.predict_proba(images := torch.randn(2, 3, 32, 32)), model.predict_proba(images))

@@ -13,7 +13,8 @@ from sotglp import SOTGLP, Backbone
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.method import METHODS
 from sotglp.methods.registry import build_model
-from sotglp.model_file.extras import CalibrationRecord, calibration_record
+from sotglp.model_file.record import CalibrationRecord
+from sotglp.model_file.save import calibration_record
 from sotglp.report import page as room
 from sotglp.report.findings import Findings, evaluate_for_report
 from sotglp.report.intervals import Interval

@@ -7,8 +7,7 @@ import pytest
 
 from sotglp.cli.fit import _settings
 from sotglp.methods.method import METHODS
-from sotglp.model_file.extras import CalibrationRecord, RejectionRecord
-from sotglp.model_file.file import ModelRecord
+from sotglp.model_file.record import CalibrationRecord, ModelRecord, RejectionRecord
 from sotglp.report.reproduce import fit_command, fit_command_caveats, method_of
 from sotglp.settings import OodMethod, TrainConfig, load_preset
 

@@ -28,7 +28,7 @@ from sotglp.images.decode import open_image
 from sotglp.images.digest import content_digest
 from sotglp.images.few_shot import draw_shots
 from sotglp.images.image_set import ImageSet
-from sotglp.model_file.file import save_model
+from sotglp.model_file.save import save_model
 from support.samples import COLOURS, coloured_image, make_class_folders, tiny_clip
 
 # A command that waits for a pipe would wait for ever.

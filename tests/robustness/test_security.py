@@ -17,7 +17,9 @@ from sotglp import SOTGLP, Backbone, SotglpError
 from sotglp.backbone.safe_load import check_weight_file
 from sotglp.cli import main
 from sotglp.features.cache import FeatureStore
-from sotglp.model_file.file import load_model, read_record, save_model
+from sotglp.model_file.load import load_model
+from sotglp.model_file.record import read_record
+from sotglp.model_file.save import save_model
 from support.hostile_files import GREEDY, MALFORMED, PICKLES, changed_model, with_record
 from support.samples import coloured_image, make_class_folders
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from sotglp import SOTGLP, Backbone
-from sotglp.model_file.file import save_model
+from sotglp.model_file.save import save_model
 from support.hostile_files import changed_model
 
 
@@ -69,7 +69,6 @@ import json, resource, sys
 from pathlib import Path
 from support.no_network import forbid_network
 from sotglp import SotglpError
-from sotglp.model_file.file import load_model
 
 def kib(field):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field))

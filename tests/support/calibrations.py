@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sotglp.model_file.extras import CalibrationRecord
+from sotglp.model_file.record import CalibrationRecord
 from sotglp.settings import OodMethod
 
 

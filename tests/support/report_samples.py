@@ -11,7 +11,7 @@ from PIL import Image
 from sotglp import SOTGLP
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
-from sotglp.model_file.file import ModelRecord
+from sotglp.model_file.record import ModelRecord
 from sotglp.report.page import About
 from sotglp.scoring.evaluate import predict
 from sotglp.settings import InferenceConfig, TrainConfig

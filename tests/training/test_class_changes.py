@@ -17,7 +17,8 @@ from sotglp.errors import UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.method import METHODS, find_method
-from sotglp.model_file.file import load_model, save_model
+from sotglp.model_file.load import load_model
+from sotglp.model_file.save import save_model
 from sotglp.settings import Preset, TrainConfig
 from sotglp.training.class_changes import STEPS_ALONE, renamed, with_class, without_class
 from sotglp.training.fit import adapt
@@ -161,7 +162,7 @@ def test_what_was_added_can_be_removed_to_the_same_bits(
         return
     grown = with_class(model, NEW, new_images(), CONFIG)
     save_model(tmp_path / "grown.safetensors", grown)
-    loaded, _ = load_model(tmp_path / "grown.safetensors", backbone=tiny_backbone)
+    loaded = load_model(tmp_path / "grown.safetensors", backbone=tiny_backbone).model
     assert torch.equal(loaded.predict_proba(looked_at), grown.predict_proba(looked_at))
     back = without_class(loaded, NEW)
     assert back.class_names == model.class_names

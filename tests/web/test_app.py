@@ -19,7 +19,8 @@ from sotglp.cli.classes import classes
 from sotglp.estimators.method import MethodClassifier
 from sotglp.explain.explanation import explain
 from sotglp.images.decode import MAX_PIXELS, open_image
-from sotglp.model_file.file import load_calibration, load_model, read_record
+from sotglp.model_file.load import load_model
+from sotglp.model_file.record import read_record
 from sotglp.scoring.evaluate import Predictions, predict
 from sotglp.settings import InferenceConfig
 from sotglp.web.limits import Limits
@@ -133,8 +134,7 @@ def test_no_cell_is_a_formula(shared: TestClient, name: str) -> None:
 
 def test_explanations_are_the_librarys(shared: TestClient, model: Path) -> None:
     path = photos(model)[0]
-    loaded, record = load_model(model)
-    calibration = load_calibration(model, loaded, record)
+    loaded, _, calibration = load_model(model)
     expected = explain(loaded, path, [OLD[2], OLD[0]], InferenceConfig(), calibration).to_dict() | {"path": "a.png"}
     image = files(("a.png", path.read_bytes()), field="image")
     found = shared.post("/explain", files=image, params={"classes": [OLD[2], OLD[0]]}).json()

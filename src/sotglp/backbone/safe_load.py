@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sotglp.errors import SotglpError
-from sotglp.files.tensors import MAX_HEADER_BYTES, check_header_length
+from sotglp.files.header import MAX_HEADER_BYTES, check_header_length
 
 """Most bytes of what a file tells of its tensors; of 20,000 classes it takes less than one 2**20."""
 

@@ -17,11 +17,9 @@ from sotglp.backbone import embedded
 from sotglp.backbone.safe_load import check_weight_file
 from sotglp.backbone.text import VOCABULARY_SIZE
 from sotglp.errors import SotglpError
+from sotglp.settings import MAX_IMAGE_SIDE
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-
-MAX_IMAGE_SIDE = 2048
-"""Longest side of the input in pixels: a ViT-B/16 has 16,384 patches there. Published models go up to 512."""
 
 
 def supported_backbones() -> list[str]:

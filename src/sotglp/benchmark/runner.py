@@ -28,7 +28,7 @@ from sotglp.benchmark.suite import BackboneChoice, DatasetChoice, Suite
 from sotglp.console.progress import progress_bar, show_warning
 from sotglp.errors import SotglpError
 from sotglp.files.atomic import check_output
-from sotglp.model_file.file import installed_versions
+from sotglp.files.versions import installed_versions
 
 RESULTS_FILE = "results.jsonl"
 PARENT_WATCH_SECONDS = 1.0

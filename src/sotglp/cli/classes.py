@@ -15,7 +15,7 @@ from sotglp.errors import SotglpWarning
 if TYPE_CHECKING:
     from sotglp.errors import UnreadableImageError
     from sotglp.methods.base import AdaptedModel
-    from sotglp.model_file.file import ModelRecord
+    from sotglp.model_file.record import ModelRecord
 
 classes = typer.Typer(
     name="classes",
@@ -34,7 +34,7 @@ def list_classes(model_file: options.ModelFile, json_file: options.Json = None, 
 
     [bold]Example[/bold]: sotglp classes list birds.safetensors
     """
-    from sotglp.model_file.file import read_record
+    from sotglp.model_file.record import read_record
 
     check_result_file(json_file)
     record = read_record(model_file)
@@ -152,18 +152,20 @@ def _loaded(
     """The model, once it is known that a result can be written."""
     from sotglp.backbone.precision import choose_device
     from sotglp.files.atomic import check_output
-    from sotglp.model_file.file import load_model
+    from sotglp.model_file.load import load_model
 
     check_output(out, force=force)
     check_result_file(json_file)
-    return load_model(model_file, pretrained=pretrained, device=choose_device(device))
+    model, record, _ = load_model(model_file, pretrained=pretrained, device=choose_device(device))
+    return model, record
 
 
 def _write(
     out: Path, model_file: Path, model: AdaptedModel, record: ModelRecord, labels: list[Any], force: bool
 ) -> None:
     """Write the changed model; its backbone's weights go in where they were in before."""
-    from sotglp.model_file.file import carries_backbone, save_model
+    from sotglp.model_file.load import carries_backbone
+    from sotglp.model_file.save import save_model
 
     if record.calibration is not None:
         message = f"the calibration of {model_file} is not in {out}, since classes changed: calibrate again"

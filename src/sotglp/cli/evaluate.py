@@ -42,7 +42,8 @@ def evaluate(
     """
     from sotglp.backbone.precision import choose_device
     from sotglp.images.image_set import ImageSet
-    from sotglp.model_file.file import load_calibration, load_model, read_record
+    from sotglp.model_file.load import load_model
+    from sotglp.model_file.record import read_record
     from sotglp.scoring.evaluate import evaluate as measure
 
     check_result_file(json_file)
@@ -50,9 +51,8 @@ def evaluate(
     inference = options.inference_config(batch_size, workers, precision, ood_method, temperature, told)
     images = ImageSet.from_path(test)
     ood_sets = options.ood_sets_of(ood or [])
-    model, record = load_model(model_file, pretrained=pretrained, device=choose_device(device))
+    model, record, calibration = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
-    calibration = load_calibration(model_file, model, record)
     result = measure(
         model, images, ood_sets, inference, calibration=calibration, cache_dir=cache_dir, unreadable=unreadable
     )

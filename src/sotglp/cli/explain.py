@@ -52,7 +52,8 @@ def explain(
     from sotglp.console.figures import check_ending, save_figure
     from sotglp.explain.explanation import explain as explain_image
     from sotglp.files.atomic import check_output
-    from sotglp.model_file.file import load_calibration, load_model, read_record
+    from sotglp.model_file.load import load_model
+    from sotglp.model_file.record import read_record
 
     as_boxes = out is not None and out.suffix.lower() == BOXES
     if out is not None:
@@ -63,8 +64,7 @@ def explain(
             check_ending(out)
     check_result_file(json_file)
     inference = options.inference_config(1, 0, precision, ood_method, temperature, read_record(model_file).calibration)
-    model, record = load_model(model_file, pretrained=pretrained, device=choose_device(device))
-    calibration = load_calibration(model_file, model, record)
+    model, _, calibration = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     explanation = explain_image(model, image, classes or top, inference, calibration)
     told = explanation.to_dict()
     if out is not None and as_boxes:

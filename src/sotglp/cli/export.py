@@ -38,7 +38,8 @@ def export(
     from sotglp.export.onnx_file import export_model
     from sotglp.files.atomic import check_output
     from sotglp.images.image_set import ImageSet
-    from sotglp.model_file.file import load_model, read_record
+    from sotglp.model_file.load import load_model
+    from sotglp.model_file.record import read_record
 
     check_result_file(json_file)
     if out.suffix != ".onnx":
@@ -47,7 +48,7 @@ def export(
     told = read_record(model_file).calibration
     inference = options.inference_config(32, 0, "fp32", ood_method, temperature, told)
     images = ImageSet.from_flat_folder(check) if check else None
-    model, record = load_model(model_file, pretrained=pretrained)
+    model, record, _ = load_model(model_file, pretrained=pretrained)
     note("tracing the model and comparing, about half a minute", show=True)
     done = export_model(
         out, model, classes=record.classes, inference=inference, calibration=told, check=images, int8=int8, force=force

@@ -86,8 +86,7 @@ def fit(
     from sotglp.features.distributed import Processes
     from sotglp.files.atomic import check_output
     from sotglp.images.image_set import ImageSet
-    from sotglp.model_file.extras import calibration_record
-    from sotglp.model_file.file import save_model
+    from sotglp.model_file.save import calibration_record, save_model
     from sotglp.scoring.calibrate import calibrate_crossed, calibrate_held_out
     from sotglp.scoring.cross_fit import cross_fit, folds_of, forget_folds, remove_checkpoints
     from sotglp.scoring.rejection import check_tpr

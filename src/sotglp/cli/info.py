@@ -11,7 +11,7 @@ from sotglp.cli import options
 from sotglp.console.output import check_result_file, say, write_json
 
 if TYPE_CHECKING:
-    from sotglp.model_file.extras import CalibrationRecord
+    from sotglp.model_file.record import CalibrationRecord
 
 
 def info(
@@ -60,7 +60,7 @@ def info(
 
 
 def _about_model(path: Path) -> tuple[dict[str, Any], list[str]]:
-    from sotglp.model_file.file import read_record
+    from sotglp.model_file.record import read_record
 
     record = read_record(path)
     result: dict[str, Any] = {
@@ -104,7 +104,7 @@ def _calibration_line(calibration: CalibrationRecord) -> str:
 def _about_installation() -> tuple[dict[str, Any], list[str]]:
     import torch
 
-    from sotglp.model_file.file import installed_versions
+    from sotglp.files.versions import installed_versions
 
     devices = ["cpu"] + [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     result = {"devices": devices, "threads": torch.get_num_threads()}

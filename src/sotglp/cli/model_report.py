@@ -43,15 +43,15 @@ def report_model(wanted: Wanted, inference: InferenceConfig) -> None:
     from sotglp.backbone.precision import choose_device
     from sotglp.files.atomic import check_output, write_file
     from sotglp.images.image_set import ImageSet
-    from sotglp.model_file.file import load_calibration, load_model
+    from sotglp.model_file.load import load_model
     from sotglp.report.findings import evaluate_for_report
     from sotglp.report.page import About, render
 
     check_output(wanted.out, force=wanted.force)
     images = ImageSet.from_path(wanted.test)
     ood_sets = ood_sets_of(list(wanted.ood))
-    model, record = load_model(wanted.model_file, pretrained=wanted.pretrained, device=choose_device(wanted.device))
-    calibration = load_calibration(wanted.model_file, model, record)
+    device = choose_device(wanted.device)
+    model, record, calibration = load_model(wanted.model_file, pretrained=wanted.pretrained, device=device)
     unreadable: list[UnreadableImageError] | None = [] if wanted.skip_unreadable else None
     findings = evaluate_for_report(model, images, ood_sets, inference, calibration, unreadable=unreadable)
     sources = dict(zip(ood_sets, map(str, wanted.ood), strict=True))

@@ -13,7 +13,7 @@ from sotglp.errors import SotglpError, SotglpWarning
 
 if TYPE_CHECKING:
     from sotglp.images.image_set import ImageSet
-    from sotglp.model_file.extras import CalibrationRecord
+    from sotglp.model_file.record import CalibrationRecord
     from sotglp.settings import InferenceConfig
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file that `sotglp fit` wrote.")]

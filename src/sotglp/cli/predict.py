@@ -13,7 +13,7 @@ from sotglp.errors import SotglpError
 
 if TYPE_CHECKING:
     from sotglp.errors import UnreadableImageError
-    from sotglp.model_file.extras import CalibrationRecord
+    from sotglp.model_file.record import CalibrationRecord
     from sotglp.settings import InferenceConfig
 
 
@@ -68,7 +68,8 @@ def predict(
     import numpy as np
 
     from sotglp.backbone.precision import choose_device
-    from sotglp.model_file.file import load_calibration, load_model, read_record
+    from sotglp.model_file.load import load_model
+    from sotglp.model_file.record import read_record
     from sotglp.scoring.evaluate import predict_each
 
     for target in (json_file, csv_file):
@@ -77,8 +78,7 @@ def predict(
     inference = options.inference_config(batch_size, workers, precision, ood_method, temperature, told)
     _check_decisions(model_file, told, inference, unknown, coverage)
     image_set = options.images_of(images)
-    model, record = load_model(model_file, pretrained=pretrained, device=choose_device(device))
-    calibration = load_calibration(model_file, model, record)
+    model, record, calibration = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
     models = [model, *calibration.fold_models] if calibration and coverage is not None else [model]
     said_by_each = predict_each(models, image_set, inference, unreadable=unreadable, score_all=False)

@@ -102,7 +102,7 @@ def report(
             f"photos/test --out {out}`"
         )
     from sotglp.cli.model_report import Wanted, report_model
-    from sotglp.model_file.file import read_record
+    from sotglp.model_file.record import read_record
 
     told = read_record(subject).calibration
     inference = options.inference_config(batch_size, workers, precision, ood_method, temperature, told)

@@ -17,7 +17,7 @@ from sotglp.demo.gallery import draw_gallery
 from sotglp.errors import SotglpError
 from sotglp.files.atomic import check_output, os_reason, place_file, write_file
 from sotglp.images.image_set import ImageSet
-from sotglp.model_file.file import save_model
+from sotglp.model_file.save import save_model
 
 MODEL = "model.safetensors"
 PICTURE = "plan.png"

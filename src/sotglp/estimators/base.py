@@ -27,7 +27,9 @@ from sotglp.images.image_set import ImageSet
 from sotglp.images.labels import label_text
 from sotglp.images.manifest import MANIFEST_SUFFIXES
 from sotglp.methods.base import AdaptedModel
-from sotglp.model_file.file import ModelRecord, load_calibration, load_model, save_model
+from sotglp.model_file.load import load_model
+from sotglp.model_file.record import ModelRecord
+from sotglp.model_file.save import save_model
 from sotglp.scoring.calibrate import calibrate_crossed, calibrate_held_out
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.cross_fit import cross_fit
@@ -336,11 +338,13 @@ class ImageClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc
         SotglpError
             If the file can't be read, or the weights are not those that it was trained on.
         """
-        model, record = load_model(Path(path), backbone=backbone, pretrained=pretrained, device=choose_device(device))
+        model, record, calibration = load_model(
+            Path(path), backbone=backbone, pretrained=pretrained, device=choose_device(device)
+        )
         classifier = cls._from_record(model, record, device)
         classifier.classes_ = np.asarray(record.classes)
         classifier.model_, classifier.history_ = model, record.history
-        classifier.calibration_ = load_calibration(Path(path), model, record)
+        classifier.calibration_ = calibration
         return classifier
 
     @abstractmethod

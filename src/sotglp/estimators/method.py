@@ -13,7 +13,7 @@ from sotglp.errors import SotglpError
 from sotglp.estimators.base import ImageClassifier
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.method import METHODS, Method, find_method
-from sotglp.model_file.file import ModelRecord
+from sotglp.model_file.record import ModelRecord
 from sotglp.settings import PatchAttention, Precision, Settings, TrainConfig, load_preset
 
 OWN_PARAMETERS = ("shots", "precision", "workers", "seed")

@@ -12,7 +12,7 @@ from sotglp.errors import SotglpError
 from sotglp.estimators.base import ImageClassifier
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.sot_glp import SOTGLP
-from sotglp.model_file.file import ModelRecord
+from sotglp.model_file.record import ModelRecord
 from sotglp.settings import (
     Branches,
     Draw,

@@ -25,7 +25,7 @@ from sotglp.files.versions import RESULTS_DEPEND_ON, installed_versions
 from sotglp.images.image_set import ImageSet
 from sotglp.images.views import load_batches
 from sotglp.methods.base import AdaptedModel
-from sotglp.model_file.extras import CalibrationRecord
+from sotglp.model_file.record import CalibrationRecord
 from sotglp.runtime.model import PortableModel
 from sotglp.runtime.record import FORMAT_VERSION, METADATA_KEY
 from sotglp.scoring import ood

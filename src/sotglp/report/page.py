@@ -12,7 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from sotglp.console.text import printable
-from sotglp.model_file.file import ModelRecord, installed_versions
+from sotglp.files.versions import installed_versions
+from sotglp.model_file.record import ModelRecord
 from sotglp.report import charts
 from sotglp.report.findings import Findings, Mistake, OodSet
 from sotglp.report.intervals import Interval

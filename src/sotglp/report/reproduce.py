@@ -13,7 +13,7 @@ from sotglp.backbone import embedded
 from sotglp.backbone.weights import is_known
 from sotglp.files.packaged import parse_yaml
 from sotglp.methods.method import METHODS, Method
-from sotglp.model_file.file import ModelRecord
+from sotglp.model_file.record import ModelRecord
 from sotglp.settings import Settings, TrainConfig, load_preset
 
 TRAIN, CALIBRATION = "TRAIN_DIR", "CALIBRATION_DIR"

@@ -20,6 +20,7 @@ from sotglp.files.tensors import read_tensors, write_tensors
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.settings import TrainConfig
+from sotglp.training.history import checked_history
 
 STATE_PREFIX = "optimizer."
 CHECKSUM_KEY = "sha256"
@@ -137,24 +138,6 @@ class Checkpoint:
             raise SotglpError(
                 f"{self.path} can't be written ({os_reason(error)}): remove it, or give another name for the model file"
             ) from error
-
-
-def checked_history(raw: Any) -> list[dict[str, float]]:
-    """The history that a record tells, which names epoch, loss and accuracy at least.
-
-    Raises
-    ------
-    TypeError
-        If it is something else.
-    """
-    history: list[dict[str, float]] = []
-    for entry in raw:
-        if not (isinstance(entry, dict) and {"epoch", "loss", "accuracy"} <= entry.keys()):
-            raise TypeError("history")
-        if not all(isinstance(value, int | float) for value in entry.values()):
-            raise TypeError("history")
-        history.append(entry)
-    return history
 
 
 def _checksum(tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> str:

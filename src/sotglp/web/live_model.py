@@ -12,7 +12,9 @@ from sotglp.explain.explanation import has_maps
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.text_features import TextFeatures
-from sotglp.model_file.file import ModelRecord, carries_backbone, load_calibration, load_model, read_record, save_model
+from sotglp.model_file.load import carries_backbone, load_model
+from sotglp.model_file.record import ModelRecord, read_record
+from sotglp.model_file.save import save_model
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.evaluate import text_of
 from sotglp.settings import InferenceConfig, TrainConfig, checked
@@ -126,7 +128,7 @@ def load_served(
     model_file : Path
         The file, which is never written.
     pretrained, device
-        See :func:`sotglp.model_file.file.load_model`.
+        See :func:`sotglp.model_file.load.load_model`.
     batch_size : int
         Images encoded at once.
 
@@ -139,14 +141,14 @@ def load_served(
     values = {"batch_size": batch_size}
     score = {"ood_method": told.ood_method, "temperature": told.ood_temperature} if told else {}
     inference = checked(InferenceConfig, values | score)
-    model, record = load_model(model_file, pretrained=pretrained, device=choose_device(device))
+    model, record, calibration = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     return ServedModel(
         model,
         text_of(model, inference),
         tuple(record.classes),
         record,
         inference,
-        load_calibration(model_file, model, record),
+        calibration,
         carries_backbone(model_file),
     )
 

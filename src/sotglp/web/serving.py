@@ -41,7 +41,7 @@ def serve(
     batch_size : int, default 32
         Images judged at once.
     pretrained, device
-        See :func:`sotglp.model_file.file.load_model`.
+        See :func:`sotglp.model_file.load.load_model`.
 
     Raises
     ------

@@ -1,0 +1,83 @@
+"""Read the JSON record in the header of a safetensors file, without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from sotglp.errors import SotglpError
+
+METADATA_KEY = "sotglp"
+MAX_HEADER_BYTES = 16 * 2**20
+
+
+@contextmanager
+def open_tensor_file(path: Path, kind: str, framework: str) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Open a safetensors file that sotglp wrote and yield the handle and the file's record.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    kind : str
+        What the file should be, for messages.
+    framework : {"pt", "numpy"}
+        Type of the tensors that the handle returns; "numpy" doesn't import torch.
+
+    Raises
+    ------
+    SotglpError
+        If the file is missing or damaged, or isn't ``kind`` written by sotglp.
+    """
+    # Unlike path.is_file(), os.path.isfile returns False for a name that is too long for the file system.
+    if not os.path.isfile(path):
+        raise SotglpError(f"there is no {kind} {path}")
+    try:
+        check_header_length(path, kind)
+        with safe_open(path, framework=framework, device="cpu") as file:
+            metadata = file.metadata() or {}
+            if METADATA_KEY not in metadata:
+                raise SotglpError(
+                    f"{path} is a safetensors file, but no {kind} of sotglp: give one that `sotglp fit` wrote"
+                )
+            record = json.loads(metadata[METADATA_KEY])
+            if not isinstance(record, dict):
+                raise SotglpError(f"{path} can't be read as a {kind}: its record is damaged")
+            yield file, record
+    # The record's JSON may be nested deeper than Python reads.
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        if isinstance(error, SotglpError):
+            raise
+        reason = str(error)[:200]
+        raise SotglpError(f"{path} can't be read as a {kind}: it is damaged or something else ({reason})") from error
+
+
+def read_json_record(path: Path, kind: str) -> dict[str, Any]:
+    """Read the record of a safetensors file; see :func:`open_tensor_file`."""
+    with open_tensor_file(path, kind, "numpy") as (_, record):
+        return record
+
+
+def check_header_length(path: Path, kind: str) -> None:
+    """Refuse a safetensors file whose header is longer than MAX_HEADER_BYTES, before it is parsed.
+
+    Raises
+    ------
+    SotglpError
+        Naming the file as ``kind``.
+    OSError
+        If the file can't be opened.
+    """
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > MAX_HEADER_BYTES:
+        raise SotglpError(
+            f"{path} can't be read as a {kind}: its header would have {length} bytes, and {MAX_HEADER_BYTES} is the "
+            "most that is read; it is damaged or something else"
+        )

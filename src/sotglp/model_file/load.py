@@ -1,0 +1,210 @@
+"""Load a model file onto its backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from open_clip.model import set_model_preprocess_cfg
+from torch import Tensor
+
+from sotglp.backbone import Backbone
+from sotglp.backbone.weights import build_clip, is_known, weight_shapes
+from sotglp.errors import SotglpError
+from sotglp.files.tensors import read_tensors
+from sotglp.images.labels import label_text
+from sotglp.methods.base import AdaptedModel
+from sotglp.methods.prompts import template_tokens
+from sotglp.methods.registry import build_model
+from sotglp.methods.shot_memory import ShotMemory
+from sotglp.model_file.record import BackboneRecord, CalibrationRecord, ModelRecord, read_record
+from sotglp.model_file.save import BACKBONE_PREFIX, CALIBRATION_PREFIX, FOLD_PREFIX, SHOT_TENSORS, SHOTS_PREFIX
+from sotglp.scoring.calibration import Calibration
+from sotglp.scoring.rejection import Rejection
+from sotglp.settings import ModelConfig
+
+
+class LoadedModel(NamedTuple):
+    """Contents of a model file; ``calibration`` is None if the model isn't calibrated."""
+
+    model: AdaptedModel
+    record: ModelRecord
+    calibration: Calibration | None
+
+
+def load_model(
+    path: Path,
+    *,
+    backbone: Backbone | None = None,
+    pretrained: str | None = None,
+    device: str | torch.device = "cpu",
+) -> LoadedModel:
+    """Load a model, its record and its calibration from a model file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    backbone : Backbone or None
+        Backbone of the model; None loads the one that the file names.
+    pretrained : str or None
+        Tag or file of the backbone's weights, in place of the one that the file names.
+    device : str or torch.device, default "cpu"
+        Device of a loaded backbone.
+
+    Raises
+    ------
+    SotglpError
+        If the file can't be read, or the backbone isn't the one that the model was trained on.
+    """
+    record = read_record(path)
+    if backbone is None:
+        backbone = _load_backbone(path, record, pretrained, device)
+    _check_backbone(path, record, backbone)
+    names = [label_text(label) for label in record.classes]
+    if isinstance(record.model, ModelConfig):
+        _check_prompts(path, record.model, len(names), backbone)
+    model = build_model(backbone, names, record.model)
+    learned = _tensors(path, model.kept)
+    shots = _tensors(path, SHOTS_PREFIX)
+    calibrated = _tensors(path, _calibration_prefixes(record.calibration))
+    try:
+        model.restore(learned)
+        model.shots = _restored_shots(shots, model)
+        calibration = _restored_calibration(record.calibration, calibrated, model) if record.calibration else None
+    except SotglpError as error:
+        raise SotglpError(f"{path} is damaged: {error}") from error
+    return LoadedModel(model.eval(), record, calibration)
+
+
+def carries_backbone(path: Path) -> bool:
+    """Whether a model file holds the backbone's weights."""
+    return bool(_tensors(path, f"{BACKBONE_PREFIX}logit_scale"))
+
+
+def _tensors(path: Path, prefix: str | tuple[str, ...]) -> dict[str, Tensor]:
+    return read_tensors(path, "model file", prefix=prefix)[0]
+
+
+def _load_backbone(path: Path, record: ModelRecord, pretrained: str | None, device: str | torch.device) -> Backbone:
+    known = BackboneRecord(**record.backbone)
+    if not is_known(known.name):
+        raise SotglpError(
+            f"{path} was trained on the backbone {known.name}, which open_clip can't build by name: give it with "
+            "backbone= in Python"
+        )
+    carried = _tensors(path, BACKBONE_PREFIX)
+    if not carried:
+        if pretrained is None and str(known.pretrained).startswith(("//", "\\\\")):
+            raise SotglpError(
+                f"{path} names weights on another computer ({known.pretrained}), which sotglp doesn't fetch because a "
+                "file names them: give them with --pretrained (pretrained=)"
+            )
+        return Backbone.load(
+            known.name,
+            pretrained or known.pretrained or "none",
+            image_size=known.image_size[0],
+            device=device,
+            seed=known.seed or 0,
+            quick_gelu=known.quick_gelu,
+            patch_attention=known.patch_attention,
+        )
+    weights = {key.removeprefix(BACKBONE_PREFIX): value for key, value in carried.items()}
+    # Checked before the model is built, which may take a thousand times the file's size.
+    if {key: value.shape for key, value in weights.items()} != weight_shapes(known.name, known.image_size[0]):
+        raise SotglpError(f"{path} is damaged: the weights in it are not those of {known.name}")
+    clip = build_clip(known.name, "none", image_size=known.image_size[0], seed=0, quick_gelu=known.quick_gelu)
+    clip.load_state_dict(weights)
+    if known.preprocess is not None:
+        set_model_preprocess_cfg(clip, known.preprocess.model_dump())
+    return Backbone(
+        clip,
+        name=known.name,
+        pretrained=known.pretrained,
+        seed=known.seed,
+        patch_attention=known.patch_attention,
+    ).to(device)
+
+
+def _check_backbone(path: Path, record: ModelRecord, backbone: Backbone) -> None:
+    name = record.backbone["name"]
+    if backbone.fingerprint != record.backbone["fingerprint"]:
+        trained_on, given = (text[:19] for text in (record.backbone["fingerprint"], backbone.fingerprint))
+        raise SotglpError(
+            f"{path} was trained on other weights of {name} ({trained_on}..., not {given}...): give the right ones "
+            "with --pretrained (pretrained=, backbone=)"
+        )
+    if record.backbone.get("quick_gelu", backbone.quick_gelu) != backbone.quick_gelu:
+        given, trained_with = "QuickGELU", "GELU"
+        if not backbone.quick_gelu:
+            given, trained_with = trained_with, given
+        raise SotglpError(
+            f"{path} was trained on {name} with {trained_with}, and the backbone given has {given}: load it with the "
+            "right activation (quick_gelu=)"
+        )
+    patch_attention = record.backbone.get("patch_attention", "value")
+    if patch_attention != backbone.patch_attention:
+        raise SotglpError(
+            f"{path} was trained on {patch_attention} patch tokens of {name}, and the backbone given has "
+            f"{backbone.patch_attention} ones: load it with the right ones (patch_attention=)"
+        )
+
+
+def _check_prompts(path: Path, settings: ModelConfig, n_classes: int, backbone: Backbone) -> None:
+    """Compare the shapes in the file with its settings, before a model of those settings takes its memory."""
+    text = backbone.text
+    of_one = (len(template_tokens(settings.template, text.context_length)), text.width)
+    expected: dict[str, tuple[int, ...]] = {"global_prompts": (settings.n_global_prompts, *of_one)}
+    if settings.branches != "global":
+        n_owners = 1 if settings.local_contexts == "shared" else n_classes
+        expected["local_prompts"] = (n_owners, settings.n_local_prompts, *of_one)
+    found = _tensors(path, tuple(expected))
+    for name, shape in expected.items():
+        if name not in found or tuple(found[name].shape) != shape:
+            raise SotglpError(f"{path} is damaged: its {name} is missing or has another shape than its settings say")
+
+
+def _restored_shots(tensors: Mapping[str, Tensor], model: AdaptedModel) -> ShotMemory | None:
+    if not tensors:
+        return None
+    parts = [tensors.get(SHOTS_PREFIX + name) for name in SHOT_TENSORS]
+    features, regions, classes = (torch.empty(0) if part is None else part for part in parts)
+    fits = features.ndim == 2 and features.shape[1] == model.backbone.embed_dim
+    fits = fits and (features.dtype, regions.dtype, classes.dtype) == (torch.float32, torch.float32, torch.int64)
+    if not fits or not ((classes >= 0) & (classes < len(model.class_names))).all():
+        raise SotglpError("the features of its shots do not fit the backbone or the classes")
+    return ShotMemory(features, regions, classes)
+
+
+def _calibration_prefixes(record: CalibrationRecord | None) -> tuple[str, ...]:
+    return (CALIBRATION_PREFIX, *(FOLD_PREFIX.format(fold) for fold in range(record.n_folds))) if record else ()
+
+
+def _restored_calibration(record: CalibrationRecord, tensors: Mapping[str, Tensor], model: AdaptedModel) -> Calibration:
+    probabilities = tensors.get(CALIBRATION_PREFIX + "true_probabilities", torch.empty(0, 0))
+    folds = tensors.get(CALIBRATION_PREFIX + "folds")
+    fits = probabilities.ndim == 1 and probabilities.is_floating_point() and (folds is not None) == (record.n_folds > 0)
+    if folds is not None:
+        fits = fits and folds.shape == probabilities.shape and folds.dtype == torch.int64
+        fits = fits and torch.equal(folds.unique(), torch.arange(record.n_folds))
+    fits = fits and len(probabilities) in (0, record.rejection.n)
+    if not fits or not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise SotglpError("the parts of its calibration do not fit together")
+    models = []
+    for fold in range(record.n_folds):
+        prefix = FOLD_PREFIX.format(fold)
+        own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        fold_model = build_model(model.backbone, model.class_names, model.config)
+        fold_model.restore(own)
+        models.append(fold_model.eval())
+    return Calibration(
+        record.ood_method,
+        record.ood_temperature,
+        Rejection(**record.rejection.model_dump()),
+        record.temperature,
+        probabilities.float().numpy(),
+        None if folds is None else folds.numpy(),
+        tuple(models),
+    )

@@ -1,0 +1,178 @@
+"""The record of a model file: everything but its tensors. Importing this module doesn't import torch."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
+
+from sotglp.errors import SotglpError, SotglpWarning, short_repr
+from sotglp.files.header import read_json_record
+from sotglp.methods.configs import CONFIG_OF_KIND
+from sotglp.settings import MAX_IMAGE_SIDE, InferenceConfig, OodMethod, PatchAttention, Settings, TrainConfig, checked
+from sotglp.training.history import checked_history
+
+FORMAT_VERSION = 2
+KIND_OF_OLD_FILES = "sot-glp"
+"""Files from before the other methods have no kind."""
+
+_Side = Annotated[int, Field(ge=1, le=MAX_IMAGE_SIDE)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class PreprocessRecord(BaseModel):
+    """Preprocessing of images, with open_clip's names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: tuple[_Side, _Side]
+    mode: Literal["RGB"]
+    mean: tuple[float, float, float]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    interpolation: Literal["bicubic", "bilinear", "random"]
+    resize_mode: Literal["shortest", "longest", "squash"]
+    fill_color: int
+
+
+class BackboneRecord(BaseModel):
+    """The backbone that a model was trained on; entries that older files lack have defaults."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = Field(max_length=200)
+    pretrained: str | None
+    seed: int | None
+    image_size: tuple[_Side, _Side]
+    fingerprint: str
+    quick_gelu: bool = False
+    preprocess: PreprocessRecord | None = None
+    patch_attention: PatchAttention = "value"
+
+
+class RejectionRecord(BaseModel):
+    """See :class:`sotglp.scoring.rejection.Rejection`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    threshold: float
+    tpr: float = Field(gt=0, le=1)
+    n: int = Field(ge=1)
+    expected_tpr: _Share
+    interval: tuple[_Share, _Share]
+
+
+class CalibrationRecord(BaseModel):
+    """Scalars of a :class:`sotglp.scoring.calibration.Calibration`, whose arrays are tensors of the file.
+
+    ``n_folds`` is 0 if the model was calibrated on held-out images.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    ood_method: OodMethod
+    ood_temperature: float = Field(gt=0)
+    rejection: RejectionRecord
+    temperature: float = Field(gt=0)
+    n_folds: int = Field(ge=0, le=1000)
+
+    def is_for(self, inference: InferenceConfig) -> bool:
+        """Whether the threshold applies to the score that ``inference`` computes."""
+        return (self.ood_method, self.ood_temperature) == (inference.ood_method, inference.temperature)
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """Record of a model file.
+
+    Attributes
+    ----------
+    classes : list
+        Class labels in the model's order: text or whole numbers.
+    model : Settings
+        Settings of the model; their type depends on its kind.
+    training : TrainConfig or None
+        Settings of the training run.
+    backbone : dict
+        See :class:`BackboneRecord`.
+    history : list of dict
+        Loss, accuracy and learning rate of each epoch.
+    calibration : CalibrationRecord or None
+        None if the model isn't calibrated.
+    versions : dict
+        Versions of the packages that wrote the file.
+    """
+
+    classes: list[str | int | float]
+    model: Settings
+    training: TrainConfig | None
+    backbone: dict[str, Any]
+    history: list[dict[str, float]] = field(default_factory=list)
+    calibration: CalibrationRecord | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def label_of(self, name: str) -> str | int | float:
+        """Convert a class name to a label of the type that the model has.
+
+        Raises
+        ------
+        SotglpError
+            If its labels are numbers and the name isn't a whole number.
+        """
+        if any(isinstance(label, str) for label in self.classes):
+            return name
+        try:
+            return int(name)
+        except ValueError as error:
+            raise SotglpError(f"the model's class labels are numbers, not {name!r}: give a whole number") from error
+
+
+def read_record(path: Path) -> ModelRecord:
+    """Read the record of a model file, without its tensors.
+
+    Raises
+    ------
+    SotglpError
+        If the file is missing, damaged, not a model file or written by a newer version.
+    """
+    raw = read_json_record(path, "model file")
+    version = raw.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise SotglpError(f"{path} has format {version}, but this sotglp reads up to {FORMAT_VERSION}: update sotglp")
+    kind = raw.get("kind", KIND_OF_OLD_FILES)
+    if not isinstance(kind, str) or kind not in CONFIG_OF_KIND:
+        raise SotglpError(
+            f"{path} holds a model of kind {short_repr(kind)}, which this sotglp doesn't support: update sotglp"
+        )
+    try:
+        record = ModelRecord(
+            classes=list(raw["classes"]),
+            model=checked(CONFIG_OF_KIND[kind], raw["model"]),
+            training=checked(TrainConfig, raw["training"]) if raw["training"] else None,
+            backbone=BackboneRecord(**raw["backbone"]).model_dump(mode="json", exclude_unset=True),
+            history=checked_history(raw["history"]),
+            calibration=_calibration_record(path, raw),
+            versions=dict(raw["versions"]),
+        )
+        if not all(isinstance(label, str | int | float) for label in record.classes):
+            raise TypeError("class labels")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([error.title.removesuffix("Record").lower(), *map(str, first["loc"])])
+        raise SotglpError(
+            f"{path} can't be read as a model file: its record is damaged ({where}: {first['msg'].lower()})"
+        ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise SotglpError(f"{path} can't be read as a model file: its record is damaged ({error})") from error
+    return record
+
+
+def _calibration_record(path: Path, raw: dict[str, Any]) -> CalibrationRecord | None:
+    if raw["format_version"] == 1:
+        if raw["threshold"] is not None:
+            message = f"{path} has a threshold of an older sotglp, which lacks its uncertainty: calibrate again"
+            warnings.warn(message, SotglpWarning, stacklevel=3)
+        return None
+    return CalibrationRecord(**raw["calibration"]) if raw["calibration"] is not None else None

@@ -1,0 +1,124 @@
+"""Write a model file: one safetensors file with what a model learned, and its record."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sotglp.backbone.weights import is_known
+from sotglp.errors import SotglpError
+from sotglp.files.tensors import write_tensors
+from sotglp.files.versions import installed_versions
+from sotglp.methods.base import AdaptedModel
+from sotglp.methods.shot_memory import ShotMemory
+from sotglp.model_file.record import FORMAT_VERSION
+from sotglp.scoring.calibration import Calibration
+from sotglp.settings import TrainConfig
+
+BACKBONE_PREFIX = "backbone."
+SHOTS_PREFIX = "shots."
+SHOT_TENSORS = ("features", "regions", "classes")
+CALIBRATION_PREFIX = "calibration."
+FOLD_PREFIX = "fold{}."
+
+
+def save_model(
+    path: Path,
+    model: AdaptedModel,
+    *,
+    classes: list[str | int | float] | None = None,
+    training: TrainConfig | None = None,
+    history: list[dict[str, float]] | None = None,
+    calibration: Calibration | None = None,
+    include_backbone: bool = False,
+    force: bool = False,
+) -> None:
+    """Write a model file; the same model gives the same bytes.
+
+    Parameters
+    ----------
+    path : Path
+        The file to write.
+    model : AdaptedModel
+        The model.
+    classes : list or None
+        Labels, if they aren't the model's class names.
+    training, history
+        See :class:`sotglp.model_file.record.ModelRecord`.
+    calibration : Calibration or None
+        Calibration of the model.
+    include_backbone : bool, default False
+        Store the backbone's weights too; otherwise the file stores their name and fingerprint. A custom
+        ``preprocess`` isn't stored.
+    force : bool, default False
+        Replace an existing file.
+
+    Raises
+    ------
+    SotglpError
+        If the file exists and ``force`` is off, or can't be written; if ``include_backbone`` is on and open_clip has
+        no architecture of the backbone's name.
+    """
+    backbone = model.backbone
+    if include_backbone and not is_known(backbone.name):
+        raise SotglpError(
+            f"the backbone {backbone.name} can't be stored in a model file, since open_clip can't build it by name: "
+            "leave include_backbone off, and give the backbone when the file is loaded"
+        )
+    record = {
+        "format_version": FORMAT_VERSION,
+        "classes": list(model.class_names) if classes is None else classes,
+        "kind": model.kind,
+        "model": model.config.model_dump(),
+        "training": training.model_dump() if training else None,
+        "backbone": {
+            "name": backbone.name,
+            "pretrained": backbone.pretrained,
+            "seed": backbone.seed,
+            "image_size": list(backbone.image_size),
+            "fingerprint": backbone.fingerprint,
+            "quick_gelu": backbone.quick_gelu,
+            "preprocess": backbone.preprocess_settings,
+            "patch_attention": backbone.patch_attention,
+        },
+        "history": history or [],
+        "calibration": calibration_record(calibration),
+        "versions": installed_versions(),
+    }
+    tensors = model.kept_tensors() | _shot_tensors(model.shots) | _calibration_tensors(calibration)
+    if include_backbone:
+        tensors |= {BACKBONE_PREFIX + name: tensor for name, tensor in backbone.clip.state_dict().items()}
+    write_tensors(path, tensors, record, force=force)
+
+
+def calibration_record(calibration: Calibration | None) -> dict[str, Any] | None:
+    """Scalars of a calibration, as :class:`sotglp.model_file.record.CalibrationRecord` reads them."""
+    if calibration is None:
+        return None
+    return {
+        "ood_method": calibration.ood_method,
+        "ood_temperature": calibration.ood_temperature,
+        "rejection": asdict(calibration.rejection),
+        "temperature": calibration.temperature,
+        "n_folds": len(calibration.fold_models),
+    }
+
+
+def _shot_tensors(shots: ShotMemory | None) -> dict[str, Tensor]:
+    return {} if shots is None else {SHOTS_PREFIX + name: getattr(shots, name) for name in SHOT_TENSORS}
+
+
+def _calibration_tensors(calibration: Calibration | None) -> dict[str, Tensor]:
+    """Probabilities and folds of the calibration images, and the learned tensors of each fold's model."""
+    if calibration is None:
+        return {}
+    tensors = {CALIBRATION_PREFIX + "true_probabilities": torch.from_numpy(calibration.true_probabilities)}
+    if calibration.folds is not None:
+        tensors[CALIBRATION_PREFIX + "folds"] = torch.from_numpy(calibration.folds)
+    for fold, model in enumerate(calibration.fold_models):
+        tensors |= {FOLD_PREFIX.format(fold) + name: tensor for name, tensor in model.kept_tensors().items()}
+    return tensors
