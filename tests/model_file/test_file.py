@@ -304,7 +304,7 @@ def test_a_file_without_a_kind_is_sot_glps(model: SOTGLP, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("vit-adapter", "holds a model of kind 'vit-adapter', which this sotglp does not know: update sotglp"),
+        ("vit-adapter", "holds a model of kind 'vit-adapter', which this sotglp doesn.t support: update sotglp"),
         ("tip-adapter", "its record is damaged .branches = 'both' can't be used"),
         (7, "holds a model of kind 7"),
         (["sot-glp"], "holds a model of kind .'sot-glp'."),
