@@ -61,7 +61,7 @@ def image_features(backbone: Backbone, images: ImageSet) -> np.ndarray:
     batches = encode_batches(
         backbone, images, backbone.preprocess, in_order(len(images), 100), precision="fp32", workers=0, unreadable=None
     )
-    return torch.cat([F.normalize(features, dim=-1) for _, features, _ in batches]).numpy()
+    return torch.cat([F.normalize(encoded.image_features, dim=-1) for _, encoded in batches]).numpy()
 
 
 def linear_probe(backbone: Backbone, train: ImageSet, sets: DemoSets) -> dict[str, Any]:

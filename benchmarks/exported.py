@@ -131,6 +131,7 @@ def measured(kind: str, file: Path, batch: int) -> dict[str, float]:
 def torch_run(file: Path) -> tuple[Callable[[Any], object], tuple[int, int]]:
     import torch
 
+    from sotglp.features.encode import EncodedImages
     from sotglp.model_file.load import load_model
     from sotglp.scoring import ood
 
@@ -141,8 +142,7 @@ def torch_run(file: Path) -> tuple[Callable[[Any], object], tuple[int, int]]:
 
     @torch.no_grad()
     def run(pixels: Any) -> object:
-        features, patches = model.backbone.encode_image(torch.from_numpy(pixels))
-        outputs = model.compare(features, patches, text)
+        outputs = model.compare(EncodedImages(*model.backbone.encode_image(torch.from_numpy(pixels))), text)
         return model.probabilities(outputs), ood.score_evidence(ood.Evidence(outputs, model), "gl-mcm", 1.0)
 
     return run, model.backbone.image_size

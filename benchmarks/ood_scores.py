@@ -63,14 +63,14 @@ def entropy(evidence: Evidence) -> Tensor:
 
 def conviction(evidence: Evidence) -> Tensor:
     """Softmax of the predicted class on the patches of its support, weighed by the plan."""
-    each, classes = torch.arange(len(evidence.image_features)), predicted(evidence)
+    each, classes = torch.arange(len(evidence.outputs.global_logits)), predicted(evidence)
     support, mass = evidence.outputs.support[each, classes], evidence.outputs.plan[each, classes].sum(dim=-1)
     shares = evidence.outputs.patch_logits.softmax(dim=-1)[each[:, None], support, classes[:, None]]
     return (shares * mass).sum(dim=-1)
 
 
 def regions_alone(evidence: Evidence) -> Tensor:
-    regions = region_features(evidence.model, evidence.patch_tokens, evidence.outputs, predicted(evidence))
+    regions = region_features(evidence.model, evidence.encoded, evidence.outputs, predicted(evidence))
     return evidence.model.shots.mahalanobis_of_regions(regions)
 
 
@@ -93,11 +93,11 @@ def all_scores(model: AdaptedModel, images: ImageSet, patch_means: ClassGaussian
     """Scores of a set of images by every name of the library and every form tried, and whether its label is right."""
     text = model.encode_text()
     rows = []
-    for _, features, patches in encode_images(model.backbone, images, InferenceConfig(), default_cache_dir()):
-        evidence = Evidence(model.compare(features, patches, text), model, features, patches)
+    for _, encoded in encode_images(model.backbone, images, InferenceConfig(), default_cache_dir()):
+        evidence = Evidence(model.compare(encoded, text), model, encoded)
         row = {name: score_evidence(evidence, name, 1.0) for name in SCORES}
         row |= {name: form(evidence) for name, form in FORMS.items()}
-        row[WITHOUT_PLAN] = row["mahalanobis"] + patch_means.nearness(unit_patch_mean(model, patches))
+        row[WITHOUT_PLAN] = row["mahalanobis"] + patch_means.nearness(unit_patch_mean(model, encoded.patch_tokens))
         row["predicted"] = predicted(evidence)
         rows.append({name: values.cpu().numpy() for name, values in row.items()})
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
@@ -111,8 +111,8 @@ def unit_patch_mean(model: AdaptedModel, patch_tokens: Tensor) -> Tensor:
 def patch_means_of(model: AdaptedModel, shots: ImageSet) -> ClassGaussians:
     """Gaussians of the mean patch of the shots, every patch alike: what the plan's choice is measured against."""
     means = [
-        unit_patch_mean(model, patches)
-        for _, _, patches in encode_images(model.backbone, shots, InferenceConfig(), default_cache_dir())
+        unit_patch_mean(model, encoded.patch_tokens)
+        for _, encoded in encode_images(model.backbone, shots, InferenceConfig(), default_cache_dir())
     ]
     return ClassGaussians(torch.cat(means), torch.from_numpy(shots.targets(model.class_names)))
 

@@ -32,6 +32,7 @@ import plain
 from sotglp import SOTGLP, Backbone
 from sotglp.features.banks import Views
 from sotglp.features.cache import FeatureStore
+from sotglp.features.encode import EncodedImages
 from sotglp.images.digest import content_digest
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.text_features import TextFeatures
@@ -112,7 +113,7 @@ class Case:
     def head(self) -> tuple[Tensor, TextFeatures]:
         """Our scores, transport and losses, forward and backward."""
         leaves = self.leaves()
-        loss = self.model.compute_loss(self.model.compare(*self.stored, leaves), self.targets).total
+        loss = self.model.compute_loss(self.model.compare(EncodedImages(*self.stored), leaves), self.targets).total
         loss.backward()
         return loss, leaves
 
@@ -133,7 +134,9 @@ class Case:
         self._step(self.stored)
 
     def _step(self, encoded: tuple[Tensor, Tensor]) -> None:
-        self.model.compute_loss(self.model.compare(*encoded, self.model.encode_text()), self.targets).total.backward()
+        self.model.compute_loss(
+            self.model.compare(EncodedImages(*encoded), self.model.encode_text()), self.targets
+        ).total.backward()
 
     def step_plain(self) -> None:
         """The plain whole step; the text features in its loss come from outside, so that groups can go back alone."""

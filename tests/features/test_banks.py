@@ -15,7 +15,7 @@ from sotglp.errors import UnreadableImageError
 from sotglp.features import banks
 from sotglp.features.banks import DiskBank, MemoryBank, Views, fill_bank
 from sotglp.features.distributed import Processes
-from sotglp.features.encode import training_views
+from sotglp.features.encode import EncodedImages, training_views
 from sotglp.images.image_set import ImageSet
 from sotglp.images.views import load_batches
 from sotglp.settings import TrainConfig
@@ -39,7 +39,7 @@ def on_disk(views: Views, root: Path, **options: Any) -> DiskBank:
     return DiskBank(views, about, root, ALONE, **options)
 
 
-def every_row(bank: banks.Bank, views: Views) -> list[tuple[Tensor, Tensor]]:
+def every_row(bank: banks.Bank, views: Views) -> list[EncodedImages]:
     indices = np.arange(len(views.images))
     return [bank.rows(np.full_like(indices, view), indices) for view in range(views.n_views)]
 
@@ -64,7 +64,8 @@ def test_rows_are_the_backbones_own_in_half_precision(
 ) -> None:
     views = augmented(tiny_backbone, images, projected=projected)
     for bank in (MemoryBank(views), on_disk(views, tmp_path)):
-        for view, (image_features, patches) in enumerate(every_row(bank, views)):
+        for view, (image_features, patches, projected_patches) in enumerate(every_row(bank, views)):
+            assert projected_patches == projected
             ((_, pixels),) = load_batches(images, views.transform, [range(len(images))], seed=3, epoch=view)
             plain_features, plain_patches = tiny_backbone.encode_image(pixels)
             if projected:

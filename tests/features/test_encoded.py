@@ -43,8 +43,8 @@ def plain(backbone: Backbone, images: ImageSet) -> tuple[Tensor, Tensor]:
 
 
 def whole(batches: list[Batch]) -> tuple[list[int], Tensor, Tensor]:
-    indices, features, patches = zip(*batches, strict=True)
-    return np.concatenate(indices).tolist(), torch.cat(features), torch.cat(patches)
+    features, patches = (torch.cat([encoded[part] for _, encoded in batches]) for part in (0, 1))  # type: ignore[misc]
+    return np.concatenate([indices for indices, _ in batches]).tolist(), features, patches
 
 
 @pytest.mark.parametrize("cached", [False, True])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sotglp import Backbone, SotglpError
 from sotglp.errors import OldClassesOnlyError
+from sotglp.features.encode import EncodedImages
 from sotglp.methods.base import AdaptedModel, Outputs, full_precision
 from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import Settings
@@ -40,8 +41,8 @@ class Directions(AdaptedModel):
     def encode_text(self, classes: Any = None) -> TextFeatures:
         return TextFeatures(self.directions[:, None], self.directions[:, None])
 
-    def compare(self, image_features: Tensor, patch_tokens: Tensor, text: TextFeatures, **_: Any) -> Outputs:
-        logits = torch.tanh(image_features @ text.global_[:, 0].T / 10) + self.offsets
+    def compare(self, encoded: EncodedImages, text: TextFeatures, **_: Any) -> Outputs:
+        logits = torch.tanh(encoded.image_features @ text.global_[:, 0].T / 10) + self.offsets
         return Outputs(logits, logits, logits[:, None])
 
 
@@ -70,7 +71,7 @@ def test_what_a_method_need_not_say(model: Directions) -> None:
 
 
 def test_images_go_through_the_backbone_without_gradient(model: Directions, images: Tensor) -> None:
-    expected = model.compare(*model.backbone.encode_image(images), model.encode_text())
+    expected = model.compare(EncodedImages(*model.backbone.encode_image(images)), model.encode_text())
     for found, plain in zip(model(images)[:3], expected[:3], strict=True):
         assert torch.equal(found, plain)
     images.requires_grad_()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sotglp import Backbone, SotglpError
+from sotglp.features.encode import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.clip_adapter import ClipAdapter
 from sotglp.methods.method import METHODS
@@ -76,7 +77,7 @@ def test_the_slopes_of_both_layers(tiny_backbone: Backbone) -> None:
 
     def loss(down: Tensor, up: Tensor) -> Tensor:
         model._parameters["down"], model._parameters["up"] = down, up  # type: ignore[assignment]
-        outputs = model.compare(features, torch.zeros(3, 16, 64), model.encode_text(), for_loss=True)
+        outputs = model.compare(EncodedImages(features, torch.zeros(3, 16, 64)), model.encode_text(), for_loss=True)
         return model.compute_loss(outputs, targets).total
 
     layers = [part.detach().clone().requires_grad_() for part in (model.down, model.up)]

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp import SOTGLP, Backbone, SotglpError
+from sotglp.features.encode import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.gallop import GalLoP
 from sotglp.transport.plans import patch_mass
@@ -131,10 +132,10 @@ def test_without_steps_the_local_score_is_sot_glps_with_patches_of_each_prompts_
 
 def test_the_score_is_the_plan_times_the_similarity(tiny_backbone: Backbone, images: Tensor) -> None:
     model = stirred(tiny_backbone)
-    tokens, text = tiny_backbone.encode_image(images)[1], model.encode_text().local
-    match = model.match(tokens, text)
+    encoded, text = EncodedImages(*tiny_backbone.encode_image(images)), model.encode_text().local
+    match = model.match(encoded, text)
     assert match.plan.shape == match.support.shape == (5, 3, 15, 4)
-    patches = F.normalize(tiny_backbone.project_patches(tokens @ model.local_projection.T), dim=-1)  # type: ignore[union-attr]
+    patches = F.normalize(tiny_backbone.project_patches(encoded.patch_tokens @ model.local_projection.T), dim=-1)  # type: ignore[union-attr]
     similarity = torch.einsum("bpd,cnd->bcpn", patches, F.normalize(text, dim=-1))
     scores = (match.plan * similarity.gather(2, match.support)).sum(dim=(2, 3))
     torch.testing.assert_close(match.scores, scores, rtol=1e-5, atol=1e-6)
@@ -145,7 +146,7 @@ def test_the_score_is_the_plan_times_the_similarity(tiny_backbone: Backbone, ima
 def test_prompt_dropout_is_for_global_prompts(tiny_backbone: Backbone, images: Tensor) -> None:
     model = stirred(tiny_backbone)
     drawn = torch.tensor([[0], [1], [2], [3], [0]])
-    found = model.compare(*tiny_backbone.encode_image(images), model.encode_text(), drawn_prompts=drawn)
+    found = model.compare(EncodedImages(*tiny_backbone.encode_image(images)), model.encode_text(), drawn_prompts=drawn)
     text = F.normalize(model.encode_text().global_, dim=-1)
     image = F.normalize(tiny_backbone.encode_image(images)[0], dim=-1)
     expected = torch.einsum("bd,cbd->bc", image, text[:, drawn[:, 0]])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sotglp import Backbone, SotglpError
 from sotglp.errors import OldClassesOnlyError
+from sotglp.features.encode import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.configs import LinearProbeConfig
 from sotglp.methods.linear_probe import LinearProbe
@@ -55,7 +56,7 @@ def test_it_is_scikit_learns_regression(
     np.testing.assert_allclose(found, regression.predict_proba(features), rtol=0, atol=2e-4)
     # Away from the shots too, where a constant between the classes would show.
     strange = torch.randn(20, 32, generator=torch.Generator().manual_seed(1))
-    outputs = model.compare(strange, torch.randn(20, 16, 64), model.encode_text())
+    outputs = model.compare(EncodedImages(strange, torch.randn(20, 16, 64)), model.encode_text())
     expected = regression.predict_proba((strange / strange.norm(dim=1, keepdim=True)).numpy())
     np.testing.assert_allclose(model.probabilities(outputs), expected, rtol=0, atol=2e-4)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp import Backbone, SotglpError
+from sotglp.features.encode import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.locoop import LoCoOp, ood_patch_loss
 from support.prompt_models import NAMES, fit, start, stir
@@ -95,7 +96,7 @@ def test_what_it_is_trained_on(tiny_backbone: Backbone, images: Tensor, projecte
     features, tokens = tiny_backbone.encode_image(images)
     joint, text = tiny_backbone.project_patches(tokens), model.encode_text()
     targets = torch.tensor([0, 1, 2, 0, 1])
-    outputs = model.compare(features, joint if projected else tokens, text, projected=projected, for_loss=True)
+    outputs = model.compare(EncodedImages(features, joint if projected else tokens, projected), text, for_loss=True)
     loss = model.compute_loss(outputs, targets)
 
     prompts, scale = F.normalize(text.global_, dim=-1), tiny_backbone.logit_scale

@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from sotglp import SOTGLP, Backbone
+from sotglp.features.encode import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.method import METHODS
 from sotglp.methods.regions import region_features
@@ -23,12 +24,13 @@ def test_features_and_regions_of_the_own_classes_are_remembered(tiny_backbone: B
     images, image_set = shots()
     memory = build_shot_memory(model, image_set, InferenceConfig(batch_size=2))
     features, patches = tiny_backbone.encode_image(images)
+    encoded = EncodedImages(features, patches.half())
     targets = torch.tensor([1, 0, 1, 0, 1])
     assert torch.equal(memory.classes, targets)
     torch.testing.assert_close(memory.features, F.normalize(features, dim=-1))
     # Patches come in half precision, as a cache keeps them.
-    outputs = model.compare(features, patches.half(), model.encode_text())
-    regions = region_features(model, patches.half(), outputs, targets)
+    outputs = model.compare(encoded, model.encode_text())
+    regions = region_features(model, encoded, outputs, targets)
     torch.testing.assert_close(memory.regions, F.normalize(regions, dim=-1), rtol=1e-5, atol=1e-6)
 
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import sotglp.methods.local_match
 from sotglp import SOTGLP, Backbone, SotglpError
+from sotglp.features.encode import EncodedImages
 from sotglp.scoring import ood
 from support.samples import Reference
 
@@ -175,11 +176,11 @@ def test_prompt_dropout_averages_drawn_prompts_for_each_image(tiny_backbone: Bac
     with torch.no_grad():
         model.global_prompts += torch.randn(model.global_prompts.shape, generator=torch.Generator().manual_seed(1))
     text = model.encode_text()
-    features = tiny_backbone.encode_image(images)
+    features = EncodedImages(*tiny_backbone.encode_image(images))
     each = torch.einsum("bd,cmd->bcm", F.normalize(features[0], dim=-1), F.normalize(text.global_, dim=-1))
     # int(0.5 * 4) prompts of 4 are left out, so 2 are drawn, with replacement.
     drawn = model.draw_prompts(len(images), 0.5, torch.Generator().manual_seed(2))
-    found = model.compare(*features, text, drawn_prompts=drawn)
+    found = model.compare(features, text, drawn_prompts=drawn)
     pairs = torch.stack([(each[..., i] + each[..., j]) / 2 for i in range(4) for j in range(4)], dim=-1)
     matches = (found.global_logits.unsqueeze(-1) - pairs).abs().amax(dim=1) < 1e-6
     assert matches.any(dim=-1).all()

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp import Backbone, SotglpError
+from sotglp.features.encode import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.method import METHODS
 from sotglp.methods.registry import build_model
@@ -45,7 +46,7 @@ def test_logits_are_the_formula_of_the_paper(tiny_backbone: Backbone, alpha: flo
     model = TipAdapter(tiny_backbone, NAMES, cache_weight=alpha, sharpness=beta)
     shots, targets, queries = drawn(7, 32, seed=0), torch.tensor([2, 0, 1, 0, 2, 2, 0]), drawn(5, 32, seed=1)
     model.fit_features(shots, targets)
-    outputs = model.compare(queries, drawn(5, 16, 64, seed=2), model.encode_text())
+    outputs = model.compare(EncodedImages(queries, drawn(5, 16, 64, seed=2)), model.encode_text())
 
     f, keys = (part.double().numpy() for part in (queries, shots))
     f, keys = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (f, keys))
@@ -74,7 +75,7 @@ def test_with_much_weight_and_sharpness_the_nearest_shot_decides(tiny_backbone: 
     shots, targets, nearest = drawn(9, 32, seed=0), torch.arange(9) % 3, torch.arange(20) % 9
     model.fit_features(shots, targets)
     queries = shots[nearest] + 0.2 * drawn(20, 32, seed=1)
-    outputs = model.compare(queries, drawn(20, 16, 64, seed=2), model.encode_text())
+    outputs = model.compare(EncodedImages(queries, drawn(20, 16, 64, seed=2)), model.encode_text())
     assert torch.equal(outputs.global_logits.argmax(dim=1), targets[nearest])
 
 
@@ -136,7 +137,7 @@ def test_the_slope_of_keys(tiny_backbone: Backbone) -> None:
 
     def loss(keys: Tensor) -> Tensor:
         model._parameters["keys"] = keys.view(shape)  # type: ignore[assignment]
-        outputs = model.compare(queries, torch.zeros(3, 16, 64), model.encode_text(), for_loss=True)
+        outputs = model.compare(EncodedImages(queries, torch.zeros(3, 16, 64)), model.encode_text(), for_loss=True)
         return model.compute_loss(outputs, targets).total
 
     assert torch.autograd.gradcheck(loss, model.keys.detach().flatten().requires_grad_())

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp import Backbone, SotglpError
+from sotglp.features.encode import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods import zero_shot
 from sotglp.methods.configs import ZeroShotConfig
@@ -70,10 +71,10 @@ def test_patches_are_compared_with_the_same_vectors(tiny_backbone: Backbone, ima
     outputs = model(images)
     torch.testing.assert_close(outputs.patch_logits, expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(outputs.local_logits, outputs.patch_logits.max(dim=1).values)
-    kept = model.compare(image_features, joint, model.encode_text(), projected=True)
+    kept = model.compare(EncodedImages(image_features, joint, projected=True), model.encode_text())
     torch.testing.assert_close(kept.patch_logits, expected, rtol=1e-5, atol=1e-6)
     # The loss does not look at patches: NaN, so that nobody takes what was left out for a cosine.
-    alone = model.compare(image_features, tokens, model.encode_text(), for_loss=True)
+    alone = model.compare(EncodedImages(image_features, tokens), model.encode_text(), for_loss=True)
     assert torch.equal(alone.global_logits, outputs.global_logits)
     assert alone.local_logits.isnan().all()
     assert alone.patch_logits.isnan().all()

@@ -343,7 +343,7 @@ def encode(images: ImageSet, unreadable: list[UnreadableImageError]) -> list[tor
     batches = encode_batches(
         backbone, images, backbone.preprocess, in_order(len(images)), precision="fp32", unreadable=unreadable
     )
-    return [features for _, features, _ in batches]
+    return [encoded.image_features for _, encoded in batches]
 
 
 @pytest.mark.parametrize("device", ["pipe", "/dev/zero", "/dev/tty"])

@@ -10,6 +10,7 @@ from scipy.stats import entropy
 from torch import Tensor
 
 from sotglp import SOTGLP, Backbone, SotglpError
+from sotglp.features.encode import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.method import METHODS
 from sotglp.methods.regions import region_features
@@ -76,11 +77,12 @@ def test_scores_of_shots_come_from_the_memory(tiny_backbone: Backbone) -> None:
     assert model.shots is not None
     images = drawn_images()
     features, patches = tiny_backbone.encode_image(images)
+    encoded = EncodedImages(features, patches)
     outputs = model(images)
     assert torch.equal(ood.score(model, images, "knn"), model.shots.nearest(features))
     of_images = model.shots.mahalanobis(features)
     assert torch.equal(ood.score(model, images, "mahalanobis"), of_images)
-    regions = region_features(model, patches, outputs, model.logits(outputs).argmax(dim=-1))
+    regions = region_features(model, encoded, outputs, model.logits(outputs).argmax(dim=-1))
     expected = of_images + model.shots.mahalanobis_of_regions(regions)
     torch.testing.assert_close(ood.score(model, images, "transport"), expected, rtol=1e-4, atol=1e-4)
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from sotglp import Backbone, MethodClassifier, SOTGLPClassifier, SotglpError, SotglpWarning
 from sotglp.errors import UnreadableImageError
+from sotglp.features.encode import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.method import METHODS, find_method
@@ -118,7 +119,7 @@ def test_the_new_row_takes_plain_sgd_steps(tiny_backbone: Backbone) -> None:
         patches = tiny_backbone.project_patches(patches).half()
     velocity = torch.zeros_like(oracle.local_prompts[-1])
     for rate in (0.1, 0.05):
-        outputs = oracle.compare(features, patches, oracle.encode_text(), projected=True)
+        outputs = oracle.compare(EncodedImages(features, patches, projected=True), oracle.encode_text())
         loss = F.cross_entropy(tiny_backbone.logit_scale * outputs.local_logits, targets)
         (slope,) = torch.autograd.grad(loss, oracle.local_prompts)
         with torch.no_grad():

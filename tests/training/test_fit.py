@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from sotglp import SOTGLP, Backbone, SotglpError
 from sotglp.errors import UnreadableImageError
+from sotglp.features.encode import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.configs import TipAdapterConfig
 from sotglp.methods.method import METHODS
@@ -318,7 +319,7 @@ def test_shots_are_remembered_as_the_backbone_sees_them(tiny_backbone: Backbone,
     assert [fitted.model.class_names[own] for own in shots.classes] == list(fitted.images.labels)
     # Each shot's region is the mean of its patches, weighed by its own class's plan; they come in half precision.
     patches = patches.half()
-    outputs = fitted.model.compare(features, patches, fitted.model.encode_text())
+    outputs = fitted.model.compare(EncodedImages(features, patches), fitted.model.encode_text())
     patches = patches.float()
     joint = F.normalize(tiny_backbone.project_patches(patches), dim=-1)
     for index, own in enumerate(shots.classes.tolist()):

@@ -226,14 +226,14 @@ def explain_each(
     backbone = model.backbone
     if text is None:
         text = text_of(model, inference)
-    for indices, *features in encode_images(backbone, images, inference):
-        image_features, patch_tokens = (feature.to(backbone.device) for feature in features)
-        outputs = model.compare(image_features, patch_tokens, text)
+    for indices, encoded in encode_images(backbone, images, inference):
+        encoded = encoded.to(backbone.device)
+        outputs = model.compare(encoded, text)
         assert outputs.plan is not None
         probabilities = model.probabilities(outputs).cpu().numpy()
         if calibration:
             probabilities = calibration.probabilities(probabilities)
-        evidence = ood.Evidence(outputs, model, image_features, patch_tokens)
+        evidence = ood.Evidence(outputs, model, encoded)
         scores = ood.score_evidence(evidence, inference.ood_method, inference.temperature)
         for row, index in enumerate(indices.tolist()):
             picture, boxes = _picture(backbone, images.images[index])

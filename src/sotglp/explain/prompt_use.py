@@ -59,9 +59,8 @@ def prompt_use(
     if text is None:
         text = model.encode_text()
     rows = []
-    for _, image_features, patch_tokens in encode_images(model.backbone, images, inference, cache_dir):
-        image_features, patch_tokens = (part.to(model.backbone.device) for part in (image_features, patch_tokens))
-        outputs = model.compare(image_features, patch_tokens, text)
+    for _, encoded in encode_images(model.backbone, images, inference, cache_dir):
+        outputs = model.compare(encoded.to(model.backbone.device), text)
         predicted = model.probabilities(outputs).argmax(dim=-1)
         assert outputs.plan is not None
         assert outputs.support is not None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sotglp.backbone import Backbone
+from sotglp.features.encode import EncodedImages
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.text_features import TextFeatures
 from sotglp.scoring import ood
@@ -77,8 +78,8 @@ class ClassifierGraph(nn.Module):
             probable class, and ``maps`` (B, N, P): the share of its mass that each prompt of that class puts on each
             patch. A model without a transport plan has no maps.
         """
-        features, patch_tokens = self.model.backbone.encode_image(images)
-        outputs = self.model.compare(features, patch_tokens, TextFeatures(self.global_text, self.local_text))
+        encoded = EncodedImages(*self.model.backbone.encode_image(images))
+        outputs = self.model.compare(encoded, TextFeatures(self.global_text, self.local_text))
         probabilities = self.model.probabilities(outputs)
         label = probabilities.argmax(dim=-1)
         if self.temperature != 1:
@@ -86,8 +87,8 @@ class ClassifierGraph(nn.Module):
             probabilities = torch.softmax(logarithms / self.temperature, dim=-1)
         mass = None
         if outputs.plan is not None and outputs.support is not None:
-            mass = class_mass(outputs.plan, outputs.support, label, patch_tokens.shape[1])
-        evidence = ood.Evidence(outputs, self.model, features, patch_tokens)
+            mass = class_mass(outputs.plan, outputs.support, label, encoded.patch_tokens.shape[1])
+        evidence = ood.Evidence(outputs, self.model, encoded)
         scores = ood.score_evidence(evidence, self.ood_method, self.ood_temperature)
         said = {PROBABILITIES: probabilities, OOD_SCORE: scores, LABEL_INDEX: label}
         if mass is not None:

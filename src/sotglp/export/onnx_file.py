@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sotglp.errors import SotglpError
 from sotglp.export.graph import ClassifierGraph, traced
-from sotglp.features.encode import in_order
+from sotglp.features.encode import EncodedImages, in_order
 from sotglp.files.atomic import check_output, write_file
 from sotglp.files.versions import RESULTS_DEPEND_ON, installed_versions
 from sotglp.images.image_set import ImageSet
@@ -340,15 +340,15 @@ def _said_by(
     with torch.no_grad():
         text = model.encode_text()
         for pixels in batches:
-            features, patch_tokens = model.backbone.encode_image(pixels)
-            outputs = model.compare(features, patch_tokens, text)
-            evidence = ood.Evidence(outputs, model, features, patch_tokens)
+            encoded = EncodedImages(*model.backbone.encode_image(pixels))
+            outputs = model.compare(encoded, text)
+            evidence = ood.Evidence(outputs, model, encoded)
             scores = ood.score_evidence(evidence, inference.ood_method, inference.temperature)
             probabilities = model.probabilities(outputs)
             label = probabilities.argmax(dim=-1)
             likeness = outputs.patch_logits[torch.arange(len(pixels)), :, label].cpu().numpy()
             maps = None
             if outputs.plan is not None and outputs.support is not None:
-                mass = class_mass(outputs.plan, outputs.support, label, patch_tokens.shape[1])
+                mass = class_mass(outputs.plan, outputs.support, label, encoded.patch_tokens.shape[1])
                 maps = shares(mass, dim=1).mT.cpu().numpy()
             yield (tempered(probabilities.cpu().numpy(), temperature), scores.cpu().numpy(), maps, likeness), pixels

@@ -20,7 +20,7 @@ from sotglp.console.text import readable_size
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.features.cache import FeatureStore, entry_bytes
 from sotglp.features.distributed import Processes
-from sotglp.features.encode import encode_batches, in_order
+from sotglp.features.encode import EncodedImages, encode_batches, in_order
 from sotglp.images.digest import content_digest
 from sotglp.images.image_set import ImageSet
 from sotglp.settings import Precision
@@ -78,7 +78,7 @@ class Views:
     ) -> None:
         """Encode one view of some images; ``keep`` gets view, index, image features (d,) and patches (P, W) of each."""
         chosen = np.asarray(indices, dtype=np.int64)
-        for batch, image_features, patches in encode_batches(
+        for batch, encoded in encode_batches(
             self.backbone,
             self.images,
             self.transform,
@@ -89,9 +89,10 @@ class Views:
             epoch=view,
             unreadable=unreadable,
         ):
+            patches = encoded.patch_tokens
             if self.projected:
                 patches = self.backbone.project_patches(patches)
-            for index, features, own_patches in zip(batch.tolist(), image_features, patches, strict=True):
+            for index, features, own_patches in zip(batch.tolist(), encoded.image_features, patches, strict=True):
                 keep(view, index, features, own_patches)
             advance(len(batch), "")
 
@@ -117,8 +118,8 @@ class Views:
 class Bank(Protocol):
     """Encoded views that can be looked up."""
 
-    def rows(self, views: NDArray[np.int64], indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Image features (B, d) and patches (B, P, W), float16, of one view each of B images."""
+    def rows(self, views: NDArray[np.int64], indices: NDArray[np.int64]) -> EncodedImages:
+        """One view each of B images, encoded; patches in float16."""
         ...
 
 
@@ -140,15 +141,16 @@ class MemoryBank:
                 f"{views.n_views} stored views of {n_images} images would take {readable_size(needed)} of memory: keep "
                 "them on disk with a cache folder, use fewer views, or views=0 to encode anew each epoch"
             )
+        self._projected = views.projected
         self.image_features = torch.empty(views.n_views, n_images, embed_dim)
         self.patches = torch.empty(views.n_views, n_images, n_patches, width, dtype=torch.float16)
         with progress_bar("encoding views", views.n_views * n_images, "images", show=show_progress) as advance:
             for view in range(views.n_views):
                 views.encode(view, range(n_images), self._keep, advance)
 
-    def rows(self, views: NDArray[np.int64], indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def rows(self, views: NDArray[np.int64], indices: NDArray[np.int64]) -> EncodedImages:
         """See :class:`Bank`."""
-        return self.image_features[views, indices], self.patches[views, indices]
+        return EncodedImages(self.image_features[views, indices], self.patches[views, indices], self._projected)
 
     def _keep(self, view: int, index: int, image_features: Tensor, patches: Tensor) -> None:
         self.image_features[view, index] = image_features
@@ -219,11 +221,11 @@ class DiskBank:
             dtype=np.int64,
         )
 
-    def rows(self, views: NDArray[np.int64], indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def rows(self, views: NDArray[np.int64], indices: NDArray[np.int64]) -> EncodedImages:
         """See :class:`Bank`."""
         entries = [self._entry(view, index) for view, index in zip(views.tolist(), indices.tolist(), strict=True)]
         image_features, patches = zip(*entries, strict=True)
-        return torch.stack(image_features), torch.stack(patches)
+        return EncodedImages(torch.stack(image_features), torch.stack(patches), self._views.projected)
 
     def _entry(self, view: int, index: int) -> tuple[Tensor, Tensor]:
         key = self._key(view, index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +19,31 @@ from sotglp.settings import Precision, TrainConfig
 
 ENCODING_BATCH = 32
 
-Batch = tuple[NDArray[np.int64], Tensor, Tensor]
-"""Positions in the image set (B,), image features (B, d), patch tokens (B, P, W)."""
+
+class EncodedImages(NamedTuple):
+    """Features of B images from a backbone's image tower.
+
+    Attributes
+    ----------
+    image_features : Tensor
+        (B, d).
+    patch_tokens : Tensor
+        (B, P, W), or (B, P, d) if they are projected.
+    projected : bool
+        Whether the patch tokens are in the joint space already.
+    """
+
+    image_features: Tensor
+    patch_tokens: Tensor
+    projected: bool = False
+
+    def to(self, device: torch.device) -> EncodedImages:
+        """Return them on another device."""
+        return self._replace(image_features=self.image_features.to(device), patch_tokens=self.patch_tokens.to(device))
+
+
+Batch = tuple[NDArray[np.int64], EncodedImages]
+"""Indices in the image set (B,), and these images encoded."""
 
 
 def encode_batches(
@@ -64,8 +87,8 @@ def encode_batches(
     loaded = load_batches(images, transform, batches, workers=workers, seed=seed, epoch=epoch, unreadable=unreadable)
     for indices, pixels in loaded:
         with torch.no_grad(), autocast(backbone.device, precision):
-            image_features, patch_tokens = backbone.encode_image(pixels)
-        yield indices, image_features, patch_tokens
+            encoded = EncodedImages(*backbone.encode_image(pixels))
+        yield indices, encoded
 
 
 def in_order(n_images: int, batch_size: int = ENCODING_BATCH) -> list[NDArray[np.int64]]:

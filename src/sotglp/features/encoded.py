@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from sotglp.backbone import Backbone
 from sotglp.errors import UnreadableImageError
@@ -66,4 +68,12 @@ def encode_images(
     )
     for batch in in_order(len(bank.readable), inference.batch_size):
         indices = bank.readable[batch]
-        yield indices, *bank.rows(np.zeros_like(indices), indices)
+        yield indices, bank.rows(np.zeros_like(indices), indices)
+
+
+def encode_image_features(
+    backbone: Backbone, images: ImageSet, inference: InferenceConfig, cache_dir: Path | None = None
+) -> Tensor:
+    """Encode images and return only their image features, (n, d), float32; arguments as :func:`encode_images`."""
+    batches = encode_images(backbone, images, inference, cache_dir)
+    return torch.cat([encoded.image_features.float() for _, encoded in batches])

@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from sotglp.backbone import Backbone
 from sotglp.errors import OldClassesOnlyError, SotglpError, UnknownNameError
+from sotglp.features.encode import EncodedImages
 from sotglp.methods.shot_memory import ShotMemory
 from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import Settings
@@ -139,12 +140,10 @@ class AdaptedModel(nn.Module, ABC):
     @abstractmethod
     def compare(
         self,
-        image_features: Tensor,
-        patch_tokens: Tensor,
+        encoded: EncodedImages,
         text: TextFeatures,
         *,
         drawn_prompts: Tensor | None = None,
-        projected: bool = False,
         for_loss: bool = False,
     ) -> Outputs:
         """Compare encoded images with the classes; see :meth:`sotglp.SOTGLP.compare`."""
@@ -179,7 +178,7 @@ class AdaptedModel(nn.Module, ABC):
 
     def forward(self, images: Tensor) -> Outputs:
         """Cosines of preprocessed images (B, 3, H, W) with all classes, in evaluation form."""
-        return self.compare(*self._encode_image(images), self.encode_text())
+        return self.compare(self._encode_image(images), self.encode_text())
 
     @torch.no_grad()
     def predict_proba(self, images: Tensor) -> Tensor:
@@ -187,8 +186,8 @@ class AdaptedModel(nn.Module, ABC):
         return self.probabilities(self(images))
 
     @torch.no_grad()
-    def _encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self.backbone.encode_image(images)
+    def _encode_image(self, images: Tensor) -> EncodedImages:
+        return EncodedImages(*self.backbone.encode_image(images))
 
     def kept_tensors(self) -> dict[str, Tensor]:
         """What a model file keeps of what was learned, by name."""
@@ -234,6 +233,12 @@ class AdaptedModel(nn.Module, ABC):
         """Take over the tensors of another model that this one keeps too, and return this one."""
         self.restore(other.kept_tensors())
         return self.eval()
+
+
+def unit_patches(backbone: Backbone, encoded: EncodedImages) -> Tensor:
+    """Patches in the joint space, of unit length, (B, P, d), in full precision."""
+    patches = full_precision(encoded.patch_tokens)
+    return F.normalize(patches if encoded.projected else backbone.project_patches(patches), dim=-1)
 
 
 def full_precision(features: Tensor) -> Tensor:

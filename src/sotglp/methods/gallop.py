@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp.errors import SotglpError
+from sotglp.features.encode import EncodedImages
 from sotglp.methods.base import Loss, Outputs
 from sotglp.methods.configs import GalLoPConfig
 from sotglp.methods.local_match import LocalMatch, match_patches
@@ -43,25 +44,23 @@ class GalLoP(SOTGLP):
 
     def compare(
         self,
-        image_features: Tensor,
-        patch_tokens: Tensor,
+        encoded: EncodedImages,
         text: TextFeatures,
         *,
         drawn_prompts: Tensor | None = None,
-        projected: bool = False,
         for_loss: bool = False,
     ) -> PromptOutputs:
         """See :meth:`SOTGLP.compare`; ``prompt_logits`` are the cosines with each local prompt."""
-        global_logits = self._global_logits(image_features, text, drawn_prompts)
-        alone = self._match_alone(patch_tokens, text.local, projected)
+        global_logits = self._global_logits(encoded.image_features, text, drawn_prompts)
+        alone = self._match_alone(encoded, text.local)
         match = self._together(alone)
         outputs = PromptOutputs(global_logits, match.scores, match.patch_scores, match.plan, match.support)
         outputs.prompt_logits = torch.stack([one.scores for one in alone], dim=-1)
         return outputs
 
-    def match(self, patch_tokens: Tensor, local_text: Tensor, *, projected: bool = False) -> LocalMatch:
+    def match(self, encoded: EncodedImages, local_text: Tensor) -> LocalMatch:
         """See :meth:`SOTGLP.match`; where a prompt keeps fewer patches than the last one, its plan ends in zeros."""
-        return self._together(self._match_alone(patch_tokens, local_text, projected))
+        return self._together(self._match_alone(encoded, local_text))
 
     def _together(self, alone: list[LocalMatch]) -> LocalMatch:
         most = max(self.scales)
@@ -84,9 +83,9 @@ class GalLoP(SOTGLP):
         local = nothing if branches == "global" else F.cross_entropy(scale * outputs.prompt_logits, of_each)
         return Loss(global_ + local, global_, local, outputs)
 
-    def _match_alone(self, patch_tokens: Tensor, local_text: Tensor, projected: bool) -> list[LocalMatch]:
+    def _match_alone(self, encoded: EncodedImages, local_text: Tensor) -> list[LocalMatch]:
         """Each local prompt with patches of its own, as if there were no other."""
-        patches, prompts = self._local_features(patch_tokens, local_text, projected)
+        patches, prompts = self._local_features(encoded, local_text)
         with torch.autocast(self.backbone.device.type, enabled=False):
             return [
                 match_patches(patches, prompts[:, place : place + 1], top_k=scale, matching="uniform")

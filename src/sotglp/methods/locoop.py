@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sotglp.methods.base import Loss, Outputs, full_precision
+from sotglp.features.encode import EncodedImages
+from sotglp.methods.base import Loss, Outputs, full_precision, unit_patches
 from sotglp.methods.configs import LoCoOpConfig
 from sotglp.methods.sot_glp import SOTGLP
 from sotglp.methods.text_features import TextFeatures
@@ -30,25 +31,21 @@ class LoCoOp(SOTGLP):
 
     def compare(
         self,
-        image_features: Tensor,
-        patch_tokens: Tensor,
+        encoded: EncodedImages,
         text: TextFeatures,
         *,
         drawn_prompts: Tensor | None = None,
-        projected: bool = False,
         for_loss: bool = False,
     ) -> Outputs:
         """See :meth:`SOTGLP.compare`; the loss looks at the cosines of patches too."""
-        outputs = super().compare(
-            image_features, patch_tokens, text, drawn_prompts=drawn_prompts, projected=projected, for_loss=for_loss
-        )
+        outputs = super().compare(encoded, text, drawn_prompts=drawn_prompts, for_loss=for_loss)
         if not for_loss:
             return outputs
         with torch.autocast(self.backbone.device.type, enabled=False):
-            patches = full_precision(patch_tokens)
-            patches = F.normalize(patches if projected else self.backbone.project_patches(patches), dim=-1)
             prompts = F.normalize(full_precision(text.global_), dim=-1)
-            patch_logits = torch.einsum("bpd,cmd->bpc", patches, prompts) / prompts.shape[1]
+            patch_logits = (
+                torch.einsum("bpd,cmd->bpc", unit_patches(self.backbone, encoded), prompts) / prompts.shape[1]
+            )
         return outputs._replace(patch_logits=patch_logits)
 
     def compute_loss(self, outputs: Outputs, targets: Tensor) -> Loss:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sotglp.methods.base import AdaptedModel, Outputs, full_precision
+from sotglp.features.encode import EncodedImages
+from sotglp.methods.base import AdaptedModel, Outputs, unit_patches
 from sotglp.transport.plans import class_mass
 
 
 @torch.no_grad()
-def region_features(model: AdaptedModel, patch_tokens: Tensor, outputs: Outputs, classes: Tensor) -> Tensor:
+def region_features(model: AdaptedModel, encoded: EncodedImages, outputs: Outputs, classes: Tensor) -> Tensor:
     """Mean patch of each image, weighed by the mass that one class's plan puts on it.
 
     Patches are those of the frozen backbone, in the joint space and of unit length: a learned projection may turn
@@ -20,8 +21,8 @@ def region_features(model: AdaptedModel, patch_tokens: Tensor, outputs: Outputs,
     ----------
     model : AdaptedModel
         The model that compared the images with its classes.
-    patch_tokens : Tensor
-        From :meth:`Backbone.encode_image`, (B, P, W).
+    encoded : EncodedImages
+        The images.
     outputs : Outputs
         What the model said of the images.
     classes : Tensor
@@ -32,8 +33,7 @@ def region_features(model: AdaptedModel, patch_tokens: Tensor, outputs: Outputs,
     Tensor
         (B, d), float32.
     """
-    patches = model.backbone.project_patches(full_precision(patch_tokens))
-    patches = torch.nn.functional.normalize(full_precision(patches), dim=-1)
+    patches = unit_patches(model.backbone, encoded)
     if outputs.plan is None or outputs.support is None:
         return patches.mean(dim=1)
     mass = class_mass(outputs.plan, outputs.support, classes, patches.shape[1])

@@ -37,10 +37,10 @@ def build_shot_memory(
     with autocast(device, inference.precision):
         text = model.eval().encode_text()
     features, regions = [], []
-    for indices, image_features, patch_tokens in encode_images(model.backbone, images, inference, cache_dir):
+    for indices, encoded in encode_images(model.backbone, images, inference, cache_dir):
         # As a cache keeps them, so that a run remembers the same with and without one.
-        image_features, patch_tokens = image_features.to(device), patch_tokens.half().to(device)
-        outputs = model.compare(image_features, patch_tokens, text)
-        features.append(unit_features(image_features))
-        regions.append(unit_features(region_features(model, patch_tokens, outputs, targets[indices].to(device))))
+        encoded = encoded._replace(patch_tokens=encoded.patch_tokens.half()).to(device)
+        outputs = model.compare(encoded, text)
+        features.append(unit_features(encoded.image_features))
+        regions.append(unit_features(region_features(model, encoded, outputs, targets[indices].to(device))))
     return ShotMemory(torch.cat(features), torch.cat(regions), targets)

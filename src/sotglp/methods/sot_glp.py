@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
 from sotglp.errors import SotglpError
-from sotglp.methods.base import AdaptedModel, Loss, Outputs, full_precision
+from sotglp.features.encode import EncodedImages
+from sotglp.methods.base import AdaptedModel, Loss, Outputs, full_precision, unit_patches
 from sotglp.methods.local_match import LocalMatch, match_patches
 from sotglp.methods.prompts import TokenizedClasses, initial_local_contexts, template_tokens, tokenize_classes
 from sotglp.methods.text_features import TextFeatures, encode_prompts
@@ -186,26 +187,22 @@ class SOTGLP(AdaptedModel):
 
     def compare(
         self,
-        image_features: Tensor,
-        patch_tokens: Tensor,
+        encoded: EncodedImages,
         text: TextFeatures,
         *,
         drawn_prompts: Tensor | None = None,
-        projected: bool = False,
         for_loss: bool = False,
     ) -> Outputs:
         """Compare encoded images with encoded prompts.
 
         Parameters
         ----------
-        image_features, patch_tokens : Tensor
-            From :meth:`Backbone.encode_image`, (B, d) and (B, P, W).
+        encoded : EncodedImages
+            B images; ``EncodedImages(*backbone.encode_image(pixels))`` encodes some.
         text : TextFeatures
             From :meth:`encode_text`.
         drawn_prompts : Tensor or None, default None
             Global prompts that stay for each image, from :meth:`draw_prompts`; None averages all M.
-        projected : bool, default False
-            Patches are in the joint space already, (B, P, d), as a model without a learned projection may keep them.
         for_loss : bool, default False
             Leave out what the loss does not look at: NaN stands for the cosines of patches if only global prompts are
             learned.
@@ -214,13 +211,13 @@ class SOTGLP(AdaptedModel):
         ----------
         SOT-GLP, arXiv 2603.08347, sections on global and local scores.
         """
-        global_logits = self._global_logits(image_features, text, drawn_prompts)
+        global_logits = self._global_logits(encoded.image_features, text, drawn_prompts)
         if for_loss and self.config.branches == "global":
             left_out = global_logits.new_tensor(math.nan)
             n_images, n_classes = global_logits.shape
-            patch_logits = left_out.expand(n_images, patch_tokens.shape[1], n_classes)
+            patch_logits = left_out.expand(n_images, encoded.patch_tokens.shape[1], n_classes)
             return Outputs(global_logits, left_out.expand_as(global_logits), patch_logits)
-        match = self.match(patch_tokens, text.local, projected=projected)
+        match = self.match(encoded, text.local)
         return Outputs(global_logits, match.scores, match.patch_scores, match.plan, match.support)
 
     def draw_prompts(self, n_images: int, dropout: float, generator: torch.Generator | None = None) -> Tensor | None:
@@ -288,7 +285,7 @@ class SOTGLP(AdaptedModel):
         """
         drawn = self.draw_prompts(len(images), prompt_dropout, generator)
         encoded = self._encode_image(images)
-        outputs = self.compare(*encoded, self.encode_text(), drawn_prompts=drawn, for_loss=True)
+        outputs = self.compare(encoded, self.encode_text(), drawn_prompts=drawn, for_loss=True)
         return self.compute_loss(outputs, targets)
 
     def compute_loss(self, outputs: Outputs, targets: Tensor) -> Loss:
@@ -309,23 +306,21 @@ class SOTGLP(AdaptedModel):
         }[self.config.branches]
         return self.backbone.logit_scale * cosines
 
-    def match(self, patch_tokens: Tensor, local_text: Tensor, *, projected: bool = False) -> LocalMatch:
+    def match(self, encoded: EncodedImages, local_text: Tensor) -> LocalMatch:
         """Let encoded patches meet the local prompts.
 
         Parameters
         ----------
-        patch_tokens : Tensor
-            From :meth:`Backbone.encode_image`, (B, P, W).
+        encoded : EncodedImages
+            B images.
         local_text : Tensor
             Local features from :meth:`encode_text`, (C, N, d).
-        projected : bool, default False
-            See :meth:`compare`.
 
         References
         ----------
         SOT-GLP, arXiv 2603.08347, sections on sparse support and on optimal transport.
         """
-        patches, prompts = self._local_features(patch_tokens, local_text, projected)
+        patches, prompts = self._local_features(encoded, local_text)
         with torch.autocast(self.backbone.device.type, enabled=False):
             return match_patches(
                 patches,
@@ -349,7 +344,7 @@ class SOTGLP(AdaptedModel):
             Patch indices, best first, (B, C, K); with ``matching="per-prompt"``, each prompt's own, (B, C, K, N).
             Where there are no local prompts, the M global ones take the place of the N.
         """
-        match = self.match(self._encode_image(images)[1], self.encode_text().local)
+        match = self.match(self._encode_image(images), self.encode_text().local)
         return match.plan, match.support
 
     def _shared_prompts(self, local_prompts: Tensor) -> Tensor:
@@ -366,12 +361,10 @@ class SOTGLP(AdaptedModel):
                 cosines = cosines.gather(2, drawn)
             return cosines.mean(dim=-1)
 
-    def _local_features(self, patch_tokens: Tensor, local_text: Tensor, projected: bool) -> tuple[Tensor, Tensor]:
+    def _local_features(self, encoded: EncodedImages, local_text: Tensor) -> tuple[Tensor, Tensor]:
         """Patches (B, P, d) and local prompts (C, N, d) in the joint space, of unit length."""
         with torch.autocast(self.backbone.device.type, enabled=False):
-            patches = full_precision(patch_tokens)
             if self.local_projection is not None:
-                patches = F.linear(patches, self.local_projection)
-            if not projected:
-                patches = self.backbone.project_patches(patches)
-            return F.normalize(patches, dim=-1), F.normalize(full_precision(local_text), dim=-1)
+                tokens = F.linear(full_precision(encoded.patch_tokens), self.local_projection)
+                encoded = encoded._replace(patch_tokens=tokens)
+            return unit_patches(self.backbone, encoded), F.normalize(full_precision(local_text), dim=-1)

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from sotglp.backbone import Backbone
 from sotglp.backbone.text import Segment
 from sotglp.errors import SotglpError
+from sotglp.features.encode import EncodedImages
 from sotglp.images.labels import prompt_name
-from sotglp.methods.base import AdaptedModel, Outputs, full_precision
+from sotglp.methods.base import AdaptedModel, Outputs, full_precision, unit_patches
 from sotglp.methods.configs import ZeroShotConfig
 from sotglp.methods.prompts import clip_tokenizer, tokenize_classes
 from sotglp.methods.text_features import TextFeatures
@@ -81,24 +82,20 @@ class ZeroShot(AdaptedModel):
 
     def compare(
         self,
-        image_features: Tensor,
-        patch_tokens: Tensor,
+        encoded: EncodedImages,
         text: TextFeatures,
         *,
         drawn_prompts: Tensor | None = None,
-        projected: bool = False,
         for_loss: bool = False,
     ) -> Outputs:
         """Compare encoded images with the classes; patches are left out (NaN) where only the loss looks."""
         vectors = text.global_[:, 0]
         with torch.autocast(self.backbone.device.type, enabled=False):
-            logits = self.class_logits(F.normalize(full_precision(image_features), dim=-1), vectors)
+            logits = self.class_logits(F.normalize(full_precision(encoded.image_features), dim=-1), vectors)
             if for_loss:
                 left_out = torch.full_like(logits, torch.nan)
                 return Outputs(logits, left_out, left_out[:, None])
-            patches = full_precision(patch_tokens)
-            patches = F.normalize(patches if projected else self.backbone.project_patches(patches), dim=-1)
-            patch_logits = (patches @ vectors.T).detach()
+            patch_logits = (unit_patches(self.backbone, encoded) @ vectors.T).detach()
         return Outputs(logits, patch_logits.amax(dim=1), patch_logits)
 
     def for_new_classes(self, class_names: Sequence[str]) -> AdaptedModel:

@@ -115,13 +115,13 @@ def predict_each(
         texts = [text_of(model, inference) for model in models]
     rows: list[list[tuple[NDArray[Any], ...]]] = [[] for _ in models]
     with progress_bar(title, len(images), "images", show=inference.show_progress) as advance:
-        for indices, *features in encode_images(backbone, images, inference, cache_dir, unreadable):
-            image_features, patch_tokens = (feature.to(backbone.device) for feature in features)
+        for indices, encoded in encode_images(backbone, images, inference, cache_dir, unreadable):
+            encoded = encoded.to(backbone.device)
             for model, text, own_rows in zip(models, texts, rows, strict=True):
-                outputs = model.compare(image_features, patch_tokens, text)
+                outputs = model.compare(encoded, text)
                 scores = outputs.global_logits.new_empty(0)
                 if score_all or model is models[0]:
-                    evidence = ood.Evidence(outputs, model, image_features, patch_tokens)
+                    evidence = ood.Evidence(outputs, model, encoded)
                     scores = ood.score_evidence(evidence, inference.ood_method, inference.temperature)
                 numbers = (model.probabilities(outputs), outputs.global_logits, outputs.local_logits, scores)
                 own_rows.append((indices, *(tensor.cpu().numpy() for tensor in numbers)))

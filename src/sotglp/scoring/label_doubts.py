@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
 from sotglp.errors import SotglpError
-from sotglp.features.encoded import encode_images
+from sotglp.features.encoded import encode_image_features
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.configs import LinearProbeConfig
 from sotglp.methods.linear_probe import MOST_ITERATIONS
@@ -148,6 +147,6 @@ def unit_features(
     backbone: Backbone, images: ImageSet, inference: InferenceConfig, cache_dir: Path | None = None
 ) -> NDArray[np.float64]:
     """Image features of unit length, (n, d); see :func:`sotglp.features.encoded.encode_images`."""
-    batches = [batch[1].double().cpu() for batch in encode_images(backbone, images, inference, cache_dir)]
-    unit: NDArray[np.float64] = F.normalize(torch.cat(batches), dim=-1).numpy()
+    features = encode_image_features(backbone, images, inference, cache_dir)
+    unit: NDArray[np.float64] = F.normalize(features.double().cpu(), dim=-1).numpy()
     return unit

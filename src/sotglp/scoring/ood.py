@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sotglp.errors import SotglpError, UnknownNameError
+from sotglp.features.encode import EncodedImages
 from sotglp.methods.base import AdaptedModel, Outputs
 from sotglp.methods.regions import region_features
 from sotglp.methods.shot_memory import ShotMemory
@@ -23,15 +24,14 @@ class Evidence(NamedTuple):
     outputs : Outputs
         Cosines of the images and their patches with the classes.
     model : AdaptedModel or None
-        The model that compared them; None where only outputs are at hand, and the next two are empty.
-    image_features, patch_tokens : Tensor
-        From :meth:`Backbone.encode_image`, (B, d) and (B, P, W).
+        The model that compared them; None where only outputs are at hand.
+    encoded : EncodedImages
+        The images; empty without a model.
     """
 
     outputs: Outputs
     model: AdaptedModel | None = None
-    image_features: Tensor = torch.empty(0)
-    patch_tokens: Tensor = torch.empty(0)
+    encoded: EncodedImages = EncodedImages(torch.empty(0), torch.empty(0))
 
 
 @torch.no_grad()
@@ -85,9 +85,9 @@ def score(
         return score_evidence(Evidence(model_or_outputs), method, temperature)
     if images is None:
         raise SotglpError("a model needs images to score: give them too, or the model's outputs")
-    features, patch_tokens = model_or_outputs.backbone.encode_image(images)
-    outputs = model_or_outputs.compare(features, patch_tokens, model_or_outputs.encode_text())
-    return score_evidence(Evidence(outputs, model_or_outputs, features, patch_tokens), method, temperature)
+    encoded = EncodedImages(*model_or_outputs.backbone.encode_image(images))
+    outputs = model_or_outputs.compare(encoded, model_or_outputs.encode_text())
+    return score_evidence(Evidence(outputs, model_or_outputs, encoded), method, temperature)
 
 
 def score_evidence(evidence: Evidence, method: OodMethod, temperature: float) -> Tensor:
@@ -159,16 +159,16 @@ def _shots(evidence: Evidence) -> ShotMemory:
 
 
 def _nearest_shots(evidence: Evidence, temperature: float) -> Tensor:
-    return _shots(evidence).nearest(evidence.image_features)
+    return _shots(evidence).nearest(evidence.encoded.image_features)
 
 
 def _mahalanobis(evidence: Evidence, temperature: float) -> Tensor:
-    return _shots(evidence).mahalanobis(evidence.image_features)
+    return _shots(evidence).mahalanobis(evidence.encoded.image_features)
 
 
 def _transport(evidence: Evidence, temperature: float) -> Tensor:
     predicted = _logits(evidence).argmax(dim=-1)
-    regions = region_features(_model(evidence), evidence.patch_tokens, evidence.outputs, predicted)
+    regions = region_features(_model(evidence), evidence.encoded, evidence.outputs, predicted)
     return _mahalanobis(evidence, temperature) + _shots(evidence).mahalanobis_of_regions(regions)
 
 

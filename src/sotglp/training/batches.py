@@ -33,14 +33,11 @@ class StepBatch:
         Places of each part's images in the whole batch.
     parts : iterator
         Encoded images of each part.
-    projected : bool
-        Patches are in the joint space already.
     """
 
     size: int
     rows: list[list[int]]
     parts: Iterator[Batch]
-    projected: bool
 
 
 class FeatureSource:
@@ -59,10 +56,8 @@ class FeatureSource:
         self._backbone, self._images, self._config = model.backbone, images, config
         self._processes = processes
         self._bank: Bank | None = None
-        self._projected = False
         if config.views > 0 or not config.augment:
             # What training leaves alone is computed once: patches up to the joint space, if no projection is learned.
-            self._projected = model.local_projection is None
             views = Views(
                 model.backbone,
                 images,
@@ -71,7 +66,7 @@ class FeatureSource:
                 n_views=config.views if config.augment else 1,
                 precision=config.precision,
                 workers=config.workers,
-                projected=self._projected,
+                projected=model.local_projection is None,
             )
             self._bank = fill_bank(views, cache_dir, processes, show_progress=show_progress)
 
@@ -84,7 +79,7 @@ class FeatureSource:
         flat = [batch[part] for batch, parts in zip(batches, rows, strict=True) for part in parts]
         encoded = self._encode(flat, epoch) if self._bank is None else self._look_up(self._bank, flat, epoch)
         for batch, parts in zip(batches, rows, strict=True):
-            yield StepBatch(len(batch), parts, islice(encoded, len(parts)), self._projected)
+            yield StepBatch(len(batch), parts, islice(encoded, len(parts)))
 
     def _encode(self, batches: list[NDArray[np.int64]], epoch: int) -> Iterator[Batch]:
         config = self._config
@@ -104,7 +99,7 @@ class FeatureSource:
         n_views = self._config.views if self._config.augment else 1
         view_of = rng.integers(n_views, size=len(self._images))
         for batch in batches:
-            yield batch, *bank.rows(view_of[batch], batch)
+            yield batch, bank.rows(view_of[batch], batch)
 
 
 def epoch_batches(n_images: int, config: TrainConfig, epoch: int) -> list[NDArray[np.int64]]:

@@ -13,7 +13,8 @@ from torch.nn.utils import parametrize
 
 from sotglp.backbone.precision import autocast
 from sotglp.errors import SotglpError, UnreadableImageError
-from sotglp.features.encoded import encode_images
+from sotglp.features.encode import EncodedImages
+from sotglp.features.encoded import encode_image_features
 from sotglp.images.image_set import ImageSet
 from sotglp.images.readable import readable_images
 from sotglp.methods.base import AdaptedModel, Loss, Outputs
@@ -101,10 +102,8 @@ def _learned(
 ) -> AdaptedModel:
     """The grown model, after it has learned its last class from the shots."""
     if grown.needs_shot_features:
-        features = [
-            batch[1].float() for batch in encode_images(grown.backbone, shots, config.inference_config(), cache_dir)
-        ]
-        grown.partial_fit_features(torch.cat(features), torch.from_numpy(shots.targets(grown.class_names)))
+        features = encode_image_features(grown.backbone, shots, config.inference_config(), cache_dir)
+        grown.partial_fit_features(features, torch.from_numpy(shots.targets(grown.class_names)))
         return grown
     if alone and config.epochs is None:
         steps = len(shots) // min(config.batch_size, len(shots))
@@ -205,17 +204,13 @@ class _LastClass(AdaptedModel):
 
     def compare(
         self,
-        image_features: Tensor,
-        patch_tokens: Tensor,
+        encoded: EncodedImages,
         text: TextFeatures,
         *,
         drawn_prompts: Tensor | None = None,
-        projected: bool = False,
         for_loss: bool = False,
     ) -> Outputs:
-        return self.model.compare(
-            image_features, patch_tokens, text, drawn_prompts=drawn_prompts, projected=projected, for_loss=for_loss
-        )
+        return self.model.compare(encoded, text, drawn_prompts=drawn_prompts, for_loss=for_loss)
 
     def compute_loss(self, outputs: Outputs, targets: Tensor) -> Loss:
         return self.model.compute_loss(outputs, targets)

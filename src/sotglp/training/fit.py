@@ -17,7 +17,7 @@ from sotglp.backbone.precision import autocast, half_dtype
 from sotglp.console.progress import progress_bar
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.features.distributed import LostProcessError, Processes
-from sotglp.features.encoded import encode_images
+from sotglp.features.encoded import encode_image_features
 from sotglp.images.few_shot import draw_shots
 from sotglp.images.image_set import ImageSet
 from sotglp.images.readable import readable_images
@@ -137,10 +137,8 @@ def train(
     """
     targets = torch.from_numpy(images.targets(model.class_names))
     if model.needs_shot_features:
-        features = [
-            batch[1].float() for batch in encode_images(model.backbone, images, config.inference_config(), cache_dir)
-        ]
-        model.fit_features(torch.cat(features), targets)
+        features = encode_image_features(model.backbone, images, config.inference_config(), cache_dir)
+        model.fit_features(features, targets)
     if not model.learned:
         return []
     optimizer = _optimizer(model, config)
@@ -212,15 +210,10 @@ def _step(
     leaves = _gather(text, classes, len(model.class_names), processes)
     drawn = model.draw_prompts(batch.size, config.prompt_dropout, generator)
     tally = torch.zeros(4, dtype=torch.float64)
-    for rows, (indices, image_features, patches) in zip(batch.rows, batch.parts, strict=True):
+    for rows, (indices, encoded) in zip(batch.rows, batch.parts, strict=True):
         part_targets = targets[indices].to(device)
         outputs = model.compare(
-            image_features.to(device),
-            patches.to(device),
-            leaves,
-            drawn_prompts=None if drawn is None else drawn[rows],
-            projected=batch.projected,
-            for_loss=True,
+            encoded.to(device), leaves, drawn_prompts=None if drawn is None else drawn[rows], for_loss=True
         )
         loss = model.compute_loss(outputs, part_targets)
         scaler.scale(loss.total * (len(indices) / batch.size)).backward()
