@@ -197,3 +197,24 @@ def test_images_that_are_all_right_are_told(tiny_backbone: Backbone, paths: Any)
     with pytest.warns(SotglpWarning, match="all 18 calibration images are rightly classified"):
         fitted.calibrate(X, y=y)
     np.testing.assert_array_equal(fitted.predict_proba(X), before)
+
+
+@pytest.mark.parametrize("wrap", [np.array, lambda labels: np.array(labels, dtype=object)])
+def test_labels_of_bytes_are_class_names_and_come_back_from_a_file(
+    tiny_backbone: Backbone, paths: Any, tmp_path: Path, wrap: Any
+) -> None:
+    X, y = paths
+    encoded = wrap([label.encode() for label in y])
+    fitted = classifier(tiny_backbone, epochs=1).fit(X, encoded)
+    assert fitted.model_.class_names == tuple(sorted(COLOURS))
+    assert fitted.score(X, encoded) == fitted.score(X, y)
+    fitted.save(tmp_path / "model.safetensors")
+    again = SOTGLPClassifier.load(tmp_path / "model.safetensors", backbone=tiny_backbone)
+    assert again.classes_.tolist() == sorted(COLOURS)
+
+
+@pytest.mark.parametrize("labels", [[None], [float("nan")], [1.4, 0.6], ["cat", 1]])
+def test_labels_without_a_class_name_are_refused_by_position(tiny_backbone: Backbone, labels: list[Any]) -> None:
+    X = [f"{index}.png" for index in range(len(labels))]
+    with pytest.raises(SotglpError, match=r"^label \d is "):
+        classifier(tiny_backbone).fit(X, np.array(labels, dtype=object))

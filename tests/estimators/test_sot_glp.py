@@ -246,7 +246,7 @@ def test_wrong_input(tiny_backbone: Backbone, paths: Any, class_folders: Path) -
     wrong: list[tuple[Any, Any, str]] = [
         (X, None, "fit needs labels y"),
         (X, y[:-1], "labels"),
-        (X, [0.5] * 18, "string or whole number"),
+        (X, [0.5] * 18, "label 0 is 0.5, which isn.t a whole number"),
         (X, [y], "string or whole number"),
         (X, ["same"] * 18, "at least two classes"),
         (np.zeros((18, 4)), y, "B, 3, H, W"),

@@ -24,7 +24,7 @@ from sotglp.errors import SotglpError, SotglpWarning
 from sotglp.explain.explanation import Explanation, explain
 from sotglp.images.decode import IMAGE_SUFFIXES
 from sotglp.images.image_set import ImageSet
-from sotglp.images.labels import label_text
+from sotglp.images.labels import label_array, label_text
 from sotglp.images.manifest import MANIFEST_SUFFIXES
 from sotglp.methods.base import AdaptedModel
 from sotglp.model_file.load import load_model
@@ -163,7 +163,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc
 
     def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Share of images whose most probable label is right; none is called unknown."""
-        return float(accuracy_score(y, self.predict(X, reject=False), sample_weight=sample_weight))
+        return float(accuracy_score(label_array(y), self.predict(X, reject=False), sample_weight=sample_weight))
 
     def ood_score(self, X: Any, method: OodMethod = "gl-mcm", temperature: float = 1.0) -> NDArray[np.float32]:
         """Score of each image, larger for those more like the classes, (B,); see :func:`sotglp.ood.score`."""
@@ -433,16 +433,13 @@ def _labelled(X: Any, y: ArrayLike | None) -> tuple[ImageSet, NDArray[Any]]:
         if images.labels is None:
             raise SotglpError(f"{X} has no labels: give a folder for each class, or a manifest with a label column")
         return images, np.asarray(images.labels)
-    labels = np.asarray(y)
+    labels = label_array(y)
     if labels.ndim == 2 and labels.shape[1] == 1:
         warnings.warn("labels y stand in a column; give them in a row", DataConversionWarning, stacklevel=3)
         labels = labels.ravel()
-    is_whole = labels.dtype.kind == "f" and bool((labels == np.floor(labels)).all())
-    if labels.ndim != 1 or not (labels.dtype.kind in "OUSiub" or is_whole):
-        raise SotglpError(
-            f"labels y must be one string or whole number an image, not {labels.dtype} of shape {labels.shape}"
-        )
-    return ImageSet.from_items(X, [label_text(label) for label in labels]), labels
+    if labels.ndim != 1:
+        raise SotglpError(f"labels y have the shape {labels.shape}: give one string or whole number an image")
+    return ImageSet.from_items(X, labels), labels
 
 
 def _maybe_labelled(X: Any, y: ArrayLike | None) -> ImageSet:

@@ -17,6 +17,7 @@ from typing_extensions import TypeIs
 
 from sotglp.errors import SotglpError, some_names
 from sotglp.images.folders import read_class_folders, read_flat_folder
+from sotglp.images.labels import class_names
 from sotglp.images.manifest import MANIFEST_SUFFIXES, read_manifest
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class ImageSet:
         return cls(*read_manifest(Path(path)))
 
     @classmethod
-    def from_items(cls, images: Any, labels: Iterable[str] | None = None) -> ImageSet:
+    def from_items(cls, images: Any, labels: Any = None) -> ImageSet:
         """Take images that are in memory, or a list of paths.
 
         Parameters
@@ -144,8 +145,8 @@ class ImageSet:
         images : sequence of paths or PIL images, torch.Tensor or numpy.ndarray
             A tensor or array of numbers has the shape (B, 3, H, W): uint8 for raw pixels, floating point for images
             that are preprocessed already (kept as float32).
-        labels : iterable of str, optional
-            Label of each image.
+        labels : array-like, optional
+            Label of each image: text, bytes or a whole number.
 
         Raises
         ------
@@ -153,7 +154,7 @@ class ImageSet:
             If images or labels are of another kind, or not as many.
         """
         numbers = is_tensor(images) or (isinstance(images, np.ndarray) and images.dtype.kind not in "OUS")
-        return cls(_rows(images) if numbers else _items(images), None if labels is None else _texts(labels))
+        return cls(_rows(images) if numbers else _items(images), None if labels is None else class_names(labels))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -265,14 +266,3 @@ def _items(images: Any) -> tuple[Path | Image.Image, ...]:
                 f"image {i} is of type {type(item).__name__}; give paths, PIL images or one (B, 3, H, W) tensor"
             )
     return tuple(items)
-
-
-def _texts(labels: Any) -> tuple[str, ...]:
-    if isinstance(labels, str) or not isinstance(labels, Iterable):
-        raise SotglpError(f"the labels are one {type(labels).__name__}; give a list with one label for each image")
-    texts = []
-    for i, label in enumerate(labels):
-        if not isinstance(label, str):
-            raise SotglpError(f"label {i} is {label!r} of type {type(label).__name__}; give class names as text")
-        texts.append(str(label))
-    return tuple(texts)

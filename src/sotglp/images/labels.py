@@ -1,15 +1,137 @@
-"""Class names from the labels that users give, and from class names the words of a prompt."""
+"""Class names from the labels that users pass: text, bytes or whole numbers of Python, NumPy and pandas."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sotglp.errors import SotglpError, short_repr
+
+_ADVICE = "give class names as text or whole numbers"
 
 
-def label_text(label: object) -> str:
-    """A class label as text; whole numbers go without a decimal point."""
-    return f"{label:.0f}" if isinstance(label, Real) and not isinstance(label, Integral) else str(label)
+def label_text(label: object, subject: str = "the label") -> str:
+    """Return the class name of a label; whole numbers have no decimal point, and bytes are decoded as UTF-8.
+
+    Parameters
+    ----------
+    label : str, bytes, bool, int or float
+        A label of Python or NumPy. A float must be a whole number.
+    subject : str, default "the label"
+        Subject of an error message.
+
+    Raises
+    ------
+    SotglpError
+        If the label is missing (None or NaN), isn't a whole number, is of another type, or isn't UTF-8.
+    """
+    if isinstance(label, str):
+        return str(label)
+    if isinstance(label, bytes):
+        try:
+            return label.decode()
+        except UnicodeDecodeError as error:
+            raise SotglpError(f"{subject} is {short_repr(bytes(label))}, which isn't UTF-8; decode it first") from error
+    if isinstance(label, Integral | np.bool_):
+        return str(label)
+    if label is None or _is_nan(label):
+        raise SotglpError(f"{subject} is {label}, so it is missing; add a label or leave the image out")
+    if not isinstance(label, Real):
+        raise SotglpError(f"{subject} is {short_repr(label)} of type {type(label).__name__}; {_ADVICE}")
+    if not np.isfinite(float(label)) or label != int(label):
+        raise SotglpError(f"{subject} is {label}, which isn't a whole number; {_ADVICE}")
+    return str(int(label))
+
+
+def label_array(labels: Any) -> NDArray[Any]:
+    """Return labels as an array whose values can be compared and have different class names.
+
+    Parameters
+    ----------
+    labels : array-like
+        Labels as `label_text` takes them. A list of text and numbers becomes text, as `numpy.asarray` converts it.
+
+    Returns
+    -------
+    numpy.ndarray
+        Text, whole numbers or bools, of the shape of `labels`; bytes are decoded.
+
+    Raises
+    ------
+    SotglpError
+        Naming the position and value of the first label that can't be used, or of another kind than the first.
+    """
+    if not hasattr(labels, "__array__"):
+        if isinstance(labels, str | bytes | os.PathLike) or not isinstance(labels, Iterable):
+            raise SotglpError(f"the labels are one {type(labels).__name__}; give a list with one label for each image")
+        labels = [_decoded(label, i) for i, label in enumerate(labels)]
+        # NumPy would make the class "nan" of a missing label among text.
+        for i in [i for i, label in enumerate(labels) if _is_nan(label)]:
+            label_text(labels[i], f"label {i}")
+    try:
+        array = np.asarray(labels)
+    except ValueError as error:
+        raise SotglpError(f"the labels are not one list or array; {_ADVICE}") from error
+    if array.dtype.kind == "S":
+        array = np.array([_decoded(label, i) for i, label in enumerate(array.flat)]).reshape(array.shape)
+    elif array.dtype.kind == "O":
+        array = _of_one_kind(array)
+    elif array.dtype.kind not in "Uiub":
+        for i, label in enumerate(array.flat):
+            label_text(label, f"label {i}")
+    return array
+
+
+def class_names(labels: Any) -> tuple[str, ...]:
+    """Return the class name of each label of a list.
+
+    Raises
+    ------
+    SotglpError
+        If the labels aren't one list, or one of them can't be used.
+    """
+    if not hasattr(labels, "__array__") and isinstance(labels, Iterable) and not isinstance(labels, str | bytes):
+        labels = list(labels)
+        if all(isinstance(label, str) for label in labels):
+            return tuple(map(str, labels))
+    array = label_array(labels)
+    if array.ndim != 1:
+        raise SotglpError(f"the labels have the shape {array.shape}; give a list with one label for each image")
+    return tuple(label_text(label) for label in array)
 
 
 def prompt_name(class_name: str) -> str:
     """Return a class name as prompts contain it, with spaces for underscores and single spaces between words."""
     return " ".join(class_name.replace("_", " ").split())
+
+
+def _decoded(label: object, i: int) -> object:
+    return label_text(label, f"label {i}") if isinstance(label, bytes) else label
+
+
+def _of_one_kind(array: NDArray[Any]) -> NDArray[Any]:
+    result = np.empty(array.shape, dtype=object)
+    first: object = None
+    for i, given in enumerate(array.flat):
+        label_text(given, f"label {i}")
+        result.flat[i] = label = _decoded(given, i)
+        first = label if i == 0 else first
+        if _kind(label) is not _kind(first):
+            raise SotglpError(
+                f"label {i} is {label!r} of type {type(label).__name__}, and label 0 is {first!r} of type "
+                f"{type(first).__name__}; give labels of one type"
+            )
+    return result
+
+
+def _is_nan(label: object) -> bool:
+    return isinstance(label, Real) and bool(label != label)
+
+
+def _kind(label: object) -> type:
+    return str if isinstance(label, str) else bool if isinstance(label, bool | np.bool_) else int
