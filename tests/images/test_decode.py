@@ -376,6 +376,30 @@ def test_many_threads_refuse_a_truncated_image(monkeypatch):
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
+def test_many_threads_leave_the_filters_of_warnings_as_they_are(monkeypatch):
+    content = encoded(Image.fromarray(noise(10, 12)))
+    broken = encoded(Image.fromarray(noise(10, 12)), "PNG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff broken")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        current, before = warnings.filters, list(warnings.filters)
+        with ThreadPoolExecutor(8) as pool:
+            assert len(list(pool.map(open_image, [content, broken] * 200))) == 400
+        assert warnings.filters is current
+        assert list(warnings.filters) == before
+        with pytest.raises(Image.DecompressionBombWarning):
+            Image.open(io.BytesIO(content))
+
+
+def test_filters_that_another_thread_replaced_meanwhile_are_left_clean():
+    before = list(warnings.filters)
+    with images._PILLOW_SETTINGS:
+        changed = warnings.catch_warnings()
+        changed.__enter__()
+    changed.__exit__(None, None, None)
+    assert list(warnings.filters) == before
+
+
 def test_threads_get_the_pixels_they_asked_for():
     contents = [encoded(Image.fromarray(noise(seed=k))) for k in range(8)]
     with ThreadPoolExecutor(8) as pool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import threading
 import warnings
 from collections.abc import Callable
-from typing import IO, TypeAlias
+from typing import IO, Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,31 +51,44 @@ _ALPHA_MODES = frozenset({"LA", "PA", "RGBA", "RGBa"})
 _KEYED_MODES = frozenset({"1", "L", "P", "RGB"})
 
 
-class _WholeImagesOnly:
-    """Keeps Pillow from passing half an image for a whole one, as another library may have told it to.
+class _PillowSettings:
+    """Pillow's process-wide settings while any thread decodes: no truncated images, no warnings.
 
-    That switch is the process's, so the first thread to read an image turns it off and the last one back.
+    The first thread changes them and the last one restores them. `warnings.catch_warnings` can't do that, because
+    threads that overlap restore each other's filters.
     """
+
+    # A large photo below MAX_PIXELS and a damaged EXIF block don't concern the user.
+    _FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._n_readers = 0
-        self._before = False
+        self._n_threads = 0
+        self._load_truncated = False
+        self._changed: list[list[Any]] = []
 
     def __enter__(self) -> None:
         with self._lock:
-            if self._n_readers == 0:
-                self._before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
-            self._n_readers += 1
+            if self._n_threads == 0:
+                self._load_truncated, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+            self._n_threads += 1
+            filters = cast("list[Any]", warnings.filters)
+            if not filters or filters[0] is not self._FILTER:
+                filters.insert(0, self._FILTER)
+                self._changed.append(filters)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._n_readers -= 1
-            if self._n_readers == 0:
-                ImageFile.LOAD_TRUNCATED_IMAGES = self._before
+            self._n_threads -= 1
+            if self._n_threads == 0:
+                ImageFile.LOAD_TRUNCATED_IMAGES = self._load_truncated
+                # Another thread's catch_warnings may have replaced the list by a copy, or put an older one back.
+                for filters in (*self._changed, cast("list[Any]", warnings.filters)):
+                    filters[:] = [one for one in filters if one is not self._FILTER]
+                self._changed.clear()
 
 
-_WHOLE_IMAGES_ONLY = _WholeImagesOnly()
+_PILLOW_SETTINGS = _PillowSettings()
 
 
 def open_image(source: ImageLike) -> Image.Image:
@@ -162,9 +176,7 @@ def _read(decode: Callable[[], Image.Image], name: str) -> Image.Image:
 def _decoded(decode: Callable[[], Image.Image], name: str) -> tuple[Image.Image, int]:
     """Return an RGB copy as it is stored, and the orientation that it is to be turned by."""
     try:
-        with _WHOLE_IMAGES_ONLY, warnings.catch_warnings():
-            # A large photo below MAX_PIXELS and a damaged EXIF block are no concern of the user's.
-            warnings.filterwarnings("ignore", module=r"PIL\.")
+        with _PILLOW_SETTINGS:
             image = decode()
             if 0 in image.size:
                 raise UnreadableImageError(name, f"its size is {image.width} x {image.height}, so it has no pixels")

@@ -43,9 +43,10 @@ def label_text(label: object, subject: str = "the label") -> str:
         raise SotglpError(f"{subject} is {label}, so it is missing; add a label or leave the image out")
     if not isinstance(label, Real):
         raise SotglpError(f"{subject} is {short_repr(label)} of type {type(label).__name__}; {_ADVICE}")
-    if not np.isfinite(float(label)) or label != int(label):
+    number = float(label)
+    if not number.is_integer():
         raise SotglpError(f"{subject} is {label}, which isn't a whole number; {_ADVICE}")
-    return str(int(label))
+    return str(int(number))
 
 
 def label_array(labels: Any) -> NDArray[Any]:
