@@ -13,7 +13,7 @@ help:
 	@echo "make audit     look the installed packages up among known vulnerabilities"
 	@echo "make fuzz      broken images, tables, model files and settings for ten minutes, to build/fuzz.json"
 	@echo "make kills     a hundred fits killed and resumed, to docs/kills.md (about an hour)"
-	@echo "make pretrain  train that model anew, to build/pretrain (about an hour)"
+	@echo "make pretrain  train that model from scratch, to build/pretrain (about an hour)"
 	@echo "make evidence  the demonstration over seeds and shots, to docs/demo_evidence.md (about half an hour)"
 	@echo "make rates     learning rates of the methods, to docs/learning_rates.md (about five minutes)"
 	@echo "make compare   all methods on ../shared/data, to docs/comparison (about an hour in all)"
@@ -62,7 +62,7 @@ demo: $(VENV)/.ready
 	$(BIN)/sotglp demo --out demo --force
 
 pretrain: $(VENV)/.ready
-	$(BIN)/python -m sotglp.demo.pretrain --out build/pretrain
+	$(BIN)/python -m pretraining.painted.pretrain --out build/pretrain
 
 evidence: $(VENV)/.ready
 	$(BIN)/python benchmarks/demo_evidence.py

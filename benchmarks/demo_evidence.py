@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
-from sotglp.demo.captions import phrase
 from sotglp.demo.comparison import (
     METHODS,
     SETTINGS,
@@ -31,9 +31,8 @@ from sotglp.demo.comparison import (
     pixels_of,
     variant,
 )
-from sotglp.demo.pretraining_loss import encode_texts, parts_of_patches
 from sotglp.demo.task import draw_class_pictures, image_set
-from sotglp.demo.world import NO_PART
+from sotglp.demo.world import COLOURS, FILLS, NO_PART, SHAPES, slot_shares, with_article
 from sotglp.features.encode import encode_batches, in_order
 from sotglp.images.image_set import ImageSet
 from sotglp.scoring.evaluate import evaluate
@@ -45,6 +44,9 @@ SHOTS = (1, 4, 16)
 TEST_PER_CLASS = 50
 N_OTHERS = 500
 TEST_SEED = 2_000_000
+
+SEEN_SHARE = 0.4
+"""A patch shows a part that covers at least this share of its pixels, as in pretraining."""
 
 ORDINARY = "SOT-GLP, ordinary patch tokens"
 PROBE = "linear probe"
@@ -80,10 +82,13 @@ def best_patch(backbone: Backbone) -> dict[str, float]:
     pictures, _ = draw_class_pictures(25, TEST_SEED + 1)
     images = pixels_of(backbone, image_set(pictures.images).images)
     patches = torch.cat([backbone.project_patches(backbone.encode_image(part)[1]) for part in images.split(100)])
-    truth = parts_of_patches(pictures, backbone.n_patches)  # (n, P, 3)
+    shares = slot_shares(pictures, backbone.patch_grid)
+    truth = np.take_along_axis(pictures.parts, shares.argmax(axis=-1)[:, :, None], axis=1)  # (n, P, 3)
+    truth[shares.max(axis=-1) < SEEN_SHARE] = NO_PART
     picture, slot = (pictures.parts[:, :, 0] != NO_PART).nonzero()
     wanted = pictures.parts[picture, slot]  # (m, 3)
-    text = encode_texts(backbone.clip, [f"a photo of {phrase(one)}" for one in wanted.tolist()])
+    phrases = [with_article(f"{FILLS[fill]} {COLOURS[colour]} {SHAPES[shape]}") for shape, colour, fill in wanted]
+    text = backbone.clip.encode_text(open_clip.tokenize([f"a photo of {phrase}" for phrase in phrases]))
     similarity = torch.einsum("mpd,md->mp", F.normalize(patches[picture], dim=-1), F.normalize(text, dim=-1))
     lies_on = (truth[picture] == wanted[:, None]).all(axis=-1)  # (m, P)
     there = lies_on.any(axis=1)

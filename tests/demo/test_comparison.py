@@ -1,7 +1,7 @@
 import numpy as np
+import open_clip
 import pytest
 import torch
-from scipy.stats import binomtest
 from torch.nn import functional as F
 
 from sotglp import SOTGLP, Backbone
@@ -17,11 +17,9 @@ from sotglp.demo.comparison import (
     look_at_prompts,
     part_shares,
     parts_of_class,
-    wilson_interval,
+    pixels_of,
 )
 from sotglp.demo.gallery import draw_gallery
-from sotglp.demo.pretrain import as_pixels
-from sotglp.demo.pretraining_loss import encode_texts
 from sotglp.demo.task import N_CLASSES, few_shot_task
 from sotglp.demo.world import NO_PART, Pictures
 from sotglp.settings import ModelConfig, Preset
@@ -39,12 +37,6 @@ def backbone():
 @pytest.fixture(scope="module")
 def sets():
     return draw_test_sets(3, 30, 99)
-
-
-@pytest.mark.parametrize(("k", "n"), [(0, 10), (7, 10), (600, 600), (311, 600)])
-def test_the_interval_is_wilsons(k, n):
-    expected = binomtest(k, n).proportion_ci(method="wilson")
-    assert wilson_interval(k / n, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 def test_shares_of_parts_agree_with_counting_pixels_and_leave_strangers_out(sets):
@@ -73,8 +65,8 @@ def test_zero_shot_is_the_nearest_name(backbone, sets):
     model = fit_method(METHODS[0], backbone, draw_shots_of_task(1, 1), SETTINGS)
     with torch.no_grad():
         names = [f"a photo of a {name}" for name in few_shot_task().names]
-        text = F.normalize(encode_texts(backbone.clip, names), dim=-1)
-        pixels = as_pixels(sets.pictures.images)
+        text = F.normalize(backbone.clip.encode_text(open_clip.tokenize(names)), dim=-1)
+        pixels = pixels_of(backbone, sets.images.images)
         image = F.normalize(backbone.clip.encode_image(pixels), dim=-1)
         torch.testing.assert_close(model(pixels).global_logits, image @ text.T, rtol=1e-4, atol=1e-5)
     expected = float(((image @ text.T).argmax(dim=1).numpy() == sets.targets).mean())
@@ -135,7 +127,7 @@ def test_looking_at_prompts_against_a_slow_loop(backbone, sets, matching, monkey
     monkeypatch.setattr(comparison, "PICTURES_AT_ONCE", 7)  # of 60 pictures: the last share of them is smaller
     told = look_at_prompts(model, sets)
     shares = part_shares(sets.pictures, sets.targets, backbone.patch_grid).double().numpy()
-    plans, supports = model.transport(as_pixels(sets.pictures.images))
+    plans, supports = model.transport(pixels_of(backbone, sets.images.images))
     pairs = ((0, 1), (0, 2), (1, 2))
     on_parts, overlaps = [], []
     for plan, support, target, share in zip(plans, supports, sets.targets, shares, strict=True):

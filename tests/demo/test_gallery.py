@@ -10,9 +10,8 @@ from PIL import Image
 
 from sotglp import SOTGLP, Backbone
 from sotglp.demo import gallery
-from sotglp.demo.comparison import draw_test_sets, parts_of_class
+from sotglp.demo.comparison import draw_test_sets, parts_of_class, pixels_of
 from sotglp.demo.gallery import draw_gallery
-from sotglp.demo.pretrain import as_pixels
 from sotglp.demo.task import few_shot_task
 
 N_PROMPTS, TOP_K = 3, 7
@@ -68,7 +67,7 @@ def test_a_panel_for_each_picture_its_parts_its_support_and_each_prompt(drawn, m
 
 
 def test_patches_are_those_of_the_class_that_was_predicted(drawn, model, sets):
-    pixels = as_pixels(sets.pictures.images)[[4, 0, 13]]
+    pixels = pixels_of(model.backbone, sets.images.images)[[4, 0, 13]]
     predicted = model.predict_proba(pixels).argmax(dim=1).tolist()
     plans, supports = model.transport(pixels)
     scale = drawn.axes[-1]
@@ -88,7 +87,7 @@ def test_patches_are_those_of_the_class_that_was_predicted(drawn, model, sets):
 
 
 def test_labels_tell_the_class_and_what_it_was_taken_for(drawn, model, sets):
-    predicted = model.predict_proba(as_pixels(sets.pictures.images)[[4, 0, 13]]).argmax(dim=1).tolist()
+    predicted = model.predict_proba(pixels_of(model.backbone, sets.images.images)[[4, 0, 13]]).argmax(dim=1).tolist()
     for row, (i, k) in enumerate(zip((4, 0, 13), predicted, strict=True)):
         said = panels(drawn)[row][0].get_ylabel().replace("\n", " ")
         name, other = (model.class_names[j] for j in (sets.targets[i], k))

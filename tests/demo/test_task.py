@@ -1,10 +1,7 @@
 from itertools import combinations
 
 import numpy as np
-import pytest
 
-from sotglp.demo import pretrain
-from sotglp.demo.pretrain import Pretraining, Recipe
 from sotglp.demo.task import (
     N_CLASSES,
     contains_class,
@@ -104,22 +101,6 @@ def test_contains_class_agrees_with_looking_for_each_class():
     assert contains_class(parts).tolist() == expected
     assert any(expected)
     assert not all(expected)
-
-
-@pytest.mark.parametrize("step", [0, 60, 99])
-def test_pretraining_never_shows_a_class(step):
-    run = Pretraining(Recipe(steps=100, batch_size=4000, pool_size=12))
-    run.step = step
-    parts = run._draw(np.random.default_rng(step))
-    assert not contains_class(parts).any()
-    assert (parts[:, :, 0] != NO_PART).sum(axis=1).max() == (1 if step == 0 else 4)
-
-
-def test_pretraining_would_show_classes_if_it_did_not_look(monkeypatch):
-    monkeypatch.setattr(pretrain, "contains_class", lambda parts: np.zeros(len(parts), dtype=bool))
-    run = Pretraining(Recipe(steps=100, batch_size=4000, pool_size=12))
-    run.step = 60
-    assert contains_class(run._draw(np.random.default_rng(60))).any()
 
 
 def test_labels_are_class_names():

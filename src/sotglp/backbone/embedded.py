@@ -1,4 +1,4 @@
-"""The small CLIP that lies in the package: an ordinary open_clip.CLIP, trained by ``sotglp.demo.pretrain``."""
+"""The small CLIP that lies in the package: an ordinary open_clip.CLIP, trained by ``pretraining.painted``."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from torch import Tensor
 
 from sotglp.backbone import Backbone
@@ -91,7 +91,9 @@ def evaluate_method(model: SOTGLP, sets: DemoSets) -> dict[str, Any]:
         :func:`look_at_prompts`; None without local prompts.
     """
     result = evaluate(model, sets.images, sets.others)
-    result["interval"] = wilson_interval(result["accuracy"], result["n"])
+    n_correct = round(result["accuracy"] * result["n"])
+    interval = binomtest(n_correct, result["n"]).proportion_ci(method="wilson")
+    result["interval"] = (float(interval.low), float(interval.high))
     result["local"] = look_at_prompts(model, sets) if model.local_prompts is not None else None
     return result
 
@@ -162,14 +164,6 @@ def parts_of_class(pictures: Pictures, targets: NDArray[np.int64]) -> NDArray[np
     alike = (pictures.parts[:, :, None] == wanted[:, None]).all(axis=-1).any(axis=-1)
     result: NDArray[np.bool_] = alike & (pictures.parts[:, :, 0] != NO_PART)
     return result
-
-
-def wilson_interval(share: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share that was seen in n draws."""
-    z = 1.959964
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
 def compare_methods(

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sotglp.demo.captions import UNSAID, phrase
 from sotglp.demo.painting import paint_textures
 from sotglp.demo.world import (
     COLOURS,
@@ -22,6 +21,7 @@ from sotglp.demo.world import (
     Pictures,
     draw_parts,
     paint,
+    with_article,
 )
 from sotglp.images.image_set import ImageSet
 
@@ -84,7 +84,8 @@ def _balanced_triples(rng: np.random.Generator) -> list[tuple[int, int, int]]:
 
 
 def _name(parts: Parts) -> str:
-    return " and ".join(phrase((shape, colour, UNSAID)) for shape, colour, _ in parts.tolist()).split(" ", 1)[1]
+    phrases = [f"{COLOURS[colour]} {SHAPES[shape]}" for shape, colour, _ in parts.tolist()]
+    return " and ".join([phrases[0], *map(with_article, phrases[1:])])
 
 
 def contains_class(parts: Parts) -> NDArray[np.bool_]:

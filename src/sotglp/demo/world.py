@@ -152,6 +152,11 @@ def slot_shares(pictures: Pictures, grid: tuple[int, int]) -> NDArray[np.float64
     return np.stack(shares, axis=-1).reshape(len(blocks), rows * columns, -1)
 
 
+def with_article(words: str) -> str:
+    """Put the indefinite article before words."""
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
 def _place(here: NDArray[np.bool_], rng: np.random.Generator) -> Placement:
     """Size, turn and place of each part: of several tries, the one that keeps the parts of a picture farthest apart."""
     n_pictures, n_slots = here.shape

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from sotglp.demo.captions import UNSAID, claim, holds, phrase, vocabulary, wording
+from pretraining.painted.captions import UNSAID, claim, holds, phrase, vocabulary, wording
 from sotglp.demo.world import COLOURS, FILLS, KNOWN_FILLS, NO_PART, SHAPES, draw_parts
 from sotglp.methods.prompts import clip_tokenizer
 

@@ -1,4 +1,4 @@
-"""What a CLIP for the demo world is trained by: contrast, and the truth about parts, which costs nothing here."""
+"""Training loss of the painted-world CLIP: a contrastive loss, and supervision by the known parts of each picture."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from open_clip import CLIP
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pretraining.painted.captions import UNSAID, Claims, claim, holds, phrase, wording
 from sotglp.backbone.text import Segment, TextTower
 from sotglp.backbone.vision import encode_vit
-from sotglp.demo.captions import UNSAID, Claims, claim, holds, phrase, wording
 from sotglp.demo.world import COLOURS, KNOWN_FILLS, KNOWN_SHAPES, NO_PART, Parts, Pictures, slot_shares
 from sotglp.methods.prompts import clip_tokenizer
 
 MOST_PHRASES = 64
-"""Phrases that the patches of one batch are told apart by."""
+"""Most phrases that the patches of one batch are compared with."""
 
 SEEN_SHARE = 0.4
-"""A patch shows a part from this share of its pixels on."""
+"""Smallest share of its pixels that a part covers in a patch that is assigned to it."""
 
 N_PAIRS = KNOWN_SHAPES * len(COLOURS)
 
 
 class AttributeHeads(nn.Module):
-    """Linear read-outs of parts, thrown away after pretraining.
+    """Linear classifiers of parts, discarded after pretraining.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class AttributeHeads(nn.Module):
 
 
 class PretrainingLoss(NamedTuple):
-    """``total`` and what it adds up."""
+    """``total`` and its four terms."""
 
     total: Tensor
     contrast: Tensor
@@ -58,24 +58,24 @@ class PretrainingLoss(NamedTuple):
 def pretraining_loss(
     clip: CLIP, heads: AttributeHeads, pictures: Pictures, pixels: Tensor, rng: np.random.Generator
 ) -> PretrainingLoss:
-    """Loss of one batch of pictures, captioned by chance.
+    """Compute the loss of one batch of pictures with randomly drawn captions.
 
-    Four terms: captions against pictures, true captions of other pictures left out of the contrast; phrases for single
-    parts against the V-V patch tokens that lie on them; shape, colour and fill of each patch; pairs of shape and
-    colour, and of shape and fill, in each picture.
+    Four terms: captions against pictures, where a true caption of another picture is no negative; phrases for single
+    parts against the V-V patch tokens of these parts; shape, colour and fill of each patch; pairs of shape and colour,
+    and of shape and fill, in each picture.
 
     Parameters
     ----------
     clip : open_clip.CLIP
-        In training.
+        Model to train.
     heads : AttributeHeads
-        In training too.
+        Classifiers trained with it.
     pictures : Pictures
-        From the world, n of them.
+        n painted pictures.
     pixels : Tensor
         Their images, normalised, (n, 3, SIZE, SIZE).
     rng : numpy.random.Generator
-        Draws captions and phrases.
+        Source of randomness of captions and phrases.
     """
     claims = claim(pictures.parts, rng)
     phrases, phrase_claims = _phrases(pictures.parts, rng)
@@ -97,7 +97,7 @@ def pretraining_loss(
 
 
 def encode_texts(clip: CLIP, texts: Sequence[str]) -> Tensor:
-    """Text features, not normalised, (n, d); texts of equal length are encoded together, without padding."""
+    """Encode texts into features (n, d), not normalised; texts of equal length form a batch without padding."""
     tower, tokenizer = TextTower(clip), clip_tokenizer()
     tokens = [[tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id] for text in texts]
     lengths = np.array([len(one) for one in tokens])
@@ -112,7 +112,7 @@ def encode_texts(clip: CLIP, texts: Sequence[str]) -> Tensor:
 
 
 def parts_of_patches(pictures: Pictures, n_patches: int) -> Parts:
-    """The part that each patch shows, (n, P, 3); -1 where it shows none, or too little of one."""
+    """Return the part that each patch shows, (n, P, 3); -1 where a part covers too little of the patch."""
     rows = round(n_patches**0.5)
     shares = slot_shares(pictures, (rows, rows))
     best = shares.argmax(axis=-1)
@@ -121,7 +121,7 @@ def parts_of_patches(pictures: Pictures, n_patches: int) -> Parts:
 
 
 def _contrast(logits: Tensor, true: NDArray[np.bool_]) -> Tensor:
-    """Cross entropy both ways of (pictures, captions); a true caption is no negative."""
+    """Symmetric cross entropy of (pictures, captions) logits; a true caption is no negative."""
     also_true = torch.from_numpy(true.T.copy())
     also_true.fill_diagonal_(False)
     logits = logits.masked_fill(also_true, float("-inf"))
@@ -130,7 +130,7 @@ def _contrast(logits: Tensor, true: NDArray[np.bool_]) -> Tensor:
 
 
 def _phrases(parts: Parts, rng: np.random.Generator) -> tuple[list[str], Claims]:
-    """Phrases for some of the parts there are, all with fills or all without; the last is for background."""
+    """Phrases for some of the parts, all with fills or all without; the last one is for background."""
     claims = parts[parts[:, :, 0] != NO_PART]
     if rng.random() < 0.5:
         claims = np.concatenate([claims[:, :2], np.full((len(claims), 1), UNSAID)], axis=1)
@@ -141,7 +141,7 @@ def _phrases(parts: Parts, rng: np.random.Generator) -> tuple[list[str], Claims]
 
 
 def _alignment(logits: Tensor, claims: Claims, patch_parts: Parts, rng: np.random.Generator) -> Tensor:
-    """Cross entropy of patches against phrases; of background as many patches as of parts."""
+    """Cross entropy of patches against phrases, with as many background patches as patches of parts."""
     flat = patch_parts.reshape(-1, 3)
     alike = ((claims[None] == UNSAID) | (claims[None] == flat[:, None])).all(axis=-1)  # (n P, phrases)
     is_background = flat[:, 0] == NO_PART
@@ -153,7 +153,7 @@ def _alignment(logits: Tensor, claims: Claims, patch_parts: Parts, rng: np.rando
 
 
 def _attributes_of_patches(heads: AttributeHeads, patches: Tensor, patch_parts: Parts) -> Tensor:
-    """Mean cross entropy of shape, colour and fill of each patch, parts weighing five times as much as background."""
+    """Mean cross entropy of shape, colour and fill of each patch, parts weighted five times as much as background."""
     logits = heads.of_patch(patches).flatten(0, 1).float().split(heads.sizes, dim=-1)
     losses = []
     for k, of_attribute in enumerate(logits):

@@ -1,4 +1,4 @@
-"""Train the embedded model from nothing: `python -m sotglp.demo.pretrain --out FOLDER`."""
+"""Train the embedded model `tiny` from scratch: `python -m pretraining.painted.pretrain --out FOLDER`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pretraining.painted.captions import vocabulary
+from pretraining.painted.loss import AttributeHeads, encode_texts, pretraining_loss
 from sotglp.backbone.embedded import CONFIG, FILE, build_tiny, pack
 from sotglp.backbone.vision import encode_vit
 from sotglp.console.progress import progress_bar
-from sotglp.demo.captions import vocabulary
-from sotglp.demo.pretraining_loss import AttributeHeads, encode_texts, pretraining_loss
 from sotglp.demo.task import contains_class, draw_class_pictures, few_shot_task
 from sotglp.demo.world import MOST_PARTS, NO_PART, Parts, Pictures, draw_parts, paint
 from sotglp.errors import SotglpError
@@ -37,22 +37,22 @@ TEST_EVERY = 100
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the model is trained.
+    """Hyperparameters of pretraining.
 
     Attributes
     ----------
     steps : int
-        Steps of AdamW.
+        Number of AdamW steps.
     batch_size : int
-        Pictures of a step.
+        Pictures per step.
     learning_rate, weight_decay : float
-        Of AdamW; the rate warms up over ``warm_up`` steps and falls by a cosine.
+        Of AdamW; the learning rate is warmed up over ``warm_up`` steps, then follows a cosine.
     single_parts : float
-        Share of the steps, at the start, in which a picture has at most one part.
+        Fraction of the steps, at the start, in which a picture has at most one part.
     pool_size : int
-        Half of each batch draws its parts from a pool of this size, so that captions differ in little.
+        Half of each batch draws its parts from a pool of this size, which makes captions similar (hard negatives).
     seed : int
-        Of weights, pictures and captions.
+        Seed of weights, pictures and captions.
     """
 
     steps: int = 2400
@@ -66,12 +66,12 @@ class Recipe:
 
 
 class Pretraining:
-    """A run of pretraining that can be left and taken up again.
+    """A pretraining run that can be saved and resumed.
 
     Parameters
     ----------
     recipe : Recipe
-        How to train.
+        Hyperparameters.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -91,7 +91,7 @@ class Pretraining:
         )
 
     def run(self, until: int | None = None) -> Iterator[dict[str, float]]:
-        """Train on, one record of the losses a step, up to step ``until`` (the recipe's last)."""
+        """Train up to step ``until`` (default: the recipe's last), yielding the losses of each step."""
         last = self.recipe.steps if until is None else until
         while self.step < last:
             for group in self.optimizer.param_groups:
@@ -109,7 +109,7 @@ class Pretraining:
             yield {"step": self.step, **{name: float(value.detach()) for name, value in loss._asdict().items()}}
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that a later run needs, as tensors by name, which training on does not change."""
+        """Return everything needed to resume, as copied tensors by name."""
         tensors = {f"clip.{name}": tensor for name, tensor in self.clip.state_dict().items()}
         tensors |= {f"heads.{name}": tensor for name, tensor in self.heads.state_dict().items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
@@ -118,12 +118,12 @@ class Pretraining:
         return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from what :meth:`state` gave.
+        """Resume from the tensors that :meth:`state` returned.
 
         Raises
         ------
         SotglpError
-            If the tensors are not a state of this model.
+            If the tensors are not a state of this run.
         """
 
         def under(prefix: str) -> dict[str, Tensor]:
@@ -141,7 +141,7 @@ class Pretraining:
         self.step = int(tensors["step"])
 
     def _misfits(self, tensors: dict[str, Tensor]) -> list[str]:
-        """Names of tensors that :meth:`state` would not give, or would give in another shape."""
+        """Names of tensors that are missing, unknown or have another shape than in :meth:`state`."""
         wanted = {f"clip.{name}": tensor.shape for name, tensor in self.clip.state_dict().items()}
         wanted |= {f"heads.{name}": tensor.shape for name, tensor in self.heads.state_dict().items()}
         wanted["step"] = torch.Size()
@@ -159,7 +159,7 @@ class Pretraining:
         return recipe.learning_rate * warm * (0.5 + 0.5 * math.cos(math.pi * self.step / recipe.steps))
 
     def _draw(self, rng: np.random.Generator) -> Parts:
-        """Parts of one batch: single ones first, later up to four, and never those of a class of the task."""
+        """Draw the parts of one batch: at first at most one, later up to four, never those of a class of the task."""
         recipe = self.recipe
         if self.step < recipe.single_parts * recipe.steps:
             return draw_parts(recipe.batch_size, rng, fewest=0, most=1)
@@ -177,7 +177,7 @@ class Pretraining:
 
 
 def as_pixels(images: NDArray[np.uint8]) -> Tensor:
-    """Painted images (n, SIZE, SIZE, 3) as the model takes them, (n, 3, SIZE, SIZE)."""
+    """Preprocess painted images (n, SIZE, SIZE, 3) into normalised pixels (n, 3, SIZE, SIZE)."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
     return ((pixels - mean) / deviation).contiguous()
@@ -185,7 +185,7 @@ def as_pixels(images: NDArray[np.uint8]) -> Tensor:
 
 @torch.no_grad()
 def zero_shot_accuracy(clip: CLIP, pictures: Pictures, targets: NDArray[np.int64]) -> float:
-    """Share of class pictures whose own name is nearest."""
+    """Compute the zero-shot accuracy on pictures of the task's classes."""
     names = [f"a photo of a {name}" for name in few_shot_task().names]
     text = F.normalize(encode_texts(clip, names), dim=-1)
     image = F.normalize(encode_vit(clip.visual, as_pixels(pictures.images))[0], dim=-1)
@@ -193,24 +193,24 @@ def zero_shot_accuracy(clip: CLIP, pictures: Pictures, targets: NDArray[np.int64
 
 
 def pretrain(out: Path, recipe: Recipe, *, show_progress: bool = True) -> CLIP:
-    """Train in a folder, or go on there.
+    """Train in a folder, or resume the run in it.
 
-    ``curve.jsonl`` and ``state.safetensors`` are kept up to date; in the end ``tiny.safetensors`` is what the package
-    carries.
+    ``curve.jsonl`` and ``state.safetensors`` are updated during the run; ``tiny.safetensors``, written at the end, is
+    the file that ships with sotglp.
 
     Parameters
     ----------
     out : Path
         Folder of the run.
     recipe : Recipe
-        How to train.
+        Hyperparameters.
     show_progress : bool, default True
         Show a progress bar on a terminal.
 
     Raises
     ------
     SotglpError
-        If nothing can be written to the folder, or what it holds is damaged or a run of another recipe.
+        If the folder can't be written, or contains a damaged run or a run of another recipe.
     """
     state_file, curve_file = out / "state.safetensors", out / "curve.jsonl"
     check_output(state_file, force=True)
@@ -229,7 +229,7 @@ def pretrain(out: Path, recipe: Recipe, *, show_progress: bool = True) -> CLIP:
                 accuracy = zero_shot_accuracy(run.clip, test_pictures, test_targets)
                 curve.append({**record, "zero_shot": accuracy, "seconds": before + time.monotonic() - started})
             if run.step % SAVE_EVERY == 0 or run.step == recipe.steps:
-                # The curve first: what it tells beyond the state is left out when the run is gone on with.
+                # The curve first: entries later than the state are dropped on resuming.
                 _write_text(curve_file, "".join(json.dumps(one) + "\n" for one in curve))
                 _write_tensors(state_file, run.state())
             advance(1, f"loss {record['total']:.2f}")
@@ -238,18 +238,18 @@ def pretrain(out: Path, recipe: Recipe, *, show_progress: bool = True) -> CLIP:
 
 
 def _check_recipe(path: Path, recipe: Recipe, *, is_begun: bool) -> None:
-    """Note the recipe of a folder, or refuse another one than was noted."""
+    """Record the recipe of a folder, or reject one that differs from the recorded recipe."""
     wanted = asdict(recipe)
     if path.exists():
-        noted = _read_json(path, _read_bytes(path))
-        changed = [name for name in wanted | noted if name not in noted or noted[name] != wanted.get(name)]
+        recorded = _read_json(path, _read_bytes(path))
+        changed = [name for name in wanted | recorded if recorded.get(name, ...) != wanted.get(name, ...)]
         if changed:
             raise SotglpError(
-                f"{path.parent} holds a run of another recipe ({', '.join(changed)}): give another folder, or the "
-                "same settings to go on"
+                f"{path.parent} contains a run of another recipe ({', '.join(changed)}): choose another folder, or "
+                "repeat the same settings to resume"
             )
     elif is_begun:
-        raise SotglpError(f"{path.parent} holds a run without its {path.name}: give another folder")
+        raise SotglpError(f"{path.parent} contains a run without its {path.name}: choose another folder")
     _write_text(path, json.dumps(wanted, indent=1))
 
 
@@ -257,17 +257,17 @@ def _restore(run: Pretraining, path: Path) -> None:
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise SotglpError(f"{path} can't be read ({error}): give another folder, or delete it to begin anew") from error
+        raise SotglpError(f"{path} can't be read ({error}): choose another folder, or delete it to restart") from error
     try:
         run.restore(tensors)
     except SotglpError as error:
-        raise SotglpError(f"{path} is no state of this run ({error}): give another folder") from error
+        raise SotglpError(f"{path} is not a state of this run ({error}): choose another folder") from error
 
 
 def _read_curve(path: Path) -> list[dict[str, Any]]:
     curve = [_read_json(path, line) for line in _read_bytes(path).splitlines()]
     if not all({"step", "seconds"} <= set(one) for one in curve):
-        raise SotglpError(f"{path} is damaged: give another folder")
+        raise SotglpError(f"{path} is damaged: choose another folder")
     return curve
 
 
@@ -275,7 +275,7 @@ def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise SotglpError(f"{path} can't be read ({os_reason(error)}): give another folder") from error
+        raise SotglpError(f"{path} can't be read ({os_reason(error)}): choose another folder") from error
 
 
 def _read_json(path: Path, text: bytes) -> dict[str, Any]:
@@ -284,7 +284,7 @@ def _read_json(path: Path, text: bytes) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise SotglpError(f"{path} is damaged: give another folder")
+        raise SotglpError(f"{path} is damaged: choose another folder")
     return value
 
 
@@ -298,9 +298,9 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def main() -> None:
-    """Read the command line and train."""
+    """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run; a run in it is gone on with")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run, resumed if interrupted")
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     chosen = parser.parse_args()

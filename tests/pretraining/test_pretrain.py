@@ -1,16 +1,18 @@
 import json
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sotglp.demo import pretrain as module
-from sotglp.demo.pretrain import Pretraining, Recipe, pretrain
+from pretraining.painted import pretrain as module
+from pretraining.painted.pretrain import Pretraining, Recipe, pretrain
+from sotglp.demo.task import contains_class
+from sotglp.demo.world import NO_PART
 from sotglp.errors import SotglpError
 
 SMALL = Recipe(steps=50, batch_size=8, warm_up=5, single_parts=0.3, pool_size=6)
@@ -26,29 +28,40 @@ def losses(run, until):
     return [record["total"] for record in run.run(until)]
 
 
-def test_the_same_seed_gives_the_same_fifty_losses():
-    one, again = losses(Pretraining(SMALL), 50), losses(Pretraining(SMALL), 50)
-    assert len(one) == 50
-    assert one == again
-    assert one[:2] != losses(Pretraining(replace(SMALL, seed=2)), 2)
-
-
-def test_the_loss_falls():
-    told = losses(Pretraining(replace(SMALL, steps=40, batch_size=24, single_parts=1.0)), 40)
-    assert sum(told[-10:]) < 0.8 * sum(told[:10])
-
-
-def test_a_run_goes_on_where_another_stopped():
+def test_fifty_steps_give_the_same_losses_in_one_run_and_in_a_resumed_one():
     whole, first, second = Pretraining(SMALL), Pretraining(SMALL), Pretraining(SMALL)
-    expected = losses(whole, 20)
-    told = losses(first, 10)
+    expected = losses(whole, 50)
+    before = losses(first, 25)
     state = first.state()
     kept = {name: value.clone() for name, value in state.items()}
     second.restore(state)
-    losses(first, 12)  # neither the state nor the other run must feel that this one trains on
+    losses(first, 27)  # neither the state nor the resumed run may depend on this
     assert_equal(state, kept)
-    assert told + losses(second, 20) == expected
+    assert len(expected) == 50
+    assert before + losses(second, 50) == expected
     assert_equal(whole.state(), second.state())
+    assert expected[:2] != losses(Pretraining(replace(SMALL, seed=2)), 2)
+
+
+def test_the_loss_falls():
+    values = losses(Pretraining(replace(SMALL, steps=30, batch_size=16, single_parts=1.0)), 30)
+    assert sum(values[-10:]) < 0.8 * sum(values[:10])
+
+
+@pytest.mark.parametrize("step", [0, 60, 99])
+def test_pretraining_never_shows_a_class(step):
+    run = Pretraining(Recipe(steps=100, batch_size=4000, pool_size=12))
+    run.step = step
+    parts = run._draw(np.random.default_rng(step))
+    assert not contains_class(parts).any()
+    assert (parts[:, :, 0] != NO_PART).sum(axis=1).max() == (1 if step == 0 else 4)
+
+
+def test_pretraining_would_show_classes_if_it_did_not_look(monkeypatch):
+    monkeypatch.setattr(module, "contains_class", lambda parts: np.zeros(len(parts), dtype=bool))
+    run = Pretraining(Recipe(steps=100, batch_size=4000, pool_size=12))
+    run.step = 60
+    assert contains_class(run._draw(np.random.default_rng(60))).any()
 
 
 def test_every_step_has_pictures_of_its_own(monkeypatch):
@@ -172,7 +185,7 @@ def test_a_foreign_state_is_refused(run_folder, change, told):
     state = load_file(path)
     change(state)
     save_file(state, path)
-    with pytest.raises(SotglpError, match=rf"no state of this run \(1 tensors .*{told}"):
+    with pytest.raises(SotglpError, match=rf"not a state of this run \(1 tensors .*{told}"):
         pretrain(run_folder, ONE_STEP)
 
 
@@ -188,11 +201,4 @@ def test_the_command_tells_in_a_sentence_what_it_refuses(run_folder, monkeypatch
     with pytest.raises(SystemExit) as exit_:
         module.main()
     assert exit_.value.code == 2
-    assert re.fullmatch(r"pretrain: error: .* holds a run of another recipe .*\n", capsys.readouterr().err)
-
-
-def test_the_command_has_help():
-    said = subprocess.run(
-        [sys.executable, "-m", "sotglp.demo.pretrain", "--help"], capture_output=True, text=True, check=True
-    )
-    assert "--steps" in said.stdout
+    assert re.fullmatch(r"pretrain: error: .* contains a run of another recipe .*\n", capsys.readouterr().err)

@@ -5,11 +5,8 @@ import open_clip
 import pytest
 import torch
 
-from sotglp.backbone.embedded import build_tiny
-from sotglp.demo.captions import vocabulary
-from sotglp.demo.painting import SIZE
-from sotglp.demo.pretrain import as_pixels
-from sotglp.demo.pretraining_loss import (
+from pretraining.painted.captions import vocabulary
+from pretraining.painted.loss import (
     N_PAIRS,
     SEEN_SHARE,
     AttributeHeads,
@@ -20,6 +17,9 @@ from sotglp.demo.pretraining_loss import (
     parts_of_patches,
     pretraining_loss,
 )
+from pretraining.painted.pretrain import as_pixels
+from sotglp.backbone.embedded import build_tiny
+from sotglp.demo.painting import SIZE
 from sotglp.demo.world import COLOURS, KNOWN_FILLS, NO_PART, draw_parts, paint
 
 

@@ -1,7 +1,7 @@
-"""What can be said of a picture: captions in varied wording, and whether one is true.
+"""Draw captions of painted pictures in varied wording, and check which pictures a caption is true of.
 
-Captions are held as *claims*, (n, S, 3) integers like parts, in which UNSAID stands for an attribute that the caption
-leaves open. A slot that says nothing is UNSAID throughout; a caption that says nothing at all means an empty picture.
+A caption is stored as *claims*: (n, S, 3) integers like parts, with UNSAID for each attribute that the caption omits.
+An unused slot is UNSAID throughout; a caption without claims describes an empty picture.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sotglp.demo.world import COLOURS, FILLS, KNOWN_FILLS, KNOWN_SHAPES, NO_PART, SHAPES, Parts
+from sotglp.demo.world import COLOURS, FILLS, KNOWN_FILLS, KNOWN_SHAPES, NO_PART, SHAPES, Parts, with_article
 from sotglp.methods.prompts import clip_tokenizer
 
 UNSAID = -1
@@ -30,30 +30,30 @@ def claim(
     omit_fill: float = 0.35,
     omit_colour: float = 0.1,
 ) -> Claims:
-    """Choose what to say of each picture: some parts, in any order, with some of their attributes.
+    """Draw which parts of each picture its caption names, in which order and with which attributes.
 
     Parameters
     ----------
     parts : ndarray
-        What is in the pictures, (n, S, 3).
+        Parts of the pictures, (n, S, 3).
     rng : numpy.random.Generator
-        Draws.
+        Source of randomness.
     omit_part, omit_fill, omit_colour : float
-        Chance that a part, a part's fill, or a part's colour is left out; one part is always said.
+        Probability of omitting a part, a part's fill or a part's colour; at least one part is named.
     """
     n_pictures, n_slots = parts.shape[:2]
     here = parts[:, :, 0] != NO_PART
     order = np.where(here, rng.random((n_pictures, n_slots)), 2).argsort(axis=1)
-    said = np.take_along_axis(parts, order[:, :, None], axis=1)
+    named = np.take_along_axis(parts, order[:, :, None], axis=1)
     omitted = rng.random((n_pictures, n_slots)) < omit_part
     omitted[:, 0] = False
     omitted_attribute = rng.random((n_pictures, n_slots, 3)) < np.array([0, omit_colour, omit_fill])
-    silent = omitted[:, :, None] | omitted_attribute | (said == NO_PART)
-    return np.where(silent, UNSAID, said)
+    silent = omitted[:, :, None] | omitted_attribute | (named == NO_PART)
+    return np.where(silent, UNSAID, named)
 
 
 def wording(claims: Claims, rng: np.random.Generator) -> list[str]:
-    """Put claims into words."""
+    """Write claims as captions."""
     texts = []
     for slots in claims.tolist():
         phrases = [phrase(part, rng) for part in slots if part[0] != UNSAID]
@@ -69,7 +69,7 @@ def wording(claims: Claims, rng: np.random.Generator) -> list[str]:
 
 
 def phrase(part: list[int] | tuple[int, int, int], rng: np.random.Generator | None = None) -> str:
-    """Name one part, such as ``a striped red star``; without a generator in the shortest way."""
+    """Describe one part, such as ``a striped red star``; in fixed wording without a generator."""
     shape, colour, fill = part
     words = ""
     if fill == 0:
@@ -79,13 +79,13 @@ def phrase(part: list[int] | tuple[int, int, int], rng: np.random.Generator | No
     if colour != UNSAID:
         words += f"{COLOURS[colour]} "
     words += SHAPES[shape]
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+    return with_article(words)
 
 
 def holds(claims: Claims, parts: Parts) -> NDArray[np.bool_]:
-    """Whether each of m captions is true of each of n pictures, (m, n).
+    """Return which of m captions are true of which of n pictures, (m, n).
 
-    True means that every part that is said can be found in the picture; an empty caption is true of empty pictures.
+    A caption is true if the picture contains every part it names; an empty caption is true of empty pictures.
     """
     one, other = claims[:, None, :, None], parts[None, :, None, :]  # (m, 1, S, 1, 3), (1, n, 1, S, 3)
     alike = ((one == UNSAID) | (one == other)).all(axis=-1) & (other[..., 0] != NO_PART)  # (m, n, S, S)
@@ -98,7 +98,7 @@ def holds(claims: Claims, parts: Parts) -> NDArray[np.bool_]:
 
 
 def vocabulary() -> list[int]:
-    """Numbers of all tokens that captions are made of, [SOT] and [EOT] with them."""
+    """Return the ids of all tokens that captions use, including [SOT] and [EOT], ascending."""
     names = (*SHAPES[:KNOWN_SHAPES], *COLOURS, *FILLS[:KNOWN_FILLS], "a", "an")
     tokenizer = clip_tokenizer()
     tokens = {tokenizer.sot_token_id, tokenizer.eot_token_id}

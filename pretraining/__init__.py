@@ -1,0 +1,1 @@
+"""How the weights that ship with sotglp were made; not part of the wheel."""

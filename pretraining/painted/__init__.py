@@ -1,0 +1,1 @@
+"""Pretraining of the embedded model `tiny`, a small CLIP, on painted pictures."""
