@@ -49,20 +49,25 @@ class Settings(BaseModel):
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
-class ModelConfig(Settings):
-    """What a SOT-GLP model is made of (section 4 of the paper; defaults as published)."""
+class PromptConfig(Settings):
+    """Settings that all models with global and local prompts share."""
 
     n_global_prompts: int = Field(3, ge=1, description="global prompts, M")
     n_local_prompts: int = Field(4, ge=1, description="local prompts of each class, N")
     top_k: int | None = Field(10, ge=1, description="patches in a support, K; none takes all of an image")
-    epsilon: float = Field(0.1, gt=0, le=100, description="entropic regularisation of transport")
-    relaxation: float | None = Field(None, gt=0, description="weight of relaxed marginals; none for balanced transport")
     template: str = Field("A photo of a {}", description="text that the contexts start from, {} for the class")
     learn_projection: bool = Field(True, description="learn a projection of patch tokens")
     local_init: LocalInit = Field("xavier", description="what local contexts start from")
     local_contexts: LocalContexts = Field("class", description="local contexts of each class's own, or shared by all")
-    local_factor: LocalFactor = Field("1/N", description="factor on the local score; 1/N as published")
     branches: Branches = Field("both", description="prompts that are learned and predict: both, global or local ones")
+
+
+class ModelConfig(PromptConfig):
+    """Settings of a SOT-GLP model (section 4 of the paper; defaults as published)."""
+
+    epsilon: float = Field(0.1, gt=0, le=100, description="entropic regularisation of transport")
+    relaxation: float | None = Field(None, gt=0, description="weight of relaxed marginals; none for balanced transport")
+    local_factor: LocalFactor = Field("1/N", description="factor on the local score; 1/N as published")
     matching: Matching = Field(
         "transport",
         description="how patches meet the prompts of a class: transport on one support for all; uniform, a plan of "

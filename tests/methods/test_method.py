@@ -51,7 +51,7 @@ def test_the_sentence_of_a_dataset_comes_from_its_preset() -> None:
 
 
 def test_a_preset_is_asked_only_for_what_the_model_has() -> None:
-    pets = load_preset("oxford_pets")
+    pets = load_preset("oxford_pets").changed({"epsilon": 0.3, "matching": "uniform"})
     gallop = METHODS["gallop"].settings_on(pets, {})[0]
     # The method's four local prompts come after the six of the preset.
     assert (gallop.n_local_prompts, gallop.top_k, gallop.scale_step) == (4, 10, 10)
@@ -64,6 +64,10 @@ def test_a_preset_is_asked_only_for_what_the_model_has() -> None:
         ("coop", {"top_j": 3}, r"there is no setting 'top_j' \(did you mean top_k\?\)"),
         ("tip-adapter", {"top_k": 3}, "there is no setting 'top_k'.*: choose one of .*cache_weight.*sharpness"),
         ("sot-glp", {"zero_shot_template": "{}"}, "there is no setting 'zero_shot_template'"),
+        *[
+            ("gallop", {name: value}, f"there is no setting '{name}'")
+            for name, value in (("local_factor", "1"), ("matching", "uniform"), ("epsilon", 1), ("relaxation", 1))
+        ],
         ("coop", {"ood_weight": 1}, "there is no setting 'ood_weight'"),
         ("locoop", {"ood_weight": "much"}, "ood_weight = 'much' can't be used"),
         ("clip-adapter", {"epochs": 0}, "epochs = 0 can't be used"),

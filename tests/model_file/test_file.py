@@ -301,6 +301,17 @@ def test_a_file_without_a_kind_is_sot_glps(model: SOTGLP, tmp_path: Path) -> Non
     assert torch.equal(loaded.predict_proba(images := torch.randn(2, 3, 32, 32)), model.predict_proba(images))
 
 
+def test_gallop_files_with_settings_that_it_never_used_still_load(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    model = build_model(tiny_backbone, NAMES, METHODS["gallop"].settings_on(Preset(), {})[0])
+    save_model(tmp_path / "new", model)
+    unused = {"local_factor": "1", "matching": "per-prompt", "epsilon": 0.1, "relaxation": None}
+    old = rewrite(tmp_path / "new", tmp_path / "old", {"model": model.config.model_dump() | unused})
+    loaded, record, _ = load_model(old, backbone=tiny_backbone)
+    assert record.model == loaded.config == model.config
+    with pytest.raises(SotglpError, match="epsilon_"):
+        read_record(rewrite(old, tmp_path / "bad", {"model": model.config.model_dump() | {"epsilon_": 1}}))
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Field
 
-from sotglp.settings import ModelConfig, Settings
+from sotglp.settings import ModelConfig, PromptConfig, Settings, checked
 
 
 class ZeroShotConfig(Settings):
@@ -42,8 +45,8 @@ class LoCoOpConfig(ModelConfig):
     rank: float = Field(0.2, gt=0, le=1, description="share of classes among which the true one must be in a patch")
 
 
-class GalLoPConfig(ModelConfig):
-    """Settings of SOT-GLP's prompts, and of the scales."""
+class GalLoPConfig(PromptConfig):
+    """Settings of the prompts and of the scales."""
 
     scale_step: int = Field(10, ge=0, description="patches that each further local prompt keeps beyond the one before")
 
@@ -58,3 +61,18 @@ CONFIG_OF_KIND: dict[str, type[Settings]] = {
     "sot-glp": ModelConfig,
 }
 """Settings of each kind of model, by the name of the kind in model files."""
+
+_REMOVED_SETTINGS = {"gallop": {"epsilon", "local_factor", "matching", "relaxation"}}
+"""Settings without effect that older model files hold."""
+
+
+def config_from_record(kind: str, values: Mapping[str, Any]) -> Settings:
+    """Check the settings of a kind of model as a model file of this or an older version stores them.
+
+    Raises
+    ------
+    SotglpError
+        If a setting is unknown or its value is invalid.
+    """
+    removed = _REMOVED_SETTINGS.get(kind, set())
+    return checked(CONFIG_OF_KIND[kind], {name: value for name, value in dict(values).items() if name not in removed})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sotglp.backbone import Backbone
 from sotglp.errors import SotglpError
 from sotglp.features.encode import EncodedImages
 from sotglp.methods.base import Loss, Outputs
@@ -15,7 +17,7 @@ from sotglp.methods.configs import GalLoPConfig
 from sotglp.methods.local_match import LocalMatch, match_patches
 from sotglp.methods.sot_glp import SOTGLP
 from sotglp.methods.text_features import TextFeatures
-from sotglp.settings import Settings
+from sotglp.settings import Settings, checked
 
 
 class PromptOutputs(Outputs):
@@ -34,6 +36,9 @@ class GalLoP(SOTGLP):
 
     kind: ClassVar[str] = "gallop"
     Config: ClassVar[type[Settings]] = GalLoPConfig
+
+    def __init__(self, backbone: Backbone, class_names: Sequence[str], seed: int = 1, **settings: object) -> None:
+        self._build(backbone, class_names, checked(GalLoPConfig, settings), seed)
 
     @property
     def scales(self) -> list[int]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sotglp.backbone import Backbone
 from sotglp.features.encode import EncodedImages
 from sotglp.methods.base import Loss, Outputs, full_precision, unit_patches
 from sotglp.methods.configs import LoCoOpConfig
 from sotglp.methods.sot_glp import SOTGLP
 from sotglp.methods.text_features import TextFeatures
-from sotglp.settings import Settings
+from sotglp.settings import Settings, checked
 
 
 class LoCoOp(SOTGLP):
@@ -28,6 +30,9 @@ class LoCoOp(SOTGLP):
 
     kind: ClassVar[str] = "locoop"
     Config: ClassVar[type[Settings]] = LoCoOpConfig
+
+    def __init__(self, backbone: Backbone, class_names: Sequence[str], seed: int = 1, **settings: object) -> None:
+        self._build(backbone, class_names, checked(LoCoOpConfig, settings), seed)
 
     def compare(
         self,

@@ -119,13 +119,7 @@ METHODS: dict[str, Method] = {
             "GalLoP",
             "arXiv 2407.01400",
             "gallop",
-            settings={
-                "n_global_prompts": 4,
-                "local_contexts": "shared",
-                "n_local_prompts": 4,
-                "matching": "per-prompt",
-                "local_factor": "1",
-            },
+            settings={"n_global_prompts": 4, "local_contexts": "shared", "n_local_prompts": 4},
         ),
         Method("sot-glp", "SOT-GLP", "arXiv 2603.08347", "sot-glp"),
         Method(

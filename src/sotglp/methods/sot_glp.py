@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,17 @@ from sotglp.methods.base import AdaptedModel, Loss, Outputs, full_precision, uni
 from sotglp.methods.local_match import LocalMatch, match_patches
 from sotglp.methods.prompts import TokenizedClasses, initial_local_contexts, template_tokens, tokenize_classes
 from sotglp.methods.text_features import TextFeatures, encode_prompts
-from sotglp.settings import Branches, LocalContexts, LocalFactor, LocalInit, Matching, ModelConfig, Settings, checked
+from sotglp.settings import (
+    Branches,
+    LocalContexts,
+    LocalFactor,
+    LocalInit,
+    Matching,
+    ModelConfig,
+    PromptConfig,
+    Settings,
+    checked,
+)
 
 
 class SOTGLP(AdaptedModel):
@@ -102,10 +112,9 @@ class SOTGLP(AdaptedModel):
         branches: Branches = "both",
         matching: Matching = "transport",
         local_contexts: LocalContexts = "class",
-        **own_settings: Any,
     ) -> None:
         config = checked(
-            self.Config,
+            ModelConfig,
             {
                 "n_global_prompts": n_global_prompts,
                 "n_local_prompts": n_local_prompts,
@@ -119,18 +128,21 @@ class SOTGLP(AdaptedModel):
                 "branches": branches,
                 "matching": matching,
                 "local_contexts": local_contexts,
-                **own_settings,
             },
         )
+        self._build(backbone, class_names, config, seed)
+
+    def _build(self, backbone: Backbone, class_names: Sequence[str], config: PromptConfig, seed: int) -> None:
+        """Set up the prompts and the projection; kinds of model with other settings share it."""
         super().__init__(backbone, class_names, config)
-        self.top_k = backbone.n_patches if top_k is None else top_k
+        self.top_k = backbone.n_patches if config.top_k is None else config.top_k
         if self.top_k > backbone.n_patches:
             raise SotglpError(
-                f"top_k = {top_k} patches can't be kept of the {backbone.n_patches} that {backbone.name} has at "
+                f"top_k = {self.top_k} patches can't be kept of the {backbone.n_patches} that {backbone.name} has at "
                 f"{backbone.image_size[0]} x {backbone.image_size[1]} pixels: lower top_k or raise the image size"
             )
         text = backbone.text
-        start = template_tokens(template, text.context_length)
+        start = template_tokens(config.template, text.context_length)
         classes = tokenize_classes(self.class_names, len(start), text.context_length)
         self.register_buffer("class_tokens", classes.tokens.to(backbone.device), persistent=False)
         self.register_buffer("eot_positions", classes.eot_positions.to(backbone.device), persistent=False)
@@ -140,16 +152,17 @@ class SOTGLP(AdaptedModel):
         # Prompts stay in float32, whatever the weights are kept in: steps of SGD vanish in half precision.
         template_context = text.embed(start.to(backbone.device)).float()
         self.global_prompts = nn.Parameter(
-            template_context.repeat(n_global_prompts, 1, 1), requires_grad=branches != "local"
+            template_context.repeat(config.n_global_prompts, 1, 1), requires_grad=config.branches != "local"
         )
         self.local_prompts: nn.Parameter | None = None
-        if branches == "global":
+        if config.branches == "global":
             return
         generator = torch.Generator().manual_seed(seed)
-        n_owners = 1 if local_contexts == "shared" else len(self.class_names)
-        local = initial_local_contexts(n_owners, n_local_prompts, len(start), text.width, local_init, generator)
+        n_owners = 1 if config.local_contexts == "shared" else len(self.class_names)
+        shape = (n_owners, config.n_local_prompts, len(start), text.width)
+        local = initial_local_contexts(*shape, config.local_init, generator)
         self.local_prompts = nn.Parameter(local.to(backbone.device))
-        if learn_projection:
+        if config.learn_projection:
             self.local_projection = nn.Parameter(torch.eye(backbone.patch_width, device=backbone.device))
 
     @property

@@ -23,7 +23,7 @@ from sotglp.model_file.record import BackboneRecord, CalibrationRecord, ModelRec
 from sotglp.model_file.save import BACKBONE_PREFIX, CALIBRATION_PREFIX, FOLD_PREFIX, SHOT_TENSORS, SHOTS_PREFIX
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.rejection import Rejection
-from sotglp.settings import ModelConfig
+from sotglp.settings import PromptConfig
 
 
 class LoadedModel(NamedTuple):
@@ -64,7 +64,7 @@ def load_model(
         backbone = _load_backbone(path, record, pretrained, device)
     _check_backbone(path, record, backbone)
     names = [label_text(label) for label in record.classes]
-    if isinstance(record.model, ModelConfig):
+    if isinstance(record.model, PromptConfig):
         _check_prompts(path, record.model, len(names), backbone)
     model = build_model(backbone, names, record.model)
     learned = _tensors(path, model.kept)
@@ -152,7 +152,7 @@ def _check_backbone(path: Path, record: ModelRecord, backbone: Backbone) -> None
         )
 
 
-def _check_prompts(path: Path, settings: ModelConfig, n_classes: int, backbone: Backbone) -> None:
+def _check_prompts(path: Path, settings: PromptConfig, n_classes: int, backbone: Backbone) -> None:
     """Compare the shapes in the file with its settings, before a model of those settings takes its memory."""
     text = backbone.text
     of_one = (len(template_tokens(settings.template, text.context_length)), text.width)

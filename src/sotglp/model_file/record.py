@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 
 from sotglp.errors import SotglpError, SotglpWarning, short_repr
 from sotglp.files.header import read_json_record
-from sotglp.methods.configs import CONFIG_OF_KIND
+from sotglp.methods.configs import CONFIG_OF_KIND, config_from_record
 from sotglp.settings import MAX_IMAGE_SIDE, InferenceConfig, OodMethod, PatchAttention, Settings, TrainConfig, checked
 from sotglp.training.history import checked_history
 
@@ -149,7 +149,7 @@ def read_record(path: Path) -> ModelRecord:
     try:
         record = ModelRecord(
             classes=list(raw["classes"]),
-            model=checked(CONFIG_OF_KIND[kind], raw["model"]),
+            model=config_from_record(kind, raw["model"]),
             training=checked(TrainConfig, raw["training"]) if raw["training"] else None,
             backbone=BackboneRecord(**raw["backbone"]).model_dump(mode="json", exclude_unset=True),
             history=checked_history(raw["history"]),
