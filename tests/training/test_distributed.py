@@ -14,12 +14,23 @@ import torch
 from sotglp import Backbone
 from sotglp.features.distributed import Processes
 from sotglp.images.image_set import ImageSet
-from sotglp.settings import ModelConfig, TrainConfig
+from sotglp.methods.method import find_method
+from sotglp.settings import Preset
 from sotglp.training.fit import adapt
 from support.samples import make_class_folders, tiny_clip
 
-# Ten steps, each of an odd number of images.
-CONFIG: dict[str, Any] = {"epochs": 5, "batch_size": 7, "learning_rate": 0.02, "shots": None}
+# Of 9 images in 3 classes: four processes are more than classes, and three more than the images of the smaller batches.
+BATCHES: dict[str, Any] = {"epochs": 2, "batch_size": 4, "learning_rate": 0.02, "shots": None}
+SMALL: dict[str, Any] = {"epochs": 1, "batch_size": 2}
+RUNS: list[dict[str, Any]] = [
+    {"views": 2},
+    {"views": 2, "micro_batch": 1, "cached": True},
+    {"views": 0, **SMALL},
+    {"augment": False, "learn_projection": False, "cached": True},
+    {"branches": "global", **SMALL},
+    {"branches": "local"},
+    {"method": "clip-adapter", **SMALL, "batch_size": 1},
+]
 
 
 def test_one_process_has_all_the_work() -> None:
@@ -32,70 +43,66 @@ def test_one_process_has_all_the_work() -> None:
     assert tensor.tolist() == [0, 1, 2]
 
 
-def fit(root: Path, config: dict[str, Any], cache_dir: Path | None) -> tuple[list[dict[str, float]], dict[str, Any]]:
+def fit(root: Path, run: dict[str, Any], cache: Path) -> tuple[list[dict[str, float]], dict[str, Any]]:
+    changes = {**BATCHES, **run}
+    method, cached = find_method(changes.pop("method", "sot-glp")), changes.pop("cached", False)
     images = ImageSet.from_path(root / "train")
-    fitted = adapt(
-        Backbone.from_open_clip(tiny_clip()),
-        images,
-        ModelConfig(**{name: config.pop(name) for name in ("learn_projection", "branches") if name in config}),
-        TrainConfig(**{**CONFIG, **config}),
-        cache_dir=cache_dir,
-    )
+    settings = method.settings_on(Preset(), changes)
+    fitted = adapt(Backbone.from_open_clip(tiny_clip()), images, *settings, cache_dir=cache if cached else None)
     return fitted.history, fitted.model.kept_tensors()
 
 
 def work(root: Path) -> None:
-    """What each of several processes runs: fit, and write down what came out."""
-    task = json.loads((root / "task.json").read_text())
-    history, tensors = fit(root, task["config"], Path(task["cache"]) if task["cache"] else None)
+    """What each of several processes runs: fit all runs, and write down what came out."""
     processes = Processes(torch.device("cpu"))
     total = torch.tensor([float(processes.index + 1), 10.0])
     processes.add_up([total])
-    said = {"history": history, "share": processes.share(range(7)), "total": total.tolist()}
-    (root / f"said{processes.index}.json").write_text(json.dumps(said))
-    safetensors.torch.save_file(tensors, root / f"learned{processes.index}")
+    histories = []
+    for number, run in enumerate(RUNS):
+        history, tensors = fit(root, run, root / f"cache{number}")
+        histories.append(history)
+        safetensors.torch.save_file(tensors, root / f"learned{number}.{processes.index}")
+    record = {"histories": histories, "share": processes.share(range(7)), "total": total.tolist()}
+    (root / f"record{processes.index}.json").write_text(json.dumps(record))
 
 
-@pytest.mark.parametrize(
-    ("config", "cached"),
-    [
-        ({"views": 2}, False),
-        ({"views": 2, "micro_batch": 2}, True),
-        ({"views": 0}, False),
-        ({"augment": False, "learn_projection": False}, True),
-        ({"views": 2, "branches": "global"}, False),
-        ({"views": 2, "branches": "local"}, False),
-    ],
-    ids=str,
-)
-def test_two_processes_learn_what_one_learns(tmp_path: Path, config: dict[str, Any], cached: bool) -> None:
-    make_class_folders(tmp_path / "train", per_class=5)
-    cache = tmp_path / "cache" if cached else None
-    (tmp_path / "task.json").write_text(json.dumps({"config": config, "cache": cache and str(cache)}))
-    places = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    script = f"import sys; sys.path[:0] = {places}; from pathlib import Path; "
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[list[dict[str, float]], dict[str, Any]]]:
+    """What a single process learns in each run."""
+    root = tmp_path_factory.mktemp("alone")
+    make_class_folders(root / "train", per_class=3)
+    return [fit(root, run, root / f"cache{number}") for number, run in enumerate(RUNS)]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_several_processes_learn_what_one_learns(
+    tmp_path: Path, count: int, alone: list[tuple[list[dict[str, float]], dict[str, Any]]]
+) -> None:
+    make_class_folders(tmp_path / "train", per_class=3)
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    script = f"import sys; sys.path[:0] = {paths}; from pathlib import Path; "
     script += f"import test_distributed; test_distributed.work(Path({str(tmp_path)!r}))"
     (tmp_path / "script.py").write_text(script)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, str(tmp_path / "script.py")], env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
 
-    history, learned = fit(tmp_path, dict(config), None)
-    said = [json.loads((tmp_path / f"said{index}.json").read_text()) for index in range(2)]
-    assert [one["share"] for one in said] == [[0, 2, 4, 6], [1, 3, 5]]
-    assert [one["total"] for one in said] == [[3.0, 20.0]] * 2
-    assert said[0]["history"] == said[1]["history"]
-    for ours, alone in zip(said[0]["history"], history, strict=True):
-        for name in ("loss", "loss_global", "loss_local", "accuracy"):
-            assert ours[name] == pytest.approx(alone[name], rel=1e-5), name
-    both = [safetensors.torch.load_file(tmp_path / f"learned{index}") for index in range(2)]
-    for name, alone_values in learned.items():
-        assert torch.equal(both[0][name], both[1][name])
-        torch.testing.assert_close(both[0][name], alone_values, rtol=1e-4, atol=1e-6)
-    if cache:
-        n_views = TrainConfig(**CONFIG).views if config.get("augment", True) else 1
-        # One more of each image, as the memory of the shots has it.
-        assert len(list(cache.rglob("*.safetensors"))) == 15 * (n_views + 1)
+    records = [json.loads((tmp_path / f"record{index}.json").read_text()) for index in range(count)]
+    assert [record["share"] for record in records] == [list(range(7))[index::count] for index in range(count)]
+    assert [record["total"] for record in records] == [[count * (count + 1) / 2, 10.0 * count]] * count
+    for number, (history, learned) in enumerate(alone):
+        assert all(record["histories"][number] == records[0]["histories"][number] for record in records)
+        for found, expected in zip(records[0]["histories"][number], history, strict=True):
+            for name in ("loss", "loss_global", "loss_local", "accuracy"):
+                assert found[name] == pytest.approx(expected[name], rel=1e-5), (RUNS[number], name)
+        tensors = [safetensors.torch.load_file(tmp_path / f"learned{number}.{index}") for index in range(count)]
+        for name, expected in learned.items():
+            assert all(torch.equal(own[name], tensors[0][name]) for own in tensors)
+            torch.testing.assert_close(tensors[0][name], expected, rtol=1e-4, atol=1e-6)
+        if RUNS[number].get("cached"):
+            n_views = RUNS[number].get("views", 1)
+            # One more of each image, as the memory of the shots has it.
+            assert len(list((tmp_path / f"cache{number}").rglob("*.safetensors"))) == 9 * (n_views + 1)

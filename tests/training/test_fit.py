@@ -295,9 +295,16 @@ def test_identity_depends_on_images_and_weights(tiny_backbone: Backbone, images:
     identity = run_identity(model, images, TrainConfig())
     assert identity == run_identity(model, images, TrainConfig(workers=3))
     assert identity != run_identity(model, images.take(range(5)), TrainConfig())
+    swapped = ImageSet(images.images, (images.labels[-1], *images.labels[1:-1], images.labels[0]))
+    assert identity != run_identity(model, swapped, TrainConfig())
     assert identity != run_identity(SOTGLP(tiny_backbone, images.classes, top_k=3), images, TrainConfig())
     ordinary = Backbone.from_open_clip(tiny_clip(), patch_attention="ordinary")
     assert identity != run_identity(SOTGLP(ordinary, images.classes), images, TrainConfig())
+
+
+def test_a_step_that_fails_otherwise_keeps_its_own_message(tiny_backbone: Backbone, images: ImageSet) -> None:
+    with pytest.raises(SotglpError, match=r"^relaxation must be at least 1/200 of the largest absolute cost"):
+        adapt(tiny_backbone, images, ModelConfig(relaxation=0.001), TrainConfig(**QUICK))
 
 
 def test_a_loss_that_is_not_a_number_stops_at_once(tiny_backbone: Backbone, images: ImageSet) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import uuid
 
@@ -47,9 +48,10 @@ def launch(n_processes: int) -> None:
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         if failure.exitcode < 0:
+            guess = ", probably because memory ran out" if -failure.exitcode == signal.SIGKILL else ""
             raise SotglpError(
-                f"one of the {n_processes} processes that share this run was killed ({failure.signal_name()}), perhaps "
-                "for want of memory: go on with --resume"
+                f"one of the {n_processes} processes of this run was killed ({failure.signal_name()}){guess}: repeat "
+                "the command with --resume"
             ) from error
         sys.exit(failure.exitcode)
     except SignalException as error:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sotglp.errors import SotglpError
 
@@ -21,8 +21,8 @@ class LostProcessError(SotglpError):
 
     def __init__(self) -> None:
         super().__init__(
-            "another of the processes that share this run has ended, perhaps for want of memory: see what it said, and "
-            "go on with --resume"
+            "another process of this run has ended, without a message of its own probably because it ran out of "
+            "memory: remove the cause and repeat the command with --resume"
         )
 
 
@@ -74,6 +74,24 @@ class Processes:
             with _losses_told():
                 for tensor in tensors:
                     tensor.copy_(reduce(tensor.to(self._device), reduction="sum"))
+
+    def add_up_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Sum gradients over all processes, also those that only some processes have.
+
+        Raises
+        ------
+        LostProcessError
+            If another process has ended.
+        """
+        if self.count == 1:
+            return
+        n_processes = torch.tensor([float(parameter.grad is not None) for parameter in parameters])
+        self.add_up([n_processes])
+        learned = [parameter for parameter, n in zip(parameters, n_processes.tolist(), strict=True) if n > 0]
+        for parameter in learned:
+            if parameter.grad is None:  # a process without images of the batch
+                parameter.grad = torch.zeros_like(parameter)
+        self.add_up([parameter.grad for parameter in learned if parameter.grad is not None])
 
     def wait(self) -> None:
         """Wait until every process is here.

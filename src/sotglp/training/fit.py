@@ -16,7 +16,7 @@ from sotglp.backbone import Backbone
 from sotglp.backbone.precision import autocast, half_dtype
 from sotglp.console.progress import progress_bar
 from sotglp.errors import SotglpError, UnreadableImageError
-from sotglp.features.distributed import LostProcessError, Processes
+from sotglp.features.distributed import Processes
 from sotglp.features.encoded import encode_image_features
 from sotglp.images.few_shot import draw_shots
 from sotglp.images.image_set import ImageSet
@@ -28,6 +28,7 @@ from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import Settings, TrainConfig
 from sotglp.training.batches import DROPOUT_STREAM, FeatureSource, StepBatch
 from sotglp.training.checkpoint import Checkpoint, run_identity
+from sotglp.transport.solver import NonFiniteCostError
 
 History = list[dict[str, float]]
 """``epoch``, ``loss``, ``loss_global``, ``loss_local``, ``accuracy`` and ``learning_rate`` of each epoch."""
@@ -166,9 +167,7 @@ def train(
                 generator = torch.Generator().manual_seed(_number(config.seed, DROPOUT_STREAM, epoch, step))
                 try:
                     tally += _step(model, optimizer, scaler, batch, targets, config, processes, generator)
-                except LostProcessError:
-                    raise
-                except SotglpError as error:  # transport refuses costs that are not numbers
+                except NonFiniteCostError as error:
                     raise _diverged(epoch, step, config) from error
                 n_seen += batch.size
                 loss, accuracy = tally[0] / n_seen, tally[3] / n_seen
@@ -204,7 +203,9 @@ def _step(
     device = model.backbone.device
     classes = processes.share(range(len(model.class_names)))
     with autocast(device, config.precision):
-        text = model.encode_text(classes)
+        text = model.encode_text(classes or [0])
+    if not classes:  # more processes than classes: no rows, which still take part in all sums
+        text = TextFeatures(*(part[:0] for part in text))
     # Text is encoded once for all parts of the batch, each class by one process: the parts add up gradients at its
     # features, which then go back through it once.
     leaves = _gather(text, classes, len(model.class_names), processes)
@@ -224,7 +225,7 @@ def _step(
     learned = [(own, slope[classes]) for own, slope in zip(text, slopes, strict=True) if own.requires_grad]
     if learned:
         torch.autograd.backward([own for own, _ in learned], [slope for _, slope in learned])
-    processes.add_up([parameter.grad for parameter in model.learned if parameter.grad is not None])
+    processes.add_up_gradients(model.learned)
     scaler.step(optimizer)
     scaler.update()
     return tally.numpy()

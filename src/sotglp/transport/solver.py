@@ -36,6 +36,10 @@ MARGINAL_SUM_TOLERANCE = 1e-5
 """Relative difference of the marginals' sums that counts as float32 rounding."""
 
 
+class NonFiniteCostError(SotglpError):
+    """A cost is infinite or NaN."""
+
+
 def sinkhorn(
     cost: Tensor,
     epsilon: float,
@@ -171,7 +175,7 @@ def _check_cost(cost: Tensor, relaxation: float | None) -> None:
         return
     lowest, highest = torch.stack(torch.aminmax(cost.detach())).tolist()
     if not (math.isfinite(lowest) and math.isfinite(highest)):
-        raise SotglpError("cost must be finite, but it has infinite or NaN entries")
+        raise NonFiniteCostError("cost must be finite, but it has infinite or NaN entries")
     largest = max(-lowest, highest)
     if relaxation is not None and largest > MAX_COST_PER_RELAXATION * relaxation:
         raise SotglpError(
