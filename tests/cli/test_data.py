@@ -145,7 +145,7 @@ def test_check_as_json(tmp_path: Path) -> None:
     assert told["dtd"]["complete"]
     assert told["dtd"]["counts"] == told["dtd"]["expected_counts"] == COUNTS
     assert told["eurosat"]["counts"] == {"train": 15, "val": 6, "test": 9}
-    assert told["eurosat"]["problems"][0] == "there are 3 classes, not 10"
+    assert told["eurosat"]["problems"][0] == "3 classes instead of 10"
     assert "not comparable" in told["eurosat"]["warnings"][0]
 
 
@@ -270,7 +270,7 @@ def test_prepare_downloads_and_checks(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_prepare_of_a_broken_dataset(tmp_path: Path) -> None:
     plant_published(tmp_path, "ucf101")
     done = run("prepare", "ucf101", "--root", tmp_path, code=1)
-    assert "there are 3 classes, not 101" in done.stdout
+    assert "3 classes instead of 101" in done.stdout
 
 
 def test_prepare_of_what_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +281,7 @@ def test_prepare_of_what_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytes
     command = ("prepare", "dtd", "stanford_cars", "--root", tmp_path)
     message = fails(*command)
     cars = datasets.find("stanford_cars")
-    assert message.startswith("Stanford Cars can't be downloaded by itself: get it from ")
+    assert message.startswith("Stanford Cars can't be downloaded automatically: get it at ")
     assert all(line in message for line in (cars.source, *cars.layout, str(tmp_path / "stanford_cars")))
     assert f"stanford_cars: terms: {cars.terms}; source: {cars.source}\n" in run(*command, code=1).stdout
 

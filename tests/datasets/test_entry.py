@@ -5,7 +5,7 @@ import pytest
 from sotglp.datasets.entry import Entry, Splits
 from sotglp.errors import SotglpError
 from sotglp.images.image_set import ImageSet
-from support.imagenet_trees import plant
+from support.dataset_trees import plant
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_the_folder_below_the_root_is_read(tmp_path, entry):
     splits = entry.load(tmp_path)
     assert splits.test.images == (images / "a.jpg", images / "b.jpg")
     assert (splits.train, splits.val) == (None, None)
-    assert entry.place(tmp_path) == images
+    assert entry.path(tmp_path) == images
 
 
 def test_a_linked_folder_is_one(tmp_path, entry):
@@ -40,14 +40,20 @@ def test_a_linked_folder_is_one(tmp_path, entry):
 
 def test_a_dataset_that_is_not_there(tmp_path, entry):
     (tmp_path / "toy-set").touch()
-    with pytest.raises(SotglpError) as caught:
+    with pytest.raises(SotglpError, match=rf"{tmp_path}/toy-set does not exist.*get it at https://example\.org/toys"):
         entry.load(tmp_path)
-    assert str(caught.value) == (
-        f"there is no Toys 3 in {tmp_path}/toy-set: get it from https://example.org/toys, or give another data root"
-    )
-    with pytest.raises(SotglpError, match="`sotglp data prepare toys` fetches it, or give another data root"):
+    with pytest.raises(SotglpError, match="`sotglp data prepare toys`, or set another data root"):
         replace(entry, download=print).load(tmp_path)
 
 
-def test_where_a_dataset_is_can_be_asked_before(tmp_path, entry):
-    assert entry.place(tmp_path / "absent") == tmp_path / "absent/toy-set"
+def test_other_folders_are_read_where_the_first_is_missing(tmp_path, entry):
+    entry = replace(entry, other_folders=("toys", "games"))
+    assert entry.path(tmp_path) == tmp_path / "toy-set"
+    (tmp_path / "games").mkdir()
+    assert entry.path(tmp_path) == tmp_path / "games"
+
+
+@pytest.mark.parametrize("change", [{"role": "toy"}, {"n_classes": "many"}, {"colour": "red"}])
+def test_a_damaged_row_of_the_table_is_refused(entry, change):
+    with pytest.raises((ValueError, TypeError)):
+        replace(entry, **change)

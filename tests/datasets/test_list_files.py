@@ -1,7 +1,7 @@
 import pytest
 from torchvision.datasets import FGVCAircraft
 
-from sotglp.datasets.list_files import read_fgvc_aircraft, sun397_listed_parts, sun397_name, ucf101_parts
+from sotglp.datasets.list_files import read_fgvc_aircraft, sun397_name, sun397_parts, ucf101_parts
 from sotglp.errors import SotglpError
 from support.dataset_trees import plant_fgvc_aircraft, plant_sun397_lists, plant_ucf101_lists
 
@@ -50,18 +50,18 @@ def test_fgvc_aircraft_with_an_extra_class_an_empty_list_and_a_missing_image(tmp
     assert f"the first {image};" in refused(read_fgvc_aircraft, tmp_path)
     path = tmp_path / "images_variant_test.txt"
     path.write_text("3000000 Concorde\n")
-    assert f"{path} names 'Concorde', which is none of" in refused(read_fgvc_aircraft, tmp_path)
+    assert f"{path} has the unknown class 'Concorde'" in refused(read_fgvc_aircraft, tmp_path)
     path.write_text("\n")
     assert "has no images for test;" in refused(read_fgvc_aircraft, tmp_path)
     path.write_bytes(b"3000000 Conc\xf4rde\n")
-    assert f"{path} is not UTF-8 text;" in refused(read_fgvc_aircraft, tmp_path)
+    assert f"{path} isn't UTF-8 text;" in refused(read_fgvc_aircraft, tmp_path)
 
 
 def test_sun397_by_its_lists(tmp_path):
     expected = plant_sun397_lists(tmp_path)
-    parts = sun397_listed_parts(tmp_path / "sun397")
-    spoken = {part: [(path, name.replace("_", " ")) for path, _, name in rows] for part, rows in parts.items()}
-    assert spoken == expected
+    parts = sun397_parts(tmp_path / "sun397")
+    found = {part: [(path, name.replace("_", " ")) for path, _, name in rows] for part, rows in parts.items()}
+    assert found == expected
     assert [number for _, number, _ in parts["train"]] == [1, 2, 0]
 
 
@@ -75,14 +75,14 @@ def test_sun397_with_an_extra_class(tmp_path):
     plant_sun397_lists(tmp_path)
     path = tmp_path / "sun397/Testing_01.txt"
     path.write_text("/m/moon/sun_a.jpg\n")
-    assert f"{path} names '/m/moon', which is none" in refused(sun397_listed_parts, tmp_path / "sun397")
+    assert f"{path} has the unknown class '/m/moon'" in refused(sun397_parts, tmp_path / "sun397")
 
 
 def test_ucf101_by_its_lists(tmp_path):
     expected = plant_ucf101_lists(tmp_path)
     parts = ucf101_parts(tmp_path / "ucf101")
-    spoken = {part: [(path, name.replace("_", " ")) for path, _, name in rows] for part, rows in parts.items()}
-    assert spoken == expected
+    found = {part: [(path, name.replace("_", " ")) for path, _, name in rows] for part, rows in parts.items()}
+    assert found == expected
     assert [number for _, number, _ in parts["train"]] == [1, 0]
 
 
@@ -90,8 +90,8 @@ def test_ucf101_with_broken_lists(tmp_path):
     plant_ucf101_lists(tmp_path)
     lists = tmp_path / "ucf101/ucfTrainTestlist"
     (lists / "testlist01.txt").write_text("Sleeping/v_Sleeping_g01_c01.avi\n")
-    assert f"{lists}/testlist01.txt names 'Sleeping'" in refused(ucf101_parts, tmp_path / "ucf101")
+    assert f"{lists}/testlist01.txt has the unknown class 'Sleeping'" in refused(ucf101_parts, tmp_path / "ucf101")
     (lists / "testlist01.txt").unlink()
     assert f"{lists}/testlist01.txt can't be opened" in refused(ucf101_parts, tmp_path / "ucf101")
     (lists / "classInd.txt").write_text("YoYo\n")
-    assert "has a line without a class number, 'YoYo'" in refused(ucf101_parts, tmp_path / "ucf101")
+    assert "has the line 'YoYo' without a class number" in refused(ucf101_parts, tmp_path / "ucf101")

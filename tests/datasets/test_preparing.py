@@ -43,7 +43,7 @@ def test_a_folder_that_came_into_being_meanwhile_stays(tmp_path):
         (tmp_path / "dtd").mkdir()
         (tmp_path / "dtd/mine.txt").write_text("mine")
 
-    with pytest.raises(SotglpError, match=r"DTD\) can't be put in .*dtd \("):
+    with pytest.raises(SotglpError, match=r"DTD\) can't be written to .*dtd \("):
         prepare(replace(find("dtd"), download=download), tmp_path)
     assert [path.name for path in tmp_path.rglob("*")] == ["dtd", "mine.txt"]
 
@@ -61,7 +61,7 @@ def test_a_failed_download_leaves_nothing(tmp_path, error):
 
 def test_a_root_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(SotglpError, match=r"can't be put in .*file/dtd .*: choose a data root that you may write to"):
+    with pytest.raises(SotglpError, match=r"can't be written to .*file/dtd .*: choose a writable data root"):
         prepare(find("dtd"), tmp_path / "file")
 
 

@@ -1,11 +1,12 @@
 import json
 import os
+import warnings
 
 import pytest
 
-from sotglp.datasets.split_file import GUIDE, read_split_file
+from sotglp.datasets.split_file import GUIDE, OtherSplitWarning, read_published, read_split_file
 from sotglp.errors import SotglpError
-from support.imagenet_trees import plant
+from support.dataset_trees import plant
 
 SPLIT = {
     "train": [["x/1.jpg", 1, "blue_sea"], ["y/1.jpg", 0, "ant"]],
@@ -53,16 +54,16 @@ def test_more_in_the_file_is_ignored(images):
         (b'{"train": [', "can't be read as JSON ("),
         (b"\xff\xfe\x00", "can't be read as JSON ("),
         (b"", "can't be read as JSON ("),
-        ([SPLIT], "is no split file, which has the lists train, val and test; get it from https://"),
-        ({}, "has no list 'train'; get it again from https://"),
-        (SPLIT | {"val": {"y/2.jpg": 0}}, "has no list 'val'; get"),
-        (SPLIT | {"val": []}, "has no images for val; get"),
+        ([SPLIT], "isn't a split file with the lists train, val and test"),
+        ({}, "has no list 'train'; download it again (see https://"),
+        (SPLIT | {"val": {"y/2.jpg": 0}}, "has no list 'val'; download"),
+        (SPLIT | {"val": []}, "has no images for val; download"),
         (SPLIT | {"test": [["x/2.jpg", 1]]}, "has ['x/2.jpg', 1] as entry 0 of test instead of a path, a number"),
         (SPLIT | {"test": [*SPLIT["test"], ["x/2.jpg", "1", "blue_sea"]]}, "as entry 1 of test instead of"),
         (SPLIT | {"test": ["x/2.jpg"]}, "has 'x/2.jpg' as entry 0 of test instead of"),
-        (SPLIT | {"test": [["x/3.jpg", 1, "blue_sea"]]}, "lists 1 of 4 images that are not there, the first"),
-        (SPLIT | {"test": [["x/2.jpg", 2, "fox"]]}, "has classes in test that train has no images of: fox;"),
-        (SPLIT | {"test": [["x/2.jpg", 1, "red_sea"]]}, "gives class 1 two names, 'blue sea' and 'red sea';"),
+        (SPLIT | {"test": [["x/3.jpg", 1, "blue_sea"]]}, "lists 1 of 4 images that do not exist, the first"),
+        (SPLIT | {"test": [["x/2.jpg", 2, "fox"]]}, "has classes in test without training images: fox;"),
+        (SPLIT | {"test": [["x/2.jpg", 1, "red_sea"]]}, "has two names for class 1, 'blue sea' and 'red sea';"),
     ],
 )
 def test_what_cannot_be_used(images, content, words):
@@ -71,10 +72,6 @@ def test_what_cannot_be_used(images, content, words):
 
 def test_a_file_that_is_not_there(images):
     assert "can't be opened (No such file or directory)" in refused(images / "split.json", images)
-
-
-def test_the_guide_is_coops():
-    assert GUIDE.startswith("https://github.com/KaiyangZhou/CoOp/")
 
 
 def test_json_that_is_nested_too_deeply(images):
@@ -89,3 +86,31 @@ def test_an_entry_of_any_size_is_shown_in_short(images):
 def test_a_pipe_is_refused_unopened(images):
     os.mkfifo(images / "split.json")
     assert "can't be opened (it is a pipe, a socket or a device)" in refused(images / "split.json", images)
+
+
+def published(images, otherwise):
+    folders = ("elsewhere", images.name)
+    return read_published(images.parent, split_file="split_zhou_Things.json", images=folders, otherwise=otherwise)
+
+
+def drawn(folder):
+    return "a split is drawn", {part: [(folder / "images/x/1.jpg", 3, "big_cat")] for part in ("train", "test")}
+
+
+def test_a_split_file_is_read_rather_than_another_split(images):
+    path = split_of(images, SPLIT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert published(images, drawn).classes == ("ant", "blue sea")
+    path.write_text("{")
+    with pytest.raises(SotglpError, match="can't be read as JSON"):
+        published(images, drawn)
+
+
+def test_another_split_comes_with_a_warning_and_is_checked(images):
+    with pytest.warns(OtherSplitWarning, match="so a split is drawn: results are not comparable") as caught:
+        assert published(images, drawn).classes == ("big cat",)
+    assert GUIDE in str(caught[0].message)
+    (images / "x/1.jpg").unlink()
+    with pytest.raises(SotglpError, match=r"has no split_zhou_Things\.json .*, and without it .* lists 2 of 2 images"):
+        published(images, drawn)

@@ -32,7 +32,7 @@ def _flowers(monkeypatch):
     trust_flowers(monkeypatch)
 
 
-def spoken(parts):
+def named(parts):
     return {part: [(path, name.replace("_", " ")) for path, _, name in rows] for part, rows in parts.items()}
 
 
@@ -49,7 +49,7 @@ def refused(read, folder):
 def test_what_was_planted_is_read(tmp_path, folder):
     plant, read = READERS[folder]
     expected = plant(tmp_path)
-    assert spoken(read(tmp_path / folder)) == expected
+    assert named(read(tmp_path / folder)) == expected
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_flowers_are_named_by_coops_table_where_it_lies(tmp_path):
 def test_flowers_without_names(tmp_path, monkeypatch):
     plant_flowers102(tmp_path)
     monkeypatch.delattr(theirs.Flowers102, "classes")
-    assert "update it, or put" in refused(layouts.flowers102_parts, tmp_path / "oxford_flowers")
+    assert "update it, or download" in refused(layouts.flowers102_parts, tmp_path / "oxford_flowers")
 
 
 def test_sun397_is_drawn_in_an_order_of_its_own(tmp_path, monkeypatch):
@@ -146,7 +146,7 @@ def test_fetching_keeps_standard_output_free(tmp_path, monkeypatch, capsys):
         print("Downloading", download)
 
     monkeypatch.setattr(torchvision.datasets, "DTD", talkative)
-    layouts.fetch("DTD", tmp_path / "new", below="dtd")
+    layouts.fetch(tmp_path / "new", kind="DTD", below="dtd")
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "Downloading True\n")
     assert sys.stdout is not sys.stderr
@@ -159,4 +159,4 @@ def test_a_failed_download(tmp_path, monkeypatch, error):
 
     monkeypatch.setattr(torchvision.datasets, "DTD", fail)
     with pytest.raises(SotglpError, match=rf"^torchvision's download of DTD failed \({str(error).rstrip('.')}\); try"):
-        layouts.fetch("DTD", tmp_path)
+        layouts.fetch(tmp_path, kind="DTD")

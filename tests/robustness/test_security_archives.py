@@ -85,4 +85,4 @@ def test_a_sound_archive_without_checksum_is_unpacked(tmp_path: Path, monkeypatc
     monkeypatch.setattr(utils, "_get_redirect_url", lambda url, max_hops: url)
     entry = ENTRIES["fgvc_aircraft"]
     assert prepare(entry, tmp_path)
-    assert (entry.place(tmp_path) / "fgvc-aircraft-2013b/data/variants.txt").read_text() == "evil"
+    assert (entry.path(tmp_path) / "fgvc-aircraft-2013b/data/variants.txt").read_text() == "evil"

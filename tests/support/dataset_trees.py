@@ -1,114 +1,88 @@
-"""Miniature trees of the few-shot benchmarks in the layouts of CoOp and torchvision, and what should be read."""
+"""Miniature trees of the published datasets in the layouts of CoOp and torchvision, and what should be read."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.io
+from PIL import Image
 
-from support.imagenet_trees import plant
+from sotglp.datasets import find
 
 Expected = dict[str, list[tuple[Path, str]]]
 """Images and labels of each part."""
 
 
-class Layout(NamedTuple):
-    """CoOp's layout of a dataset: files and names of three classes, numbered in this order."""
+def plant(folder: Path, files: Iterable[str]) -> Path:
+    """Write the same tiny JPEG to all these paths below a folder, by hard links: thousands take a moment."""
+    first = None
+    for file in files:
+        path = folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if first is None:
+            Image.new("RGB", (16, 16), "teal").save(path, "JPEG")
+            first = path
+        else:
+            os.link(first, path)
+    return folder
 
-    folder: str
-    split_file: str
-    images: str
-    torchvision_images: str
+
+def by_class(keys: Iterable[str], ending: str = "JPEG", n: int = 1) -> list[str]:
+    return [f"{key}/{key}_{k}.{ending}" for key in keys for k in range(n)]
+
+
+class Published(NamedTuple):
+    """Files and names of three classes of a dataset in CoOp's layout, numbered in this order."""
+
     files: tuple[str, str, str]
     names: tuple[str, str, str]
-    spoken: tuple[str, str, str]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(name.replace("_", " ") for name in self.names)
 
 
 COOP = {
-    "caltech101": Layout(
-        "caltech-101",
-        "split_zhou_Caltech101.json",
-        "101_ObjectCategories",
-        "caltech101/101_ObjectCategories",
+    "caltech101": Published(
         ("Faces/image_{:04d}.jpg", "airplanes/image_{:04d}.jpg", "crocodile_head/image_{:04d}.jpg"),
         ("face", "airplane", "crocodile_head"),
-        ("face", "airplane", "crocodile head"),
     ),
-    "oxford_pets": Layout(
-        "oxford_pets",
-        "split_zhou_OxfordPets.json",
-        "images",
-        "oxford-iiit-pet/images",
+    "oxford_pets": Published(
         ("Abyssinian_{}.jpg", "american_bulldog_{}.jpg", "Bengal_{}.jpg"),
         ("abyssinian", "american_bulldog", "bengal"),
-        ("abyssinian", "american bulldog", "bengal"),
     ),
-    "stanford_cars": Layout(
-        "stanford_cars",
-        "split_zhou_StanfordCars.json",
-        ".",
-        ".",
+    "stanford_cars": Published(
         ("cars_train/1{:04d}.jpg", "cars_train/2{:04d}.jpg", "cars_test/3{:04d}.jpg"),
         ("2000 AM General Hummer SUV", "2012 Acura RL Sedan", "2012 Ram C/V Cargo Van Minivan"),
-        ("2000 AM General Hummer SUV", "2012 Acura RL Sedan", "2012 Ram C/V Cargo Van Minivan"),
     ),
-    "flowers102": Layout(
-        "oxford_flowers",
-        "split_zhou_OxfordFlowers.json",
-        "jpg",
-        "flowers-102/jpg",
+    "flowers102": Published(
         ("image_1{:04d}.jpg", "image_2{:04d}.jpg", "image_3{:04d}.jpg"),
         ("pink primrose", "hard-leaved pocket orchid", "canterbury bells"),
-        ("pink primrose", "hard-leaved pocket orchid", "canterbury bells"),
     ),
-    "food101": Layout(
-        "food-101",
-        "split_zhou_Food101.json",
-        "images",
-        "images",
+    "food101": Published(
         ("apple_pie/{}.jpg", "baby_back_ribs/{}.jpg", "waffles/{}.jpg"),
         ("apple_pie", "baby_back_ribs", "waffles"),
-        ("apple pie", "baby back ribs", "waffles"),
     ),
-    "sun397": Layout(
-        "sun397",
-        "split_zhou_SUN397.json",
-        "SUN397",
-        "SUN397",
+    "sun397": Published(
         ("a/abbey/sun_{}.jpg", "g/gymnasium/indoor/sun_{}.jpg", "b/batters_box/sun_{}.jpg"),
         ("abbey", "indoor gymnasium", "batters_box"),
-        ("abbey", "indoor gymnasium", "batters box"),
     ),
-    "dtd": Layout(
-        "dtd",
-        "split_zhou_DescribableTextures.json",
-        "images",
-        "dtd/images",
+    "dtd": Published(
         ("banded/banded_{:04d}.jpg", "polka-dotted/polka-dotted_{:04d}.jpg", "zigzagged/zigzagged_{:04d}.jpg"),
         ("banded", "polka-dotted", "zigzagged"),
-        ("banded", "polka-dotted", "zigzagged"),
     ),
-    "eurosat": Layout(
-        "eurosat",
-        "split_zhou_EuroSAT.json",
-        "2750",
-        "2750",
+    "eurosat": Published(
         ("AnnualCrop/AnnualCrop_{}.jpg", "Forest/Forest_{}.jpg", "SeaLake/SeaLake_{}.jpg"),
         ("Annual Crop Land", "Forest", "Sea or Lake"),
-        ("Annual Crop Land", "Forest", "Sea or Lake"),
     ),
-    "ucf101": Layout(
-        "ucf101",
-        "split_zhou_UCF101.json",
-        "UCF-101-midframes",
-        "UCF-101-midframes",
+    "ucf101": Published(
         ("Apply_Eye_Makeup/v_a{}.jpg", "Yo_Yo/v_y{}.jpg", "Basketball/v_b{}.jpg"),
         ("Apply_Eye_Makeup", "Yo_Yo", "Basketball"),
-        ("Apply Eye Makeup", "Yo Yo", "Basketball"),
     ),
 }
 
@@ -118,9 +92,10 @@ PART_NUMBERS = {"train": (3, 2, 1), "val": (7,), "test": (4, 5)}
 
 def plant_published(root: Path, name: str, *, torchvision_images: bool = False) -> Expected:
     """Plant images and the split file that lists them, the last class first."""
-    layout = COOP[name]
-    folder = root / layout.folder
-    images = folder / (layout.torchvision_images if torchvision_images else layout.images)
+    entry, layout = find(name), COOP[name]
+    read: Any = entry.read
+    folder, split_file = root / entry.folder, read.keywords["split_file"]
+    images = folder / read.keywords["images"][-1 if torchvision_images else 0]
     split: dict[str, list[tuple[str, int, str]]] = {part: [] for part in PART_NUMBERS}
     expected: Expected = {part: [] for part in PART_NUMBERS}
     for part, numbers in PART_NUMBERS.items():
@@ -128,9 +103,9 @@ def plant_published(root: Path, name: str, *, torchvision_images: bool = False) 
             for number in numbers:
                 file = layout.files[label].format(number)
                 split[part].append((file, label, layout.names[label]))
-                expected[part].append((images / file, layout.spoken[label]))
+                expected[part].append((images / file, layout.classes[label]))
     plant(images, [file for rows in split.values() for file, _, _ in rows])
-    (folder / layout.split_file).write_text(json.dumps(split))
+    (folder / split_file).write_text(json.dumps(split))
     return expected
 
 
@@ -142,23 +117,20 @@ def plant_rows(images: Path, rows: dict[str, list[tuple[str, str]]]) -> Expected
 def plant_oxford_pets(root: Path) -> Expected:
     base = root / "oxford_pets/oxford-iiit-pet"
     (base / "annotations").mkdir(parents=True)
-    (base / "annotations/trainval.txt").write_text(
-        "Abyssinian_1 1 1 1\nAbyssinian_2 1 1 1\namerican_bulldog_1 2 2 1\nBengal_9 3 1 2\n"
-    )
-    (base / "annotations/test.txt").write_text("american_bulldog_5 2 2 1\nAbyssinian_3 1 1 1\nBengal_4 3 1 2\n")
-    cat, dog, bengal = "abyssinian", "american bulldog", "bengal"
-    return plant_rows(
-        base / "images",
-        {
-            "train": [
-                ("Abyssinian_1.jpg", cat),
-                ("Abyssinian_2.jpg", cat),
-                ("american_bulldog_1.jpg", dog),
-                ("Bengal_9.jpg", bengal),
-            ],
-            "test": [("american_bulldog_5.jpg", dog), ("Abyssinian_3.jpg", cat), ("Bengal_4.jpg", bengal)],
-        },
-    )
+    numbers = {"Abyssinian": 1, "american_bulldog": 2, "Bengal": 3}
+    listed = {
+        "train": ["Abyssinian_1", "Abyssinian_2", "american_bulldog_1", "Bengal_9"],
+        "test": ["american_bulldog_5", "Abyssinian_3", "Bengal_4"],
+    }
+    rows: dict[str, list[tuple[str, str]]] = {}
+    for part, name in (("train", "trainval"), ("test", "test")):
+        breeds = [image.rpartition("_")[0] for image in listed[part]]
+        lines = [f"{image} {numbers[breed]} 1 1\n" for image, breed in zip(listed[part], breeds, strict=True)]
+        (base / f"annotations/{name}.txt").write_text("".join(lines))
+        rows[part] = [
+            (f"{image}.jpg", breed.lower().replace("_", " ")) for image, breed in zip(listed[part], breeds, strict=True)
+        ]
+    return plant_rows(base / "images", rows)
 
 
 def plant_stanford_cars(root: Path) -> Expected:
@@ -170,12 +142,12 @@ def plant_stanford_cars(root: Path) -> Expected:
     scipy.io.savemat(base / "devkit/cars_meta.mat", {"class_names": names})
     scipy.io.savemat(base / "devkit/cars_train_annos.mat", {"annotations": _car_annotations(train)})
     scipy.io.savemat(base / "cars_test_annos_withlabels.mat", {"annotations": _car_annotations(test)})
-    spoken = {1: "2000 AM General Hummer SUV", 2: "2012 Acura RL Sedan"}
+    labels = {1: "2000 AM General Hummer SUV", 2: "2012 Acura RL Sedan"}
     return plant_rows(
         base,
         {
-            "train": [(f"cars_train/{file}", spoken[number]) for file, number in train.items()],
-            "test": [(f"cars_test/{file}", spoken[number]) for file, number in test.items()],
+            "train": [(f"cars_train/{file}", labels[number]) for file, number in train.items()],
+            "test": [(f"cars_test/{file}", labels[number]) for file, number in test.items()],
         },
     )
 
@@ -202,20 +174,18 @@ def plant_flowers102(root: Path) -> Expected:
 
 def plant_food101(root: Path) -> Expected:
     base = root / "food-101"
+    listed = {
+        "train": {"waffles": ["waffles/7"], "apple_pie": ["apple_pie/10", "apple_pie/11"]},
+        "test": {"apple_pie": ["apple_pie/2"], "waffles": ["waffles/3"]},
+    }
     (base / "meta").mkdir(parents=True)
-    (base / "meta/train.json").write_text('{"waffles": ["waffles/7"], "apple_pie": ["apple_pie/10", "apple_pie/11"]}')
-    (base / "meta/test.json").write_text('{"apple_pie": ["apple_pie/2"], "waffles": ["waffles/3"]}')
-    return plant_rows(
-        base / "images",
-        {
-            "train": [
-                ("waffles/7.jpg", "waffles"),
-                ("apple_pie/10.jpg", "apple pie"),
-                ("apple_pie/11.jpg", "apple pie"),
-            ],
-            "test": [("apple_pie/2.jpg", "apple pie"), ("waffles/3.jpg", "waffles")],
-        },
-    )
+    for part, classes in listed.items():
+        (base / f"meta/{part}.json").write_text(json.dumps(classes))
+    rows = {
+        part: [(f"{image}.jpg", name.replace("_", " ")) for name, images in classes.items() for image in images]
+        for part, classes in listed.items()
+    }
+    return plant_rows(base / "images", rows)
 
 
 def plant_dtd(root: Path) -> Expected:
@@ -248,21 +218,17 @@ def plant_fgvc_aircraft(root: Path, below: str = "fgvc_aircraft/fgvc-aircraft-20
 
 def plant_sun397_lists(root: Path) -> Expected:
     base = root / "sun397"
+    names = {"a/abbey": "abbey", "g/gymnasium/indoor": "indoor gymnasium", "b/batters_box": "batters box"}
+    listed = {
+        "train": ["g/gymnasium/indoor/sun_a.jpg", "b/batters_box/sun_b.jpg", "a/abbey/sun_c.jpg"],
+        "test": ["a/abbey/sun_d.jpg", "b/batters_box/sun_e.jpg"],
+    }
     base.mkdir(parents=True, exist_ok=True)
-    (base / "ClassName.txt").write_text("/a/abbey\n/g/gymnasium/indoor\n/b/batters_box\n")
-    (base / "Training_01.txt").write_text("/g/gymnasium/indoor/sun_a.jpg\n/b/batters_box/sun_b.jpg\n/a/abbey/sun_c.jpg")
-    (base / "Testing_01.txt").write_text("/a/abbey/sun_d.jpg\n\n/b/batters_box/sun_e.jpg\n")
-    return plant_rows(
-        base / "SUN397",
-        {
-            "train": [
-                ("g/gymnasium/indoor/sun_a.jpg", "indoor gymnasium"),
-                ("b/batters_box/sun_b.jpg", "batters box"),
-                ("a/abbey/sun_c.jpg", "abbey"),
-            ],
-            "test": [("a/abbey/sun_d.jpg", "abbey"), ("b/batters_box/sun_e.jpg", "batters box")],
-        },
-    )
+    (base / "ClassName.txt").write_text("".join(f"/{category}\n" for category in names))
+    (base / "Training_01.txt").write_text("\n".join(f"/{image}" for image in listed["train"]))
+    (base / "Testing_01.txt").write_text("\n\n".join(f"/{image}" for image in listed["test"]) + "\n")
+    rows = {part: [(image, names[image.rpartition("/")[0]]) for image in images] for part, images in listed.items()}
+    return plant_rows(base / "SUN397", rows)
 
 
 def plant_ucf101_lists(root: Path) -> Expected:
@@ -303,26 +269,26 @@ SUN397_CLASSES = {
 
 
 def plant_caltech101_folders(root: Path, below: str = "caltech101/101_ObjectCategories") -> dict[Path, str]:
-    spoken = {"Faces": "face", "accordion": "accordion", "airplanes": "airplane", "wild_cat": "wild cat"}
+    labels = {"Faces": "face", "accordion": "accordion", "airplanes": "airplane", "wild_cat": "wild cat"}
     base = root / "caltech-101" / below
     plant(base, [f"{name}/image_{k:04d}.jpg" for name in ("BACKGROUND_Google", "Faces_easy") for k in range(3)])
-    return _plant_classes(base, spoken, "image_{:04d}.jpg")
+    return _plant_classes(base, labels, "image_{:04d}.jpg")
 
 
 def plant_eurosat_folders(root: Path) -> dict[Path, str]:
-    spoken = {"SeaLake": "Sea or Lake", "Highway": "Highway or Road", "Forest": "Forest"}
-    return _plant_classes(root / "eurosat/2750", spoken, "tile_{}.jpg")
+    labels = {"SeaLake": "Sea or Lake", "Highway": "Highway or Road", "Forest": "Forest"}
+    return _plant_classes(root / "eurosat/2750", labels, "tile_{}.jpg")
 
 
 def plant_sun397_folders(root: Path) -> dict[Path, str]:
     base = root / "sun397/SUN397"
     planted = _plant_classes(base, SUN397_CLASSES, "sun_{}.jpg")
-    (base / "ClassName.txt").write_text("".join(f"/{place}\n" for place in SUN397_CLASSES))
+    (base / "ClassName.txt").write_text("".join(f"/{category}\n" for category in SUN397_CLASSES))
     return planted
 
 
-def _plant_classes(base: Path, spoken: dict[str, str], file: str, n: int = 10) -> dict[Path, str]:
-    planted = {base / name / file.format(k): label for name, label in spoken.items() for k in range(n)}
+def _plant_classes(base: Path, labels: dict[str, str], file: str, n: int = 10) -> dict[Path, str]:
+    planted = {base / name / file.format(k): label for name, label in labels.items() for k in range(n)}
     plant(base, [str(path.relative_to(base)) for path in planted])
     return planted
 
@@ -336,5 +302,5 @@ DRAWN: dict[str, Callable[[Path], dict[Path, str]]] = {
 
 
 def trust_flowers(monkeypatch) -> None:
-    """Let torchvision take miniature lists for the published ones, whose checksums it knows."""
+    """Let torchvision accept miniature lists, which don't have the published checksums."""
     monkeypatch.setattr("torchvision.datasets.flowers102.check_integrity", lambda path, md5: Path(path).is_file())

@@ -129,7 +129,7 @@ def prepare_data(
         check_obtainable(entry, root)
     for entry in entries:
         done = "downloaded to" if prepare(entry, root) else "nothing is fetched, since there is already"
-        say(f"{entry.name}: {done} {entry.place(root)}", json_target=json_file)
+        say(f"{entry.name}: {done} {entry.path(root)}", json_target=json_file)
     _check(entries, root, json_file)
 
 
@@ -159,14 +159,14 @@ def _check(entries: list[Entry], root: Path, json_file: str | None, reports: Seq
 
 def _lines(entry: Entry, finding: Finding, root: Path) -> list[str]:
     state = "complete" if finding.complete else "broken" if finding.found else "missing"
-    lines = [f"{entry.name}: {state}, {entry.place(root)}"]
+    lines = [f"{entry.name}: {state}, {entry.path(root)}"]
     if finding.n_classes is not None:
         lines.append(f"    found: {_size(finding.n_classes, finding.counts)}")
     lines.append(f"    published: {_size(finding.expected_classes, finding.expected_counts)}")
     lines += [f"    problem: {problem}" for problem in finding.problems]
     lines += [f"    warning: {warning}" for warning in finding.warnings]
     if not finding.complete:
-        lines.append(f"    wanted in {entry.place(root)}: {', '.join(entry.layout)}")
+        lines.append(f"    wanted in {entry.path(root)}: {', '.join(entry.layout)}")
         lines.append(f"    source: {entry.source}")
     lines.append(f"    terms: {entry.terms}")
     return lines
@@ -177,7 +177,7 @@ def _size(n_classes: int, counts: Mapping[str, int]) -> str:
 
 
 def _is_there(entry: Entry, root: Path) -> bool:
-    return entry.place(root).is_dir()
+    return entry.path(root).is_dir()
 
 
 def _told(entry: Entry) -> dict[str, Any]:

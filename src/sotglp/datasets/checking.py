@@ -1,4 +1,4 @@
-"""Whether a dataset is there, and all of it."""
+"""Compare a dataset on disk with its published size."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sotglp.datasets.entry import Entry, Splits
-from sotglp.datasets.published import OtherSplitWarning
+from sotglp.datasets.split_file import OtherSplitWarning
 from sotglp.errors import SotglpError, SotglpWarning
 from sotglp.files.atomic import os_reason
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of a dataset.
+    """Result of `check`.
 
     Attributes
     ----------
     name : str
-        The dataset's.
+        Name of the dataset.
     found, complete : bool
-        Whether there is anything, and whether it can be used and nothing is missing.
+        Whether its folder exists, and whether it can be read and nothing is missing.
     n_classes : int or None
         Classes found; None if the dataset can't be read.
     counts : mapping
         Images found in each part.
     expected_classes, expected_counts
-        The same of the published split.
+        Classes and images of the published split.
     problems, warnings : tuple of str
-        What keeps it from being complete, and what else to know, in sentences.
+        Sentences on what is missing or damaged, and on what isn't as published.
     """
 
     name: str
@@ -45,19 +45,10 @@ class Finding:
 
 
 def check(entry: Entry, root: Path) -> Finding:
-    """Read a dataset and compare it with what was published of it; images are not opened.
+    """Read a dataset and compare it with its published size, without opening images.
 
-    Parameters
-    ----------
-    entry : Entry
-        The dataset.
-    root : Path
-        The data root.
-
-    Returns
-    -------
-    Finding
-        A dataset that is absent or broken is a problem in it, never an error.
+    A missing or damaged dataset is a problem in the result, not an error. Warnings are caught process-wide, so don't
+    call it while other threads run.
     """
     splits: Splits | None = None
     problems: list[str] = []
@@ -69,22 +60,22 @@ def check(entry: Entry, root: Path) -> Finding:
             problems.append(str(error))
         except OSError as error:
             problems.append(f"{error.filename} can't be read ({os_reason(error)}); check its permissions")
-    told = [warning for warning in caught if issubclass(warning.category, SotglpWarning)]
+    own = [warning for warning in caught if issubclass(warning.category, SotglpWarning)]
     counts: dict[str, int] = {}
     if splits:
         counts = _counts(splits)
-        other_split = any(issubclass(warning.category, OtherSplitWarning) for warning in told)
+        other_split = any(issubclass(warning.category, OtherSplitWarning) for warning in own)
         problems += _differences(entry, len(splits.classes), counts, other_split)
     return Finding(
         name=entry.name,
-        found=splits is not None or entry.place(root).is_dir(),
+        found=splits is not None or entry.path(root).is_dir(),
         complete=not problems,
         n_classes=len(splits.classes) if splits else None,
         counts=counts,
         expected_classes=entry.n_classes,
         expected_counts=dict(entry.counts),
         problems=tuple(problems),
-        warnings=tuple(str(warning.message) for warning in told),
+        warnings=tuple(str(warning.message) for warning in own),
     )
 
 
@@ -96,15 +87,15 @@ def _counts(splits: Splits) -> dict[str, int]:
 def _differences(entry: Entry, n_classes: int, counts: Mapping[str, int], other_split: bool) -> list[str]:
     problems = []
     if n_classes != entry.n_classes:
-        problems.append(f"there are {n_classes} classes, not {entry.n_classes}")
+        problems.append(f"{n_classes} classes instead of {entry.n_classes}")
     if other_split:
-        # Another split divides the same images otherwise, or more of them; too few are missing from the disk.
+        # Another split has the same images in other parts, or more images; with fewer, some are missing.
         found, expected = sum(counts.values()), sum(entry.counts.values())
         if found < expected:
-            problems.append(f"there are {found} images, fewer than the {expected} of the published split")
+            problems.append(f"{found} images, fewer than the {expected} of the published split")
     else:
         problems += [
-            f"{part} has {counts.get(part, 0)} images, not {expected}"
+            f"{part} has {counts.get(part, 0)} images instead of {expected}"
             for part, expected in entry.counts.items()
             if counts.get(part, 0) != expected
         ]

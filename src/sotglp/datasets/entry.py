@@ -1,11 +1,14 @@
-"""What is known of a published dataset: where it lies, what it holds, how it is split, and how to get it."""
+"""One published dataset: its folder, size, source and terms, and how it is read and downloaded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 from typing import Literal
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
 from sotglp.errors import SotglpError
 from sotglp.images.image_set import ImageSet
@@ -13,18 +16,18 @@ from sotglp.images.image_set import ImageSet
 Role = Literal["few-shot", "shift", "ood"]
 
 
-@dataclass(frozen=True)
+@plain_dataclass(frozen=True)
 class Splits:
-    """Images of a dataset as its protocol splits them; labels are class names as prompts say them.
+    """Images of a dataset as its protocol splits them, labelled by the class names of prompts.
 
     Attributes
     ----------
     classes : tuple of str
-        Class names in the dataset's own order; none for images that are only there to be out-of-distribution.
+        Class names in the dataset's order; empty for out-of-distribution images.
     test : ImageSet
-        Images to test on.
+        Test images.
     train, val : ImageSet or None
-        Images to train on and to choose settings by, where the dataset has such.
+        Training and validation images, if the dataset has any.
     """
 
     classes: tuple[str, ...]
@@ -33,32 +36,32 @@ class Splits:
     val: ImageSet | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Entry:
     """A published dataset.
 
     Attributes
     ----------
     name, title : str
-        As suites spell it, and as papers do.
+        Name in suites, and title in papers.
     role : {"few-shot", "shift", "ood"}
-        What it is for: to train and test on; to test a model of ImageNet on; to be told from ImageNet.
+        Training and test set; test set of ImageNet's classes; out-of-distribution set.
     folder : str
-        Its folder below the data root, as CoOp's users have it.
+        Folder below the data root, in the layout of CoOp's DATASETS.md.
+    other_folders : tuple of str
+        Folders that are read where ``folder`` doesn't exist, first to last.
     n_classes : int
         Classes of the published split; 0 without labels.
     counts : mapping
-        Images of each part of the published split, where the number is certain.
-    source : str
-        Where to get it.
-    terms : str
-        Under which terms, in one sentence.
+        Images of each part of the published split.
+    source, terms : str
+        Page to get the dataset from, and its terms of use.
     layout : tuple of str
-        What must lie in ``folder``, as people are shown it.
+        What ``folder`` must contain, as glob patterns.
     read : callable
-        Reads that folder; raises SotglpError with what is missing or wrong.
+        Reads the splits from the dataset's folder.
     download : callable or None
-        Fetches the dataset into the data root, where torchvision can.
+        Downloads the dataset into a data root; None where torchvision can't.
     """
 
     name: str
@@ -72,10 +75,12 @@ class Entry:
     layout: tuple[str, ...]
     read: Callable[[Path], Splits]
     download: Callable[[Path], None] | None = None
+    other_folders: tuple[str, ...] = ()
 
-    def place(self, root: Path) -> Path:
-        """Folder of the dataset below a data root, whether it is there or not."""
-        return root / self.folder
+    def path(self, root: Path) -> Path:
+        """Return the dataset's folder below a data root: the first that exists, or ``folder``."""
+        paths = [root / folder for folder in (self.folder, *self.other_folders)]
+        return next((path for path in paths if path.is_dir()), paths[0])
 
     def load(self, root: Path) -> Splits:
         """Read the dataset below a data root.
@@ -83,10 +88,10 @@ class Entry:
         Raises
         ------
         SotglpError
-            If it is not there, or not as it should be.
+            If it is missing, incomplete or damaged.
         """
-        path = self.place(root)
+        path = self.path(root)
         if not path.is_dir():
-            how = f"`sotglp data prepare {self.name}` fetches it" if self.download else f"get it from {self.source}"
-            raise SotglpError(f"there is no {self.title} in {path}: {how}, or give another data root")
+            how = f"download it with `sotglp data prepare {self.name}`" if self.download else f"get it at {self.source}"
+            raise SotglpError(f"{path} does not exist, so {self.title} can't be read: {how}, or set another data root")
         return self.read(path)

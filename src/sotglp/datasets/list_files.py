@@ -1,4 +1,7 @@
-"""FGVC Aircraft, SUN397 and UCF101: datasets whose official parts are text files of image names."""
+"""FGVC Aircraft, SUN397 and UCF101: datasets whose official parts are text files of image names.
+
+All readers get the dataset's folder. They raise SotglpError if a list is missing or has an unknown class.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,10 @@ from sotglp.datasets.entry import Splits
 from sotglp.datasets.parts import Sample, splits_of
 from sotglp.errors import SotglpError
 
-AIRCRAFT_BELOW_TORCHVISION = "fgvc-aircraft-2013b/data"
-UCF101_LISTS = "ucfTrainTestlist"
-
 
 def read_fgvc_aircraft(folder: Path) -> Splits:
-    """Read FGVC Aircraft by its official lists, which are the published split; classes are variants.
-
-    Parameters
-    ----------
-    folder : Path
-        The dataset's folder; images/ and the lists lie in it, as CoOp has them, or deeper, as torchvision does.
-
-    Raises
-    ------
-    SotglpError
-        If a list or an image is missing, or a list names another class than variants.txt does.
-    """
-    deeper = folder / AIRCRAFT_BELOW_TORCHVISION
+    """Read FGVC Aircraft by its official lists, which are the published split; classes are variants."""
+    deeper = folder / "fgvc-aircraft-2013b/data"  # torchvision's layout
     base = deeper if deeper.is_dir() else folder
     numbers = {name: number for number, name in enumerate(_lines(base / "variants.txt"))}
     parts: dict[str, list[Sample]] = {}
@@ -39,56 +28,36 @@ def read_fgvc_aircraft(folder: Path) -> Splits:
     return splits_of(parts, base)
 
 
-def sun397_listed_parts(folder: Path) -> dict[str, list[Sample]]:
-    """Read the first of SUN397's official partitions, whose test images are the published ones.
-
-    Parameters
-    ----------
-    folder : Path
-        The dataset's folder, with SUN397/, ClassName.txt, Training_01.txt and Testing_01.txt.
-
-    Raises
-    ------
-    SotglpError
-        If a list is missing or names another class than ClassName.txt does.
-    """
+def sun397_parts(folder: Path) -> dict[str, list[Sample]]:
+    """Read the first of SUN397's official partitions, whose test images are the published ones."""
     numbers = {name: number for number, name in enumerate(_lines(folder / "ClassName.txt"))}
     parts: dict[str, list[Sample]] = {}
     for part, name in (("train", "Training_01.txt"), ("test", "Testing_01.txt")):
         path = folder / name
         rows = [(line, line.rpartition("/")[0]) for line in _lines(path)]
-        # Each place begins with its first letter: "/g/gymnasium/indoor".
+        # A category begins with its first letter: "/g/gymnasium/indoor".
         parts[part] = [
-            (folder / "SUN397" / image.lstrip("/"), _number(place, numbers, path), sun397_name(place[3:]))
-            for image, place in rows
+            (folder / "SUN397" / image.lstrip("/"), _number(category, numbers, path), sun397_name(category[3:]))
+            for image, category in rows
         ]
     return parts
 
 
-def sun397_name(place: str) -> str:
-    """What a class of SUN397 is called: "gymnasium/indoor" is an indoor gymnasium."""
-    return " ".join(reversed(place.split("/")))
+def sun397_name(category: str) -> str:
+    """Return the class name of a folder of SUN397: "gymnasium/indoor" is "indoor gymnasium"."""
+    return " ".join(reversed(category.split("/")))
 
 
 def ucf101_parts(folder: Path) -> dict[str, list[Sample]]:
-    """Read the first of UCF101's official splits, whose test videos are the published ones.
-
-    Parameters
-    ----------
-    folder : Path
-        The dataset's folder, with UCF-101-midframes/ (a frame of each video) and ucfTrainTestlist/.
-
-    Raises
-    ------
-    SotglpError
-        If a list is missing or names another class than classInd.txt does.
-    """
-    lists = folder / UCF101_LISTS
+    """Read the first of UCF101's official splits, whose test videos are the published ones."""
+    lists = folder / "ucfTrainTestlist"
     numbers = {}
     for line in _lines(lists / "classInd.txt"):
         number, _, action = line.partition(" ")
         if not number.isdecimal():
-            raise SotglpError(f"{lists / 'classInd.txt'} has a line without a class number, {line!r}; get it again")
+            raise SotglpError(
+                f"{lists / 'classInd.txt'} has the line {line!r} without a class number; download it again"
+            )
         numbers[action] = int(number) - 1
     parts: dict[str, list[Sample]] = {}
     for part in ("train", "test"):
@@ -103,17 +72,17 @@ def ucf101_parts(folder: Path) -> dict[str, list[Sample]]:
 
 
 def _lines(path: Path) -> list[str]:
-    """Lines of a text file that aren't blank."""
+    """Return the lines of a text file that aren't blank."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SotglpError(f"{path} can't be opened ({error.strerror}); unpack the dataset's lists there") from error
     except UnicodeDecodeError as error:
-        raise SotglpError(f"{path} is not UTF-8 text; unpack the dataset's lists again") from error
+        raise SotglpError(f"{path} isn't UTF-8 text; unpack the dataset's lists again") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _number(name: str, numbers: dict[str, int], path: Path) -> int:
     if name not in numbers:
-        raise SotglpError(f"{path} names {name!r}, which is none of the dataset's classes; get the list again")
+        raise SotglpError(f"{path} has the unknown class {name!r}; download the list again")
     return numbers[name]

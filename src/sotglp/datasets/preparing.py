@@ -1,4 +1,4 @@
-"""Getting a dataset, where it isn't there yet."""
+"""Download a dataset."""
 
 from __future__ import annotations
 
@@ -12,45 +12,38 @@ from sotglp.files.atomic import os_reason
 
 
 def check_obtainable(entry: Entry, root: Path) -> None:
-    """Find out whether a dataset is there or could be downloaded.
-
-    Raises
-    ------
-    SotglpError
-        If neither; it says where to get the dataset and what must lie where.
-    """
-    if entry.download is None and not entry.place(root).is_dir():
+    """Raise SotglpError with the dataset's source and layout if it neither exists nor can be downloaded."""
+    if entry.download is None and not entry.path(root).is_dir():
         raise SotglpError(
-            f"{entry.title} can't be downloaded by itself: get it from {entry.source} and put it in "
-            f"{entry.place(root)} so that there are {', '.join(entry.layout)}"
+            f"{entry.title} can't be downloaded automatically: get it at {entry.source} and put it in "
+            f"{entry.path(root)}, with the layout {', '.join(entry.layout)}"
         )
 
 
 def prepare(entry: Entry, root: Path) -> bool:
-    """Download a dataset unless its folder is there.
+    """Download a dataset unless its folder exists.
 
-    It is fetched into a hidden folder beside its place and moved there when it is whole, so a download that was cut
-    off is never taken for the dataset.
+    It is downloaded into a hidden folder and renamed at the end, so that an interrupted download is never read.
 
     Parameters
     ----------
     entry : Entry
         The dataset.
     root : Path
-        The data root; it is made if it is missing.
+        The data root, created if it doesn't exist.
 
     Returns
     -------
     bool
-        Whether it was downloaded now.
+        Whether the dataset was downloaded.
 
     Raises
     ------
     SotglpError
-        If it can't be downloaded, the download fails, or the disk refuses it.
+        If it can't be downloaded, the download fails, or the folder can't be written.
     """
     check_obtainable(entry, root)
-    if entry.download is None or entry.place(root).exists():
+    if entry.download is None or entry.path(root).exists():
         return False
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -59,7 +52,7 @@ def prepare(entry: Entry, root: Path) -> bool:
             os.rename(Path(beside) / entry.folder, root / entry.folder)
     except OSError as error:
         raise SotglpError(
-            f"{entry.title} can't be put in {entry.place(root)} ({os_reason(error)}): "
-            "choose a data root that you may write to and that has room"
+            f"{entry.title} can't be written to {entry.path(root)} ({os_reason(error)}): "
+            "choose a writable data root with enough space"
         ) from error
     return True

@@ -1,18 +1,74 @@
-"""The split files of CoOp (split_zhou_*.json): the published parts of the few-shot benchmarks."""
+"""The published splits of the few-shot benchmarks: CoOp's split files (split_zhou_*.json).
+
+Zhou et al., arXiv 2109.01134, and DATASETS.md of their repository.
+"""
 
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sotglp.datasets.class_folders import first_folder
 from sotglp.datasets.entry import Splits
-from sotglp.datasets.parts import Sample, splits_of
-from sotglp.errors import SotglpError, short_repr
+from sotglp.datasets.parts import Parts, Sample, splits_of
+from sotglp.errors import SotglpError, SotglpWarning, short_repr
 from sotglp.files.regular import read_regular
 
 GUIDE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
 """Page that links to the split files."""
+
+
+class OtherSplitWarning(SotglpWarning):
+    """A dataset is read by another split than the published one."""
+
+
+def read_published(
+    folder: Path,
+    *,
+    split_file: str,
+    images: tuple[str, ...],
+    otherwise: Callable[[Path], tuple[str, Parts]],
+) -> Splits:
+    """Read the published split of a dataset or, if its split file is missing, another one.
+
+    Parameters
+    ----------
+    folder : Path
+        The dataset's folder.
+    split_file : str
+        Name of the split file in ``folder``.
+    images : tuple of str
+        Folders below ``folder`` that its images may be in; the first that exists is used.
+    otherwise : callable
+        Called with ``folder`` if there is no split file; returns a clause for the warning and the parts.
+
+    Raises
+    ------
+    SotglpError
+        If the dataset is damaged, or neither split can be read.
+
+    Warns
+    -----
+    OtherSplitWarning
+        If there is no split file.
+    """
+    if (folder / split_file).is_file():
+        return read_split_file(folder / split_file, first_folder(folder, images))
+    try:
+        instead, parts = otherwise(folder)
+        splits = splits_of(parts, folder)
+    except SotglpError as error:
+        raise SotglpError(f"{folder} has no {split_file} (see {GUIDE}), and without it {error}") from error
+    warnings.warn(
+        f"{folder} has no {split_file}, so {instead}: results are not comparable with published ones; "
+        f"download that file (see {GUIDE})",
+        OtherSplitWarning,
+        stacklevel=2,
+    )
+    return splits
 
 
 def read_split_file(path: Path, images: Path) -> Splits:
@@ -21,23 +77,18 @@ def read_split_file(path: Path, images: Path) -> Splits:
     Parameters
     ----------
     path : Path
-        JSON with the lists "train", "val" and "test" of [image file, number of its class, name of its class].
+        JSON with the lists "train", "val" and "test" of [image file, class number, class name].
     images : Path
         Folder that the image files are relative to.
 
     Raises
     ------
     SotglpError
-        If the file can't be read or isn't such JSON, a list is missing or empty, an image isn't there, a class of val
-        or test is none of train's, or numbers and names of classes don't pair off.
-
-    References
-    ----------
-    Zhou et al., arXiv 2109.01134, and DATASETS.md of their repository.
+        If the file can't be read or isn't such JSON, or `splits_of` rejects what it lists.
     """
     content = _read_json(path)
     if not isinstance(content, dict):
-        raise SotglpError(f"{path} is no split file, which has the lists train, val and test; get it from {GUIDE}")
+        raise SotglpError(f"{path} isn't a split file with the lists train, val and test; download it (see {GUIDE})")
     return splits_of({part: _samples(content, part, path, images) for part in ("train", "val", "test")}, path)
 
 
@@ -47,15 +98,15 @@ def _read_json(path: Path) -> Any:
     except OSError as error:
         raise SotglpError(f"{path} can't be opened ({error.strerror}); check the path") from error
     except RecursionError as error:
-        raise SotglpError(f"{path} is JSON that is nested too deeply; get it again from {GUIDE}") from error
+        raise SotglpError(f"{path} is JSON that is nested too deeply; download it again (see {GUIDE})") from error
     except ValueError as error:
-        raise SotglpError(f"{path} can't be read as JSON ({error}); get it again from {GUIDE}") from error
+        raise SotglpError(f"{path} can't be read as JSON ({error}); download it again (see {GUIDE})") from error
 
 
 def _samples(content: dict[str, Any], part: str, path: Path, images: Path) -> list[Sample]:
     rows = content.get(part)
     if not isinstance(rows, list):
-        raise SotglpError(f"{path} has no list {part!r}; get it again from {GUIDE}")
+        raise SotglpError(f"{path} has no list {part!r}; download it again (see {GUIDE})")
     samples = []
     for index, row in enumerate(rows):
         match row:
@@ -64,6 +115,6 @@ def _samples(content: dict[str, Any], part: str, path: Path, images: Path) -> li
             case _:
                 raise SotglpError(
                     f"{path} has {short_repr(row)} as entry {index} of {part} instead of a path, a number and a class "
-                    f"name; get it again from {GUIDE}"
+                    f"name; download it again (see {GUIDE})"
                 )
     return samples

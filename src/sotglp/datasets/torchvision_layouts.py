@@ -1,4 +1,7 @@
-"""Datasets as torchvision lays them out, read and fetched by torchvision's own classes."""
+"""Datasets in torchvision's layout, read and downloaded by torchvision's classes.
+
+All readers get the dataset's folder. They raise SotglpError if torchvision can't read it.
+"""
 
 from __future__ import annotations
 
@@ -10,126 +13,59 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sotglp.datasets.drawn_split import draw_parts
 from sotglp.datasets.list_files import sun397_name
-from sotglp.datasets.parts import Sample
+from sotglp.datasets.parts import Sample, draw_parts
 from sotglp.errors import SotglpError
 
-ALL_PARTS = {"train": "train", "val": "val", "test": "test"}
+_ALL_PARTS = {"train": "train", "val": "val", "test": "test"}
 
 _WITHOUT_CHECKSUM = frozenset({"FGVCAircraft"})
 """Datasets whose archive torchvision unpacks, whatever is in it, without a checksum of the download."""
 
 
 def oxford_pets_parts(folder: Path) -> dict[str, list[Sample]]:
-    """Read Oxford-IIIT Pets from oxford-iiit-pet/ in the dataset's folder, by its official lists.
-
-    Parameters
-    ----------
-    folder : Path
-        The dataset's folder.
-
-    Raises
-    ------
-    SotglpError
-        If torchvision can't read it.
-    """
+    """Read Oxford-IIIT Pets from oxford-iiit-pet/ in the dataset's folder, by its official lists."""
     return _parts("OxfordIIITPet", folder, {"train": "trainval", "test": "test"}, _lower_case)
 
 
 def stanford_cars_parts(folder: Path) -> dict[str, list[Sample]]:
-    """Read Stanford Cars, which torchvision has where CoOp has it, by its official annotations.
-
-    Parameters
-    ----------
-    folder : Path
-        The dataset's folder, which is named stanford_cars.
-
-    Raises
-    ------
-    SotglpError
-        If torchvision can't read it.
-    """
+    """Read Stanford Cars, which torchvision has where CoOp has it, by its official annotations."""
     return _parts("StanfordCars", folder.parent, {"train": "train", "test": "test"}, _year_first)
 
 
 def flowers102_parts(folder: Path) -> dict[str, list[Sample]]:
-    """Read Flowers102 from flowers-102/ in the dataset's folder, by its official split.
-
-    Parameters
-    ----------
-    folder : Path
-        The dataset's folder. A cat_to_name.json of CoOp there names the classes; otherwise torchvision does.
-
-    Raises
-    ------
-    SotglpError
-        If torchvision can't read it, or is too old to know the names of the classes.
-    """
+    """Read Flowers102 from flowers-102/ in the dataset's folder, by its official split."""
     table = folder / "cat_to_name.json"
-    return _parts("Flowers102", folder, ALL_PARTS, lambda part: _flower_names(part, table))
+    return _parts("Flowers102", folder, _ALL_PARTS, lambda part: _flower_names(part, table))
 
 
 def food101_parts(folder: Path) -> dict[str, list[Sample]]:
-    """Read Food-101, which torchvision has where CoOp has it, by its official split.
-
-    Parameters
-    ----------
-    folder : Path
-        The dataset's folder, which is named food-101.
-
-    Raises
-    ------
-    SotglpError
-        If torchvision can't read it.
-    """
-    return _parts("Food101", folder.parent, {"train": "train", "test": "test"}, _as_they_stand)
+    """Read Food-101, which torchvision has where CoOp has it, by its official split."""
+    return _parts("Food101", folder.parent, {"train": "train", "test": "test"}, _unchanged)
 
 
 def dtd_parts(folder: Path) -> dict[str, list[Sample]]:
-    """Read the Describable Textures from dtd/ in the dataset's folder, by the first of its official splits.
-
-    Parameters
-    ----------
-    folder : Path
-        The dataset's folder, which is named dtd.
-
-    Raises
-    ------
-    SotglpError
-        If torchvision can't read it.
-    """
-    return _parts("DTD", folder.parent, ALL_PARTS, _as_they_stand)
+    """Read the Describable Textures from dtd/ in the dataset's folder, by the first of its official splits."""
+    return _parts("DTD", folder.parent, _ALL_PARTS, _unchanged)
 
 
 def sun397_parts(folder: Path) -> dict[str, list[Sample]]:
-    """Draw a split of all images of SUN397/ in the dataset's folder.
-
-    Parameters
-    ----------
-    folder : Path
-        The dataset's folder.
-
-    Raises
-    ------
-    SotglpError
-        If torchvision can't read it, or a class has too few images.
-    """
-    samples = _samples("SUN397", folder, lambda part: [sun397_name(place) for place in part.classes])
+    """Draw a split of all images of SUN397/ in the dataset's folder."""
+    samples = _samples("SUN397", folder, lambda part: [sun397_name(category) for category in part.classes])
     return draw_parts(sorted(samples))
 
 
-def fetch(kind: str, root: Path, *, below: str = "") -> None:
+def fetch(root: Path, *, kind: str, below: str = "") -> None:
     """Download a dataset.
 
     Parameters
     ----------
-    kind : str
-        Name of its class in torchvision.datasets.
     root : Path
         The data root.
+    kind : str
+        Name of the dataset's class in torchvision.datasets.
     below : str, default ""
-        Folder in it to download into; none where torchvision's own folder is the one that is wanted.
+        Folder in ``root`` to download into, in which torchvision creates its own.
 
     Raises
     ------
@@ -141,7 +77,7 @@ def fetch(kind: str, root: Path, *, below: str = "") -> None:
     folder = root / below
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Some versions of torchvision print what they do where our results may go.
+        # Some versions of torchvision print progress to standard output, where results may go.
         with contextlib.redirect_stdout(sys.stderr):
             if kind in _WITHOUT_CHECKSUM:
                 _fetch_archive(getattr(datasets, kind)._URL, folder)
@@ -149,7 +85,9 @@ def fetch(kind: str, root: Path, *, below: str = "") -> None:
                 getattr(datasets, kind)(folder, download=True)
     except (OSError, RuntimeError, ImportError, tarfile.TarError) as error:
         why = _first_sentence(error)
-        raise SotglpError(f"torchvision's download of {kind} failed ({why}); try again or fetch it by hand") from error
+        raise SotglpError(
+            f"torchvision's download of {kind} failed ({why}); try again or download it by hand"
+        ) from error
 
 
 def _fetch_archive(url: str, folder: Path) -> None:
@@ -157,7 +95,7 @@ def _fetch_archive(url: str, folder: Path) -> None:
     from torchvision.datasets.utils import download_url
 
     if not hasattr(tarfile, "data_filter"):
-        raise RuntimeError("this Python unpacks archives wherever they say and has to be updated")
+        raise RuntimeError("this Python can't unpack archives safely; update it")
     download_url(url, folder)
     with tarfile.open(folder / url.rpartition("/")[2]) as archive:
         archive.extractall(folder, filter="data")
@@ -170,7 +108,7 @@ def _parts(
 
 
 def _samples(kind: str, root: Path, names: Callable[[Any], Sequence[str]], **options: str) -> list[Sample]:
-    """Image files and classes of one of torchvision's datasets, none of which has both in public."""
+    """Return the image files and classes of a torchvision dataset, which are private attributes of it."""
     from torchvision import datasets
 
     try:
@@ -179,11 +117,11 @@ def _samples(kind: str, root: Path, names: Callable[[Any], Sequence[str]], **opt
             pairs = part._samples
         else:
             pairs = zip(part._images if kind == "OxfordIIITPet" else part._image_files, part._labels, strict=True)
-        called = names(part)
-        return [(Path(image), int(number), called[number]) for image, number in pairs]
+        class_names = names(part)
+        return [(Path(image), int(number), class_names[number]) for image, number in pairs]
     except SotglpError:
         raise
-    # Each of the readers, and scipy below them, fails on a broken tree in its own ways.
+    # On a damaged tree, torchvision's readers and scipy raise exceptions of many types.
     except Exception as error:
         what = f"the {options['split']} split" if options else "the images"
         why = _first_sentence(error)
@@ -192,7 +130,7 @@ def _samples(kind: str, root: Path, names: Callable[[Any], Sequence[str]], **opt
         ) from error
 
 
-def _as_they_stand(part: Any) -> list[str]:
+def _unchanged(part: Any) -> list[str]:
     return list(part.classes)
 
 
@@ -201,7 +139,7 @@ def _lower_case(part: Any) -> list[str]:
 
 
 def _year_first(part: Any) -> list[str]:
-    """CoOp's prompts say "2012 Acura RL Sedan"."""
+    """Move the year to the front, as in CoOp's "2012 Acura RL Sedan"."""
     return [" ".join(name.split()[-1:] + name.split()[:-1]) for name in part.classes]
 
 
@@ -211,13 +149,13 @@ def _flower_names(part: Any, table: Path) -> list[str]:
             named = json.loads(table.read_bytes())
             return [named[str(number)] for number in range(1, len(named) + 1)]
         except (OSError, ValueError, LookupError, TypeError) as error:
-            raise SotglpError(f"{table} doesn't name the classes 1 to 102; get it again or remove it") from error
+            raise SotglpError(f"{table} doesn't name the classes 1 to 102; download it again or remove it") from error
     if not hasattr(part, "classes"):
-        raise SotglpError(f"this torchvision doesn't know the names of flowers; update it, or put {table} there")
+        raise SotglpError(f"this torchvision has no names of flowers; update it, or download {table}")
     # CoOp's list lacks the question mark that the dataset's page has after one name.
     return [name.rstrip("?") for name in part.classes]
 
 
 def _first_sentence(error: Exception) -> str:
-    # torchvision goes on with advice for those who call it themselves.
+    # The rest is advice for callers of torchvision.
     return " ".join(str(error).split()).partition(". ")[0].rstrip(".") or type(error).__name__

@@ -1,30 +1,23 @@
-"""What is wrong with labelled images before anything is learned from them, without a backbone."""
+"""Checks of labelled images before training: unreadable images, copies, class sizes."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.images.decode import open_image
 from sotglp.images.digest import content_digest
-from sotglp.images.image_set import ImageSet
-from sotglp.images.readable import find_unreadable
+from sotglp.images.image_set import ImageSet, is_tensor
 
 UNEVEN = 10
-"""The largest class is that many times the smallest: worth a word."""
+"""Class sizes are uneven where the largest class has at least this many times the images of the smallest."""
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Images with the same content.
-
-    Attributes
-    ----------
-    indices : tuple of int
-        Their positions in the set, at least two.
-    labels : tuple of str
-        Their different labels, sorted; more than one is an error in the labels.
-    """
+    """At least two images with the same content: their indices in the set, and their different labels, sorted."""
 
     indices: tuple[int, ...]
     labels: tuple[str, ...]
@@ -32,16 +25,16 @@ class Copies:
 
 @dataclass(frozen=True)
 class SetFinding:
-    """What was found of a set of labelled images.
+    """Result of `check_set`.
 
     Attributes
     ----------
     counts : dict of str to int
-        Images of each class that can be read, 0 where none can; classes are sorted by name.
+        Readable images of each class, sorted by class name.
     unreadable : dict of int to UnreadableImageError
-        What is wrong with images that can't be read, by their positions.
+        Errors by image index.
     copies : tuple of Copies
-        Groups of readable images with the same bytes, in the order of their first ones.
+        Groups of readable images with the same content, by first index.
     """
 
     counts: dict[str, int]
@@ -50,47 +43,76 @@ class SetFinding:
 
     @property
     def is_valid(self) -> bool:
-        """Whether all images can be read and none stands in two classes."""
+        """Whether all images are readable and no image is in two classes."""
         return not self.unreadable and all(len(group.labels) == 1 for group in self.copies)
 
     @property
     def singleton_classes(self) -> list[str]:
-        """Classes with a single readable image, or none."""
+        """Classes with at most one readable image."""
         return [name for name, count in self.counts.items() if count < 2]
 
     @property
     def uneven(self) -> bool:
-        """Whether the largest class has at least ``UNEVEN`` times the images of the smallest, and that has any."""
+        """Whether class sizes differ by a factor of at least ``UNEVEN``; False if a class has no readable image."""
         return max(self.counts.values()) >= UNEVEN * min(self.counts.values()) > 0
 
 
 def check_set(images: ImageSet) -> SetFinding:
-    """Decode all images, count them by class, and find those with the same content.
+    """Decode all labelled images, count them by class and find copies; raise SotglpError if there are no labels."""
+    if images.labels is None:
+        raise SotglpError("the images have no labels to check; give class folders or a manifest with a column label")
+    unreadable = find_unreadable(images)
+    by_content: dict[str, list[int]] = defaultdict(list)
+    for index in range(len(images)):
+        if index not in unreadable:
+            by_content[content_digest(images.images[index])].append(index)
+    counts = Counter(images.labels[index] for group in by_content.values() for index in group)
+    copies = [
+        Copies(tuple(group), tuple(sorted({images.labels[index] for index in group})))
+        for group in by_content.values()
+        if len(group) > 1
+    ]
+    return SetFinding({name: counts[name] for name in images.classes}, unreadable, tuple(copies))
+
+
+def find_unreadable(images: ImageSet) -> dict[int, UnreadableImageError]:
+    """Decode every image in threads and return the errors by image index."""
+
+    def problem(index: int) -> UnreadableImageError | None:
+        source = images.images[index]
+        if not is_tensor(source):
+            try:
+                open_image(source)
+            except UnreadableImageError as error:
+                return UnreadableImageError(images.name(index), error.reason)
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        return {i: error for i, error in enumerate(pool.map(problem, range(len(images)))) if error is not None}
+
+
+def readable_images(images: ImageSet, unreadable: list[UnreadableImageError] | None = None) -> ImageSet:
+    """Return the labelled images that can be decoded, so that training doesn't fail after an hour.
 
     Parameters
     ----------
     images : ImageSet
         Labelled images.
+    unreadable : list or None
+        The errors of the other images are appended to it; None raises the first.
 
     Raises
     ------
     SotglpError
-        If the images have no labels.
+        If an image can't be decoded and ``unreadable`` is None, or no image of a class can.
     """
-    if images.labels is None:
-        raise SotglpError("the images have no labels to check: give class folders or a manifest with a column label")
-    unreadable = find_unreadable(images)
-    readable = [index for index in range(len(images)) if index not in unreadable]
-    counts = Counter(images.labels[index] for index in readable)
-    same: dict[str, list[int]] = defaultdict(list)
-    for index in readable:
-        same[content_digest(images.images[index])].append(index)
-    return SetFinding(
-        {name: counts[name] for name in images.classes},
-        unreadable,
-        tuple(
-            Copies(tuple(group), tuple(sorted({images.labels[index] for index in group})))
-            for group in same.values()
-            if len(group) > 1
-        ),
-    )
+    found = find_unreadable(images)
+    if not found:
+        return images
+    if unreadable is None:
+        raise next(iter(found.values()))
+    unreadable.extend(found.values())
+    kept = [index for index in range(len(images)) if index not in found]
+    if lost := sorted(set(images.classes) - {(images.labels or ())[index] for index in kept}):
+        raise SotglpError(f"no image of the class {lost[0]!r} can be read; add readable images or remove the class")
+    return images.take(kept)

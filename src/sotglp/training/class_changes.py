@@ -15,8 +15,8 @@ from sotglp.backbone.precision import autocast
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.features.encode import EncodedImages
 from sotglp.features.encoded import encode_image_features
+from sotglp.images.check import readable_images
 from sotglp.images.image_set import ImageSet
-from sotglp.images.readable import readable_images
 from sotglp.methods.base import AdaptedModel, Loss, Outputs
 from sotglp.methods.registry import build_model
 from sotglp.methods.remembering import build_shot_memory

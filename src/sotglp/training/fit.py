@@ -18,9 +18,9 @@ from sotglp.console.progress import progress_bar
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.features.distributed import Processes
 from sotglp.features.encoded import encode_image_features
+from sotglp.images.check import readable_images
 from sotglp.images.few_shot import draw_shots
 from sotglp.images.image_set import ImageSet
-from sotglp.images.readable import readable_images
 from sotglp.methods.base import AdaptedModel, Loss
 from sotglp.methods.registry import build_model
 from sotglp.methods.remembering import build_shot_memory

@@ -1,17 +1,19 @@
+import re
 from collections import Counter
 from contextlib import contextmanager
 
 import pytest
+from open_clip import IMAGENET_CLASSNAMES
+from timm.data import ImageNetInfo
 from torchvision.datasets import ImageFolder
 
-from sotglp.datasets.imagenet_family import ENTRIES
-from sotglp.datasets.imagenet_names import imagenet_names
+from sotglp.datasets import ENTRIES as ENTRY
+from sotglp.datasets.imagenet import imagenet_names
 from sotglp.errors import SotglpError
 from sotglp.images.decode import open_image
-from sotglp.settings import presets
-from support.imagenet_trees import by_class, plant
+from sotglp.images.labels import prompt_name
+from support.dataset_trees import by_class, plant
 
-ENTRY = {entry.name: entry for entry in ENTRIES}
 WNIDS = tuple(imagenet_names())
 NAMES = tuple(imagenet_names().values())
 V2_FOLDER = "imagenetv2-matched-frequency-format-val"
@@ -119,14 +121,14 @@ def test_imagenet_with_an_extra_class(images, tmp_path):
     train = place(images, tmp_path / "imagenet/images") / "train"
     with added(train, "n99999999/a.JPEG"):
         message = refused("imagenet", tmp_path)
-    assert message.startswith(f"{train} has folders that are none of the dataset's classes: n99999999;")
+    assert message.startswith(f"{train} has folders that are not classes of the dataset: n99999999;")
 
 
 def test_validation_images_that_are_not_sorted(images, tmp_path):
     val = place(images, tmp_path / "imagenet/images") / "val"
     with added(val, "ILSVRC2012_val_00000001.JPEG"):
         message = refused("imagenet", tmp_path)
-    assert message.startswith(f"{val} has images outside the class folders: ILSVRC2012_val_00000001.JPEG;")
+    assert message.startswith(f"{val} has images outside class folders: ILSVRC2012_val_00000001.JPEG;")
 
 
 def test_imagenetv2_is_numbered_by_class(numbered, tmp_path):
@@ -144,7 +146,7 @@ def test_imagenetv2_with_other_folders(numbered, tmp_path, other):
     folder = place(numbered, tmp_path / "imagenetv2" / V2_FOLDER)
     with added(folder, f"{other}/a.jpeg"):
         message = refused("imagenetv2", tmp_path)
-    assert message.startswith(f"{folder} has folders that are none of the dataset's classes: {other};")
+    assert message.startswith(f"{folder} has folders that are not classes of the dataset: {other};")
 
 
 def test_imagenetv2_in_part(numbered, tmp_path):
@@ -189,7 +191,7 @@ class TestSetsOfSomeClasses:
 
     def test_an_extra_class(self, name, below, tmp_path):
         folder = plant(self.folder(name, below, tmp_path), ["goldfish/a.jpg"])
-        assert f"{folder} has folders that are none of the dataset's classes: goldfish;" in refused(name, tmp_path)
+        assert f"{folder} has folders that are not classes of the dataset: goldfish;" in refused(name, tmp_path)
 
     def test_no_images_at_all(self, name, below, tmp_path):
         folder = tmp_path / ENTRY[name].folder / below
@@ -212,43 +214,46 @@ def test_a_dataset_folder_without_its_images(tmp_path, name, below):
     assert refused(name, tmp_path).startswith(f"{folder / below} does not exist")
 
 
-@pytest.mark.parametrize("name", ENTRY)
-def test_a_dataset_that_is_not_there(tmp_path, name):
-    message = refused(name, tmp_path)
-    assert str(tmp_path / ENTRY[name].folder) in message
-    assert ENTRY[name].source in message
-
-
-def test_entries():
-    assert [entry.name for entry in ENTRIES if entry.role == "few-shot"] == ["imagenet"]
-    assert [entry.name for entry in ENTRIES if entry.role == "shift"] == [
-        "imagenetv2",
-        "imagenet_sketch",
-        "imagenet_a",
-        "imagenet_r",
-    ]
-    assert "imagenet" in presets()
-    assert {entry.name: (entry.n_classes, entry.counts["test"]) for entry in ENTRIES} == {
-        "imagenet": (1000, 50000),
-        "imagenetv2": (1000, 10000),
-        "imagenet_sketch": (1000, 50889),
-        "imagenet_a": (200, 7500),
-        "imagenet_r": (200, 30000),
-    }
-    assert ENTRY["imagenet"].counts["train"] == 1281167
-    assert all(entry.download is None for entry in ENTRIES)
-
-
 def test_the_layout_shown_is_one_that_is_read(images, numbered, tmp_path):
     place(images, tmp_path / "imagenet/images")
     place(numbered, tmp_path / "imagenetv2" / V2_FOLDER)
     place(images / "val", tmp_path / "imagenet-sketch/images")
     plant(tmp_path / "imagenet-adversarial/imagenet-a", by_class(["n01498041"], "jpg"))
     plant(tmp_path / "imagenet-rendition/imagenet-r", by_class(["n01443537"], "jpg"))
-    for entry in ENTRIES:
+    for entry in (entry for name, entry in ENTRY.items() if name.startswith("imagenet")):
         splits = entry.load(tmp_path)
         read = {*splits.test.images, *(splits.train.images if splits.train else ())}
         for line in entry.layout:
             shown = set((tmp_path / entry.folder).glob(line))
             assert shown
             assert shown <= read
+
+
+def test_a_thousand_names_by_ascending_wordnet_number_make_different_prompts():
+    assert len(WNIDS) == 1000
+    assert list(WNIDS) == sorted(set(WNIDS))
+    assert all(re.fullmatch(r"n\d{8}", wnid) for wnid in WNIDS)
+    assert len(set(map(prompt_name, NAMES))) == 1000
+
+
+def test_names_are_those_of_open_clip_except_for_two():
+    pairs = zip(IMAGENET_CLASSNAMES, NAMES, strict=True)
+    changed = {k: (theirs, ours) for k, (theirs, ours) in enumerate(pairs) if theirs != ours}
+    assert changed == {744: ("missile", "projectile"), 836: ("sunglasses", "sunglass")}
+
+
+def test_names_match_wordnets_descriptions_of_the_numbers():
+    info = ImageNetInfo()
+    lemmas = [info.label_name_to_description(wnid).lower() for wnid in WNIDS]
+    last_words = [name.lower().split()[-1] for name in NAMES]
+
+    def matching(shift):
+        return sum(last_words[k] in lemmas[(k + shift) % 1000] for k in range(1000)) / 1000
+
+    assert matching(0) > 0.85
+    assert matching(1) < 0.3
+
+
+def test_the_names_cannot_be_changed():
+    with pytest.raises(TypeError):
+        imagenet_names()["n01440764"] = "carp"
