@@ -17,8 +17,8 @@ import numpy as np
 
 from sotglp.backbone import Backbone
 from sotglp.console.progress import progress_bar
-from sotglp.features.cache import default_cache_dir
-from sotglp.features.encoded import encode_images
+from sotglp.features.cache_folder import default_cache_dir
+from sotglp.features.encode import encode_images
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.scoring.evaluate import predict

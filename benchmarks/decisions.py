@@ -17,7 +17,7 @@ from scipy.stats import beta, betabinom
 from shared_sets import OTHERS, SEEDS, fit_shared, load_shared
 from sotglp.backbone import Backbone
 from sotglp.console.progress import progress_bar
-from sotglp.features.cache import default_cache_dir
+from sotglp.features.cache_folder import default_cache_dir
 from sotglp.scoring.calibrate import calibrate_crossed
 from sotglp.scoring.conformal import split_sets
 from sotglp.scoring.cross_fit import CrossFit, cross_fit

@@ -33,7 +33,7 @@ from sotglp.demo.comparison import (
 )
 from sotglp.demo.task import draw_class_pictures, image_set
 from sotglp.demo.world import COLOURS, FILLS, NO_PART, SHAPES, slot_shares, with_article
-from sotglp.features.encode import encode_batches, in_order
+from sotglp.features.views import encode_batches, in_order
 from sotglp.images.image_set import ImageSet
 from sotglp.scoring.evaluate import evaluate
 from sotglp.settings import ModelConfig, TrainConfig

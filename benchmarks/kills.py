@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from sotglp.features.cache import FeatureStore
-from sotglp.features.prune import prune, shelves
+from sotglp.features.prune import cache_groups, prune
 from sotglp.files.tensors import read_tensors
 from sotglp.files.versions import installed_versions
 from sotglp.training.checkpoint import checkpoint_path
@@ -177,7 +177,7 @@ class Experiment:
         if checkpoint.exists():
             n_epochs = len(read_tensors(checkpoint, "checkpoint")[1]["history"])
             return TRAINED if n_epochs == EPOCHS else BETWEEN
-        return VIEWS if cached and any(shelf.n_entries for shelf in shelves(self.cache)) else NOTHING
+        return VIEWS if cached and any(group.n_entries for group in cache_groups(self.cache)) else NOTHING
 
     def _torn(self, out: Path, cached: bool) -> set[Path]:
         """Files that were being written beside the model, and in the cache if it is in use."""
@@ -213,9 +213,9 @@ def _finish(process: subprocess.Popen[str]) -> tuple[int, str]:
 def _n_broken(cache: Path) -> int:
     """Entries that the store refuses."""
     n_broken = 0
-    for shelf in shelves(cache):
-        store = FeatureStore(cache, shelf.about)
-        n_broken += sum(store.read(path.stem) is None for path in shelf.path.glob("??/*.safetensors"))
+    for group in cache_groups(cache):
+        store = FeatureStore(cache, group.about)
+        n_broken += sum(store.read(path.stem) is None for path in group.path.glob("??/*.safetensors"))
     return n_broken
 
 

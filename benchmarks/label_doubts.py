@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 
 from sotglp.backbone import Backbone
 from sotglp.demo.task import draw_class_pictures, image_set
-from sotglp.features.cache import default_cache_dir
+from sotglp.features.cache_folder import default_cache_dir
 from sotglp.images.image_set import ImageSet
 from sotglp.scoring.label_doubts import find_doubts, out_of_fold, unit_features
 from sotglp.settings import InferenceConfig

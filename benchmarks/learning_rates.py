@@ -14,7 +14,7 @@ import numpy as np
 from sotglp.backbone import Backbone
 from sotglp.benchmark.suite import load_suite
 from sotglp.console.progress import progress_bar
-from sotglp.features.cache import default_cache_dir
+from sotglp.features.cache_folder import default_cache_dir
 from sotglp.images.few_shot import draw_shots
 from sotglp.images.image_set import ImageSet
 from sotglp.scoring.evaluate import evaluate

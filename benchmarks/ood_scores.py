@@ -21,8 +21,8 @@ from shared_sets import OTHERS, SEEDS, fit_shared, load_shared
 from sotglp.backbone import Backbone
 from sotglp.console.progress import progress_bar
 from sotglp.demo.comparison import SETTINGS, draw_shots_of_task, draw_test_sets
-from sotglp.features.cache import default_cache_dir
-from sotglp.features.encoded import encode_images
+from sotglp.features.cache_folder import default_cache_dir
+from sotglp.features.encode import encode_images
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.regions import region_features

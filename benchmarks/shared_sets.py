@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sotglp.backbone import Backbone
-from sotglp.features.cache import default_cache_dir
+from sotglp.features.cache_folder import default_cache_dir
 from sotglp.images.image_set import ImageSet
 from sotglp.settings import ModelConfig, TrainConfig
 from sotglp.training.fit import Fitted, adapt

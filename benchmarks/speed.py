@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import plain
 from sotglp import SOTGLP, Backbone
-from sotglp.features.banks import Views
+from sotglp.features.views import Views
 from sotglp.features.cache import FeatureStore
 from sotglp.features.encode import EncodedImages
 from sotglp.images.digest import content_digest

@@ -118,7 +118,7 @@ def test_encoded_views_are_kept_for_the_next_run(model: Path, data: Path, tmp_pa
     sotglp("fit", data / "train", "--out", third, *FIT, "--no-cache")
     assert first.read_bytes() == second.read_bytes() == third.read_bytes() == model.read_bytes()
     told = json.loads(sotglp("cache", "list", "--cache-dir", cache, "--json", "-").stdout)
-    assert [shelf["n_entries"] for shelf in told["shelves"]] == [18]
+    assert [group["n_entries"] for group in told["groups"]] == [18]
 
 
 def test_evaluation_from_kept_features(model: Path, data: Path, tmp_path: Path) -> None:

@@ -46,9 +46,9 @@ def test_list(store: FeatureStore) -> None:
     told = json.loads(sotglp("cache", "list", "--cache-dir", store.root, "--json", "-").stdout)
     assert told["cache_dir"] == str(store.root)
     assert told["n_bytes"] == 5 * SIZE
-    (shelf,) = told["shelves"]
-    assert shelf.pop("last_used").startswith(today)
-    assert shelf == {"path": str(store.path), "about": ABOUT, "n_entries": 5, "n_bytes": 5 * SIZE}
+    (group,) = told["groups"]
+    assert group.pop("last_used").startswith(today)
+    assert group == {"path": str(store.path), "about": ABOUT, "n_entries": 5, "n_bytes": 5 * SIZE}
 
 
 def test_the_cache_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from sotglp.console.text import readable_size
 from sotglp.errors import UnreadableImageError
 from sotglp.features import cache as store_module
 from sotglp.features.cache import FeatureStore, default_cache_dir, entry_bytes
-from sotglp.features.prune import prune, shelves
+from sotglp.features.prune import cache_groups, prune
 from sotglp.images.digest import content_digest
 from support.cache_entries import ABOUT, age, entry_file, features, fill, key_of
 

@@ -15,7 +15,7 @@ import torch
 from sotglp import SotglpError
 from sotglp.features import cache as store_module
 from sotglp.features.cache import FeatureStore, entry_bytes
-from sotglp.features.prune import prune, shelves
+from sotglp.features.prune import cache_groups, prune
 from support.cache_entries import ABOUT, DAY, age, entry_file, features, fill, key_of
 
 

@@ -23,7 +23,7 @@ from PIL import Image
 from sotglp import SOTGLP, Backbone, SotglpError
 from sotglp.cli import main
 from sotglp.errors import UnreadableImageError
-from sotglp.features.encode import encode_batches, in_order
+from sotglp.features.views import encode_batches, in_order
 from sotglp.images.decode import open_image
 from sotglp.images.digest import content_digest
 from sotglp.images.few_shot import draw_shots

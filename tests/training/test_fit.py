@@ -372,8 +372,8 @@ def test_images_in_memory(tiny_backbone: Backbone) -> None:
 def test_stored_views_that_do_not_fit_are_refused(
     tiny_backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sotglp.features.banks.LARGEST_MEMORY", 1000)
-    with pytest.raises(SotglpError, match="KiB of memory: keep them on disk"):
+    monkeypatch.setattr("sotglp.features.banks.MAX_MEMORY_BYTES", 1000)
+    with pytest.raises(SotglpError, match="KiB of memory"):
         run(tiny_backbone, images, views=2)
 
 

@@ -33,30 +33,30 @@ def list_cache(
     [bold]Example[/bold]: sotglp cache list
     """
     from sotglp.console.text import readable_size
-    from sotglp.features.cache import default_cache_dir
-    from sotglp.features.prune import shelves
+    from sotglp.features.cache_folder import default_cache_dir
+    from sotglp.features.prune import cache_groups
 
     check_result_file(json_file)
     root = cache_dir or default_cache_dir()
-    found = shelves(root)
-    n_bytes = sum(shelf.n_bytes for shelf in found)
-    for shelf in found:
-        used = f", last used {shelf.last_used:%Y-%m-%d}" if shelf.last_used else ""
-        entries = _counted(shelf.n_entries)
-        say(f"{shelf.path.name}  {readable_size(shelf.n_bytes)}, {entries}{used}", json_target=json_file)
-        for name, value in shelf.about.items():
+    found = cache_groups(root)
+    n_bytes = sum(group.n_bytes for group in found)
+    for group in found:
+        used = f", last used {group.last_used:%Y-%m-%d}" if group.last_used else ""
+        entries = _counted(group.n_entries)
+        say(f"{group.path.name}  {readable_size(group.n_bytes)}, {entries}{used}", json_target=json_file)
+        for name, value in group.about.items():
             say(f"    {name}={value}", json_target=json_file)
     say(f"{readable_size(n_bytes)} in {root}", json_target=json_file)
     if json_file:
         told = [
             {
-                **asdict(shelf),
-                "path": str(shelf.path),
-                "last_used": shelf.last_used.isoformat() if shelf.last_used else None,
+                **asdict(group),
+                "path": str(group.path),
+                "last_used": group.last_used.isoformat() if group.last_used else None,
             }
-            for shelf in found
+            for group in found
         ]
-        write_json(json_file, {"cache_dir": str(root), "n_bytes": n_bytes, "shelves": told})
+        write_json(json_file, {"cache_dir": str(root), "n_bytes": n_bytes, "groups": told})
 
 
 @cache.command("prune")
@@ -79,7 +79,7 @@ def prune_cache(
     [bold]Example[/bold]: sotglp cache prune --older-than 30 --keep 10GB
     """
     from sotglp.console.text import readable_size
-    from sotglp.features.cache import default_cache_dir
+    from sotglp.features.cache_folder import default_cache_dir
     from sotglp.features.prune import prune
 
     check_result_file(json_file)

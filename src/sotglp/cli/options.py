@@ -124,7 +124,7 @@ def cache_folder(chosen: Path | None, no_cache: bool) -> Path | None:
         return None
     if chosen:
         return chosen
-    from sotglp.features.cache import default_cache_dir
+    from sotglp.features.cache_folder import default_cache_dir
 
     folder = default_cache_dir()
     try:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sotglp.backbone import Backbone
 from sotglp.errors import SotglpError
-from sotglp.features.encoded import encode_images
+from sotglp.features.encode import encode_images
 from sotglp.images.decode import open_image
 from sotglp.images.framing import frame_of
 from sotglp.images.image_set import ImageSet, ImageSource

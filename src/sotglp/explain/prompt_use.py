@@ -8,7 +8,7 @@ from typing import TypedDict
 import numpy as np
 import torch
 
-from sotglp.features.encoded import encode_images
+from sotglp.features.encode import encode_images
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.sot_glp import SOTGLP
@@ -49,7 +49,7 @@ def prompt_use(
     text : TextFeatures or None
         Of the model's prompts, if they are known already.
     cache_dir : Path or None
-        See :func:`sotglp.features.encoded.encode_images`.
+        See :func:`sotglp.features.encode.encode_images`.
     """
     if not isinstance(model, SOTGLP) or model.local_prompts is None:
         return None

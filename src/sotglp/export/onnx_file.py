@@ -19,7 +19,8 @@ from torch import Tensor
 
 from sotglp.errors import SotglpError
 from sotglp.export.graph import ClassifierGraph, traced
-from sotglp.features.encode import EncodedImages, in_order
+from sotglp.features.encode import EncodedImages
+from sotglp.features.views import in_order
 from sotglp.files.atomic import check_output, write_file
 from sotglp.files.versions import RESULTS_DEPEND_ON, installed_versions
 from sotglp.images.image_set import ImageSet

@@ -1,4 +1,4 @@
-"""What a feature cache holds, and how it is kept small."""
+"""List what a feature cache holds, and remove entries from it; imports no torch."""
 
 from __future__ import annotations
 
@@ -14,29 +14,27 @@ from pathlib import Path
 from typing import Any
 
 from sotglp.errors import SotglpError
-from sotglp.features.cache import LABEL_FILE, SECONDS_PER_DAY, VERSION_KEY, shelf_name
-from sotglp.files.atomic import os_reason, write_file
+from sotglp.features.cache_folder import LABEL_FILE, SECONDS_PER_DAY, VERSION_KEY, group_name, lock_cache
+from sotglp.files.atomic import os_reason
 
-_SHELF_NAME = re.compile(r"[0-9a-f]{16}")
+_GROUP_NAME = re.compile(r"[0-9a-f]{16}")
 _FOLDER_NAME = re.compile(r"[0-9a-f]{2}")
 _ENTRY_NAME = re.compile(r"[0-9a-f]{64}\.safetensors")
 _LEFTOVER_NAME = re.compile(r"\.(about\.json|[0-9a-f]{64}\.safetensors)\.[0-9a-f]+\.part")
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """Entries that share all they depend on beside the image.
+class CacheGroup:
+    """Entries that depend on the same weights, preprocessing and precision.
 
     Attributes
     ----------
     path : Path
-        Folder of the shelf.
+        Folder of the group.
     about : dict
         What the entries depend on, as given to :class:`sotglp.features.cache.FeatureStore`.
-    n_entries : int
-        Number of entries.
-    n_bytes : int
-        Size of their files.
+    n_entries, n_bytes : int
+        Number of entries, and size of their files.
     last_used : datetime or None
         When an entry was last read or written, within a day (UTC); None if there are no entries.
     """
@@ -50,118 +48,122 @@ class Shelf:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was removed: number of entries and size of their files in bytes."""
+    """Number of removed entries, and size of their files in bytes."""
 
     n_entries: int
     n_bytes: int
 
 
-@dataclass(frozen=True)
-class _Entry:
-    path: str
-    n_bytes: int
-    last_used: float
-
-
-def shelves(root: Path) -> list[Shelf]:
-    """What the cache holds, the shelf used last first.
+def cache_groups(root: Path) -> list[CacheGroup]:
+    """List the groups of a cache, the last used first.
 
     Raises
     ------
     SotglpError
-        If ``root`` is no folder that can be read.
+        If ``root`` is not a folder that can be read.
     """
-    found = []
-    for path, about in _own_shelves(root):
-        entries = list(_entries(path))
-        last_used = max((entry.last_used for entry in entries), default=None)
-        found.append(
-            Shelf(
-                path,
-                about,
-                n_entries=len(entries),
-                n_bytes=sum(entry.n_bytes for entry in entries),
-                last_used=None if last_used is None else datetime.fromtimestamp(last_used, timezone.utc),
-            )
-        )
-    return sorted(found, key=lambda shelf: (shelf.last_used is not None, shelf.last_used, shelf.path), reverse=True)
+    groups = []
+    for path, about in _groups(root):
+        files = [stat for _, stat in _entries(path)]
+        last_used = max((stat.st_mtime for stat in files), default=None)
+        when = None if last_used is None else datetime.fromtimestamp(last_used, timezone.utc)
+        groups.append(CacheGroup(path, about, len(files), sum(stat.st_size for stat in files), when))
+    return sorted(groups, key=lambda group: (group.last_used is not None, group.last_used, group.path), reverse=True)
 
 
 def prune(
     root: Path, *, older_than_days: float | None = None, keep_bytes: int | None = None, everything: bool = False
 ) -> Pruned:
-    """Remove entries, least recently used first, and what killed processes and empty shelves left behind.
+    """Remove entries, least recently used first, unfinished files of killed processes, and empty groups.
 
     Parameters
     ----------
     root : Path
-        Folder of the cache. Files in it that are not the cache's own are left alone.
+        Folder of the cache. Files that don't belong to the cache are left alone.
     older_than_days : float or None
-        Remove entries that were not used for so many days.
+        Remove entries that were not used for that many days.
     keep_bytes : int or None
-        Remove the least recently used entries until no more than so many bytes are left.
+        Remove the least recently used entries until at most that many bytes are left.
     everything : bool
         Remove all entries.
 
     Raises
     ------
     SotglpError
-        If ``root`` is no folder that can be read, or something in it can't be removed.
+        If ``root`` is not a folder that can be read, or a file can't be removed.
     """
-    own_shelves = [path for path, _ in _own_shelves(root)]
-    entries = sorted((entry for path in own_shelves for entry in _entries(path)), key=lambda entry: entry.last_used)
-    oldest_kept = float("-inf") if older_than_days is None else time.time() - older_than_days * SECONDS_PER_DAY
-    n_left = sum(entry.n_bytes for entry in entries)
-    removed = []
-    for entry in entries:
-        too_much = keep_bytes is not None and n_left > keep_bytes
-        if not (everything or too_much or entry.last_used < oldest_kept):
-            break
-        if _remove(entry.path):
-            removed.append(entry)
-        n_left -= entry.n_bytes
-    for path in own_shelves:
-        _tidy(path)
-    return Pruned(len(removed), sum(entry.n_bytes for entry in removed))
-
-
-def _own_shelves(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for item in _listed(root):
-        if _SHELF_NAME.fullmatch(item.name) and item.is_dir(follow_symlinks=False):
-            about = _about(Path(item.path))
-            if about is not None:
-                yield Path(item.path), about
-
-
-def _about(shelf: Path) -> dict[str, Any] | None:
-    """What a folder's label says, if the folder is a shelf that this or another version of sotglp made."""
+    groups = [path for path, _ in _groups(root)]
+    if not groups:
+        return Pruned(0, 0)
     try:
-        label = json.loads((shelf / LABEL_FILE).read_bytes())
-        about = label["about"]
-        return about if shelf_name(about, label[VERSION_KEY]) == shelf.name else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+        with lock_cache(root):
+            return _prune(groups, older_than_days, keep_bytes, everything)
+    except OSError as error:
+        raise SotglpError(
+            f"{error.filename or root} can't be removed ({os_reason(error)}): make the cache writable, or ask its owner"
+        ) from error
 
 
-def _entry_folders(shelf: Path) -> list[str]:
-    return [
-        item.path for item in _listed(shelf) if _FOLDER_NAME.fullmatch(item.name) and item.is_dir(follow_symlinks=False)
-    ]
+def _prune(groups: list[Path], older_than_days: float | None, keep_bytes: int | None, everything: bool) -> Pruned:
+    entries = sorted((entry for path in groups for entry in _entries(path)), key=lambda entry: entry[1].st_mtime)
+    oldest_kept = float("-inf") if older_than_days is None else time.time() - older_than_days * SECONDS_PER_DAY
+    n_bytes = n_left = sum(stat.st_size for _, stat in entries)
+    n_entries = 0
+    for path, stat in entries:
+        is_too_much = keep_bytes is not None and n_left > keep_bytes
+        if not (everything or is_too_much or stat.st_mtime < oldest_kept):
+            break
+        # A reader removes an entry that it finds damaged.
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        n_entries += 1
+        n_left -= stat.st_size
+    for path in groups:
+        _remove_leftovers(path)
+    return Pruned(n_entries, n_bytes - n_left)
 
 
-def _entries(shelf: Path) -> Iterator[_Entry]:
-    for folder in _entry_folders(shelf):
-        for item in _listed(folder):
-            if not (_ENTRY_NAME.fullmatch(item.name) and folder.endswith(item.name[:2])):
-                continue
-            # Another process may remove it meanwhile.
-            with suppress(FileNotFoundError):
-                if item.is_file(follow_symlinks=False):
-                    told = item.stat(follow_symlinks=False)
-                    yield _Entry(item.path, told.st_size, told.st_mtime)
+def _remove_leftovers(group: Path) -> None:
+    """Remove unfinished files, which no writer has while the lock is held, and folders without entries."""
+    folders = [item.path for item in _entry_folders(group)]
+    for folder in (*folders, str(group)):
+        for item in _list(folder):
+            if _LEFTOVER_NAME.fullmatch(item.name):
+                os.unlink(item.path)
+    for folder in folders:
+        with suppress(OSError):  # it is not empty
+            os.rmdir(folder)
+    if [item.name for item in _list(group)] == [LABEL_FILE]:
+        (group / LABEL_FILE).unlink()
+        group.rmdir()
 
 
-def _listed(folder: Path | str) -> list[os.DirEntry[str]]:
+def _groups(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The groups of a cache and their ``about``; folders that another program made are skipped."""
+    for item in _list(root):
+        if not (_GROUP_NAME.fullmatch(item.name) and item.is_dir(follow_symlinks=False)):
+            continue
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            label = json.loads(Path(item.path, LABEL_FILE).read_bytes())
+            if group_name(label["about"], label[VERSION_KEY]) == item.name:
+                yield Path(item.path), label["about"]
+
+
+def _entry_folders(group: Path) -> list[os.DirEntry[str]]:
+    return [item for item in _list(group) if _FOLDER_NAME.fullmatch(item.name) and item.is_dir(follow_symlinks=False)]
+
+
+def _entries(group: Path) -> Iterator[tuple[str, os.stat_result]]:
+    for folder in _entry_folders(group):
+        for item in _list(folder.path):
+            if _ENTRY_NAME.fullmatch(item.name) and item.name.startswith(folder.name):
+                # Another process may remove it meanwhile.
+                with suppress(FileNotFoundError):
+                    if item.is_file(follow_symlinks=False):
+                        yield item.path, item.stat(follow_symlinks=False)
+
+
+def _list(folder: Path | str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as items:
             return list(items)
@@ -171,44 +173,3 @@ def _listed(folder: Path | str) -> list[os.DirEntry[str]]:
         raise SotglpError(
             f"{folder} can't be listed ({os_reason(error)}): give the folder of a feature cache with --cache-dir"
         ) from error
-
-
-def _remove(path: str) -> bool:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise SotglpError(
-            f"{path} can't be removed ({os_reason(error)}): ask the owner of the cache, or make it writable"
-        ) from error
-    return True
-
-
-def _tidy(shelf: Path) -> None:
-    """Remove what killed processes left on a shelf, and the shelf itself if it is empty."""
-    folders = _entry_folders(shelf)
-    for folder in (str(shelf), *folders):
-        for item in _listed(folder):
-            with suppress(FileNotFoundError):
-                if _LEFTOVER_NAME.fullmatch(item.name) and time.time() - item.stat().st_mtime > SECONDS_PER_DAY:
-                    _remove(item.path)
-    for folder in folders:
-        # Fails where something is left in it.
-        with suppress(OSError):
-            os.rmdir(folder)
-    if [item.name for item in _listed(shelf)] == [LABEL_FILE]:
-        _remove_empty(shelf)
-
-
-def _remove_empty(shelf: Path) -> None:
-    with suppress(FileNotFoundError):
-        label = (shelf / LABEL_FILE).read_bytes()
-        _remove(str(shelf / LABEL_FILE))
-        try:
-            os.rmdir(shelf)
-        except FileNotFoundError:
-            raise
-        except OSError:
-            # A writer came in between, and relied on the label.
-            write_file(shelf / LABEL_FILE, lambda beside: beside.write_bytes(label), force=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from sotglp.backbone.precision import autocast
-from sotglp.features.encoded import encode_images
+from sotglp.features.encode import encode_images
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.regions import region_features
@@ -30,7 +30,7 @@ def build_shot_memory(
     inference : InferenceConfig
         How they are read.
     cache_dir : Path or None
-        See :func:`sotglp.features.encoded.encode_images`.
+        See :func:`sotglp.features.encode.encode_images`.
     """
     targets = torch.from_numpy(images.targets(model.class_names))
     device = model.backbone.device
@@ -38,8 +38,8 @@ def build_shot_memory(
         text = model.eval().encode_text()
     features, regions = [], []
     for indices, encoded in encode_images(model.backbone, images, inference, cache_dir):
-        # As a cache keeps them, so that a run remembers the same with and without one.
-        encoded = encoded._replace(patch_tokens=encoded.patch_tokens.half()).to(device)
+        # As a cache stores them, so that a run remembers the same with and without one.
+        encoded = encoded.rounded().to(device)
         outputs = model.compare(encoded, text)
         features.append(unit_features(encoded.image_features))
         regions.append(unit_features(region_features(model, encoded, outputs, targets[indices].to(device))))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sotglp.backbone.precision import autocast
 from sotglp.console.progress import progress_bar
 from sotglp.errors import SotglpError, UnreadableImageError
-from sotglp.features.encoded import encode_images
+from sotglp.features.encode import encode_images
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.text_features import TextFeatures

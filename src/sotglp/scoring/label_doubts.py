@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
 from sotglp.errors import SotglpError
-from sotglp.features.encoded import encode_image_features
+from sotglp.features.encode import encode_image_features
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.configs import LinearProbeConfig
 from sotglp.methods.linear_probe import MOST_ITERATIONS
@@ -146,7 +146,7 @@ def out_of_fold(features: ArrayLike, targets: ArrayLike, seed: int = 1) -> NDArr
 def unit_features(
     backbone: Backbone, images: ImageSet, inference: InferenceConfig, cache_dir: Path | None = None
 ) -> NDArray[np.float64]:
-    """Image features of unit length, (n, d); see :func:`sotglp.features.encoded.encode_images`."""
+    """Image features of unit length, (n, d); see :func:`sotglp.features.encode.encode_images`."""
     features = encode_image_features(backbone, images, inference, cache_dir)
     unit: NDArray[np.float64] = F.normalize(features.double().cpu(), dim=-1).numpy()
     return unit

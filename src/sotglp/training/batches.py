@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sotglp.features.banks import Bank, Views, fill_bank
+from sotglp.features.banks import Bank, fill_bank
 from sotglp.features.distributed import Processes
-from sotglp.features.encode import Batch, encode_batches, training_views
+from sotglp.features.views import Batch, Views, encode_batches, training_views
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.settings import TrainConfig

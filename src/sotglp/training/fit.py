@@ -17,7 +17,7 @@ from sotglp.backbone.precision import autocast, half_dtype
 from sotglp.console.progress import progress_bar
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.features.distributed import Processes
-from sotglp.features.encoded import encode_image_features
+from sotglp.features.encode import encode_image_features
 from sotglp.images.check import readable_images
 from sotglp.images.few_shot import draw_shots
 from sotglp.images.image_set import ImageSet

@@ -1,0 +1,180 @@
+"""Views of images through the frozen backbone, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sotglp.backbone import Backbone
+from sotglp.backbone.precision import autocast, half_dtype
+from sotglp.errors import UnreadableImageError
+from sotglp.features.rows import EncodedImages
+from sotglp.images.image_set import ImageSet
+from sotglp.images.views import load_batches, training_transform
+from sotglp.settings import Precision, TrainConfig
+
+ENCODING_BATCH = 32
+
+Batch = tuple[NDArray[np.int64], EncodedImages]
+"""Indices in the image set (B,), and these images encoded."""
+
+
+def encode_batches(
+    backbone: Backbone,
+    images: ImageSet,
+    transform: Callable[[Any], Tensor],
+    batches: Sequence[NDArray[np.int64]],
+    *,
+    precision: Precision,
+    workers: int = 0,
+    seed: int | None = None,
+    epoch: int = 0,
+    unreadable: list[UnreadableImageError] | None = None,
+) -> Iterator[Batch]:
+    """Decode, transform and encode images in given batches.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Encodes the images.
+    images : ImageSet
+        The image set that ``batches`` index.
+    transform : callable
+        Image to tensor (3, H, W).
+    batches : sequence of arrays
+        Indices of each batch's images.
+    precision : {"auto", "fp32", "bf16", "fp16"}
+        Arithmetic of the backbone.
+    workers : int, default 0
+        Processes that decode.
+    seed, epoch
+        Determine the random draws of an augmenting transform.
+    unreadable : list or None
+        Collects images that can't be decoded; None raises at the first.
+
+    Raises
+    ------
+    UnreadableImageError
+        At an image that can't be decoded, unless ``unreadable`` collects it.
+    """
+    loaded = load_batches(images, transform, batches, workers=workers, seed=seed, epoch=epoch, unreadable=unreadable)
+    for indices, pixels in loaded:
+        with torch.no_grad(), autocast(backbone.device, precision):
+            encoded = EncodedImages(*backbone.encode_image(pixels))
+        yield indices, encoded
+
+
+def in_order(n_images: int, batch_size: int = ENCODING_BATCH) -> list[NDArray[np.int64]]:
+    """Split the indices of all images into batches, in order."""
+    return [np.arange(start, min(start + batch_size, n_images)) for start in range(0, n_images, batch_size)]
+
+
+def training_views(backbone: Backbone, config: TrainConfig) -> Callable[[Any], Tensor]:
+    """Return the transform of training images: random crop and flip, or the backbone's own centre crop."""
+    return training_transform(backbone.image_size, *backbone.normalisation) if config.augment else backbone.preprocess
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which views of which images are encoded, and how.
+
+    Attributes
+    ----------
+    backbone : Backbone
+        Encodes the images.
+    images : ImageSet
+        n images.
+    transform : callable
+        Image to tensor (3, H, W).
+    seed : int or None
+        Seed of a transform that crops and flips at random; None for the backbone's own preprocessing.
+    n_views : int
+        Views of each image, V.
+    precision : {"auto", "fp32", "bf16", "fp16"}
+        Arithmetic of the backbone.
+    workers : int
+        Processes that decode.
+    projected : bool
+        Patches are projected to the joint space, (P, d), instead of tokens (P, W): for models that learn no projection.
+    """
+
+    backbone: Backbone
+    images: ImageSet
+    transform: Callable[[Any], Tensor]
+    seed: int | None = None
+    n_views: int = 1
+    precision: Precision = "auto"
+    workers: int = 0
+    projected: bool = False
+
+    @property
+    def patch_shape(self) -> tuple[int, int]:
+        """Number of patches of a view and their width, (P, W) or (P, d)."""
+        width = self.backbone.embed_dim if self.projected else self.backbone.patch_width
+        return self.backbone.n_patches, width
+
+    def encode(
+        self,
+        view: int,
+        indices: Sequence[int],
+        store: Callable[[int, int, Tensor, Tensor], None],
+        advance: Callable[[int, str], None] = lambda *_: None,
+        unreadable: list[UnreadableImageError] | None = None,
+    ) -> None:
+        """Encode one view of some images.
+
+        Parameters
+        ----------
+        view : int
+            Number of the view, from 0.
+        indices : sequence of int
+            Indices of the images.
+        store : callable
+            Receives view, index, image features (d,) and patches (P, W) of each image.
+        advance : callable
+            Receives the number of images of each batch, and a text for the progress bar.
+        unreadable : list or None
+            See :func:`encode_batches`.
+        """
+        chosen = np.asarray(indices, dtype=np.int64)
+        for batch, encoded in encode_batches(
+            self.backbone,
+            self.images,
+            self.transform,
+            [chosen[part] for part in in_order(len(chosen))],
+            precision=self.precision,
+            workers=self.workers,
+            seed=self.seed,
+            epoch=view,
+            unreadable=unreadable,
+        ):
+            patches = encoded.patch_tokens
+            if self.projected:
+                patches = self.backbone.project_patches(patches)
+            for index, features, own_patches in zip(batch.tolist(), encoded.image_features, patches, strict=True):
+                store(view, index, features, own_patches)
+            advance(len(batch), "")
+
+    def describe(self) -> dict[str, Any] | None:
+        """Return all that the features depend on besides the images; None if preprocessing was given as code."""
+        preprocess = self.backbone.preprocess_settings
+        if preprocess is None:
+            return None
+        half = half_dtype(self.backbone.device, self.precision)
+        # Only what differs from the default is named, so that entries from before there was a choice are still found.
+        ordinary = ", ordinary attention" if self.backbone.patch_attention == "ordinary" else ""
+        return {
+            "backbone": self.backbone.name,
+            "weights": self.backbone.fingerprint,
+            "quick_gelu": self.backbone.quick_gelu,
+            "preprocess": preprocess,
+            "views": "centre crop" if self.seed is None else "random crop of 8 to 100 % and flip",
+            "arithmetic": str(half or torch.float32).removeprefix("torch."),
+            "patches": ("projected" if self.projected else "tokens") + ordinary,
+        }
