@@ -30,9 +30,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import plain
 from sotglp import SOTGLP, Backbone
-from sotglp.features.views import Views
 from sotglp.features.cache import FeatureStore
 from sotglp.features.encode import EncodedImages
+from sotglp.features.views import Views
 from sotglp.images.digest import content_digest
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.text_features import TextFeatures

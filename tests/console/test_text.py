@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sotglp.console.text import printable
+from sotglp.console.text import printable, readable_size
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,20 @@ def test_whatever_comes_can_be_printed_on_one_line(text: str) -> None:
     shown.encode()
     assert not {unicodedata.category(letter) for letter in shown} & {"Cc", "Cs", "Zl", "Zp"}
     assert printable(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (303104, "296.0 KiB"),
+        (2**20 - 1, "1.0 MiB"),
+        (1_900_000_000, "1.8 GiB"),
+        (2**40, "1.0 TiB"),
+        (2**52, "4096.0 TiB"),
+    ],
+)
+def test_sizes_for_people(n_bytes: int, text: str) -> None:
+    assert readable_size(n_bytes) == text

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sotglp import Backbone
 from sotglp.errors import UnreadableImageError
-from sotglp.features.views import Batch
 from sotglp.features.encode import encode_images
+from sotglp.features.views import Batch
 from sotglp.images.image_set import ImageSet
 from sotglp.settings import InferenceConfig
 from support.samples import tiny_clip

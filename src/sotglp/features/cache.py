@@ -1,4 +1,4 @@
-"""The feature cache: features of the frozen image encoder on disk, keyed by weights, preprocessing and image content."""
+"""The feature cache: features on disk, keyed by weights, preprocessing and image content."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def prune(
 
 
 def _prune(groups: list[Path], older_than_days: float | None, keep_bytes: int | None, everything: bool) -> Pruned:
-    entries = sorted((entry for path in groups for entry in _entries(path)), key=lambda entry: entry[1].st_mtime)
+    entries = sorted((entry for group in groups for entry in _entries(group)), key=lambda entry: entry[1].st_mtime)
     oldest_kept = float("-inf") if older_than_days is None else time.time() - older_than_days * SECONDS_PER_DAY
     n_bytes = n_left = sum(stat.st_size for _, stat in entries)
     n_entries = 0
@@ -118,8 +118,8 @@ def _prune(groups: list[Path], older_than_days: float | None, keep_bytes: int | 
             os.unlink(path)
         n_entries += 1
         n_left -= stat.st_size
-    for path in groups:
-        _remove_leftovers(path)
+    for group in groups:
+        _remove_leftovers(group)
     return Pruned(n_entries, n_bytes - n_left)
 
 

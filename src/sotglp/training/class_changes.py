@@ -13,8 +13,7 @@ from torch.nn.utils import parametrize
 
 from sotglp.backbone.precision import autocast
 from sotglp.errors import SotglpError, UnreadableImageError
-from sotglp.features.encode import EncodedImages
-from sotglp.features.encode import encode_image_features
+from sotglp.features.encode import EncodedImages, encode_image_features
 from sotglp.images.check import readable_images
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel, Loss, Outputs
