@@ -82,7 +82,7 @@ def test_prune_by_size(store: FeatureStore, size: str, kept: int, monkeypatch: p
 
 def test_prune_everything(store: FeatureStore) -> None:
     assert "removed 5 entries" in sotglp("cache", "prune", "--all", "--cache-dir", store.root).stdout
-    assert list(store.root.iterdir()) == []
+    assert list(store.root.rglob("*.safetensors")) == []
 
 
 def test_what_cannot_be_done(

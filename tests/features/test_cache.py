@@ -232,10 +232,10 @@ def test_processes_that_write_and_prune_at_once(store: FeatureStore, prunes: boo
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sotglp.features.cache", "sotglp.features.prune", "numpy"])
     start = context.Barrier(3)
-    processes = [context.Process(target=write_and_prune, args=(store.root, start, 10, prunes)) for _ in range(2)]
+    processes = [context.Process(target=write_and_prune, args=(store.root, start, 6, prunes)) for _ in range(2)]
     for process in processes:
         process.start()
-    write_and_prune(store.root, start, 10, prunes=False)
+    write_and_prune(store.root, start, 6, prunes=False)
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0]
