@@ -2,13 +2,65 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
-from sotglp.explain.explanation import ClassExplanation, Explanation
-from sotglp.report.pictures import LONGEST_SIDE, Looked, Thumbnail
+from sotglp.report.pictures import DARKNESS, LEVELS, LONGEST_SIDE, Thumbnail, map_paths
+
+NUMBER = r"(-?[\d.]+)"
+RECTANGLE = re.compile(rf"M{NUMBER} {NUMBER}h{NUMBER}v{NUMBER}h{NUMBER}z")
+
+
+def rectangles(path: str) -> list[tuple[float, ...]]:
+    """Left, top, right, bottom of what a path goes round; nothing else may stand in it."""
+    assert RECTANGLE.sub("", path) == ""
+    found = []
+    for left, top, width, height, back in (map(float, one) for one in RECTANGLE.findall(path)):
+        assert back == -width
+        found.append((left, top, left + width, top + height))
+    return found
+
+
+def grid(rows: int, columns: int, size: float = 12.5) -> NDArray[np.float64]:
+    tops, lefts = np.meshgrid(np.arange(rows) * size, np.arange(columns) * size, indexing="ij")
+    return np.stack([lefts, tops, lefts + size, tops + size], axis=-1)
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_each_patch_is_as_dark_as_little_of_the_mass_lies_on_it(rows: int, columns: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mass = (rng.random((rows, columns)) * (rng.random((rows, columns)) < 0.7)).astype(np.float32)
+    boxes = grid(rows, columns)
+    picture = Thumbnail(70, 60, "")
+    paths = map_paths(picture, boxes, mass)
+    whole, *holes = rectangles(paths.veil)
+    assert whole == (0, 0, 70, 60)
+    assert holes == rectangles(paths.outlines)
+    veils = {box: opacity for opacity, path in paths.shades for box in rectangles(path)}
+    for row in range(rows):
+        for column in range(columns):
+            box = tuple(boxes[row, column])
+            veil = veils.get(box, 0.0) if box in holes else DARKNESS
+            share = mass[row, column] / mass.max() if mass.max() > 0 else 0
+            assert abs(veil - DARKNESS * (1 - share)) <= DARKNESS / LEVELS / 2 + 2e-3
+
+
+def test_paths_are_short_where_every_patch_has_some_mass() -> None:
+    mass = np.random.default_rng(0).random((24, 24)).astype(np.float32)
+    paths = map_paths(Thumbnail(240, 240, ""), grid(24, 24, 10), mass)
+    assert len(paths.veil) + len(paths.outlines) + sum(len(path) for _, path in paths.shades) < 45_000
+
+
+def test_nothing_is_taken_where_there_is_no_mass() -> None:
+    paths = map_paths(Thumbnail(25, 25, ""), grid(2, 2), np.zeros((2, 2), np.float32))
+    assert (paths.shades, paths.outlines) == ((), "")
+    assert rectangles(paths.veil) == [(0, 0, 25, 25)]
 
 
 def opened(thumbnail: Thumbnail) -> Image.Image:
@@ -34,17 +86,3 @@ def test_thumbnails_are_small_jpegs(size: tuple[int, int], shown: tuple[int, int
 def test_noise_stays_small() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (900, 900, 3), np.uint8)
     assert len(Thumbnail.of(Image.fromarray(noise)).uri) < 40_000
-
-
-def test_boxes_shrink_with_the_picture() -> None:
-    boxes = np.array([[[-60.0, 0, 600, 600], [600, 0, 1260, 600]]])
-    classes = tuple(
-        ClassExplanation(name, 0.5, 0.2, 0.1, np.full((2, 1, 2), 0.5, np.float32)) for name in ("cat", "dog", "sea")
-    )
-    explanation = Explanation(
-        Image.new("RGB", (1200, 600)), "a.png", boxes, classes, np.empty(0, np.float32), 0.0, "mcm", 1.0, None
-    )
-    looked = Looked.of(explanation, ("sea", "cat"))
-    assert [one.label for one in looked.maps] == ["sea", "cat"]
-    np.testing.assert_allclose(looked.maps[0].boxes, boxes / 5)
-    np.testing.assert_allclose(looked.maps[1].together, [[0.5, 0.5]])

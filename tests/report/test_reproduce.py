@@ -8,7 +8,7 @@ import pytest
 from sotglp.cli.fit import _settings
 from sotglp.methods.method import METHODS
 from sotglp.model_file.record import CalibrationRecord, ModelRecord, RejectionRecord
-from sotglp.report.reproduce import fit_command, fit_command_caveats, method_of
+from sotglp.report.reproduce import fit_command, fit_command_caveats, infer_method
 from sotglp.settings import OodMethod, TrainConfig, load_preset
 
 BACKBONE: dict[str, Any] = {
@@ -59,28 +59,28 @@ def options(command: str) -> tuple[dict[str, str], list[str]]:
     ],
 )
 def test_the_command_says_all_settings(method: str, changes: dict[str, Any]) -> None:
-    told = record(method, changes)
-    command = fit_command(told, "out.safetensors")
+    saved = record(method, changes)
+    command = fit_command(saved, "out.safetensors")
     assert command is not None
     found, settings = options(command)
     common = {name: int(found[f"--{name}"]) if f"--{name}" in found else None for name in ("shots", "epochs", "seed")}
-    assert _settings(found["--method"], "folder", common, settings) == (told.model, told.training)
-    assert method_of(told.model).kind == METHODS[method].kind
+    assert _settings(found["--method"], "folder", common, settings) == (saved.model, saved.training)
+    assert infer_method(saved.model).kind == METHODS[method].kind
 
 
 @pytest.mark.parametrize(
     "template", ["A photo of a {}", "true {}", "a: {}", "[{}] x", "it's {} #1", 'say "{}" aloud', "123 {}", "- {}"]
 )
 def test_text_goes_through_shell_and_yaml(template: str) -> None:
-    told = record(changes={"template": template, "relaxation": 0.5, "top_k": None})
-    found, settings = options(fit_command(told, "a b.safetensors") or "")
+    saved = record(changes={"template": template, "relaxation": 0.5, "top_k": None})
+    found, settings = options(fit_command(saved, "a b.safetensors") or "")
     assert found["--out"] == "a b.safetensors"
-    assert _settings(found["--method"], "folder", {}, settings)[0] == told.model
+    assert _settings(found["--method"], "folder", {}, settings)[0] == saved.model
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "zero-shot"])
 def test_methods_are_known_by_their_settings(method: str) -> None:
-    assert method_of(record(method).model).name == method
+    assert infer_method(record(method).model).name == method
 
 
 def test_the_backbone() -> None:
@@ -108,8 +108,8 @@ def test_the_calibration() -> None:
     [
         ({}, "TRAIN_DIR stands for"),
         ({"backbone": BACKBONE | {"seed": 3, "pretrained": None}}, "seed 3"),
-        ({"backbone": BACKBONE | {"patch_attention": "ordinary"}}, "ordinary attention"),
-        ({"calibration": calibration(5, temperature=0.5)}, "temperature 0.5"),
+        ({"backbone": BACKBONE | {"patch_attention": "ordinary"}}, "ordinary patch attention"),
+        ({"calibration": calibration(5, temperature=0.5)}, "OOD temperature 0.5"),
     ],
 )
 def test_what_the_command_can_not_say(changes: dict[str, Any], note: str) -> None:
@@ -118,12 +118,12 @@ def test_what_the_command_can_not_say(changes: dict[str, Any], note: str) -> Non
 
 @pytest.mark.parametrize(
     ("changes", "note"),
-    [({"training": None}, "does not tell how"), ({"backbone": BACKBONE | {"name": "CLIP"}}, "given in Python")],
+    [({"training": None}, "no training settings"), ({"backbone": BACKBONE | {"name": "CLIP"}}, "passed in Python")],
 )
 def test_a_model_that_no_command_makes(changes: dict[str, Any], note: str) -> None:
-    told = record(**changes)
-    assert fit_command(told, "m") is None
-    assert note in fit_command_caveats(told)[0]
+    saved = record(**changes)
+    assert fit_command(saved, "m") is None
+    assert note in fit_command_caveats(saved)[0]
 
 
 def test_training_of_default_settings_needs_no_options() -> None:

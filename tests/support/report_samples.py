@@ -90,7 +90,7 @@ class Page(HTMLParser):
         All text that is shown.
     """
 
-    VOID = frozenset({"meta", "link", "br", "image", "use", "path", "rect"})
+    VOID = frozenset({"meta", "link", "br", "img", "image", "use", "path", "rect"})
 
     def __init__(self, page: bytes) -> None:
         super().__init__(convert_charrefs=True)

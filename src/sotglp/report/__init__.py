@@ -1,1 +1,1 @@
-"""The report of one model: what is measured of it, and a page that shows it."""
+"""The report of one model: its evaluation, and the HTML page that shows it."""

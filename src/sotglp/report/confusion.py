@@ -1,4 +1,4 @@
-"""Which classes are taken for which others."""
+"""The confusion matrix: classes with low accuracy, and pairs of classes that are confused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sotglp.report.intervals import Share, share
 
 @dataclass(frozen=True)
 class ClassResult:
-    """How often images of a class are recognised, and what the others are taken for most often."""
+    """Accuracy on images of a class, and the most frequent wrong prediction."""
 
     label: str
     accuracy: Share
@@ -24,7 +24,7 @@ class ClassResult:
 
 @dataclass(frozen=True)
 class Confused:
-    """``count`` of ``n`` images of a class that are taken for another one."""
+    """``count`` of ``n`` images of a class are predicted as another one."""
 
     label: str
     predicted: str
@@ -34,61 +34,45 @@ class Confused:
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """How many images of each class are taken for which.
-
-    Attributes
-    ----------
-    labels : tuple of str
-        C classes.
-    counts : NDArray
-        Images by right class (rows) and predicted one (columns), (C, C).
-    """
+    """Number of images by true class (rows) and predicted class (columns), (C, C), of C labels."""
 
     labels: tuple[str, ...]
     counts: NDArray[np.int64]
 
     @classmethod
     def of(cls, labels: Sequence[str], targets: NDArray[np.int64], predicted: NDArray[np.int64]) -> Confusion:
-        """Count images by their right class and the predicted one.
-
-        Parameters
-        ----------
-        labels : sequence of str
-            C classes.
-        targets, predicted : NDArray
-            Places among them, (n,).
-        """
+        """Count images by true and predicted class indices, (n,) each."""
         counts = np.zeros((len(labels), len(labels)), np.int64)
         np.add.at(counts, (targets, predicted), 1)
         return cls(tuple(labels), counts)
 
     @property
     def totals(self) -> NDArray[np.int64]:
-        """Images of each class, (C,)."""
+        """Number of images of each class, (C,)."""
         totals: NDArray[np.int64] = self.counts.sum(axis=1)
         return totals
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """Share of the images of each class (rows) that is taken for each, (C, C); 0 of a class without images."""
+        """:attr:`counts` as shares of their row, 0 for a class without images, (C, C)."""
         shares: NDArray[np.float64] = self.counts / np.maximum(self.totals, 1)[:, None]
         return shares
 
     @property
     def untested(self) -> list[str]:
-        """Classes that there are no images of."""
+        """Classes without images."""
         return [label for label, total in zip(self.labels, self.totals, strict=True) if total == 0]
 
     def worst(self, most: int) -> list[ClassResult]:
-        """Up to so many classes with mistakes, the least recognised first."""
-        n_right, totals = self.counts.diagonal(), self.totals
-        accuracy = n_right / np.maximum(totals, 1)
-        order = np.lexsort((n_right - totals, accuracy))  # of those equally right, the one with most mistakes
-        mistaken = [place for place in order.tolist() if n_right[place] < totals[place]]
-        return [self._result(place) for place in mistaken[:most]]
+        """Return at most ``most`` classes with mistakes, lowest accuracy first."""
+        n_correct, totals = self.counts.diagonal(), self.totals
+        accuracy = n_correct / np.maximum(totals, 1)
+        order = np.lexsort((n_correct - totals, accuracy))  # at equal accuracy, more mistakes first
+        mistaken = [i for i in order.tolist() if n_correct[i] < totals[i]]
+        return [self._result(i) for i in mistaken[:most]]
 
     def most_confused(self, most: int) -> list[Confused]:
-        """Up to so many pairs of classes, those with most images first."""
+        """Return at most ``most`` confused pairs of classes, most images first."""
         wrong = self.counts.copy()
         np.fill_diagonal(wrong, 0)
         rows, columns = wrong.nonzero()
@@ -99,16 +83,16 @@ class Confusion:
         ]
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """For programs: the fields that are not 0."""
+        """Return the nonzero cells for JSON."""
         rows, columns = self.counts.nonzero()
         return [
             {"label": self.labels[row], "predicted": self.labels[column], "count": int(self.counts[row, column])}
             for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
         ]
 
-    def _result(self, place: int) -> ClassResult:
-        wrong = self.counts[place].copy()
-        wrong[place] = 0
+    def _result(self, i: int) -> ClassResult:
+        wrong = self.counts[i].copy()
+        wrong[i] = 0
         answer = int(wrong.argmax())
-        accuracy = share(int(self.counts[place, place]), int(self.totals[place]))
-        return ClassResult(self.labels[place], accuracy, self.labels[answer], int(wrong[answer]))
+        accuracy = share(int(self.counts[i, i]), int(self.totals[i]))
+        return ClassResult(self.labels[i], accuracy, self.labels[answer], int(wrong[answer]))

@@ -1,4 +1,4 @@
-"""How sure a share and an area under a ROC curve are, from the images that there were."""
+"""Confidence intervals of shares and of areas under ROC curves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONFIDENCE = 0.95
 
 
 class Interval(NamedTuple):
-    """Ends of a 95 % interval."""
+    """Bounds of a 95 % confidence interval."""
 
     low: float
     high: float
@@ -24,7 +24,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Share:
-    """``count`` of ``n`` images, with the interval of the share that it stands for; None where there are none."""
+    """``count`` of ``n`` images, with the confidence interval of their share; None for no images."""
 
     count: int
     n: int
@@ -37,16 +37,11 @@ class Share:
 
 
 def share(count: int, n: int) -> Share:
-    """A share with its Wilson score interval, which stays within 0 and 1 and is never empty.
-
-    Parameters
-    ----------
-    count, n : int
-        Images of a kind, among how many.
+    """Return a share with its Wilson score interval, which stays within 0 and 1 and is never empty.
 
     References
     ----------
-    Wilson, JASA 22 (1927); Brown, Cai & DasGupta, Statistical Science 16 (2001), who advise it for small n.
+    Wilson, JASA 22 (1927); Brown, Cai & DasGupta, Statistical Science 16 (2001), who recommend it for small n.
     """
     if n == 0:
         return Share(0, 0, None)
@@ -55,7 +50,7 @@ def share(count: int, n: int) -> Share:
 
 
 def auroc_interval(in_scores: ArrayLike, out_scores: ArrayLike) -> Interval | None:
-    """95 % interval of an area under the ROC curve, by DeLong's variance on the logit scale.
+    """Compute the 95 % interval of an area under the ROC curve from DeLong's variance on the logit scale.
 
     Parameters
     ----------
@@ -65,8 +60,7 @@ def auroc_interval(in_scores: ArrayLike, out_scores: ArrayLike) -> Interval | No
     Returns
     -------
     Interval or None
-        None where the variance can't be told: of a single image, or where no pair, or every pair, is in the wrong
-        order.
+        None if the variance is undefined: for a single image, or if all pairs or none are in the right order.
 
     Raises
     ------
@@ -83,7 +77,7 @@ def auroc_interval(in_scores: ArrayLike, out_scores: ArrayLike) -> Interval | No
     if min(n, m) == 1:
         return None
     ranks = rankdata(np.concatenate([inside, outside]))
-    # Of each image: the share of the other side's that it is in the right order with; a tie counts half.
+    # For each image, the share of images of the other side in the right order with it; ties count half.
     of_inside: NDArray[np.float64] = (ranks[:n] - rankdata(inside)) / m
     of_outside: NDArray[np.float64] = 1 - (ranks[n:] - rankdata(outside)) / n
     area = float(of_inside.mean())

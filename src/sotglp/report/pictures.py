@@ -1,4 +1,4 @@
-"""Small pictures for a page, and where a model looked in them."""
+"""Thumbnails, and transport maps drawn over them as SVG paths."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sotglp.explain.explanation import ClassExplanation, Explanation
-
 LONGEST_SIDE = 240
 QUALITY = 82
+
+DARKNESS = 0.72
+"""Opacity of the veil over patches without mass."""
+
+LEVELS = 6
+"""Number of shades; few shades keep paths short, and more can't be told apart by eye."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Thumbnail:
 
     @classmethod
     def of(cls, picture: Image.Image) -> Thumbnail:
-        """Shrink a picture until its longer side has ``LONGEST_SIDE`` pixels; a smaller one stays as large as it is."""
+        """Shrink a picture so that its longer side has at most ``LONGEST_SIDE`` pixels."""
         small = picture.copy()
         small.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
@@ -34,37 +38,50 @@ class Thumbnail:
         return cls(*small.size, "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode())
 
 
-@dataclass(frozen=True, eq=False)
-class ClassMap(ClassExplanation):
-    """What speaks for a class, and where its local prompts looked in a thumbnail.
+@dataclass(frozen=True)
+class MapPaths:
+    """SVG paths in pixels of a thumbnail.
 
     Attributes
     ----------
-    boxes : NDArray
-        Left, top, right and bottom of each patch in pixels of the thumbnail, (rows, columns, 4).
+    veil : str
+        The whole picture without the patches that have mass; fill with the rule ``evenodd``.
+    shades : tuple of (float, str)
+        Opacity and patches of each shade; the patches with most mass have no veil.
+    outlines : str
+        All patches that have mass.
     """
 
-    boxes: NDArray[np.float64]
-
-    @property
-    def together(self) -> NDArray[np.float32]:
-        """Mean of the prompts' masses, (rows, columns)."""
-        mean: NDArray[np.float32] = self.mass.mean(axis=0)
-        return mean
+    veil: str
+    shades: tuple[tuple[float, str], ...]
+    outlines: str
 
 
-@dataclass(frozen=True)
-class Looked:
-    """A thumbnail, and where a model looked in it for each of some classes."""
+def map_paths(thumbnail: Thumbnail, boxes: NDArray[np.float64], mass: NDArray[np.float32]) -> MapPaths:
+    """Draw how mass is distributed over patches, relative to the largest.
 
-    thumbnail: Thumbnail
-    maps: tuple[ClassMap, ...]
+    Parameters
+    ----------
+    thumbnail : Thumbnail
+        The picture.
+    boxes : NDArray
+        Left, top, right and bottom of each patch in its pixels, (rows, columns, 4).
+    mass : NDArray
+        (rows, columns). Mass of less than half a shade is not drawn.
+    """
+    largest = float(mass.max())
+    levels = np.rint(mass / largest * LEVELS).astype(int) if largest > 0 else np.zeros(mass.shape, int)
+    shades = tuple(
+        (round(DARKNESS * (1 - level / LEVELS), 3), _rectangles(boxes[levels == level]))
+        for level in range(1, LEVELS)
+        if (levels == level).any()
+    )
+    outlines = _rectangles(boxes[levels > 0])
+    return MapPaths(f"M0 0h{thumbnail.width}v{thumbnail.height}h-{thumbnail.width}z{outlines}", shades, outlines)
 
-    @classmethod
-    def of(cls, explanation: Explanation, labels: tuple[str, ...]) -> Looked:
-        """Shrink what an explanation says of these classes, which are among its own."""
-        thumbnail = Thumbnail.of(explanation.image)
-        across, down = thumbnail.width / explanation.image.width, thumbnail.height / explanation.image.height
-        boxes = explanation.boxes * np.array([across, down, across, down])
-        explained = {one.label: one for one in explanation.classes}
-        return cls(thumbnail, tuple(ClassMap(**vars(explained[label]), boxes=boxes) for label in labels))
+
+def _rectangles(boxes: NDArray[np.float64]) -> str:
+    return "".join(
+        f"M{left:g} {top:g}h{right - left:g}v{bottom - top:g}h{left - right:g}z"
+        for left, top, right, bottom in boxes.round(1)
+    )
