@@ -21,7 +21,7 @@ from sotglp.features.cache_folder import default_cache_dir
 from sotglp.features.encode import encode_images
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
-from sotglp.scoring.evaluate import predict
+from sotglp.scoring.predict import predict
 from sotglp.settings import InferenceConfig, ModelConfig, TrainConfig
 from sotglp.training.class_changes import STEPS_ALONE, with_class
 from sotglp.training.fit import adapt

@@ -18,11 +18,11 @@ from shared_sets import OTHERS, SEEDS, fit_shared, load_shared
 from sotglp.backbone import Backbone
 from sotglp.console.progress import progress_bar
 from sotglp.features.cache_folder import default_cache_dir
-from sotglp.scoring.calibrate import calibrate_crossed
+from sotglp.scoring.calibration import calibrate_crossed
 from sotglp.scoring.conformal import split_sets
 from sotglp.scoring.cross_fit import CrossFit, cross_fit
-from sotglp.scoring.evaluate import predict_each
 from sotglp.scoring.metrics import expected_calibration_error
+from sotglp.scoring.predict import predict_each
 from sotglp.scoring.rejection import rank_below, reject_below
 from sotglp.scoring.temperature import fit_temperature, tempered
 from sotglp.settings import InferenceConfig, TrainConfig

@@ -60,7 +60,7 @@ def tiny_on_photos(folder: Path, data: Path) -> dict[str, Any]:
     about = written(folder, model, hundred)
     targets = photos.test.targets(model.class_names)
     from sotglp.runtime import PortableModel
-    from sotglp.scoring.evaluate import predict
+    from sotglp.scoring.predict import predict
 
     about["accuracy"] = {"torch": float((predict(model, photos.test).probabilities.argmax(1) == targets).mean())}
     for kind in KINDS[1:]:

@@ -36,7 +36,7 @@ from sotglp.features.views import Views
 from sotglp.images.digest import content_digest
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.text_features import TextFeatures
-from sotglp.scoring.evaluate import predict
+from sotglp.scoring.predict import predict
 from sotglp.settings import InferenceConfig
 
 PLAIN_CLASSES = 50

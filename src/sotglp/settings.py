@@ -27,6 +27,9 @@ OodMethod = Literal[
 SHOT_SCORES: frozenset[OodMethod] = frozenset({"knn", "mahalanobis", "transport"})
 """Those that compare images with the shots, which a model must remember."""
 
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-6, 1e6
+"""Bounds of temperatures: beyond them, scaled logits overflow or vanish in float32."""
+
 MAX_IMAGE_SIDE = 2048
 """Longest side of a backbone's input in pixels: 16,384 patches of a ViT-B/16. Published models go up to 512."""
 
@@ -82,8 +85,15 @@ class InferenceConfig(Settings):
     workers: int = Field(0, ge=0, description="processes that decode images")
     precision: Precision = Field("auto", description="arithmetic of the backbone; auto is fp16 on a GPU, else fp32")
     ood_method: OodMethod = Field("gl-mcm", description="score of being in-distribution")
-    temperature: float = Field(1.0, gt=0, description="temperature of that score")
+    temperature: float = Field(1.0, ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE, description="temperature of that score")
     show_progress: bool = Field(False, description="show a progress bar on a terminal")
+
+    def threshold_of(self, calibration: Any) -> float | None:
+        """Threshold of a calibration, or of its record; None without one, or if it applies to another score."""
+        if calibration is None:
+            return None
+        applies = (calibration.ood_method, calibration.ood_temperature) == (self.ood_method, self.temperature)
+        return float(calibration.rejection.threshold) if applies else None
 
 
 class TrainConfig(Settings):

@@ -13,7 +13,7 @@ from sotglp.images.image_set import ImageSet
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.conformal import cross_sets, split_sets
 from sotglp.scoring.cross_fit import cross_fit
-from sotglp.scoring.evaluate import predict
+from sotglp.scoring.predict import predict
 from sotglp.settings import InferenceConfig
 from sotglp.training.fit import drawn_shots
 from support.samples import COLOURS
@@ -138,8 +138,8 @@ def test_folds_of_the_shots_serve_for_calibration(few: SOTGLPClassifier, paths: 
     shots = drawn_shots(ImageSet.from_items(X, y), config)
     assert len(shots) == 12
     crossed = cross_fit(few.model_, shots, config, InferenceConfig(ood_method="mcm"), n_folds=2)
-    assert calibration.rejection.threshold == np.sort(crossed.said.ood_scores)[2]  # 13 (1 - 0.7) = 3.9
-    of_right = crossed.said.probabilities[np.arange(12), shots.targets(few.model_.class_names)]
+    assert calibration.rejection.threshold == np.sort(crossed.predictions.ood_scores)[2]  # 13 (1 - 0.7) = 3.9
+    of_right = crossed.predictions.probabilities[np.arange(12), shots.targets(few.model_.class_names)]
     np.testing.assert_array_equal(calibration.true_probabilities, of_right)
     by_fold = np.stack([predict(model, ImageSet.from_items(X)).probabilities for model in crossed.models])
     np.testing.assert_array_equal(few.predict_sets(X, 0.6), cross_sets(by_fold, of_right, crossed.folds, 0.6))

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.nn import functional as F
 
 from sotglp import Backbone, SOTGLPClassifier, SotglpError
-from sotglp.scoring.evaluate import Predictions
+from sotglp.scoring.predict import Predictions
 from sotglp.settings import ModelConfig, Preset, TrainConfig
 from support.samples import COLOURS, coloured_image, tiny_clip
 

@@ -21,10 +21,9 @@ from sotglp.methods.method import METHODS
 from sotglp.model_file.load import load_model
 from sotglp.model_file.record import read_record
 from sotglp.model_file.save import save_model
-from sotglp.scoring.calibrate import calibrate_crossed, calibrate_held_out
-from sotglp.scoring.calibration import Calibration
+from sotglp.scoring.calibration import Calibration, calibrate_crossed, calibrate_held_out
 from sotglp.scoring.cross_fit import cross_fit
-from sotglp.scoring.evaluate import predict, predict_each
+from sotglp.scoring.predict import predict, predict_each
 from sotglp.settings import InferenceConfig, ModelConfig, Preset, TrainConfig
 from sotglp.training.fit import Fitted, adapt
 from support.samples import make_class_folders, tiny_clip

@@ -19,7 +19,7 @@ from sotglp.report import page as module
 from sotglp.report.findings import Findings, evaluate_for_report
 from sotglp.report.intervals import Interval
 from sotglp.report.page import between, counted, percent, render, setting
-from sotglp.scoring.calibrate import calibrate_held_out
+from sotglp.scoring.calibration import calibrate_held_out
 from support.report_samples import READING, Page, about, as_predicted, named, others, pictures, record_of
 from support.samples import tiny_clip
 

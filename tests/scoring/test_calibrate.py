@@ -11,9 +11,9 @@ from scipy.special import log_softmax
 from sotglp import SOTGLP, Backbone, SotglpError, SotglpWarning
 from sotglp.errors import UnreadableImageError
 from sotglp.images.image_set import ImageSet
-from sotglp.scoring.calibrate import calibrate_crossed, calibrate_held_out
+from sotglp.scoring.calibration import calibrate_crossed, calibrate_held_out
 from sotglp.scoring.cross_fit import CrossFit
-from sotglp.scoring.evaluate import Predictions, predict
+from sotglp.scoring.predict import Predictions, predict
 from sotglp.settings import InferenceConfig
 from support.samples import coloured_image, make_class_folders, tiny_clip
 

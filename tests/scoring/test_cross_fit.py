@@ -13,7 +13,7 @@ from sotglp.images.image_set import ImageSet
 from sotglp.methods.method import METHODS
 from sotglp.methods.registry import build_model
 from sotglp.scoring.cross_fit import CrossFit, cross_fit, fold_checkpoint, folds_of, remove_checkpoints
-from sotglp.scoring.evaluate import predict
+from sotglp.scoring.predict import predict
 from sotglp.settings import InferenceConfig, ModelConfig, TrainConfig
 from sotglp.training.checkpoint import Checkpoint
 from sotglp.training.fit import adapt
@@ -75,8 +75,8 @@ def test_each_image_is_judged_by_a_model_that_never_saw_it(
         own = np.flatnonzero(crossed.folds == fold)
         said = predict(fitted.model, images.take(own), READING, cache_dir=tmp_path)
         for name in ("probabilities", "global_logits", "local_logits", "ood_scores"):
-            np.testing.assert_array_equal(getattr(crossed.said, name)[own], getattr(said, name))
-    assert crossed.said.indices.tolist() == list(range(12))
+            np.testing.assert_array_equal(getattr(crossed.predictions, name)[own], getattr(said, name))
+    assert crossed.predictions.indices.tolist() == list(range(12))
 
 
 def test_models_of_folds_know_all_classes_in_the_models_order(crossed: CrossFit, model: SOTGLP) -> None:
@@ -172,7 +172,7 @@ def test_methods_without_steps_are_judged_too(model: SOTGLP, images: ImageSet, m
     peer = build_model(model.backbone, images.classes, settings)
     crossed = cross_fit(peer, images, CONFIG, READING, checkpoint=tmp_path / "m.checkpoint")
     assert (len(crossed.models), set(crossed.folds)) == (4, {0, 1, 2, 3})
-    assert crossed.said.probabilities.shape == (12, 3)
+    assert crossed.predictions.probabilities.shape == (12, 3)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -195,7 +195,7 @@ def test_pictures_in_memory_in_several_processes_need_no_common_folder(
     monkeypatch.setattr("sotglp.scoring.cross_fit.adapt", without_folder)
     found = cross_fit(model, images, CONFIG, READING, n_folds=3)
     assert kept_in == [None] * 3
-    np.testing.assert_allclose(found.said.probabilities, crossed.said.probabilities, atol=1e-3)
+    np.testing.assert_allclose(found.said.probabilities, crossed.predictions.probabilities, atol=1e-3)
 
 
 def test_the_settings_of_the_model_reach_the_folds(images: ImageSet) -> None:

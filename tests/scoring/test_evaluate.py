@@ -14,8 +14,9 @@ from sotglp.errors import UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.remembering import build_shot_memory
 from sotglp.scoring import ood
-from sotglp.scoring.calibrate import calibrate_held_out
-from sotglp.scoring.evaluate import evaluate, predict, predict_each
+from sotglp.scoring.calibration import calibrate_held_out
+from sotglp.scoring.evaluate import evaluate
+from sotglp.scoring.predict import predict, predict_each
 from sotglp.settings import InferenceConfig
 from support.samples import make_class_folders
 

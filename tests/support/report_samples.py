@@ -13,7 +13,7 @@ from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.model_file.record import ModelRecord
 from sotglp.report.page import About
-from sotglp.scoring.evaluate import predict
+from sotglp.scoring.predict import predict
 from sotglp.settings import InferenceConfig, TrainConfig
 from support.samples import COLOURS, coloured_image
 

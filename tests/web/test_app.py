@@ -21,7 +21,7 @@ from sotglp.explain.explanation import explain
 from sotglp.images.decode import MAX_PIXELS, open_image
 from sotglp.model_file.load import load_model
 from sotglp.model_file.record import read_record
-from sotglp.scoring.evaluate import Predictions, predict
+from sotglp.scoring.predict import Predictions, predict
 from sotglp.settings import InferenceConfig
 from sotglp.web.limits import Limits
 from support.command import sotglp

@@ -87,8 +87,8 @@ def fit(
     from sotglp.files.atomic import check_output
     from sotglp.images.image_set import ImageSet
     from sotglp.model_file.save import calibration_record, save_model
-    from sotglp.scoring.calibrate import calibrate_crossed, calibrate_held_out
-    from sotglp.scoring.cross_fit import cross_fit, folds_of, forget_folds, remove_checkpoints
+    from sotglp.scoring.calibration import calibrate_crossed, calibrate_held_out
+    from sotglp.scoring.cross_fit import cross_fit, folds_of, remove_checkpoints, remove_fold_checkpoints
     from sotglp.scoring.rejection import check_tpr
     from sotglp.settings import SHOT_SCORES, InferenceConfig, checked
     from sotglp.training.checkpoint import checkpoint_path
@@ -127,7 +127,7 @@ def fit(
         else:
             folds_of(shots_drawn)
     if force and not resume:
-        forget_folds(checkpoint)
+        remove_fold_checkpoints(checkpoint)
     if num_processes > 1 and not is_launched():
         launch(num_processes)
         return

@@ -70,7 +70,7 @@ def predict(
     from sotglp.backbone.precision import choose_device
     from sotglp.model_file.load import load_model
     from sotglp.model_file.record import read_record
-    from sotglp.scoring.evaluate import predict_each
+    from sotglp.scoring.predict import predict_each
 
     for target in (json_file, csv_file):
         check_result_file(target)
@@ -120,7 +120,7 @@ def _check_decisions(
             option = "--unknown" if unknown else "--coverage"
             raise SotglpError(f"{option} needs a calibrated model, and {model_file} is none: fit it with --calibrate")
         return
-    if unknown and not calibration.is_for(inference):
+    if unknown and inference.threshold_of(calibration) is None:
         raise SotglpError(
             f"the threshold of {model_file} is for the score {calibration.ood_method} at temperature "
             f"{calibration.ood_temperature:g}: leave --ood-method and --temperature out"

@@ -30,10 +30,9 @@ from sotglp.methods.base import AdaptedModel
 from sotglp.model_file.load import load_model
 from sotglp.model_file.record import ModelRecord
 from sotglp.model_file.save import save_model
-from sotglp.scoring.calibrate import calibrate_crossed, calibrate_held_out
-from sotglp.scoring.calibration import Calibration
+from sotglp.scoring.calibration import Calibration, calibrate_crossed, calibrate_held_out
 from sotglp.scoring.cross_fit import cross_fit
-from sotglp.scoring.evaluate import Predictions, predict, predict_each
+from sotglp.scoring.predict import Predictions, predict, predict_each
 from sotglp.settings import InferenceConfig, OodMethod, PatchAttention, Precision, Settings, TrainConfig, checked
 from sotglp.training.class_changes import renamed, with_class, without_class
 from sotglp.training.fit import adapt, drawn_shots

@@ -23,7 +23,7 @@ from sotglp.methods.sot_glp import SOTGLP
 from sotglp.methods.text_features import TextFeatures
 from sotglp.scoring import ood
 from sotglp.scoring.calibration import Calibration
-from sotglp.scoring.evaluate import text_of
+from sotglp.scoring.predict import text_of
 from sotglp.settings import InferenceConfig
 from sotglp.transport.plans import patch_mass, shares
 
@@ -206,7 +206,7 @@ def explain_each(
     calibration : Calibration or None
         The model's; it sets the temperature of probabilities, and the threshold where ``inference`` asks for its score.
     text : TextFeatures or None
-        From :func:`sotglp.scoring.evaluate.text_of`, if they are known already.
+        From :func:`sotglp.scoring.predict.text_of`, if they are known already.
 
     Raises
     ------
@@ -247,7 +247,7 @@ def explain_each(
                 float(scores[row]),
                 inference.ood_method,
                 inference.temperature,
-                calibration.rejection.threshold if calibration and calibration.is_for(inference) else None,
+                inference.threshold_of(calibration),
             )
 
 

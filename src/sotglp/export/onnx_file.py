@@ -217,7 +217,7 @@ def _record(
     calibration: CalibrationRecord | None,
 ) -> dict[str, Any]:
     backbone = model.backbone
-    threshold = calibration.rejection.threshold if calibration and calibration.is_for(inference) else None
+    threshold = inference.threshold_of(calibration)
     return {
         "format_version": FORMAT_VERSION,
         "kind": model.kind,

@@ -12,7 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 from sotglp.errors import SotglpError, SotglpWarning, short_repr
 from sotglp.files.header import read_json_record
 from sotglp.methods.configs import CONFIG_OF_KIND, config_from_record
-from sotglp.settings import MAX_IMAGE_SIDE, InferenceConfig, OodMethod, PatchAttention, Settings, TrainConfig, checked
+from sotglp.settings import (
+    MAX_IMAGE_SIDE,
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    OodMethod,
+    PatchAttention,
+    Settings,
+    TrainConfig,
+    checked,
+)
 from sotglp.training.history import checked_history
 
 FORMAT_VERSION = 2
@@ -20,6 +29,7 @@ KIND_OF_OLD_FILES = "sot-glp"
 """Files from before the other methods have no kind."""
 
 _Side = Annotated[int, Field(ge=1, le=MAX_IMAGE_SIDE)]
+_Temperature = Annotated[float, Field(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -73,14 +83,10 @@ class CalibrationRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     ood_method: OodMethod
-    ood_temperature: float = Field(gt=0)
+    ood_temperature: _Temperature
     rejection: RejectionRecord
-    temperature: float = Field(gt=0)
+    temperature: _Temperature
     n_folds: int = Field(ge=0, le=1000)
-
-    def is_for(self, inference: InferenceConfig) -> bool:
-        """Whether the threshold applies to the score that ``inference`` computes."""
-        return (self.ood_method, self.ood_temperature) == (inference.ood_method, inference.temperature)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from sotglp.report.intervals import Interval, Share, auroc_interval, share
 from sotglp.report.mistakes import Mistake, find_mistakes
 from sotglp.report.reliability import Reliability
 from sotglp.scoring.calibration import Calibration
-from sotglp.scoring.evaluate import measure, predict, text_of
+from sotglp.scoring.evaluate import evaluate_predictions
+from sotglp.scoring.predict import predict, text_of
 from sotglp.settings import InferenceConfig
 from sotglp.transport.plans import prompt_similarity
 
@@ -204,7 +205,7 @@ def evaluate_for_report(
         name: predict(model, some, inference, text=text, unreadable=unreadable, title=f"scoring {name}")
         for name, some in ood_sets.items()
     }
-    figures = measure(predictions, targets, others, inference, calibration=calibration)
+    figures = evaluate_predictions(predictions, targets, others, inference, calibration=calibration)
     raw, scores = predictions.probabilities, predictions.ood_scores
     probabilities = calibration.probabilities(raw) if calibration else raw
     predicted = raw.argmax(axis=1)
@@ -223,7 +224,7 @@ def evaluate_for_report(
         has_maps=has_maps(model),
         reliability=Reliability.of(raw, targets),
         calibrated=Reliability.of(probabilities, targets) if calibration else None,
-        threshold=calibration.rejection.threshold if calibration and calibration.is_for(inference) else None,
+        threshold=inference.threshold_of(calibration),
         ood={name: OodSet.of(scores, other.ood_scores, figures["ood"][name]) for name, other in others.items()},
         prompts=_prompts(model, text, readable, inference),
         words=context_words(model),

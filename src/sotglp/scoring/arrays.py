@@ -1,4 +1,4 @@
-"""Scores, probabilities and targets as people give them, checked before anything is computed from them."""
+"""Checks of the scores, probabilities and targets that metrics and decisions are computed from."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sotglp.errors import SotglpError
+from sotglp.settings import MAX_TEMPERATURE, MIN_TEMPERATURE
 
 ROUNDING = 1e-3
-"""How far above 1 a probability may lie, as means of probabilities in half precision do."""
+"""Tolerance above 1 of a probability, for means of probabilities in half precision."""
 
 
 def finite_scores(values: ArrayLike, what: str) -> NDArray[np.float64]:
-    """A score for each image.
+    """Check one score per image.
 
     Parameters
     ----------
     values : array-like
-        (n,), at least one, all finite.
+        (n,), n at least 1, all finite.
     what : str
-        Names them in messages.
+        Name of the values in messages.
 
     Returns
     -------
@@ -31,57 +32,58 @@ def finite_scores(values: ArrayLike, what: str) -> NDArray[np.float64]:
     Raises
     ------
     SotglpError
-        If they are of another shape, or one is NaN or infinite.
+        If the shape is another one, or a value is NaN or infinite.
     """
     scores = np.asarray(values, dtype=np.float64)
     if scores.ndim != 1 or len(scores) == 0:
-        raise SotglpError(f"{what} are of shape {scores.shape}: give a single row of images, at least one")
-    _refuse_strange(~np.isfinite(scores), scores, what, "is not finite")
+        raise SotglpError(f"{what} are of shape {scores.shape}: give one for each image, at least one")
+    _refuse_first(~np.isfinite(scores), scores, what, "is not finite")
     return scores
 
 
 def class_probabilities(
     values: ArrayLike, what: str, *, axes: tuple[str, ...] = ("images", "classes")
 ) -> NDArray[np.floating[Any]]:
-    """Probabilities of classes; those of an image need not sum to 1, since classes may be left out.
+    """Check class probabilities; a row need not sum to 1, since classes may be left out.
 
     Parameters
     ----------
     values : array-like
-        With the axes that are asked for, none of them empty, all from 0 to 1.
+        One axis for each of ``axes``, none empty, values from 0 to 1.
     what : str
-        Names them in messages.
+        Name of the values in messages.
     axes : tuple of str, default ("images", "classes")
-        What the axes stand for.
+        Names of the axes in messages.
 
     Returns
     -------
     NDArray
-        The same, in the precision that they came in.
+        The same values; floats keep their precision.
 
     Raises
     ------
     SotglpError
-        If they are of another shape, or one is NaN or no probability.
+        If the shape is another one, or a value is NaN or outside 0 to 1.
     """
     probabilities = np.asarray(values)
     if probabilities.dtype.kind != "f":
         probabilities = probabilities.astype(np.float64)
     if probabilities.ndim != len(axes) or probabilities.size == 0:
-        shape = f"{len(axes)} axes ({', '.join(axes)})" if len(axes) > 1 else f"a single row of {axes[0]}"
-        raise SotglpError(f"{what} are of shape {probabilities.shape}: give {shape}, at least one of each")
+        raise SotglpError(
+            f"{what} are of shape {probabilities.shape}: give {len(axes)} axes ({', '.join(axes)}), none of them empty"
+        )
     is_probability = (probabilities >= 0) & (probabilities <= 1 + ROUNDING)
-    _refuse_strange(~is_probability, probabilities, what, "does not lie between 0 and 1")
+    _refuse_first(~is_probability, probabilities, what, "is not between 0 and 1")
     return probabilities
 
 
 def class_targets(values: ArrayLike, n_images: int, n_classes: int) -> NDArray[np.int64]:
-    """The place of each image's class among the columns of probabilities.
+    """Check one class index per image.
 
     Parameters
     ----------
     values : array-like
-        (n,), whole numbers from 0 to C - 1.
+        (n,), integers from 0 to C - 1.
     n_images, n_classes : int
         n and C.
 
@@ -93,19 +95,27 @@ def class_targets(values: ArrayLike, n_images: int, n_classes: int) -> NDArray[n
     Raises
     ------
     SotglpError
-        If they are no whole numbers, not n of them, or one stands for no class.
+        If they are not n integers in that range.
     """
     targets = np.asarray(values)
     if targets.dtype.kind not in "iu":
-        raise SotglpError(f"targets are of type {targets.dtype}: give the place of each image's class, from 0")
+        raise SotglpError(f"targets are of type {targets.dtype}: give the class index of each image, from 0")
     if targets.shape != (n_images,):
         raise SotglpError(f"targets are of shape {targets.shape}: give one for each of the {n_images} images")
-    _refuse_strange((targets < 0) | (targets >= n_classes), targets, "targets", f"is none of {n_classes} classes")
+    _refuse_first((targets < 0) | (targets >= n_classes), targets, "targets", f"is not one of {n_classes} classes")
     return targets.astype(np.int64)
 
 
-def _refuse_strange(is_strange: NDArray[np.bool_], values: NDArray[Any], what: str, why: str) -> None:
-    if is_strange.any():
-        place = tuple(int(i) for i in np.argwhere(is_strange)[0])
-        shown = ", ".join(map(str, place))
-        raise SotglpError(f"{what}[{shown}] = {values[place]} {why}: correct it or leave that image out")
+def check_temperature(temperature: float) -> None:
+    """Raise a SotglpError unless a temperature is between MIN_TEMPERATURE and MAX_TEMPERATURE."""
+    if not MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
+        raise SotglpError(
+            f"temperature = {temperature} can't be used: choose one from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}"
+        )
+
+
+def _refuse_first(is_wrong: NDArray[np.bool_], values: NDArray[Any], what: str, why: str) -> None:
+    if is_wrong.any():
+        index = tuple(int(i) for i in np.argwhere(is_wrong)[0])
+        shown = ", ".join(map(str, index))
+        raise SotglpError(f"{what}[{shown}] = {values[index]} {why}: correct it or leave that image out")

@@ -1,40 +1,44 @@
-"""What a model was found to be worth on images that it did not learn from, and the decisions that rest on it."""
+"""Calibration of a model on images that it was not trained on, and the decisions that it allows."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sotglp.errors import SotglpError
+from sotglp.errors import SotglpError, SotglpWarning, UnreadableImageError
+from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.scoring.conformal import cross_sets, split_sets
-from sotglp.scoring.rejection import Rejection
-from sotglp.scoring.temperature import tempered
+from sotglp.scoring.cross_fit import CrossFit
+from sotglp.scoring.predict import Predictions, predict
+from sotglp.scoring.rejection import Rejection, reject_below
+from sotglp.scoring.temperature import fit_temperature, tempered
 from sotglp.settings import InferenceConfig, OodMethod
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A threshold for rejection, a temperature for probabilities, and what prediction sets are made from.
+    """Rejection threshold, temperature, and the probabilities that prediction sets are computed from.
 
     Attributes
     ----------
     ood_method : str
-        Score that the threshold is for; see :func:`sotglp.ood.score`.
+        Score that the threshold applies to; see :func:`sotglp.ood.score`.
     ood_temperature : float
         Temperature of that score.
     rejection : Rejection
-        The threshold, and how many images of the classes it lets pass.
+        The threshold, and the share of in-distribution images that it accepts.
     temperature : float
-        Probabilities p become p^(1 / temperature), normalised; 1 where labels were not known.
+        Probabilities p become p^(1 / temperature), normalised; 1 if calibrated without labels.
     true_probabilities : NDArray
-        Probability, before temperature, of the right class of each calibration image, (n,); (0,) without labels.
+        Probability, before temperature, of the true class of each calibration image, (n,); (0,) without labels.
     folds : NDArray or None
-        Fold of each calibration image, (n,); None where all were kept from training.
+        Fold of each calibration image, (n,); None for held-out images.
     fold_models : tuple of AdaptedModel
-        Model of each fold, which did not learn from it; empty where there are no folds.
+        For each fold, the model that was trained on the others; empty for held-out images.
     """
 
     ood_method: OodMethod
@@ -45,36 +49,122 @@ class Calibration:
     folds: NDArray[np.int64] | None = None
     fold_models: tuple[AdaptedModel, ...] = ()
 
-    def is_for(self, inference: InferenceConfig) -> bool:
-        """Whether images that are read so are scored as the threshold wants it."""
-        return (self.ood_method, self.ood_temperature) == (inference.ood_method, inference.temperature)
-
     def rejects(self, ood_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Whether each image is taken to be of no class, (B,), from its scores by ``ood_method``."""
+        """Whether each image is unknown, (B,), given its scores by ``ood_method``."""
         below: NDArray[np.bool_] = ood_scores < self.rejection.threshold
         return below
 
     def probabilities(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities (B, C) at this temperature."""
+        """Apply the temperature to probabilities (B, C)."""
         return tempered(probabilities, self.temperature)
 
     def sets(self, probabilities: NDArray[np.float32], coverage: float) -> NDArray[np.bool_]:
-        """Classes that come into question for each image, (B, C).
+        """Compute the prediction set of each image, (B, C).
 
         Parameters
         ----------
         probabilities : NDArray
             Before temperature, from the model and from that of each fold in turn, (1 + F, B, C).
         coverage : float
-            Share of images whose right class should be in the set; see :mod:`sotglp.scoring.conformal`.
+            Share of images whose set should contain the true class; see :mod:`sotglp.scoring.conformal`.
 
         Raises
         ------
         SotglpError
-            If calibration knew no labels, or ``coverage`` is not between 0 and 1.
+            If the model was calibrated without labels, or ``coverage`` is not between 0 and 1.
         """
         if not len(self.true_probabilities):
             raise SotglpError("prediction sets need a calibration with labels: calibrate again and give them")
         if self.folds is None:
             return split_sets(probabilities[0], self.true_probabilities, coverage)
         return cross_sets(probabilities[1:], self.true_probabilities, self.folds, coverage)
+
+
+def calibrate_held_out(
+    model: AdaptedModel,
+    images: ImageSet,
+    inference: InferenceConfig,
+    tpr: float,
+    *,
+    unreadable: list[UnreadableImageError] | None = None,
+) -> Calibration:
+    """Calibrate on held-out images of the model's classes.
+
+    Parameters
+    ----------
+    model : AdaptedModel
+        The model.
+    images : ImageSet
+        n images; without labels there is no temperature, and no prediction sets.
+    inference : InferenceConfig
+        How images are read, and the score of the threshold.
+    tpr : float
+        Share of in-distribution images to accept, above 0 and at most 1.
+    unreadable : list or None
+        Collects images that can't be decoded and skips them; None raises at the first.
+
+    Raises
+    ------
+    SotglpError
+        If images or ``tpr`` can't be used.
+
+    Warns
+    -----
+    SotglpWarning
+        If all images are correctly classified, so that there is no temperature to fit.
+    """
+    labels = None if images.labels is None else images.targets(model.class_names)
+    predictions = predict(model, images, inference, unreadable=unreadable, title="calibrating")
+    return _calibration(predictions, inference, tpr, None if labels is None else labels[predictions.indices])
+
+
+def calibrate_crossed(crossed: CrossFit, images: ImageSet, inference: InferenceConfig, tpr: float) -> Calibration:
+    """Calibrate on the few-shot images, each predicted by a model that was not trained on it.
+
+    These models were trained on fewer images than the calibrated one, so the threshold is, if anything, lenient, and
+    the interval of :class:`sotglp.scoring.rejection.Rejection` is approximate.
+
+    Parameters
+    ----------
+    crossed : CrossFit
+        From :func:`sotglp.scoring.cross_fit.cross_fit`.
+    images : ImageSet
+        The labelled images that it was computed on.
+    inference, tpr
+        See :func:`calibrate_held_out`, which gives the same warning.
+    """
+    labels = images.targets(crossed.models[0].class_names)
+    return _calibration(crossed.predictions, inference, tpr, labels, crossed)
+
+
+def _calibration(
+    predictions: Predictions,
+    inference: InferenceConfig,
+    tpr: float,
+    labels: NDArray[np.int64] | None,
+    crossed: CrossFit | None = None,
+) -> Calibration:
+    rejection = reject_below(predictions.ood_scores, tpr)
+    if labels is None:
+        return Calibration(inference.ood_method, inference.temperature, rejection)
+    probabilities = predictions.probabilities
+    true_probabilities = probabilities[np.arange(len(labels)), labels]
+    temperature = 1.0
+    if (true_probabilities == probabilities.max(axis=1)).all():
+        warnings.warn(
+            f"all {len(labels)} calibration images are correctly classified, so no temperature can be fitted and "
+            "probabilities stay as they are: calibrate on more images",
+            SotglpWarning,
+            stacklevel=3,
+        )
+    else:
+        temperature = fit_temperature(probabilities, labels)
+    return Calibration(
+        inference.ood_method,
+        inference.temperature,
+        rejection,
+        temperature,
+        true_probabilities,
+        crossed.folds if crossed else None,
+        crossed.models if crossed else (),
+    )

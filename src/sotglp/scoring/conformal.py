@@ -1,20 +1,20 @@
-"""Sets of classes that hold the right one for a chosen share of images, whatever the model and the data are.
+"""Conformal prediction sets: they contain the true class of a chosen share of images, for any model and data.
 
-A class conforms to an image as well as its probability is large. It comes into the set unless nearly all calibration
-images conform better to their right class:
+A class is in the set unless its probability is small compared with those that the calibration images gave their true
+class:
 
-    p-value = (1 + #{calibration images whose right class has at most this probability}) / (n + 1) > 1 - coverage.
+    p-value = (1 + #{calibration images whose true class has at most this probability}) / (n + 1) > 1 - coverage.
 
-**Why that covers.** Take the new image, with its right class, and the n calibration images together; their order tells
-nothing about their probabilities. Of n + 1 numbers at most k have no more than k of them (themselves included) at or
-below them, and ties make it fewer. So the right class is left out, p-value <= k / (n + 1), in at most the share
-k / (n + 1) of all draws; k = floor((n + 1) (1 - coverage)) keeps that within 1 - coverage. Without ties it is exactly
-k / (n + 1), and coverage is at most ``coverage`` + 1 / (n + 1). Counting ties by < would break the first part.
+**Coverage.** The new image and the n calibration images are exchangeable. Of n + 1 numbers at most k have no more than
+k of them (themselves included) at or below them; ties make it fewer. So the true class is left out, p-value
+<= k / (n + 1), in at most the share k / (n + 1) of all draws, and k = floor((n + 1) (1 - coverage)) keeps that within
+1 - coverage. Without ties it is exactly k / (n + 1), and the coverage is at most ``coverage`` + 1 / (n + 1). Counting
+ties by < would break the bound.
 
-Where (n + 1) (1 - coverage) < 1, no class can be left out: every set holds all classes.
+If (n + 1) (1 - coverage) < 1, every set contains all classes.
 
-The share is one over images and draws of calibration images. It is not promised for each class, nor for images that
-are drawn in another way: equally many shots of each class stand for images of equally frequent classes.
+The guarantee is marginal over images and draws of calibration images. It doesn't hold for each class, nor for images
+from another distribution: equally many shots of each class represent images of equally frequent classes.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from sotglp.scoring.rejection import rank_below
 
 
 def split_sets(probabilities: ArrayLike, true_probabilities: ArrayLike, coverage: float = 0.9) -> NDArray[np.bool_]:
-    """Prediction sets of one model, calibrated on images on which it was not trained.
+    """Compute the prediction sets of one model that was calibrated on held-out images (split conformal).
 
-    A set holds the right class with a probability of at least ``coverage``, and of at most ``coverage`` + 1 / (n + 1)
-    if no probabilities tie. A set may be empty: no class conforms then.
+    A set contains the true class with a probability of at least ``coverage``, and at most ``coverage`` + 1 / (n + 1)
+    without ties. A set may be empty.
 
     Parameters
     ----------
     probabilities : array-like
-        Of new images, (B, C).
+        Class probabilities of new images, (B, C).
     true_probabilities : array-like
-        What the same model gave the right class of each calibration image, (n,).
+        The model's probability of the true class of each calibration image, (n,).
     coverage : float, default 0.9
-        Between 0 and 1.
+        Above 0 and below 1.
 
     Returns
     -------
     NDArray
-        Which classes are in the set of each image, (B, C).
+        Whether each class is in the set of each image, (B, C).
 
     Raises
     ------
     SotglpError
-        If ``coverage`` is not in that range, there are no images, or a probability is none.
+        If ``coverage`` is out of range, there are no images, or a value isn't a probability.
 
     References
     ----------
@@ -62,41 +62,40 @@ def split_sets(probabilities: ArrayLike, true_probabilities: ArrayLike, coverage
     given = class_probabilities(probabilities, "probabilities")
     known = class_probabilities(true_probabilities, "true_probabilities", axes=("images",))
     k = rank_below(len(known), coverage)
-    # At least k images have at most the probability of a class where the k-th smallest has.
     return given >= (np.sort(known)[k - 1] if k > 0 else 0)
 
 
 def cross_sets(
     probabilities: ArrayLike, true_probabilities: ArrayLike, folds: ArrayLike, coverage: float = 0.9
 ) -> NDArray[np.bool_]:
-    """Prediction sets of the models of a cross-validation, which need no image that is kept from training.
+    """Compute the prediction sets of the models of a cross-validation, without held-out images (cross-conformal).
 
-    Each calibration image is compared with what the model that was not trained on it says of the new image. Such
-    comparisons are not exchangeable, and less is proven than for :func:`split_sets`: with F folds of equal size a set
-    holds the right class with a probability of at least 2 ``coverage`` - 1 - min(2 (1 - 1/F) / (n/F + 1),
-    (1 - F/n) / (F + 1)), which is never below 2 ``coverage`` - 1 - sqrt(2/n). What is seen is close to ``coverage``
-    where the F models say much the same, and often above.
+    Each calibration image is compared with the prediction for the new image by the model that was not trained on that
+    calibration image. These comparisons are not exchangeable, so the guarantee is weaker than for :func:`split_sets`:
+    with F folds of equal size a set contains the true class with a probability of at least 2 ``coverage`` - 1 -
+    min(2 (1 - 1/F) / (n/F + 1), (1 - F/n) / (F + 1)), which is never below 2 ``coverage`` - 1 - sqrt(2/n). The
+    observed coverage is close to ``coverage``, and often above, if the F models agree.
 
     Parameters
     ----------
     probabilities : array-like
-        Of new images, by the model of each fold, which was not trained on that fold, (F, B, C).
+        Class probabilities of new images by the model of each fold, which was not trained on that fold, (F, B, C).
     true_probabilities : array-like
-        What the model of its own fold gave the right class of each calibration image, (n,).
+        Probability of the true class of each calibration image, by the model of its fold, (n,).
     folds : array-like of int
         The fold of each calibration image, from 0 to F - 1, (n,).
     coverage : float, default 0.9
-        Between 0 and 1.
+        Above 0 and below 1.
 
     Returns
     -------
     NDArray
-        Which classes are in the set of each image, (B, C).
+        Whether each class is in the set of each image, (B, C).
 
     Raises
     ------
     SotglpError
-        If ``coverage`` is not in that range, there are no images, folds don't fit, or a probability is none.
+        If ``coverage`` is out of range, there are no images, folds don't match, or a value isn't a probability.
 
     References
     ----------
@@ -122,9 +121,9 @@ def _fold_of(folds: ArrayLike, n_images: int, n_folds: int) -> NDArray[np.intege
     fold_of = np.asarray(folds)
     if fold_of.dtype.kind not in "iu" or fold_of.shape != (n_images,):
         raise SotglpError(
-            f"folds are of type {fold_of.dtype} and shape {fold_of.shape}: give a whole number for each of the "
-            f"{n_images} calibration images"
+            f"folds are of type {fold_of.dtype} and shape {fold_of.shape}: give an integer for each of the {n_images} "
+            "calibration images"
         )
     if fold_of.min() < 0 or fold_of.max() >= n_folds:
-        raise SotglpError(f"folds go from {fold_of.min()} to {fold_of.max()}: count the {n_folds} models from 0")
+        raise SotglpError(f"folds range from {fold_of.min()} to {fold_of.max()}: number the {n_folds} models from 0")
     return fold_of

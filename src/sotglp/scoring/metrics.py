@@ -1,8 +1,8 @@
-"""How well scores tell in-distribution images and right predictions from others, and how honest probabilities are."""
+"""Metrics of OOD detection, open-set classification and calibration."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,7 +13,7 @@ from sotglp.scoring.arrays import class_probabilities, class_targets, finite_sco
 
 
 class OodMetrics(TypedDict):
-    """Fractions from 0 to 1; all but ``fpr95`` and ``detection_error`` are better when larger."""
+    """Fractions from 0 to 1; for ``fpr95`` and ``detection_error`` smaller is better, for the others larger."""
 
     auroc: float
     fpr95: float
@@ -22,46 +22,26 @@ class OodMetrics(TypedDict):
     detection_error: float
 
 
-class AccuracyCoverage(NamedTuple):
-    """How right a model is on the share of images that it is surest of.
-
-    Attributes
-    ----------
-    coverage : NDArray
-        Shares of the images that are answered, ascending; the last is 1, (k,).
-    accuracy : NDArray
-        Share of right answers among those, (k,).
-    """
-
-    coverage: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
-
-    @property
-    def mean_accuracy(self) -> float:
-        """Accuracy averaged over coverages: 1 - AURC; all coverages of a tied group have the accuracy at its end."""
-        return float(np.diff(self.coverage, prepend=0.0) @ self.accuracy)
-
-
 def ood_metrics(in_scores: ArrayLike, out_scores: ArrayLike) -> OodMetrics:
-    """Judge scores that should be larger for in-distribution images.
+    """Compute how well scores separate in-distribution from OOD images.
 
     Parameters
     ----------
     in_scores, out_scores : array-like
-        Scores of in-distribution (n,) and other images (m,).
+        Scores of in-distribution (n,) and OOD images (m,); larger is more in-distribution.
 
     Returns
     -------
     OodMetrics
-        ``auroc``; ``fpr95``: share of other images accepted at the first threshold that accepts 95 % of the
+        ``auroc``; ``fpr95``: share of OOD images accepted at the highest threshold that accepts at least 95 % of the
         in-distribution ones; ``aupr_in`` and ``aupr_out``: average precision with either side as the positive one;
-        ``detection_error``: the mean of the shares that are wrongly rejected and wrongly accepted, at the threshold
-        where it is least. A threshold accepts all images of its score or none.
+        ``detection_error``: mean of the false rejection and false acceptance rates at the threshold that minimises it.
+        Images with equal scores are accepted or rejected together.
 
     Raises
     ------
     SotglpError
-        If a side is empty or has a score that is not finite.
+        If a side is empty or a score is not finite.
 
     References
     ----------
@@ -82,21 +62,21 @@ def ood_metrics(in_scores: ArrayLike, out_scores: ArrayLike) -> OodMetrics:
 
 
 def oscr(in_scores: ArrayLike, is_right: ArrayLike, out_scores: ArrayLike) -> float:
-    """Open-set classification rate: how well scores let right predictions pass and images of no known class not.
+    """Compute the open-set classification rate (OSCR).
 
     It is the area under the curve of the correct classification rate (share of the in-distribution images that are
-    accepted and rightly classified) over the false positive rate (share of the other images that are accepted).
-    The curve has a point for each distinct score, whose images are accepted together, and straight lines between
-    points, as a ROC curve has: a tie counts half. (The paper's formula lets a tie count as the worse case.)
+    accepted and correctly classified) over the false positive rate (share of the OOD images that are accepted), with
+    one point for each distinct score and linear interpolation, as for a ROC curve: a tie counts half. (In the paper's
+    formula a tie counts as the worse case.)
 
     Parameters
     ----------
     in_scores : array-like
-        Scores of in-distribution images, larger for those that are surer to be such, (n,).
+        Scores of in-distribution images, larger is more in-distribution, (n,).
     is_right : array-like of bool
-        Whether each of those is rightly classified, (n,).
+        Whether each of these images is correctly classified, (n,).
     out_scores : array-like
-        Scores of other images, (m,).
+        Scores of OOD images, (m,).
 
     Returns
     -------
@@ -113,57 +93,31 @@ def oscr(in_scores: ArrayLike, is_right: ArrayLike, out_scores: ArrayLike) -> fl
     Dhamija et al., arXiv 1811.04110, section on evaluation.
     """
     inside, outside = finite_scores(in_scores, "in_scores"), finite_scores(out_scores, "out_scores")
-    right = _flags(is_right, len(inside))
+    right = np.asarray(is_right)
+    if right.dtype != np.bool_ or right.shape != inside.shape:
+        raise SotglpError(
+            f"is_right is of type {right.dtype} and shape {right.shape}: give true or false for each of the "
+            f"{len(inside)} in_scores"
+        )
     if not right.any():
         return 0.0
-    # Only images that are rightly classified raise the curve, which is their ROC curve times their share.
+    # Only correctly classified images raise the curve, which is their ROC curve times their share.
     scores = np.concatenate([inside[right], outside])
     return float(right.mean() * roc_auc_score(np.arange(len(scores)) < right.sum(), scores))
 
 
-def accuracy_coverage(scores: ArrayLike, is_right: ArrayLike) -> AccuracyCoverage:
-    """Accuracy on the images whose score reaches a threshold, over the share of images that do.
-
-    Parameters
-    ----------
-    scores : array-like
-        How sure the model is of each image, larger is surer, (n,).
-    is_right : array-like of bool
-        Whether each is rightly classified, (n,).
-
-    Returns
-    -------
-    AccuracyCoverage
-        A point for each distinct score: images that are equally sure are answered together.
-
-    Raises
-    ------
-    SotglpError
-        If there are no scores, one is not finite, or ``is_right`` has another length.
-
-    References
-    ----------
-    Geifman & El-Yaniv, arXiv 1705.08500, whose selective risk is 1 - accuracy.
-    """
-    sureness = finite_scores(scores, "scores")
-    right = _flags(is_right, len(sureness))
-    _, group, sizes = np.unique(-sureness, return_inverse=True, return_counts=True)
-    answered = np.cumsum(sizes)
-    return AccuracyCoverage(answered / len(sureness), np.cumsum(np.bincount(group, weights=right)) / answered)
-
-
 def expected_calibration_error(probabilities: ArrayLike, targets: ArrayLike, n_bins: int = 15) -> float:
-    """How far the probability of the predicted class lies from the share of right predictions.
+    """Compute the expected calibration error (ECE) of the predicted class.
 
-    Images are binned by that probability into intervals of equal width that hold their upper end, and the distance
-    between its mean and the accuracy is averaged over the images.
+    Images are binned by confidence into intervals of equal width, closed on the right; the distances between mean
+    confidence and accuracy are averaged over the images.
 
     Parameters
     ----------
     probabilities : array-like
         (n, C).
     targets : array-like of int
-        Place of the right class, (n,).
+        True class indices, (n,).
     n_bins : int, default 15
         Number of intervals between 0 and 1.
 
@@ -175,7 +129,7 @@ def expected_calibration_error(probabilities: ArrayLike, targets: ArrayLike, n_b
     Raises
     ------
     SotglpError
-        If there are no images, targets don't fit, a probability is none, or there is no bin.
+        If there are no images, targets don't match, a value isn't a probability, or ``n_bins`` is below 1.
 
     References
     ----------
@@ -191,16 +145,7 @@ def expected_calibration_error(probabilities: ArrayLike, targets: ArrayLike, n_b
 
 
 def confidence_bins(confidence: NDArray[np.float64], n_bins: int) -> NDArray[np.int64]:
-    """The interval that each probability (n,) lies in, of ``n_bins`` of equal width that hold their upper end, (n,)."""
-    # The outer edges are left out, so that a confidence of 1 and a rounding is still in the last bin.
+    """Bin index of each probability (n,), for ``n_bins`` intervals of equal width that are closed on the right."""
+    # Without the outer edges, so that a confidence that rounding puts above 1 is still in the last bin.
     bins: NDArray[np.int64] = np.searchsorted(np.arange(1, n_bins) / n_bins, confidence, side="left")
     return bins
-
-
-def _flags(is_right: ArrayLike, n_images: int) -> NDArray[np.bool_]:
-    flags = np.asarray(is_right)
-    if flags.dtype != np.bool_:
-        raise SotglpError(f"is_right is of type {flags.dtype}: give true or false for each image")
-    if flags.shape != (n_images,):
-        raise SotglpError(f"is_right is of shape {flags.shape}: give true or false for each of the {n_images} scores")
-    return flags

@@ -1,4 +1,4 @@
-"""Temperature scaling: probabilities made as sure as they are right, by one number."""
+"""Temperature scaling: one number that calibrates probabilities."""
 
 from __future__ import annotations
 
@@ -10,37 +10,36 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import softmax
 
-from sotglp.errors import SotglpError
-from sotglp.scoring.arrays import class_probabilities, class_targets
+from sotglp.scoring.arrays import check_temperature, class_probabilities, class_targets
 
 LOWEST, HIGHEST = 0.01, 100.0
-"""Between these a temperature is sought; cosines without CLIP's scale of 100 need the lowest."""
+"""Range of the search; cosines without CLIP's scale of 100 need the lowest."""
 
 
 def fit_temperature(probabilities: ArrayLike, targets: ArrayLike) -> float:
-    """Temperature at which probabilities fit the labels of images best.
+    """Fit the temperature that minimises the negative log-likelihood of the labels.
 
-    It minimises the mean negative log-likelihood of p^(1/T), normalised, which is softmax(logits / T) where p is
-    softmax(logits). That is convex in 1/T, so T is where its slope is 0.
+    The likelihood is that of p^(1/T), normalised, which is softmax(logits / T) where p is softmax(logits). Its mean
+    negative logarithm is convex in 1/T, so T is the root of its derivative.
 
     Parameters
     ----------
     probabilities : array-like
-        Of images on which the model was not trained, (n, C). Those below the smallest normal float32, 1.2e-38, are
-        taken for that.
+        Of images that the model was not trained on, (n, C); values below the smallest normal float32, 1.2e-38, count
+        as that.
     targets : array-like of int
-        Place of the right class, (n,).
+        True class indices, (n,).
 
     Returns
     -------
     float
-        T, from 0.01 to 100: above 1 where the model is too sure, below 1 where it is not sure enough. The lowest
-        where all images are rightly classified, and 1 where no temperature changes anything.
+        T, from 0.01 to 100: above 1 for an overconfident model, below 1 for an underconfident one; 0.01 if all images
+        are correctly classified, and 1 if no temperature changes the probabilities.
 
     Raises
     ------
     SotglpError
-        If there are no images, targets don't fit, or a probability is none.
+        If there are no images, targets don't match, or a value isn't a probability.
 
     References
     ----------
@@ -52,7 +51,7 @@ def fit_temperature(probabilities: ArrayLike, targets: ArrayLike) -> float:
     logits = _logits(given)
 
     def slope(log_temperature: float) -> float:
-        """Slope of the negative log-likelihood in 1/T, which falls as T grows."""
+        """Derivative of the negative log-likelihood by 1/T, which decreases in T."""
         expected = (softmax(logits / math.exp(log_temperature), axis=1) * logits).sum(axis=1)
         return float((expected - logits[rows, right]).mean())
 
@@ -67,14 +66,14 @@ def fit_temperature(probabilities: ArrayLike, targets: ArrayLike) -> float:
 
 
 def tempered(probabilities: ArrayLike, temperature: float) -> NDArray[np.float32]:
-    """Probabilities at another temperature: p^(1/T), normalised over the classes.
+    """Apply a temperature to probabilities: p^(1/T), normalised over the classes.
 
     Parameters
     ----------
     probabilities : array-like
-        (n, C); those below the smallest normal float32 are taken for that.
+        (n, C); values below the smallest normal float32 count as that.
     temperature : float
-        T, above 0. 1 leaves every value as it is; no temperature changes which class is the likeliest.
+        T, from 1e-6 to 1e6; 1 returns the values unchanged. No temperature changes the most probable class.
 
     Returns
     -------
@@ -84,19 +83,18 @@ def tempered(probabilities: ArrayLike, temperature: float) -> NDArray[np.float32
     Raises
     ------
     SotglpError
-        If the temperature is not positive and finite, or a probability is none.
+        If the temperature is out of range, or a value isn't a probability.
     """
-    if not 0 < temperature < math.inf:
-        raise SotglpError(f"temperature = {temperature} must be above 0 and finite")
+    check_temperature(temperature)
     given = class_probabilities(probabilities, "probabilities").astype(np.float32)
     if temperature == 1:
         return given
-    shares: NDArray[np.float64] = softmax(_logits(given) / temperature, axis=1)
-    return shares.astype(np.float32)
+    scaled: NDArray[np.float64] = softmax(_logits(given) / temperature, axis=1)
+    return scaled.astype(np.float32)
 
 
 def _logits(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Logarithms, of which the largest in a row is 0, so that rows of equal values are exactly zeros."""
+    """Log-probabilities minus the largest of each row, so that rows of equal values are exactly 0."""
     logarithms = np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny))
     largest: NDArray[np.float64] = logarithms.max(axis=1, keepdims=True)
     return logarithms - largest

@@ -16,7 +16,7 @@ from sotglp.model_file.load import carries_backbone, load_model
 from sotglp.model_file.record import ModelRecord, read_record
 from sotglp.model_file.save import save_model
 from sotglp.scoring.calibration import Calibration
-from sotglp.scoring.evaluate import text_of
+from sotglp.scoring.predict import text_of
 from sotglp.settings import InferenceConfig, TrainConfig, checked
 from sotglp.training.class_changes import with_class, without_class
 from sotglp.web.refusal import RefusalError

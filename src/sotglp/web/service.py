@@ -21,7 +21,7 @@ from sotglp.errors import UnreadableImageError
 from sotglp.explain.explanation import Explanation, explain
 from sotglp.images.decode import open_image
 from sotglp.images.image_set import ImageSet
-from sotglp.scoring.evaluate import predict
+from sotglp.scoring.predict import predict
 from sotglp.web.answers import Prediction, Unreadable
 from sotglp.web.batching import Batcher
 from sotglp.web.limits import Limits, Quota

@@ -1,0 +1,130 @@
+"""Predictions and OOD scores of models over sets of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sotglp.backbone.precision import autocast
+from sotglp.console.progress import progress_bar
+from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.features.encode import encode_images
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.base import AdaptedModel
+from sotglp.methods.text_features import TextFeatures
+from sotglp.scoring import ood
+from sotglp.settings import InferenceConfig
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions of a model for n images.
+
+    Attributes
+    ----------
+    indices : NDArray
+        Positions of the images that could be read, (n,).
+    probabilities, global_logits, local_logits : NDArray
+        (n, C).
+    ood_scores : NDArray
+        Larger is more in-distribution, (n,); (0,) if no scores were requested.
+    """
+
+    indices: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    global_logits: NDArray[np.float32]
+    local_logits: NDArray[np.float32]
+    ood_scores: NDArray[np.float32]
+
+
+def predict(
+    model: AdaptedModel,
+    images: ImageSet,
+    inference: InferenceConfig = InferenceConfig(),  # noqa: B008 - frozen
+    *,
+    text: TextFeatures | None = None,
+    cache_dir: Path | None = None,
+    unreadable: list[UnreadableImageError] | None = None,
+    title: str = "predicting",
+) -> Predictions:
+    """Run a model over images; see :func:`predict_each`. ``text`` is from :func:`text_of`; None encodes it."""
+    texts = None if text is None else [text]
+    return predict_each(
+        [model], images, inference, texts=texts, cache_dir=cache_dir, unreadable=unreadable, title=title
+    )[0]
+
+
+@torch.no_grad()
+def text_of(model: AdaptedModel, inference: InferenceConfig) -> TextFeatures:
+    """Encode the prompts of a trained model, once for all images that are read with ``inference``."""
+    with autocast(model.backbone.device, inference.precision):
+        return model.eval().encode_text()
+
+
+@torch.no_grad()
+def predict_each(
+    models: Sequence[AdaptedModel],
+    images: ImageSet,
+    inference: InferenceConfig = InferenceConfig(),  # noqa: B008 - frozen
+    *,
+    texts: Sequence[TextFeatures] | None = None,
+    cache_dir: Path | None = None,
+    unreadable: list[UnreadableImageError] | None = None,
+    title: str = "predicting",
+    score_all: bool = True,
+) -> list[Predictions]:
+    """Run several models on one backbone over images, which are encoded once.
+
+    Parameters
+    ----------
+    models : sequence of AdaptedModel
+        Trained models.
+    images : ImageSet
+        n images; labels are ignored.
+    inference : InferenceConfig
+        How images are read and scored.
+    texts : sequence of TextFeatures or None
+        Of each model, from :func:`text_of`; None encodes them.
+    cache_dir : Path or None
+        Folder of the feature cache, with patch tokens in half precision; None caches nothing.
+    unreadable : list or None
+        Collects images that can't be decoded and skips them; None raises at the first.
+    title : str
+        Text of the progress bar.
+    score_all : bool, default True
+        Compute OOD scores for all models; otherwise for the first alone.
+
+    Raises
+    ------
+    UnreadableImageError
+        If an image can't be decoded and ``unreadable`` is None.
+    SotglpError
+        If no image can be decoded.
+    """
+    backbone = models[0].backbone
+    if texts is None:
+        texts = [text_of(model, inference) for model in models]
+    rows: list[list[tuple[NDArray[Any], ...]]] = [[] for _ in models]
+    with progress_bar(title, len(images), "images", show=inference.show_progress) as advance:
+        for indices, encoded in encode_images(backbone, images, inference, cache_dir, unreadable):
+            encoded = encoded.to(backbone.device)
+            for model, text, own_rows in zip(models, texts, rows, strict=True):
+                outputs = model.compare(encoded, text)
+                scores = outputs.global_logits.new_empty(0)
+                if score_all or model is models[0]:
+                    evidence = ood.Evidence(outputs, model, encoded)
+                    scores = ood.score_evidence(evidence, inference.ood_method, inference.temperature)
+                numbers = (model.probabilities(outputs), outputs.global_logits, outputs.local_logits, scores)
+                own_rows.append((indices, *(tensor.cpu().numpy() for tensor in numbers)))
+            advance(len(indices), "")
+    if not rows[0]:
+        raise SotglpError(
+            f"none of the {len(images)} images can be read: {unreadable[0] if unreadable else 'no images'}"
+        )
+    return [Predictions(*map(np.concatenate, zip(*own_rows, strict=True))) for own_rows in rows]
