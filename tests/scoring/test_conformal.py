@@ -192,7 +192,7 @@ def test_cross_sets_of_refitted_models_cover_as_they_should(n: int, coverage: fl
 
 
 @pytest.mark.parametrize("coverage", [0.0, 1.0, -0.5, 90.0, math.nan])
-def test_a_coverage_that_is_none_is_refused(coverage: float) -> None:
+def test_a_coverage_out_of_range_is_refused(coverage: float) -> None:
     message = f"^coverage = {coverage} must be above 0 and below 1$"
     with pytest.raises(SotglpError, match=message):
         split_sets([[0.5, 0.5]], [0.5], coverage)
@@ -203,15 +203,15 @@ def test_a_coverage_that_is_none_is_refused(coverage: float) -> None:
 @pytest.mark.parametrize(
     ("said", "known", "message"),
     [
-        ([[0.5, 0.5]], [], "true_probabilities are of shape (0,): give a single row of images, at least one of each"),
+        ([[0.5, 0.5]], [], "true_probabilities are of shape (0,): give 1 axes (images), none of them empty"),
         (np.zeros((0, 2)), [0.5], "probabilities are of shape (0, 2)"),
         ([0.5, 0.5], [0.5], "probabilities are of shape (2,): give 2 axes (images, classes)"),
         ([[0.5, 0.5]], [[0.5]], "true_probabilities are of shape (1, 1)"),
-        ([[0.5, math.nan]], [0.5], "probabilities[0, 1] = nan does not lie between 0 and 1"),
-        ([[0.5, 0.5]], [0.5, math.nan], "true_probabilities[1] = nan does not lie between 0 and 1"),
+        ([[0.5, math.nan]], [0.5], "probabilities[0, 1] = nan is not between 0 and 1"),
+        ([[0.5, 0.5]], [0.5, math.nan], "true_probabilities[1] = nan is not between 0 and 1"),
     ],
 )
-def test_strange_numbers_are_refused(said: Any, known: Any, message: str) -> None:
+def test_invalid_probabilities_are_refused(said: Any, known: Any, message: str) -> None:
     with pytest.raises(SotglpError, match="^" + re.escape(message)):
         split_sets(said, known)
 
@@ -219,12 +219,12 @@ def test_strange_numbers_are_refused(said: Any, known: Any, message: str) -> Non
 @pytest.mark.parametrize(
     ("folds", "message"),
     [
-        ([0], "folds are of type int64 and shape (1,): give a whole number for each of the 2 calibration images"),
+        ([0], "folds are of type int64 and shape (1,): give an integer for each of the 2 calibration images"),
         ([0.0, 1.0], "folds are of type float64 and shape (2,)"),
-        ([1, 2], "folds go from 1 to 2: count the 2 models from 0"),
-        ([-1, 0], "folds go from -1 to 0: count the 2 models from 0"),
+        ([1, 2], "folds range from 1 to 2: number the 2 models from 0"),
+        ([-1, 0], "folds range from -1 to 0: number the 2 models from 0"),
     ],
 )
-def test_folds_that_do_not_fit_are_refused(folds: Any, message: str) -> None:
+def test_folds_that_do_not_match_are_refused(folds: Any, message: str) -> None:
     with pytest.raises(SotglpError, match="^" + re.escape(message)):
         cross_sets(np.full((2, 3, 4), 0.25), [0.5, 0.5], folds)

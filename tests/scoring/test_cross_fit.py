@@ -42,7 +42,7 @@ def crossed(model: SOTGLP, images: ImageSet) -> CrossFit:
 def assert_same(one: CrossFit, other: CrossFit) -> None:
     np.testing.assert_array_equal(one.folds, other.folds)
     for name in ("indices", "probabilities", "global_logits", "local_logits", "ood_scores"):
-        np.testing.assert_array_equal(getattr(one.said, name), getattr(other.said, name))
+        np.testing.assert_array_equal(getattr(one.predictions, name), getattr(other.predictions, name))
     for ours, theirs in zip(one.models, other.models, strict=True):
         for name, tensor in ours.kept_tensors().items():
             assert torch.equal(tensor, theirs.kept_tensors()[name]), name
@@ -150,10 +150,10 @@ def test_as_many_folds_as_the_smallest_class_allows(counts: tuple[int, int], exp
 @pytest.mark.parametrize(
     ("n_images", "n_folds", "words"),
     [
-        (1, None, "2 folds can't be made, since .*'b' has 1"),
-        (3, 4, "4 folds can't be made.*'b' has 3"),
-        (3, 1, "1 folds can't be made, since there must be two"),
-        (3, -1, "-1 folds can't be made"),
+        (1, None, "can't split the images into 2 folds.*'b', has 1"),
+        (3, 4, "into 4 folds.*'b', has 3"),
+        (3, 1, "into 1 folds: 2 is the least"),
+        (3, -1, "into -1 folds"),
     ],
 )
 def test_too_few_images_are_refused_before_any_fit(
@@ -195,7 +195,7 @@ def test_pictures_in_memory_in_several_processes_need_no_common_folder(
     monkeypatch.setattr("sotglp.scoring.cross_fit.adapt", without_folder)
     found = cross_fit(model, images, CONFIG, READING, n_folds=3)
     assert kept_in == [None] * 3
-    np.testing.assert_allclose(found.said.probabilities, crossed.predictions.probabilities, atol=1e-3)
+    np.testing.assert_allclose(found.predictions.probabilities, crossed.predictions.probabilities, atol=1e-3)
 
 
 def test_the_settings_of_the_model_reach_the_folds(images: ImageSet) -> None:

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pytorch_ood.metrics import functional as pytorch_ood
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import auc
+from sklearn.metrics import auc, roc_curve
 
 from sotglp import SotglpError
-from sotglp.scoring.metrics import accuracy_coverage, expected_calibration_error, ood_metrics, oscr
+from sotglp.scoring.metrics import expected_calibration_error, ood_metrics, oscr
 
 SCORE = st.integers(-4, 4).map(float)
 SCORES = st.lists(SCORE, min_size=1, max_size=30)
@@ -51,6 +51,19 @@ def test_metrics_by_their_definitions(inside: list[float], outside: list[float])
     assert found["aupr_out"] == pytest.approx(average_precision(-outs, -ins))
     errors = [((ins < threshold).mean() + (outs >= threshold).mean()) / 2 for threshold in [*ins, *outs, np.inf]]
     assert found["detection_error"] == pytest.approx(min(errors))
+
+
+@pytest.mark.parametrize("n", [20, 40, 100])
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_threshold_that_accepts_exactly_95_percent_counts(n: int, tied: bool) -> None:
+    inside, outside = np.arange(n), np.arange(n) - 0.5
+    if tied:
+        inside = np.maximum(inside, n // 20)
+        inside[: n // 20] = 0
+    fpr, tpr, thresholds = roc_curve(np.repeat([1, 0], n), np.r_[inside, outside], drop_intermediate=False)
+    first = np.flatnonzero((tpr * n).round() >= n * 95 // 100)[0]
+    assert thresholds[first] == n // 20
+    assert ood_metrics(inside, outside)["fpr95"] == fpr[first] == (n - n // 20 - 1) / n
 
 
 def test_perfect_and_inverted() -> None:
@@ -100,10 +113,6 @@ def test_only_the_order_of_scores_counts(judged: list[tuple[float, bool]], outsi
         others = change(np.array(outside))
         assert ood_metrics(change(inside), others) == ood_metrics(inside, outside)
         assert oscr(change(inside), right, others) == oscr(inside, right, outside)
-        for found, before in zip(
-            accuracy_coverage(change(inside), right), accuracy_coverage(inside, right), strict=True
-        ):
-            assert found.tolist() == before.tolist()
 
 
 @given(JUDGED, SCORES)
@@ -125,28 +134,6 @@ def test_oscr_of_scores_that_separate_is_the_accuracy() -> None:
     assert oscr([0, 1], [True, True], [2, 3]) == 0
     assert oscr([2, 3], [False, False], [0, 1]) == 0
     assert oscr([1, 1], [True, False], [1, 1]) == 0.25
-
-
-@given(JUDGED)
-@settings(deadline=None)
-def test_accuracy_at_each_coverage(judged: list[tuple[float, bool]]) -> None:
-    scores, right = (np.array(column) for column in zip(*judged, strict=True))
-    found = accuracy_coverage(scores, right)
-    answered = [scores >= threshold for threshold in sorted({*scores}, reverse=True)]
-    assert found.coverage == pytest.approx([taken.mean() for taken in answered])
-    assert found.accuracy == pytest.approx([right[taken].mean() for taken in answered])
-    assert found.coverage[-1] == 1
-    by_image = [
-        found.accuracy[np.argmax(found.coverage >= (place + 1) / len(scores) - 1e-9)] for place in range(len(scores))
-    ]
-    assert found.mean_accuracy == pytest.approx(np.mean(by_image))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_mean_accuracy_is_that_of_pytorch_ood_where_no_scores_tie(seed: int) -> None:
-    scores, right, _ = drawn(seed, 0)
-    expected = pytorch_ood.aurra(torch.tensor(scores), torch.tensor(right))
-    assert accuracy_coverage(scores, right).mean_accuracy == pytest.approx(expected)
 
 
 TWENTIETHS = st.lists(st.tuples(st.integers(11, 20), st.booleans()), min_size=1, max_size=40)
@@ -212,12 +199,10 @@ def test_what_can_not_be_judged_is_refused() -> None:
         oscr([np.nan], [True], [1])
     with pytest.raises(SotglpError, match=r"^out_scores are of shape \(0,\)"):
         oscr([1], [True], [])
-    with pytest.raises(SotglpError, match=r"^is_right is of shape \(1,\): give true or false for each of the 2 scores"):
+    with pytest.raises(SotglpError, match=r"^is_right is of type bool and shape \(1,\): give true or false"):
         oscr([1, 2], [True], [1])
     with pytest.raises(SotglpError, match=r"^is_right is of type int64"):
-        accuracy_coverage([1, 2], np.array([3, 0]))
-    with pytest.raises(SotglpError, match=r"^scores are of shape \(0,\)"):
-        accuracy_coverage([], [])
+        oscr([1, 2], np.array([3, 0]), [1])
     with pytest.raises(SotglpError, match=r"^n_bins = 0 must be 1 or more"):
         expected_calibration_error([[1.0, 0.0]], [0], n_bins=0)
     with pytest.raises(SotglpError, match=r"^targets are of shape \(2,\)"):

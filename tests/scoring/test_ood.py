@@ -116,8 +116,9 @@ def test_wrong_requests(tiny_backbone: Backbone) -> None:
     model = SOTGLP(tiny_backbone, ["cat", "dog"])
     with pytest.raises(SotglpError, match=r"no OOD score 'odin'.*mcm, l-mcm, gl-mcm"):
         ood.score(model, torch.zeros(1, 3, 32, 32), "odin")  # type: ignore[arg-type]
-    with pytest.raises(SotglpError, match="temperature = 0"):
-        ood.score(model, torch.zeros(1, 3, 32, 32), temperature=0)
+    for temperature in (0, float("inf"), 1e-40):
+        with pytest.raises(SotglpError, match=f"^temperature = {temperature} can't be used"):
+            ood.score(model, torch.zeros(1, 3, 32, 32), temperature=temperature)
     with pytest.raises(SotglpError, match="needs images"):
         ood.score(model)
     with pytest.raises(SotglpError, match="give the model and images"):

@@ -37,9 +37,11 @@ def test_the_threshold_is_the_score_of_a_rank(n: int, tpr: float, k: int) -> Non
     assert found.expected_tpr == (n + 1 - k) / (n + 1)
 
 
-@pytest.mark.parametrize("tpr", [0.95, 0.7, 0.1 * 7, 0.9, 1 - 0.1, 1 / 3, 0.29])
+@pytest.mark.parametrize(
+    "tpr", [0.95, 0.7, 0.1 * 7, 0.9, 1 - 0.1, 1 / 3, 0.29, np.float32(0.7), np.float32(0.9), np.float16(0.95)]
+)
 def test_a_float_counts_as_the_number_that_was_meant(tpr: float) -> None:
-    meant = {0.95: (19, 20), 0.7: (7, 10), 0.9: (9, 10), 0.29: (29, 100)}.get(round(tpr, 6), (1, 3))
+    meant = {0.95: (19, 20), 0.7: (7, 10), 0.9: (9, 10), 0.29: (29, 100)}.get(round(float(tpr), 3), (1, 3))
     for n in range(1, 400):
         assert rank_below(n, tpr) == (n + 1) * (meant[1] - meant[0]) // meant[1]
 
@@ -112,13 +114,13 @@ def test_a_threshold_of_single_precision_compares_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("tpr", [0.0, -0.1, 1.01, math.nan])
-def test_a_share_that_is_none_is_refused(tpr: float) -> None:
+def test_a_share_out_of_range_is_refused(tpr: float) -> None:
     with pytest.raises(SotglpError, match=f"^tpr = {tpr} must be above 0 and at most 1$"):
         reject_below([1.0], tpr)
 
 
-def test_scores_that_are_none_are_refused() -> None:
-    with pytest.raises(SotglpError, match=r"^scores are of shape \(0,\): give a single row of images, at least one$"):
+def test_invalid_scores_are_refused() -> None:
+    with pytest.raises(SotglpError, match=r"^scores are of shape \(0,\): give one for each image, at least one$"):
         reject_below([])
     with pytest.raises(SotglpError, match=r"^scores\[1\] = nan is not finite"):
         reject_below([1, math.nan])

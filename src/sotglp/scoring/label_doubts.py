@@ -1,4 +1,4 @@
-"""Labels that may be wrong: images that look less like their own class than like many others, by the other images."""
+"""Find labels that are probably wrong: images whose class ranks low in out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ from sotglp.features.encode import encode_image_features
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.configs import LinearProbeConfig
 from sotglp.methods.linear_probe import MOST_ITERATIONS
+from sotglp.scoring.arrays import class_probabilities, class_targets
 from sotglp.settings import InferenceConfig
 
 MIN_RANK_FRACTION = 0.5
-"""The own class is in the latter half; see docs/label_doubts.md."""
+"""The label's class ranks in the second half; see docs/label_doubts.md."""
 
 MOST_FOLDS = 5
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """An image whose label may be wrong.
+    """An image whose label is probably wrong.
 
     Attributes
     ----------
     index : int
-        Its row.
+        Position of the image.
     rank : int
-        Place of its own class among all, the most probable at 1.
+        Rank of its label's class, 1 for the most probable class.
     n_classes : int
-        Classes that there are, C.
+        Number of classes, C.
     best : int
-        The most probable class.
+        Index of the most probable class.
     probability_own, probability_best : float
-        Probability of its own class and of that one.
+        Probabilities of the label's class and of the most probable one.
     """
 
     index: int
@@ -52,73 +53,56 @@ class Doubt:
 
 
 def find_doubts(probabilities: ArrayLike, targets: ArrayLike, worst: float = MIN_RANK_FRACTION) -> list[Doubt]:
-    """Find images whose own class comes late among all.
+    """Find images whose label's class ranks low.
 
     Parameters
     ----------
     probabilities : array-like
-        Probability of each class for each image, from a classifier that did not see the image, (n, C).
-    targets : array-like
-        Class of each image by its label, (n,).
-    worst : float, default WORST
-        Least share of the other classes that come before the own one, (rank - 1) / (C - 1), above 0 and at most 1.
-        A class that is as probable as the own one comes before it only where it has a smaller number. Where labels
-        are wrong at random, a share of about 1 - ``worst`` of them can be found at most.
+        Out-of-fold class probabilities, (n, C), C at least 2.
+    targets : array-like of int
+        Class index of each label, (n,).
+    worst : float, default MIN_RANK_FRACTION
+        Least share of the other classes that rank before the label's, (rank - 1) / (C - 1), above 0 and at most 1. Of
+        two equally probable classes the one with the smaller index ranks first. At most a share of about 1 - ``worst``
+        of labels that are wrong at random can be found.
 
     Returns
     -------
     list of Doubt
-        The most doubtful first, whose own class is the least probable.
+        Ordered by the probability of the label's class, ascending.
 
     Raises
     ------
     SotglpError
-        If shapes do not fit, a class is out of range, a probability is no number, or ``worst`` is out of range.
+        If arrays don't match, a value isn't a probability, or ``worst`` is out of range.
     """
-    table, own = np.asarray(probabilities, dtype=np.float64), np.asarray(targets)
-    if table.ndim != 2 or own.shape != table.shape[:1] or table.shape[1] < 2:
-        raise SotglpError(
-            f"probabilities of shape {table.shape} and classes of shape {own.shape} do not fit: give (n, C) of at "
-            "least two classes, and (n,)"
-        )
+    table = class_probabilities(probabilities, "probabilities")
     n_images, n_classes = table.shape
-    if own.dtype.kind not in "iu" or (own < 0).any() or (own >= n_classes).any():
-        raise SotglpError(f"the classes of the images must be whole numbers from 0 to {n_classes - 1}")
-    if not np.isfinite(table).all():
-        raise SotglpError("some probabilities are no numbers: find out what the classifier was given")
+    own = class_targets(targets, n_images, n_classes)
     if not 0 < worst <= 1:
         raise SotglpError(f"worst = {worst} must be above 0 and at most 1")
     order = np.argsort(-table, axis=1, kind="stable")
-    before = (order == own[:, None]).argmax(axis=1)  # classes before the own one, (n,)
-    rows = np.arange(n_images)
-    best = order[:, 0]
-    # A hair's breadth below, since a share such as 0.9 of ten is not exact in binary.
-    doubtful = rows[before >= worst * (n_classes - 1) - 1e-9]
-    of_own = table[doubtful, own[doubtful]]
+    before = (order == own[:, None]).argmax(axis=1)
+    of_own, of_best = table[np.arange(n_images), own], table.max(axis=1)
+    # The tolerance is for shares such as 0.9 of ten, which is not exact in binary.
+    doubtful = np.flatnonzero(before >= worst * (n_classes - 1) - 1e-9)
     return [
-        Doubt(
-            index=int(index),
-            rank=int(before[index]) + 1,
-            n_classes=n_classes,
-            best=int(best[index]),
-            probability_own=float(table[index, own[index]]),
-            probability_best=float(table[index, best[index]]),
-        )
-        for index in doubtful[np.argsort(of_own, kind="stable")]
+        Doubt(int(i), int(before[i]) + 1, n_classes, int(order[i, 0]), float(of_own[i]), float(of_best[i]))
+        for i in doubtful[np.argsort(of_own[doubtful], kind="stable")]
     ]
 
 
 def out_of_fold(features: ArrayLike, targets: ArrayLike, seed: int = 1) -> NDArray[np.float64]:
-    """Class probabilities of each image by a logistic regression that was fitted to others.
+    """Predict class probabilities by a cross-validated logistic regression.
 
     Parameters
     ----------
     features : array-like
         Image features of unit length, (n, d).
-    targets : array-like
-        Class of each, from 0 to C - 1, (n,).
+    targets : array-like of int
+        Class indices from 0 to C - 1, (n,).
     seed : int, default 1
-        Seed of the folds: five, or as many as the smallest class has images.
+        Seed of the folds: five, or the number of images of the smallest class.
 
     Returns
     -------
@@ -132,11 +116,9 @@ def out_of_fold(features: ArrayLike, targets: ArrayLike, seed: int = 1) -> NDArr
     """
     counts = np.bincount(np.asarray(targets))
     if len(counts) < 2 or counts.min() < 2:
-        raise SotglpError("doubts about labels need two images each of at least two classes: add images")
+        raise SotglpError("checking labels needs two or more images of each of two or more classes: add images")
     folds = StratifiedKFold(min(MOST_FOLDS, int(counts.min())), shuffle=True, random_state=seed)
-    # The linear probe's, which looks at the same features.
-    strength = LinearProbeConfig().inverse_regularisation
-    regression = LogisticRegression(C=strength, max_iter=MOST_ITERATIONS)
+    regression = LogisticRegression(C=LinearProbeConfig().inverse_regularisation, max_iter=MOST_ITERATIONS)
     table: NDArray[np.float64] = cross_val_predict(
         regression, np.asarray(features), np.asarray(targets), cv=folds, method="predict_proba"
     )
@@ -146,7 +128,7 @@ def out_of_fold(features: ArrayLike, targets: ArrayLike, seed: int = 1) -> NDArr
 def unit_features(
     backbone: Backbone, images: ImageSet, inference: InferenceConfig, cache_dir: Path | None = None
 ) -> NDArray[np.float64]:
-    """Image features of unit length, (n, d); see :func:`sotglp.features.encode.encode_images`."""
+    """Encode images into features of unit length, (n, d)."""
     features = encode_image_features(backbone, images, inference, cache_dir)
     unit: NDArray[np.float64] = F.normalize(features.double().cpu(), dim=-1).numpy()
     return unit

@@ -1,4 +1,4 @@
-"""Scores that tell in-distribution images from others; larger means more in-distribution."""
+"""OOD scores; larger means more in-distribution."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from sotglp.features.encode import EncodedImages
 from sotglp.methods.base import AdaptedModel, Outputs
 from sotglp.methods.regions import region_features
 from sotglp.methods.shot_memory import ShotMemory
+from sotglp.scoring.arrays import check_temperature
 from sotglp.settings import OodMethod
 
 
 class Evidence(NamedTuple):
-    """What there is to say of B images; a score looks at some of it.
+    """What the scores of B images are computed from.
 
     Attributes
     ----------
     outputs : Outputs
         Cosines of the images and their patches with the classes.
     model : AdaptedModel or None
-        The model that compared them; None where only outputs are at hand.
+        The model that computed them; None if only outputs are given.
     encoded : EncodedImages
         The images; empty without a model.
     """
@@ -41,28 +42,28 @@ def score(
     method: OodMethod = "gl-mcm",
     temperature: float = 1.0,
 ) -> Tensor:
-    """Score images by how surely they belong to one of the classes; larger is more in-distribution.
+    """Compute OOD scores of images; larger is more in-distribution.
 
     Parameters
     ----------
     model_or_outputs : SOTGLP, another model of the library, or Outputs
-        A model together with ``images``, or what a model gave for them: enough for ``mcm``, ``l-mcm`` and ``gl-mcm``.
+        A model together with ``images``, or its outputs for them, which suffice for ``mcm``, ``l-mcm`` and ``gl-mcm``.
     images : Tensor or None
-        Preprocessed images, (B, 3, H, W), where a model is given.
+        Preprocessed images, (B, 3, H, W), if a model is given.
     method : str, default "gl-mcm"
         - ``mcm``: largest softmax of global cosines; ``l-mcm``: largest softmax over all patches of their mean local
           cosines; ``gl-mcm``: the sum of both.
-        - ``msp``, ``margin``, ``entropy``: of the class probabilities the largest, its lead over the second, and the
+        - ``msp``, ``margin``, ``entropy``: the largest class probability, its difference from the second, and the
           negative entropy in nats.
-        - ``max-logit``, ``energy``: of the class logits the largest, and temperature times log-sum-exp of the logits
-          over the temperature.
-        - ``knn``, ``mahalanobis``: of the image feature, how near it is to those of the shots; see
+        - ``max-logit``, ``energy``: the largest class logit, and temperature times log-sum-exp of the logits over the
+          temperature.
+        - ``knn``, ``mahalanobis``: similarity of the image feature to those of the shots; see
           :class:`sotglp.methods.shot_memory.ShotMemory`.
-        - ``transport``: ``mahalanobis``, and the same for the patches that the predicted class looks at, weighed by
-          its transport plan; see :mod:`sotglp.methods.regions`. docs/trust.md tells which other forms were tried.
+        - ``transport``: ``mahalanobis``, plus the same for the patches that the transport plan of the predicted class
+          selects; see :mod:`sotglp.methods.regions`.
     temperature : float, default 1.0
-        Cosines, or logits, are divided by it before a softmax. ``max-logit`` and the scores that compare with shots
-        have none.
+        Cosines, or logits, are divided by it before a softmax; from 1e-6 to 1e6. ``max-logit``, ``knn``,
+        ``mahalanobis`` and ``transport`` ignore it.
 
     Returns
     -------
@@ -72,8 +73,8 @@ def score(
     Raises
     ------
     SotglpError
-        For an unknown method, a temperature that is not positive, a model without images, or a score that needs what
-        the model does not have.
+        If the method is unknown, the temperature is out of range, a model comes without images, or the model lacks
+        what the score needs.
 
     References
     ----------
@@ -84,18 +85,17 @@ def score(
     if isinstance(model_or_outputs, Outputs):
         return score_evidence(Evidence(model_or_outputs), method, temperature)
     if images is None:
-        raise SotglpError("a model needs images to score: give them too, or the model's outputs")
+        raise SotglpError("a model needs images to score: give images, or the outputs of the model")
     encoded = EncodedImages(*model_or_outputs.backbone.encode_image(images))
     outputs = model_or_outputs.compare(encoded, model_or_outputs.encode_text())
     return score_evidence(Evidence(outputs, model_or_outputs, encoded), method, temperature)
 
 
 def score_evidence(evidence: Evidence, method: OodMethod, temperature: float) -> Tensor:
-    """Score B images by what a model has to say of them; see :func:`score`."""
+    """Compute the OOD scores of B images, (B,); see :func:`score`."""
     if method not in SCORES:
         raise UnknownNameError("OOD score", method, SCORES)
-    if not temperature > 0:
-        raise SotglpError(f"temperature = {temperature} must be above 0")
+    check_temperature(temperature)
     return SCORES[method](evidence, temperature)
 
 
@@ -122,7 +122,7 @@ def _logits(evidence: Evidence) -> Tensor:
 
 def _model(evidence: Evidence) -> AdaptedModel:
     if evidence.model is None:
-        raise SotglpError("this OOD score looks at more than the outputs of a model: give the model and images")
+        raise SotglpError("this OOD score needs more than the outputs of a model: give the model and images")
     return evidence.model
 
 
@@ -152,7 +152,7 @@ def _shots(evidence: Evidence) -> ShotMemory:
     shots = _model(evidence).shots
     if shots is None:
         raise SotglpError(
-            "this OOD score compares images with the shots, and the model keeps none of their features: fit it with "
+            "this OOD score compares images with the shots, whose features the model doesn't store: fit it with "
             "remember=true, or choose another score"
         )
     return shots
@@ -185,4 +185,4 @@ SCORES: dict[str, Callable[[Evidence, float], Tensor]] = {
     "mahalanobis": _mahalanobis,
     "transport": _transport,
 }
-"""Every score by its name, in the order of tables."""
+"""All scores by name, in the order of tables."""
