@@ -165,8 +165,8 @@ def test_images_that_can_not_calibrate(few: SOTGLPClassifier, paths: Any, class_
     before = few.calibration_
     wrong: list[tuple[Any, dict[str, Any], str]] = [
         (X, {"folds": 2}, "folds need labels"),
-        (X, {"y": y, "folds": 1}, "1 folds can't be made"),
-        (X, {"y": y, "folds": 5}, "5 folds can't be made.*has 4 images"),
+        (X, {"y": y, "folds": 1}, "into 1 folds"),
+        (X, {"y": y, "folds": 5}, "into 5 folds.*has 4 images"),
         (X, {"y": y[:-1]}, "labels"),
         (X, {"y": ["zebra"] * 18}, "zebra"),
         (X, {"y": y, "tpr": 1.2}, "tpr = 1.2"),
@@ -194,7 +194,7 @@ def test_images_that_are_all_right_are_told(tiny_backbone: Backbone, paths: Any)
     fitted = classifier(tiny_backbone, epochs=30, batch_size=18).fit(X, y)
     assert fitted.score(X, y) == 1
     before = fitted.predict_proba(X)
-    with pytest.warns(SotglpWarning, match="all 18 calibration images are rightly classified"):
+    with pytest.warns(SotglpWarning, match="all 18 calibration images are correctly classified"):
         fitted.calibrate(X, y=y)
     np.testing.assert_array_equal(fitted.predict_proba(X), before)
 

@@ -244,7 +244,7 @@ def test_before_fit_and_before_calibration(tiny_backbone: Backbone, fitted: SOTG
 def test_wrong_input(tiny_backbone: Backbone, paths: Any, class_folders: Path) -> None:
     X, y = paths
     wrong: list[tuple[Any, Any, str]] = [
-        (X, None, "fit needs labels y"),
+        (X, None, "labels are missing"),
         (X, y[:-1], "labels"),
         (X, [0.5] * 18, "label 0 is 0.5, which isn.t a whole number"),
         (X, [y], "string or whole number"),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sotglp import SOTGLP, Backbone, SOTGLPClassifier, SotglpError
-from sotglp.explain.explanation import explain, explain_each, patch_boxes
+from sotglp.explain.explanation import explain, explain_each
+from sotglp.explain.patch_boxes import patch_boxes
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.method import METHODS
 from sotglp.methods.registry import build_model
@@ -70,14 +71,15 @@ def test_the_most_probable_classes_come_first(model: SOTGLP) -> None:
     probabilities = [one.probability for one in explain(model, picture(), 3).classes]
     assert probabilities == sorted(probabilities, reverse=True)
     assert len(explain(model, picture(), 7).classes) == 3
+    for one in (np.int64(1), np.uint8(1), np.int32(1)):
+        assert explain(model, picture(), one).classes[0].label == explain(model, picture()).classes[0].label
     assert explain(model, picture()).classes[0].label == explain(model, picture(), 3).classes[0].label
 
 
 def test_classes_come_as_they_are_asked_for(model: SOTGLP) -> None:
-    assert [one.label for one in explain(model, picture(), ["blue sea", "red_brick"]).classes] == [
-        "blue sea",
-        "red_brick",
-    ]
+    for classes in (["blue sea", "red_brick"], np.array(["blue sea", "red_brick"])):
+        assert [one.label for one in explain(model, picture(), classes).classes] == ["blue sea", "red_brick"]
+    assert [one.label for one in explain(model, picture(), "blue sea").classes] == ["blue sea"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -207,7 +209,7 @@ def test_methods_without_a_plan_say_so_and_the_others_explain(name: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("classes", "sentence"), [(0, "ask for 1 at least"), (["red brik"], "red_brick"), ([], "name one")]
+    ("classes", "sentence"), [(0, "ask for 1 or more"), (["red brik"], "red_brick"), ([], "name one or more")]
 )
 def test_classes_that_are_not_there_are_refused(model: SOTGLP, classes: object, sentence: str) -> None:
     with pytest.raises(SotglpError, match=sentence):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sotglp.explain.explanation import ClassExplanation, Explanation
-from sotglp.explain.plot import COLOURS, draw_explanation, draw_mass, draw_support
+from sotglp.explain.plot import COLOURS, Canvas, draw_mass, draw_support
 
 
 def explained(
@@ -41,9 +41,13 @@ def explained(
 
 
 def drawn(explanation: Explanation) -> Figure:
-    figure = draw_explanation(explanation)
+    figure = explanation.plot()
     figure.savefig(BytesIO(), format="png", dpi=50)
     return figure
+
+
+def canvas(explanation: Explanation) -> Canvas:
+    return Canvas(explanation.image, explanation.boxes, explanation.seen)
 
 
 def panels(figure: Figure) -> list[Axes]:
@@ -69,7 +73,7 @@ def test_patches_are_drawn_where_they_lie_and_coloured_by_mass() -> None:
     explanation = explained()
     axes = Figure().subplots()
     mass = explanation.classes[0].mass[0]
-    patches = draw_mass(axes, explanation, mass, 0.5)
+    patches = draw_mass(axes, canvas(explanation), mass, 0.5)
     boxes = [path.get_extents().extents.tolist() for path in patches.get_paths()]
     assert boxes == explanation.boxes[mass > 0].tolist()
     assert np.asarray(patches.get_array()).tolist() == mass[mass > 0].tolist()
@@ -79,7 +83,7 @@ def test_patches_are_drawn_where_they_lie_and_coloured_by_mass() -> None:
 def test_the_support_is_outlined_on_the_picture_itself() -> None:
     explanation = explained()
     axes = Figure().subplots()
-    draw_support(axes, explanation, explanation.classes[0])
+    assert draw_support(axes, canvas(explanation), explanation.classes[0].mass) == 3
     np.testing.assert_array_equal(axes.images[0].get_array(), np.asarray(explanation.image))
     outlines = axes.collections[-1]
     boxes = [path.get_extents().extents.tolist() for path in outlines.get_paths()]
@@ -90,7 +94,7 @@ def test_the_support_is_outlined_on_the_picture_itself() -> None:
 def test_what_the_model_did_not_see_is_hatched(width: int, height: int) -> None:
     axes = Figure().subplots()
     explanation = explained(width, height)
-    draw_support(axes, explanation, explanation.classes[0])
+    draw_support(axes, canvas(explanation), explanation.classes[0].mass)
     hatched = [part for part in axes.collections if isinstance(part, PatchCollection) and part.get_hatch()]
     boxes = sorted(path.get_extents().extents.tolist() for part in hatched for path in part.get_paths())
     assert boxes == ([[0, 0, 30, 30], [60, 0, 90, 30]] if width > height else [[0, 0, 30, 30], [0, 60, 30, 90]])

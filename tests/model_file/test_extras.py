@@ -80,7 +80,7 @@ def test_a_calibration_comes_back_to_the_same_decisions(
     np.testing.assert_array_equal(after.true_probabilities, before.true_probabilities)
     assert (after.folds is None) == (before.folds is None)
     inference = InferenceConfig(ood_method=before.ood_method, temperature=before.ood_temperature)
-    assert after.is_for(inference)
+    assert inference.threshold_of(after) == before.rejection.threshold
 
     def decisions(whole: AdaptedModel, calibration: Calibration) -> list[Any]:
         said = predict_each([whole, *calibration.fold_models], images, inference, score_all=False)

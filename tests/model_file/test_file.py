@@ -358,7 +358,7 @@ def test_a_damaged_file_of_a_peer(
 
 def test_a_backbone_given_by_hand_is_not_put_in(model: SOTGLP, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
-    with pytest.raises(SotglpError, match=r"the backbone CLIP can't go into.*leave include_backbone off"):
+    with pytest.raises(SotglpError, match=r"the backbone CLIP can't be stored in.*leave include_backbone off"):
         save_model(path, model, include_backbone=True)
     assert not path.exists()
     save_model(path, model)

@@ -341,7 +341,7 @@ def test_labels_keep_their_kind(tiny_backbone: Backbone) -> None:
     classifier.fit(list(old_images().images), numbers)
     images = list(new_images().images)
     for change in (lambda: classifier.add_class("4", images), lambda: classifier.rename_class(1, "one")):
-        with pytest.raises(SotglpError, match="is of another kind than the others, such as 1"):
+        with pytest.raises(SotglpError, match="has another type than the others, such as 1"):
             change()
     classifier.add_class(4, images).remove_class(2).rename_class(30, 3)
     assert classifier.classes_.tolist() == [1, 3, 4]

@@ -117,6 +117,8 @@ class Backbone(nn.Module):
         """
         name = name.replace("/", "-")
         chosen = weights.chosen_weights(name, pretrained)
+        # Neither torchvision nor JSON takes NumPy's integers.
+        image_size, seed = None if image_size is None else int(image_size), int(seed)
         clip = weights.build_clip(name, pretrained, image_size=image_size, seed=seed, quick_gelu=quick_gelu)
         backbone = cls(
             clip,

@@ -9,7 +9,7 @@ from typing_extensions import Self
 
 from sotglp.backbone import Backbone
 from sotglp.errors import SotglpError
-from sotglp.estimators.base import ImageClassifier
+from sotglp.estimators.classifier import ImageClassifier
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.sot_glp import SOTGLP
 from sotglp.model_file.record import ModelRecord

@@ -1,9 +1,10 @@
-"""An explanation as a picture for people: clear in greyscale, and for those who see few colours."""
+"""Draw patch maps, legible in greyscale and for the colour-blind."""
 
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,61 +13,79 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-
-from sotglp.console.text import printable
-
-if TYPE_CHECKING:
-    from sotglp.explain.explanation import ClassExplanation, Explanation
+from PIL import Image
 
 INK = "#1a1a1a"
 PAPER = "white"
 
 COLOURS = "YlGnBu"
-"""From light to dark, in grey too; safe for the colour-blind (ColorBrewer)."""
+"""Luminance decreases monotonically; safe for the colour-blind (ColorBrewer)."""
 
-MOST_IN_A_ROW = 6
+MAX_COLUMNS = 6
 PANEL = 2.0
 """Longer side of a panel, inches."""
 
 CHARACTERS_PER_INCH = 12
-"""So many of a title's letters go into an inch, even if all are wide."""
+"""Characters of a title that fit, even if all are wide."""
 
 
-def draw_explanation(explanation: Explanation) -> Figure:
-    """Draw a row for each class: the picture with the support outlined, and what each local prompt took of it.
+class Canvas(NamedTuple):
+    """A picture, and where the model's patches are in it.
+
+    Attributes
+    ----------
+    picture : PIL.Image.Image
+        The picture.
+    boxes : NDArray
+        Left, top, right and bottom of each patch in pixels, (rows, columns, 4).
+    seen : tuple of float
+        Left, top, right and bottom of the part that the patches cover.
+    """
+
+    picture: Image.Image
+    boxes: NDArray[np.float64]
+    seen: tuple[float, float, float, float]
+
+
+def draw_maps(canvas: Canvas, title: str, rows: Sequence[tuple[str, NDArray[np.float32]]]) -> Figure:
+    """Draw a row for each class: the picture with its support outlined, then the mass of each local prompt.
 
     Parameters
     ----------
-    explanation : Explanation
-        What to draw.
+    canvas : Canvas
+        The picture.
+    title : str
+        Title of the figure.
+    rows : sequence of (str, NDArray)
+        Title of each class and the share of each prompt's mass on each patch, (N, rows, columns).
     """
-    n_panels = 1 + max(one.n_prompts for one in explanation.classes)
-    n_columns = min(n_panels, MOST_IN_A_ROW)
+    n_panels = 1 + max(len(mass) for _, mass in rows)
+    n_columns = min(n_panels, MAX_COLUMNS)
     rows_each = -(-n_panels // n_columns)
-    width, height = explanation.image.size
+    width, height = canvas.picture.size
     panel_width, panel_height = (PANEL * side / max(width, height) for side in (width, height))
     panel_width, panel_height = max(panel_width, 1.1), max(panel_height, 0.5)
     figure = Figure(
         figsize=(
             n_columns * (panel_width + 0.1) + 0.9,
-            len(explanation.classes) * (rows_each * (panel_height + 0.22) + 0.5) + 0.6,
+            len(rows) * (rows_each * (panel_height + 0.22) + 0.5) + 0.6,
         ),
         layout="constrained",
     )
     FigureCanvasAgg(figure)
     fits = round(figure.get_figwidth() * CHARACTERS_PER_INCH)
-    figure.suptitle(_lines(_verdict(explanation), fits), fontsize=9, color=INK)
-    brightest = max(float(one.mass.max()) for one in explanation.classes)
-    rows = np.atleast_1d(np.asarray(figure.subfigures(len(explanation.classes), 1)))
-    for row, one in zip(rows, explanation.classes, strict=True):
-        row.suptitle(_lines(_class_verdict(one), fits), fontsize=9, color=INK, fontweight="bold")
+    figure.suptitle(_lines(title, fits), fontsize=9, color=INK)
+    largest = max(float(mass.max()) for _, mass in rows)
+    subfigures = np.atleast_1d(np.asarray(figure.subfigures(len(rows), 1)))
+    for row, (class_title, mass) in zip(subfigures, rows, strict=True):
+        row.suptitle(_lines(class_title, fits), fontsize=9, color=INK, fontweight="bold")
         panels = row.subplots(rows_each, n_columns, squeeze=False).ravel()
-        draw_support(panels[0], explanation, one)
-        panels[0].set_title(f"support: {int(one.support.sum())} patches", fontsize=8, color=INK)
-        for j, (panel, mass) in enumerate(zip(panels[1:], one.mass, strict=False)):
-            shown = draw_mass(panel, explanation, mass, brightest)
+        n_patches = draw_support(panels[0], canvas, mass)
+        panels[0].set_title(f"support: {n_patches} patches", fontsize=8, color=INK)
+        for j, (panel, of_prompt) in enumerate(zip(panels[1:], mass, strict=False)):
+            shown = draw_mass(panel, canvas, of_prompt, largest)
             panel.set_title(f"prompt {j + 1}", fontsize=8, color=INK)
-        for panel in panels[1 + one.n_prompts :]:
+        for panel in panels[1 + len(mass) :]:
             panel.set_axis_off()
         scale = row.colorbar(shown, ax=panels.tolist(), pad=0.01)
         scale.set_label("share of a\nprompt's mass", fontsize=8, color=INK)
@@ -74,51 +93,39 @@ def draw_explanation(explanation: Explanation) -> Figure:
     return figure
 
 
-def draw_support(panel: Axes, explanation: Explanation, one: ClassExplanation) -> None:
-    """The picture in full colour with the patches of the support outlined, and what the model did not see shaded."""
-    _lay_out(panel, explanation)
-    panel.imshow(np.asarray(explanation.image), extent=_extent(explanation))
-    boxes = explanation.boxes[one.support]
-    # Two lines show on a light picture and on a dark one.
+def draw_support(panel: Axes, canvas: Canvas, mass: NDArray[np.float32]) -> int:
+    """Draw the picture with the patches of the support outlined, and return their number."""
+    _lay_out(panel, canvas)
+    panel.imshow(np.asarray(canvas.picture), extent=_extent(canvas))
+    boxes = canvas.boxes[(mass > 0).any(axis=0)]
+    # Two lines, so that one is visible on a light picture and one on a dark picture.
     for colour, line_width in ((INK, 2.0), (PAPER, 0.8)):
         panel.add_collection(
             PatchCollection(_rectangles(boxes), facecolor="none", edgecolor=colour, linewidth=line_width)
         )
+    return len(boxes)
 
 
-def draw_mass(panel: Axes, explanation: Explanation, mass: NDArray[np.float32], brightest: float) -> PatchCollection:
-    """A faint grey picture with each patch in a colour that tells its mass; patches without any stay clear.
-
-    Parameters
-    ----------
-    panel : Axes
-        Where to draw.
-    explanation : Explanation
-        Of the image.
-    mass : NDArray
-        Share of mass on each patch, (rows, columns).
-    brightest : float
-        Share with the strongest colour.
-    """
-    _lay_out(panel, explanation)
-    faint = 255 - (255 - np.asarray(explanation.image.convert("L"), dtype=np.float32)) * 0.45
-    panel.imshow(faint, cmap="gray", vmin=0, vmax=255, extent=_extent(explanation))
-    taken = mass > 0
-    patches = PatchCollection(
-        _rectangles(explanation.boxes[taken]), cmap=COLOURS, edgecolor=INK, linewidth=0.4, alpha=0.85
-    )
-    patches.set_array(mass[taken])
-    patches.set_clim(0, brightest)
+def draw_mass(panel: Axes, canvas: Canvas, mass: NDArray[np.float32], largest: float) -> PatchCollection:
+    """Draw a faint grey picture with each patch coloured by its mass, (rows, columns); ``largest`` ends the scale."""
+    _lay_out(panel, canvas)
+    faint = 255 - (255 - np.asarray(canvas.picture.convert("L"), dtype=np.float32)) * 0.45
+    panel.imshow(faint, cmap="gray", vmin=0, vmax=255, extent=_extent(canvas))
+    matched = mass > 0
+    boxes = _rectangles(canvas.boxes[matched])
+    patches = PatchCollection(boxes, cmap=COLOURS, edgecolor=INK, linewidth=0.4, alpha=0.85)
+    patches.set_array(mass[matched])
+    patches.set_clim(0, largest)
     panel.add_collection(patches)
     return patches
 
 
-def _lay_out(panel: Axes, explanation: Explanation) -> None:
-    """Bounds of a picture, and a shade over what lies outside of the part that the model saw."""
-    width, height = explanation.image.size
+def _lay_out(panel: Axes, canvas: Canvas) -> None:
+    """Set the limits of a panel and hatch the part of the picture that no patch covers."""
+    width, height = canvas.picture.size
     panel.set_xticks([])
     panel.set_yticks([])
-    left, top, right, bottom = explanation.seen
+    left, top, right, bottom = canvas.seen
     beside = [
         Rectangle((0, 0), width, top),
         Rectangle((0, bottom), width, height - bottom),
@@ -134,8 +141,8 @@ def _lay_out(panel: Axes, explanation: Explanation) -> None:
     panel.set_aspect("equal")
 
 
-def _extent(explanation: Explanation) -> tuple[float, float, float, float]:
-    width, height = explanation.image.size
+def _extent(canvas: Canvas) -> tuple[float, float, float, float]:
+    width, height = canvas.picture.size
     return 0, width, height, 0
 
 
@@ -143,24 +150,7 @@ def _rectangles(boxes: NDArray[np.float64]) -> list[Rectangle]:
     return [Rectangle((left, top), right - left, bottom - top) for left, top, right, bottom in boxes]
 
 
-def _class_verdict(one: ClassExplanation) -> str:
-    """What speaks for a class."""
-    return (
-        f"{one.label}\nprobability {one.probability:.3f}, global score {one.global_score:.3f}, "
-        f"local score {one.local_score:.3f}"
-    )
-
-
-def _verdict(explanation: Explanation) -> str:
-    """What is said of the whole image."""
-    score = f"in-distribution score ({explanation.ood_method}) {explanation.ood_score:.4f}"
-    if explanation.threshold is not None:
-        said = "unknown: below" if explanation.is_unknown else "known: not below"
-        score += f", {said} the threshold {explanation.threshold:.4f}"
-    return f"{printable(explanation.name)}\n{score}"
-
-
 def _lines(text: str, characters: int) -> str:
-    """Text in lines of so many characters, in which nothing is taken for a formula."""
+    """Wrap text, and escape what matplotlib would read as a formula."""
     wrapped = (line for part in text.split("\n") for line in textwrap.wrap(part, characters))
     return "\n".join(wrapped).replace("$", r"\$")

@@ -1,0 +1,195 @@
+"""Predictions and calibrated decisions, by scikit-learn's interface of classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils.validation import check_is_fitted
+from typing_extensions import Self
+
+from sotglp.console.output import UNKNOWN
+from sotglp.errors import SotglpError
+from sotglp.estimators.base import FewShotEstimator
+from sotglp.estimators.inputs import maybe_labelled, unlabelled
+from sotglp.explain.explanation import Explanation, explain
+from sotglp.images.labels import label_array
+from sotglp.scoring.calibration import Calibration, calibrate_crossed, calibrate_held_out
+from sotglp.scoring.cross_fit import cross_fit
+from sotglp.scoring.predict import Predictions, predict, predict_each
+from sotglp.settings import InferenceConfig, OodMethod, checked
+from sotglp.training.fit import drawn_shots
+
+
+class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
+    """Few-shot image classifier with OOD scores, whatever its method.
+
+    Images (X) are paths, PIL images, or a tensor (B, 3, H, W): uint8 pixels are preprocessed like photos, floats are
+    already preprocessed for the backbone. X may also be one path: of a folder with a folder for each class or of a
+    manifest, which needs no y in :meth:`fit`; in other methods also of a folder of images, or of one image.
+    """
+
+    def predict(self, X: Any, *, reject: bool = True) -> NDArray[Any]:
+        """Predict the label of each image, (B,); once calibrated, images below the threshold are "unknown".
+
+        Parameters
+        ----------
+        X : images
+            See the class.
+        reject : bool, default True
+            Reject unknown images, if the model is calibrated; otherwise every image gets a label of a class.
+        """
+        predictions = self._calibrated_predictions(X)
+        labels: NDArray[Any] = self.classes_[predictions.probabilities.argmax(axis=1)]
+        if not reject or self.calibration_ is None:
+            return labels
+        rejected = self.calibration_.rejects(predictions.ood_scores)
+        # Numbers and text can't share an array, and a short text type would cut "unknown" off.
+        labels = labels.astype(np.result_type(labels, np.asarray(UNKNOWN)) if labels.dtype.kind == "U" else object)
+        labels[rejected] = UNKNOWN
+        return labels
+
+    def predict_proba(self, X: Any) -> NDArray[np.float32]:
+        """Predict class probabilities, in the order of ``classes_``, at the calibrated temperature, (B, C)."""
+        probabilities = self._calibrated_predictions(X).probabilities
+        return probabilities if self.calibration_ is None else self.calibration_.probabilities(probabilities)
+
+    def predict_sets(self, X: Any, coverage: float = 0.9) -> NDArray[np.bool_]:
+        """Predict the set of plausible classes of each image, in the order of ``classes_``, (B, C).
+
+        Parameters
+        ----------
+        X : images
+            See the class.
+        coverage : float, default 0.9
+            Share of images whose set should contain the true class, between 0 and 1. A set may be empty. See
+            :mod:`sotglp.scoring.conformal` for the guarantee.
+
+        Raises
+        ------
+        SotglpError
+            If :meth:`calibrate` has not run with labels.
+        """
+        calibration = self._known_calibration()
+        models = [self.model_, *calibration.fold_models]
+        predictions = predict_each(models, unlabelled(X), self._inference_config(), score_all=False)
+        return calibration.sets(np.stack([one.probabilities for one in predictions]), coverage)
+
+    def explain(self, image: Any, classes: Sequence[str | int] | str | int = 1) -> Explanation:
+        """Explain a prediction by the patches that each local prompt matches; ``.plot()`` draws it.
+
+        Parameters
+        ----------
+        image : path, PIL image or tensor
+            One image; a tensor is (3, H, W).
+        classes : sequence of labels or int, default 1
+            Classes to explain, or the number of the most probable ones.
+
+        Raises
+        ------
+        SotglpError
+            If the method has no transport plan, a class doesn't exist, or the image can't be read.
+        """
+        check_is_fitted(self, "model_")
+        calibration = self.calibration_
+        score = (calibration.ood_method, calibration.ood_temperature) if calibration else ()
+        return explain(self.model_, image, classes, self._inference_config(*score), calibration)
+
+    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Compute the accuracy of the most probable labels, without rejection."""
+        return float(accuracy_score(label_array(y), self.predict(X, reject=False), sample_weight=sample_weight))
+
+    def ood_score(self, X: Any, method: OodMethod = "gl-mcm", temperature: float = 1.0) -> NDArray[np.float32]:
+        """Compute the OOD score of each image, (B,), larger for in-distribution; see :func:`sotglp.ood.score`."""
+        return self._predictions(X, method, temperature).ood_scores
+
+    def calibrate(
+        self,
+        X: Any,
+        tpr: float = 0.95,
+        method: OodMethod = "gl-mcm",
+        temperature: float = 1.0,
+        *,
+        y: ArrayLike | None = None,
+        folds: int | None = None,
+    ) -> Self:
+        """Calibrate the rejection threshold, the temperature of probabilities, and prediction sets.
+
+        ``calibration_.rejection`` reports the threshold, the expected share of accepted in-distribution images, and a
+        90 % confidence interval of the true share, which is wide for few images.
+
+        Parameters
+        ----------
+        X : images
+            Held-out images of the classes, or with ``folds`` the images of :meth:`fit`.
+        tpr : float, default 0.95
+            Share of in-distribution images to accept, above 0 and at most 1.
+        method, temperature
+            Score of the threshold; see :func:`sotglp.ood.score`.
+        y : array-like or None, default None
+            Labels of X, as for :meth:`fit`; they are needed for the temperature and for prediction sets.
+        folds : int or None, default None
+            Cross-validate the few-shot images, which takes as many more fits.
+
+        Raises
+        ------
+        SotglpError
+            If ``tpr``, images or labels can't be used, or a class has fewer images than there are folds.
+        """
+        check_is_fitted(self, "model_")
+        images = maybe_labelled(X, y)
+        inference = self._inference_config(method, temperature)
+        if folds is None:
+            self.calibration_ = calibrate_held_out(self.model_, images, inference, tpr)
+            return self
+        if images.labels is None:
+            raise SotglpError("folds need labels: give y, or a folder with a folder for each class")
+        config = self._settings()[1]
+        shots = drawn_shots(images, config)
+        crossed = cross_fit(self.model_, shots, config, inference, n_folds=folds, cache_dir=self._cache_dir())
+        self.calibration_ = calibrate_crossed(crossed, shots, inference, tpr)
+        return self
+
+    def is_ood(self, X: Any) -> NDArray[np.bool_]:
+        """Whether each image scores below the calibrated threshold, (B,).
+
+        Raises
+        ------
+        SotglpError
+            If :meth:`calibrate` has not run.
+        """
+        calibration = self._known_calibration()
+        return calibration.rejects(self._calibrated_predictions(X).ood_scores)
+
+    def _known_calibration(self) -> Calibration:
+        check_is_fitted(self, "model_")
+        if self.calibration_ is None:
+            raise SotglpError("the model isn't calibrated: call calibrate(X) with images of the classes first")
+        return self.calibration_
+
+    def _inference_config(self, method: OodMethod = "gl-mcm", temperature: float = 1.0) -> InferenceConfig:
+        return checked(
+            InferenceConfig,
+            {
+                "workers": self.workers,
+                "precision": self.precision,
+                "ood_method": method,
+                "temperature": temperature,
+                "show_progress": self.verbose,
+            },
+        )
+
+    def _predictions(self, X: Any, method: OodMethod = "gl-mcm", temperature: float = 1.0) -> Predictions:
+        check_is_fitted(self, "model_")
+        return predict(self.model_, unlabelled(X), self._inference_config(method, temperature))
+
+    def _calibrated_predictions(self, X: Any) -> Predictions:
+        """Predictions with the score that the calibration, if any, applies to."""
+        check_is_fitted(self, "model_")
+        if self.calibration_ is None:
+            return self._predictions(X)
+        return self._predictions(X, self.calibration_.ood_method, self.calibration_.ood_temperature)
