@@ -150,9 +150,9 @@ def test_as_many_folds_as_the_smallest_class_allows(counts: tuple[int, int], exp
 @pytest.mark.parametrize(
     ("n_images", "n_folds", "words"),
     [
-        (1, None, "can't split the images into 2 folds.*'b', has 1"),
-        (3, 4, "into 4 folds.*'b', has 3"),
-        (3, 1, "into 1 folds: 2 is the least"),
+        (1, None, "can't split the images into 2 folds.*'b' has 1"),
+        (3, 4, "into 4 folds.*'b' has 3"),
+        (3, 1, "into 1 folds, since 2 is the least"),
         (3, -1, "into -1 folds"),
     ],
 )

@@ -124,8 +124,8 @@ def folds_of(images: ImageSet, n_folds: int | None = None) -> int:
     n_folds = max(min(MOST_FOLDS, count), 2) if n_folds is None else n_folds
     if not 2 <= n_folds <= count:
         raise SotglpError(
-            f"can't split the images into {n_folds} folds: 2 is the least, and the smallest class, {smallest!r}, has "
-            f"{count} images; give more images, or calibrate on held-out ones"
+            f"can't split the images into {n_folds} folds, since 2 is the least and {smallest!r} has {count} "
+            f"{'image' if count == 1 else 'images'}: give more images, or calibrate on held-out ones"
         )
     return n_folds
 
