@@ -16,7 +16,6 @@ from sotglp.report import findings as module
 from sotglp.report.findings import evaluate_for_report
 from sotglp.scoring.calibration import calibrate_held_out
 from sotglp.scoring.evaluate import evaluate
-from sotglp.scoring.predict import predict
 from sotglp.transport.plans import prompt_similarity
 from support.report_samples import READING, as_predicted, named, others, pictures
 from support.samples import make_class_folders

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
+from sotglp.scoring.calibrate import calibrate_held_out
 
 from sotglp import SOTGLP, Backbone
 from sotglp.explain.explanation import ClassExplanation, Explanation, explain
@@ -10,7 +11,6 @@ from sotglp.images.image_set import ImageSet
 from sotglp.report import mistakes as module
 from sotglp.report.findings import evaluate_for_report
 from sotglp.report.mistakes import class_maps
-from sotglp.scoring.calibrate import calibrate_held_out
 from sotglp.scoring.evaluate import predict
 from support.report_samples import READING, as_predicted, pictures
 
