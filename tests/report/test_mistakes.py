@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from sotglp.scoring.calibrate import calibrate_held_out
 
 from sotglp import SOTGLP, Backbone
 from sotglp.explain.explanation import ClassExplanation, Explanation, explain
@@ -11,7 +10,8 @@ from sotglp.images.image_set import ImageSet
 from sotglp.report import mistakes as module
 from sotglp.report.findings import evaluate_for_report
 from sotglp.report.mistakes import class_maps
-from sotglp.scoring.evaluate import predict
+from sotglp.scoring.calibration import calibrate_held_out
+from sotglp.scoring.predict import predict
 from support.report_samples import READING, as_predicted, pictures
 
 
