@@ -106,7 +106,7 @@ def test_other_warnings_are_told_and_those_of_others_are_not(tmp_path, dtd):
 
     told = check(replace(find("eurosat"), read=read), tmp_path).warnings
     assert len(told) == 2
-    assert "without images are left out: River" in told[0]
+    assert "without images are ignored: River" in told[0]
     assert "no split_zhou_EuroSAT.json" in told[1]
 
 

@@ -59,7 +59,7 @@ def test_the_published_draw_is_scikit_learns(counts, shots, seed):
     labels = shuffled(counts)
     left = len(labels) - shots * len(counts)
     if 0 < left < len(counts):
-        with pytest.raises(SotglpError, match=r"impossible .* leave out"):
+        with pytest.raises(SotglpError, match=r"impossible.* must remain"):
             draw_shots(labels, shots, seed, draw="published")
         return
     drawn = silently(labels, shots, seed, draw="published")
@@ -111,7 +111,7 @@ def test_classes_with_too_few_images_are_named_in_one_warning(draw):
         drawn = draw_shots(labels, 4, 0, draw=draw)
     assert drawn.tolist() == list(range(11))
     assert [str(warning.message) for warning in caught] == [
-        "7 classes have fewer than 4 images and will be used whole: "
+        "7 classes have fewer than 4 images, all of which are used: "
         "class 1, class 2, class 3, class 4, class 5 and 2 more"
     ]
     assert caught[0].filename == __file__
@@ -124,16 +124,13 @@ def test_no_warning_where_every_class_has_enough():
         draw_shots(shuffled([5, 9]), 4, 0)
 
 
-def test_a_class_the_published_draw_misses_is_named():
+def test_classes_that_the_published_draw_misses_or_cannot_draw_are_named():
+    with pytest.raises(SotglpError, match="two images of every class, but there is one of: class 1;"):
+        draw_shots(shuffled([20, 1]), 2, 0, draw="published")
     labels = shuffled([200, 2])
-    with pytest.warns(SotglpWarning, match='took no image of: class 1; draw with "per-class"'):
+    with pytest.warns(SotglpWarning, match='has no image of: class 1; use the draw "per-class"'):
         drawn = draw_shots(labels, 2, 0, draw="published")
     assert per_class(labels, drawn) == {"class 0": 4}
-
-
-def test_the_published_draw_of_a_single_image():
-    with pytest.raises(SotglpError, match="two images of every class, and there is one of: class 1; draw with"):
-        draw_shots(shuffled([20, 1]), 2, 0, draw="published")
 
 
 @pytest.mark.parametrize(
@@ -151,9 +148,6 @@ def test_the_published_draw_of_a_single_image():
 def test_arguments_out_of_range(arguments, words):
     with pytest.raises(SotglpError, match=words):
         draw_shots(*arguments)
-
-
-def test_another_draw():
     with pytest.raises(SotglpError, match="draw is 'random'; give one of 'per-class', 'published'"):
         draw_shots(["a"], 1, 1, draw="random")
 

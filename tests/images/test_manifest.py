@@ -63,7 +63,7 @@ def test_quoted_commas_quotes_and_newlines(folder):
     assert labels == ('say "hi", cat', "two\nlines", "naïve")
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     labels=st.lists(
         st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).filter(str.strip), min_size=1
@@ -95,14 +95,14 @@ def test_without_a_label_column_there_are_no_labels(folder):
         ("path,label\na.png,cat\na.png,\n", "has no label for a.png in row 2 (line 3)"),
         ("path,label\na.png,cat\na.png\n", "has no label for a.png in row 2 (line 3)"),
         ('path,label\na.png,"two\nlines"\n,cat\n', "has no path in row 2 (line 4)"),
-        ("path,label\na.png,cat\nsub,cat\n", "lists sub in row 2 (line 3), but there is no file"),
-        ("path,label\nsub/c.png,cat\n", "lists sub/c.png in row 1 (line 2), but there is no file"),
+        ("path,label\na.png,cat\nsub,cat\n", "lists sub in row 2 (line 3), but"),
+        ("path,label\nsub/c.png,cat\n", "lists sub/c.png in row 1 (line 2), but"),
         ("path,label\ncomma, name.png,cat\n", "has more fields in row 1 (line 2) than the 2 columns; put quotes"),
         ('path,label\na.png,cat\na.png,"dog\n', "in the row that starts at line 3"),
         ('path,label\na.png,cat\n"a"x.png,dog\n', "in the row that starts at line 3"),
-        (f"path,label\n{'x' * 5000}.png,cat\n", "there is no file"),
-        (b"path,label\na.png,cat\na.png,caf\xe9\n", "is not UTF-8 text in line 3"),
-        ("path,label\na.png,cat\n".encode("utf-16"), "is not UTF-8 text in line 1"),
+        (f"path,label\n{'x' * 5000}.png,cat\n", "does not exist"),
+        (b"path,label\na.png,cat\na.png,caf\xe9\n", "isn't UTF-8 text in line 3"),
+        ("path,label\na.png,cat\n".encode("utf-16"), "isn't UTF-8 text in line 1"),
     ],
 )
 def test_a_csv_that_cannot_be_used(folder, content, words):
@@ -116,7 +116,7 @@ def test_a_csv_that_cannot_be_used(folder, content, words):
         ({"path": ["a.png", None], "label": ["cat", "cat"]}, "has no path in row 2;"),
         ({"path": ["a.png", "a.png"], "label": ["cat", None]}, "has no label for a.png in row 2;"),
         ({"path": ["a.png"], "label": [0.5]}, "has a column label of type double"),
-        ({"path": ["gone.png"], "label": ["cat"]}, "lists gone.png in row 1, but there is no file"),
+        ({"path": ["gone.png"], "label": ["cat"]}, "lists gone.png in row 1, but"),
         ({"path": pyarrow.array([], pyarrow.string()), "label": pyarrow.array([], pyarrow.string())}, "lists no"),
     ],
 )
@@ -137,7 +137,7 @@ def test_parquet_with_numbers_categories_and_nested_columns_beside(folder):
 def test_a_damaged_parquet_file(folder):
     path = parquet_of(folder, {"path": ["a.png"], "label": ["cat"]})
     path.write_bytes(path.read_bytes()[:-20])
-    assert "is not a whole Parquet file" in refused(path)
+    assert "is not a complete Parquet file" in refused(path)
 
 
 def test_parquet_without_pyarrow(folder, monkeypatch):
@@ -146,17 +146,10 @@ def test_parquet_without_pyarrow(folder, monkeypatch):
     assert 'pip install "sotglp[parquet]"' in refused(path)
 
 
-@pytest.mark.parametrize("name", ["gone.csv", "gone.parquet"])
-def test_a_manifest_that_is_not_there(folder, name):
-    assert "can't be opened" in refused(folder / name)
-
-
-def test_another_suffix(folder):
-    assert "give a .csv or a .parquet file" in refused(folder / "list.tsv")
-
-
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_a_manifest_that_may_never_end_or_that_no_file_can_be(tmp_path, suffix):
+def test_a_manifest_that_is_missing_may_never_end_or_has_an_impossible_name(tmp_path, suffix):
+    assert "can't be opened" in refused(tmp_path / f"gone{suffix}")
+    assert "give a .csv or a .parquet file" in refused(tmp_path / f"list{suffix}.tsv")
     pipe = tmp_path / f"pipe{suffix}"
     os.mkfifo(pipe)
     assert "can't be opened (it is a pipe, a socket or a device)" in refused(pipe)
@@ -170,11 +163,11 @@ def test_parquet_words_that_are_not_in_its_dictionary(folder, monkeypatch):
     path = parquet_of(folder, {"path": ["a.png"], "label": ["cat"]})
     table = pyarrow.table({"path": ["a.png"], "label": words})
     monkeypatch.setattr(pyarrow.parquet.ParquetFile, "read", lambda *_, **__: table)
-    assert "is not a whole Parquet file" in refused(path)
+    assert "is not a complete Parquet file" in refused(path)
 
 
 def test_parquet_text_that_is_not_utf8(folder):
     broken = pyarrow.Array.from_buffers(
         pyarrow.string(), 1, [None, pyarrow.py_buffer(b"\0\0\0\0\1\0\0\0"), pyarrow.py_buffer(b"\xff")]
     )
-    assert "holds text that is not UTF-8" in refused(parquet_of(folder, {"path": ["a.png"], "label": broken}))
+    assert "has text that isn't UTF-8" in refused(parquet_of(folder, {"path": ["a.png"], "label": broken}))

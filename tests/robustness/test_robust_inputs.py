@@ -180,7 +180,7 @@ BOMBS = {
 def test_decompression_bombs_are_refused_before_they_unpack(tmp_path: Path) -> None:
     for name, content in BOMBS.items():
         assert len(content) < MEBIBYTE
-        with pytest.raises(UnreadableImageError, match="than the bound of 178956970, as a decompression bomb"):
+        with pytest.raises(UnreadableImageError, match="than the limit of 178956970"):
             open_image(content)
         (tmp_path / name).write_bytes(content)
     refuse_all = (
@@ -239,7 +239,7 @@ def test_a_strip_of_pixels_is_refused_before_it_is_scaled(tmp_path: Path, model_
     (tmp_path / "in").mkdir()
     Image.new("RGB", (60_000, 1)).save(tmp_path / "in" / "strip.png")
     done = sotglp("predict", model_file, tmp_path / "in", code=2)
-    assert "strip.png: its size is 60000 x 1, a strip that no model can see" in done.stderr
+    assert "strip.png: its size is 60000 x 1, a strip too long" in done.stderr
 
 
 # Names.
@@ -329,7 +329,7 @@ def test_links_that_loop_or_lead_nowhere(tmp_path: Path, picture: bytes) -> None
     for name, aim in {**loops, "gone.png": "nowhere.png"}.items():
         (root / "red_brick" / name).symlink_to(aim)
     (root / "up").symlink_to("../root")
-    with pytest.warns(UserWarning, match="without images are left out: up"):
+    with pytest.warns(UserWarning, match="without images are ignored: up"):
         listed = ImageSet.from_path(root)
     broken = ["a.png", "b.png", "gone.png", "self.png"]
     assert [path.name for path in listed.images] == ["0.png", "0.png", "0.png", *broken]
@@ -429,7 +429,7 @@ def test_a_class_of_one_image_beside_a_class_of_a_thousand(tmp_path: Path, pictu
     (tmp_path / "a.png").write_bytes(picture)
     (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]))
     labels = ImageSet.from_path(tmp_path / "list.csv").labels or ()
-    with pytest.warns(UserWarning, match="1 class has fewer than 16 images and will be used whole: one"):
+    with pytest.warns(UserWarning, match="1 class has fewer than 16 images, all of which are used: one"):
         drawn = draw_shots(labels, 16, seed=1)
     assert Counter(labels[index] for index in drawn) == {"many": 16, "one": 1}
     with pytest.warns(UserWarning, match="2 classes have fewer than 5000 images"):

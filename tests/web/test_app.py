@@ -116,7 +116,7 @@ def test_an_unreadable_image_has_its_error_in_its_place(shared: TestClient) -> N
     found = shared.post("/predict", files=contents).json()["predictions"]
     assert [list(one) == ["name", "error"] for one in found] == [False, True, False, True]
     assert found[1]["error"] == "can't read leaf.jpg: it is empty; replace it or leave it out"
-    assert "can't read =1+1.png: it isn't a whole image" in found[3]["error"]
+    assert "can't read =1+1.png: it isn't a complete image" in found[3]["error"]
     rows = list(csv.reader(io.StringIO(shared.post("/predict.csv", files=contents).text)))
     assert rows[2] == ["leaf.jpg", "", "", ""]
     assert rows[4][0] == "'=1+1.png"

@@ -1,1 +1,1 @@
-"""Images: decoding, image sets from folders and tables, the few-shot draw, augmented views."""
+"""Image decoding, image sets from folders and manifests, few-shot draws and augmented views."""

@@ -1,4 +1,4 @@
-"""One image, from wherever it comes, as an upright 8-bit RGB picture."""
+"""Decoding of one image, of any source and format, to upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -21,21 +21,18 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
     | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"}
 )
-"""File name endings, in lower case, that are taken for images when a folder is read."""
+"""Suffixes of image files, in lower case."""
 
 MAX_PIXELS = 178_956_970
-"""A file that unpacks to more pixels than this is refused; the default bound of Pillow's error."""
+"""Images with more pixels are rejected; the default bound of Pillow's error."""
 
 MAX_ASPECT = 1000
-"""An image whose longer side is more times the shorter one than this is refused.
-
-Scaled to a model's input by its shorter side, a strip of a few kilobytes would fill gigabytes.
-"""
+"""Images with a larger ratio of their sides are rejected: resized by its shorter side, a strip would fill gigabytes."""
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image"
 
 _BAND_PIXELS = 2**22
-"""Pixels whose colours are converted at once, so that what lies between takes megabytes even for the largest image."""
+"""Pixels converted at once, so that intermediate arrays take megabytes even for the largest image."""
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -92,26 +89,26 @@ _PILLOW_SETTINGS = _PillowSettings()
 
 
 def open_image(source: ImageLike) -> Image.Image:
-    """Read an image as upright 8-bit RGB, whatever its format and colour mode.
+    """Decode an image to upright 8-bit RGB.
 
-    The EXIF orientation is applied, transparent parts show white, 16-bit gray keeps its high byte, and of an animation
-    the first frame is taken. Float gray (mode F) counts as 0 to 1 if nothing in it is above 1, otherwise as 0 to 255.
+    The EXIF orientation is applied, transparent pixels become white, 16-bit gray keeps its high byte, and an animation
+    is its first frame. Float gray (mode F) ranges from 0 to 1 if no value is above 1, otherwise from 0 to 255.
 
     Parameters
     ----------
     source : str, os.PathLike, bytes or PIL.Image.Image
-        A path, the content of an image file, or a PIL image (left as it is).
+        A path, the content of an image file, or a PIL image, which isn't changed.
 
     Returns
     -------
     PIL.Image.Image
-        A new image of mode RGB that carries no metadata.
+        A new image of mode RGB without metadata.
 
     Raises
     ------
     UnreadableImageError
-        If there is no such file, or it is a pipe or a device, or no whole image, or it has more than `MAX_PIXELS`
-        pixels or sides that differ by more than `MAX_ASPECT`.
+        If the file is missing, damaged, incomplete, a pipe or a device, or the image exceeds `MAX_PIXELS` or
+        `MAX_ASPECT`.
     """
     if isinstance(source, Image.Image):
         name = getattr(source, "filename", "") or "an image in memory"
@@ -130,12 +127,12 @@ def open_image(source: ImageLike) -> Image.Image:
     except UnreadableImageError:
         raise
     except (OSError, ValueError) as error:
-        raise UnreadableImageError(name, _why_not_opened(error)) from error
+        raise UnreadableImageError(name, _open_reason(error)) from error
 
 
-def _why_not_opened(error: Exception) -> str:
+def _open_reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        return "there is no such file; check the path"
+        return "the file does not exist; check the path"
     if isinstance(error, IsADirectoryError):
         return "it is a folder; give the path of one image file"
     detail = error.strerror if isinstance(error, OSError) else error
@@ -145,7 +142,7 @@ def _why_not_opened(error: Exception) -> str:
 def _read_encoded(file: IO[bytes], name: str) -> Image.Image:
     def decode() -> Image.Image:
         image = Image.open(file)
-        # Pillow hands these to an interpreter (Ghostscript), which no image from elsewhere should reach.
+        # Pillow passes these to an interpreter (Ghostscript), which untrusted files must not reach.
         if image.format in ("EPS", "WMF"):
             raise UnreadableImageError(name, f"it is a drawing ({image.format}); save it as PNG or JPEG")
         if image.width * image.height > MAX_PIXELS:
@@ -160,21 +157,21 @@ def _read_encoded(file: IO[bytes], name: str) -> Image.Image:
 
 def _too_large(n_pixels: int | None = None) -> str:
     size = "more pixels" if n_pixels is None else f"{n_pixels} pixels, more"
-    return f"it has {size} than the bound of {MAX_PIXELS}, as a decompression bomb would; make it smaller"
+    return f"it has {size} than the limit of {MAX_PIXELS} (a possible decompression bomb); make it smaller"
 
 
 def _read(decode: Callable[[], Image.Image], name: str) -> Image.Image:
-    # The decoded image is gone when its copy is turned: three of the largest would take another 0.7 GB.
+    # The decoded image is freed before its copy is rotated: a third copy could take 0.7 GB.
     upright, orientation = _decoded(decode, name)
     if orientation in _UPRIGHT:
         upright = upright.transpose(_UPRIGHT[orientation])
-    # The orientation must not be there for a second reader to apply again.
+    # Without its orientation, which a second reader would apply again.
     upright.info = {}
     return upright
 
 
 def _decoded(decode: Callable[[], Image.Image], name: str) -> tuple[Image.Image, int]:
-    """Return an RGB copy as it is stored, and the orientation that it is to be turned by."""
+    """Return an RGB copy as stored, and its EXIF orientation."""
     try:
         with _PILLOW_SETTINGS:
             image = decode()
@@ -182,10 +179,10 @@ def _decoded(decode: Callable[[], Image.Image], name: str) -> tuple[Image.Image,
                 raise UnreadableImageError(name, f"its size is {image.width} x {image.height}, so it has no pixels")
             if max(image.size) > MAX_ASPECT * min(image.size):
                 raise UnreadableImageError(
-                    name, f"its size is {image.width} x {image.height}, a strip that no model can see; cut it"
+                    name, f"its size is {image.width} x {image.height}, a strip too long to resize; crop it"
                 )
             image.load()
-            # Only after load(): Pillow turns a TIFF there and takes its orientation tag away.
+            # After load(), in which Pillow rotates a TIFF and removes its orientation tag.
             return _to_rgb(image), _orientation(image)
     except UnreadableImageError:
         raise
@@ -193,18 +190,18 @@ def _decoded(decode: Callable[[], Image.Image], name: str) -> tuple[Image.Image,
         raise UnreadableImageError(name, _too_large()) from error
     except UnidentifiedImageError as error:
         raise UnreadableImageError(
-            name, "it isn't a whole image in a format that Pillow knows; replace it or leave it out"
+            name, "it isn't a complete image in a format that Pillow supports; replace it or leave it out"
         ) from error
-    except Exception as error:  # a decoder may raise anything at all on damaged data
+    except Exception as error:  # decoders raise exceptions of any type on damaged data
         raise UnreadableImageError(
-            name, f"its data is cut short or damaged ({error}); replace it or leave it out"
+            name, f"its data is truncated or damaged ({error}); replace it or leave it out"
         ) from error
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # a damaged EXIF block spoils the orientation, not the picture
+    except Exception:  # a damaged EXIF block doesn't affect the pixels
         return 1
 
 
@@ -225,11 +222,11 @@ def _finite(image: Image.Image) -> NDArray[np.float32]:
 
 
 def _band_to_rgb(image: Image.Image, white: float) -> Image.Image:
-    """Convert some rows of an image; ``white`` is the value that float gray counts as white."""
+    """Convert some rows of an image; ``white`` is the value of white in float gray."""
     if image.mode.startswith("I;16"):
         return _gray(np.asarray(image) >> 8)
     if image.mode == "I":
-        # Pillow holds 16-bit gray in its 32-bit mode as well (PGM, old versions for PNG).
+        # Pillow uses this 32-bit mode for some 16-bit gray (PGM, and PNG in old versions).
         return _gray(np.asarray(image).clip(0, 0xFFFF) >> 8)
     if image.mode == "F":
         return _gray((_finite(image) * (255 / white)).clip(0, 255).round())

@@ -1,4 +1,4 @@
-"""Digest of an image: equal where the image is the same, whatever its name."""
+"""Digest of an image's content, which doesn't depend on its name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sotglp.images.image_set import ImageSource, is_tensor
 
 
 def content_digest(source: ImageSource) -> str:
-    """SHA-256 of an image, 64 hexadecimal digits: of a file's bytes, an upright picture's pixels, a tensor's values.
+    """Return the SHA-256 of a file's bytes, a PIL image's upright RGB pixels or a tensor's values, in hexadecimal.
 
     Raises
     ------
@@ -32,6 +32,6 @@ def content_digest(source: ImageSource) -> str:
         digest = hashlib.sha256(f"{source.dtype} {tuple(source.shape)}\n".encode())
         digest.update(source.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
-    # Its pixels alone say too little: a palette, a transparent colour and an EXIF orientation change the picture.
+    # Not the stored pixels: a palette, a transparent colour and an EXIF orientation change the picture.
     picture = open_image(source)
     return hashlib.sha256(f"{picture.mode} {picture.size}\n".encode() + picture.tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""The few-shot draw: which labelled images a model is fitted on."""
+"""Few-shot draws: the labelled images that a model is fitted on."""
 
 from __future__ import annotations
 
@@ -19,42 +19,40 @@ _MOST_SEED = 2**32 - 1
 def draw_shots(labels: Sequence[str], shots: int, seed: int, *, draw: Draw = "per-class") -> NDArray[np.int64]:
     """Draw a few images of each class.
 
-    Where all classes have equally many images both draws are the same one: scikit-learn's StratifiedShuffleSplit with
-    train_size = shots x classes, which then takes exactly `shots` images of each class.
+    If all classes have the same number of images, both draws are scikit-learn's StratifiedShuffleSplit with
+    train_size = shots x classes, which draws exactly `shots` images of each class.
 
     Parameters
     ----------
     labels : sequence of str
-        Label of every image there is to draw from.
+        Labels of the images to draw from.
     shots : int
-        Images to draw for a class, at least 1.
+        Images per class, at least 1.
     seed : int
-        Seed of the draw, 0 to 2**32 - 1; the same seed gives the same draw.
+        Seed of the draw, 0 to 2**32 - 1.
     draw : {"per-class", "published"}, default "per-class"
-        "per-class" takes `shots` images of every class, or all of a class that has fewer. "published" takes shots x
-        classes images in proportion to the class sizes, as the published results did, so that a large class gets more
-        than `shots` and a small one fewer; where there are no more images than that, it takes all.
+        "per-class" draws `shots` images of every class, or all of a smaller class. "published" draws shots x classes
+        images in proportion to the class sizes, as for the published results, or all if there are no more.
 
     Returns
     -------
     numpy.ndarray of int64, shape (n_drawn,)
-        Positions in `labels`, ascending.
+        Indices into `labels`, ascending.
 
     Raises
     ------
     SotglpError
-        If there are no labels, an argument is out of range, or the published draw isn't possible with these class sizes
-        (it never falls back to the other one by itself).
+        If there are no labels, an argument is out of range, or the published draw is impossible with these class sizes.
 
     Warns
     -----
     SotglpWarning
-        If classes have fewer images than `shots` and are used whole, or the published draw takes none of a class.
+        If classes have fewer images than `shots`, or the published draw has no image of a class.
     """
     _check(labels, shots, seed, draw)
     classes = sorted(set(labels))
-    position = {name: k for k, name in enumerate(classes)}
-    targets = np.array([position[label] for label in labels], dtype=np.int64)
+    class_index = {name: k for k, name in enumerate(classes)}
+    targets = np.array([class_index[label] for label in labels], dtype=np.int64)
     counts = np.bincount(targets, minlength=len(classes))
     if len(targets) <= shots * len(classes) and (draw == "published" or counts.max() <= shots):
         _warn_of_small_classes(classes, counts, shots)
@@ -62,14 +60,14 @@ def draw_shots(labels: Sequence[str], shots: int, seed: int, *, draw: Draw = "pe
     if draw == "published" or counts.min() == counts.max():
         return _proportional(targets, classes, counts, shots, seed)
     _warn_of_small_classes(classes, counts, shots)
-    return _each_class_alone(targets, counts, shots, seed)
+    return _per_class(targets, counts, shots, seed)
 
 
 def _check(labels: Sequence[str], shots: int, seed: int, draw: Draw) -> None:
     if len(labels) == 0:
-        raise SotglpError("there are no labels to draw shots from; give at least one labelled image a class")
+        raise SotglpError("there are no labels to draw shots from; give at least one labelled image per class")
     if not isinstance(shots, Integral) or shots < 1:
-        raise SotglpError(f"shots is {shots!r}; give the number of images to draw for a class, at least 1")
+        raise SotglpError(f"shots is {shots!r}; give the number of images per class, at least 1")
     if not isinstance(seed, Integral) or not 0 <= seed <= _MOST_SEED:
         raise SotglpError(f"seed is {seed!r}; give an integer from 0 to {_MOST_SEED}")
     if draw not in get_args(Draw):
@@ -81,7 +79,7 @@ def _warn_of_small_classes(classes: Sequence[str], counts: NDArray[np.int64], sh
     if small:
         few = "1 class has" if len(small) == 1 else f"{len(small)} classes have"
         warnings.warn(
-            f"{few} fewer than {shots} images and will be used whole: {some_names(small)}",
+            f"{few} fewer than {shots} images, all of which are used: {some_names(small)}",
             SotglpWarning,
             stacklevel=3,
         )
@@ -91,18 +89,18 @@ def _proportional(
     targets: NDArray[np.int64], classes: Sequence[str], counts: NDArray[np.int64], shots: int, seed: int
 ) -> NDArray[np.int64]:
     n_drawn = shots * len(classes)
-    advice = 'draw with "per-class" instead'
+    advice = 'use the draw "per-class"'
     if counts.min() < 2:
         single = some_names([name for name, count in zip(classes, counts, strict=True) if count < 2])
         raise SotglpError(
-            f"the published draw needs two images of every class, and there is one of: {single}; {advice}"
+            f"the published draw needs two images of every class, but there is one of: {single}; {advice}"
         )
     if len(targets) - n_drawn < len(classes):
         raise SotglpError(
-            f"the published draw of {n_drawn} from {len(targets)} images is impossible because it has to leave out at "
-            f"least one for each of the {len(classes)} classes; {advice}"
+            f"the published draw of {n_drawn} from {len(targets)} images is impossible, since at least one per class "
+            f"({len(classes)} classes) must remain; {advice}"
         )
-    # Folders of images are listed where scikit-learn isn't installed, too.
+    # Heavy, and not needed where images are only listed.
     from sklearn.model_selection import StratifiedShuffleSplit
 
     splitter = StratifiedShuffleSplit(n_splits=1, train_size=int(n_drawn), random_state=int(seed))
@@ -111,20 +109,18 @@ def _proportional(
     missed = [name for name, count in zip(classes, taken, strict=True) if count == 0]
     if missed:
         warnings.warn(
-            f"the published draw took no image of: {some_names(missed)}; {advice} to have some of every class",
+            f"the published draw has no image of: {some_names(missed)}; {advice} to draw from every class",
             SotglpWarning,
             stacklevel=3,
         )
     return np.sort(drawn).astype(np.int64)
 
 
-def _each_class_alone(
-    targets: NDArray[np.int64], counts: NDArray[np.int64], shots: int, seed: int
-) -> NDArray[np.int64]:
+def _per_class(targets: NDArray[np.int64], counts: NDArray[np.int64], shots: int, seed: int) -> NDArray[np.int64]:
     drawn = []
     for k, count in enumerate(counts):
         members = np.flatnonzero(targets == k)
-        # A generator for each class, so that images added to one class don't change the draw from another.
+        # One generator a class, so that images added to a class don't change the draw from the others.
         generator = np.random.default_rng((int(seed), k))
         drawn.append(members if count <= shots else generator.choice(members, size=int(shots), replace=False))
     return np.sort(np.concatenate(drawn)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Images in folders: one folder for each class, or any tree of them."""
+"""Lists of the images in class folders, or in any tree of folders."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from sotglp.errors import SotglpError, SotglpWarning, some_names
 from sotglp.images.decode import IMAGE_SUFFIXES
 
 _ENDINGS = f"files that end in one of {' '.join(sorted(IMAGE_SUFFIXES))}"
-# What operating systems, archives and network disks leave beside images; the last two hold thumbnails of them.
-_FOREIGN_FOLDERS = frozenset(
+# Created by operating systems, archives and network disks; the last two hold thumbnails.
+_IGNORED_FOLDERS = frozenset(
     {"__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir", "#recycle"}
 )
 
 
 def read_class_folders(root: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """List the images in root/<class name>/**, and the class names as their labels.
+    """List the images in root/<class name>/**, labelled by the names of the class folders.
 
-    Classes are sorted by name, the images of a class by relative path. A linked folder is followed, but no folder is
-    read twice for the same class. Hidden files and folders, what operating systems leave behind, and files that don't
-    end like images are ignored.
+    Classes are sorted by name, the images of a class by relative path. Linked folders are followed, but no folder is
+    read twice for the same class. Hidden files and folders, folders of operating systems, and files without the suffix
+    of an image are ignored.
 
     Parameters
     ----------
     root : Path
-        The folder that holds the class folders.
+        The folder of the class folders.
 
     Returns
     -------
     images : tuple of Path
         Paths that begin with `root`.
     labels : tuple of str
-        The name of each image's class folder as it stands.
+        Name of each image's class folder.
 
     Raises
     ------
     SotglpError
-        If there is no such folder, or no class folder with an image in it.
+        If the folder doesn't exist, or no class folder has an image.
 
     Warns
     -----
     SotglpWarning
-        If a class folder has no images, or images lie beside the class folders; both are left out.
+        If a class folder has no images, or images are outside the class folders; both are ignored.
     """
     _check_folder(root)
     expected = f"expected {root}/<class name>/image.jpg"
@@ -58,13 +58,13 @@ def read_class_folders(root: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
         raise SotglpError(f"the class folders of {root} have no images in them; put {_ENDINGS} there")
     if empty:
         warnings.warn(
-            f"class folders of {root} without images are left out: {some_names(empty)}",
+            f"class folders of {root} without images are ignored: {some_names(empty)}",
             SotglpWarning,
             stacklevel=3,
         )
     if files:
         warnings.warn(
-            f"{root} has images outside the class folders, which are left out: "
+            f"{root} has images outside the class folders, which are ignored: "
             f"{some_names([file.name for file in files])}",
             SotglpWarning,
             stacklevel=3,
@@ -75,17 +75,12 @@ def read_class_folders(root: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
 
 
 def read_flat_folder(root: Path) -> tuple[Path, ...]:
-    """List all images below a folder, sorted by relative path; what `read_class_folders` ignores is ignored.
-
-    Parameters
-    ----------
-    root : Path
-        The folder.
+    """List all images below a folder, sorted by relative path, ignoring what `read_class_folders` ignores.
 
     Raises
     ------
     SotglpError
-        If there is no such folder or no image in it.
+        If the folder doesn't exist or has no images.
     """
     _check_folder(root)
     images = _images_below(root, visited=set())
@@ -95,7 +90,7 @@ def read_flat_folder(root: Path) -> tuple[Path, ...]:
 
 
 def _check_folder(root: Path) -> None:
-    # Unlike those of Path, these take a name that no file can have, such as one too long, for one that isn't there.
+    # Unlike the methods of Path, these return False for impossible names, such as one of 300 characters.
     if not os.path.exists(root):
         raise SotglpError(f"{root} does not exist; check the path")
     if not os.path.isdir(root):
@@ -113,7 +108,7 @@ def _folder_content(folder: Path) -> tuple[list[Path], list[Path]]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or entry.name in _FOREIGN_FOLDERS:
+                if entry.name.startswith(".") or entry.name in _IGNORED_FOLDERS:
                     continue
                 # entry.is_dir() would raise on a link that points to itself.
                 if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
@@ -126,7 +121,7 @@ def _folder_content(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _images_below(folder: Path, visited: set[tuple[int, int]]) -> list[Path]:
-    """List the images of a folder and its subfolders, entering none whose identity was visited."""
+    """List the images of a folder and its subfolders, skipping visited folders."""
     found: list[Path] = []
     pending = [folder]
     while pending:

@@ -1,4 +1,4 @@
-"""Which part of a picture a model sees, and at what scale: the geometry of open_clip's evaluation transforms."""
+"""The geometry of open_clip's evaluation transforms: which part of a picture a model sees, and at what scale."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ ResizeMode = Literal["shortest", "longest", "squash"]
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture is resized to ``width`` x ``height`` pixels; the input begins at ``left``, ``top`` there.
+    """A resized picture and the position of a model's input in it.
 
     Attributes
     ----------
     width, height : int
-        Size of the resized picture.
+        Size of the resized picture in pixels.
     left, top : int
-        Where the input's first pixel lies in the resized picture; negative where a margin is put around it.
+        Position of the input's first pixel in the resized picture; negative if the picture is padded.
     """
 
     width: int
@@ -27,7 +27,7 @@ class Frame:
 
 
 def frame_of(width: int, height: int, size: tuple[int, int], mode: ResizeMode) -> Frame:
-    """Find how a picture goes into a model's input.
+    """Compute how a picture is resized and cropped or padded to a model's input.
 
     Parameters
     ----------
@@ -36,18 +36,18 @@ def frame_of(width: int, height: int, size: tuple[int, int], mode: ResizeMode) -
     size : (int, int)
         Height and width of the input.
     mode : {"shortest", "longest", "squash"}
-        ``shortest`` fits the shorter side and cuts off the rest of the longer one, ``longest`` fits the longer side
-        and puts a margin around the shorter one, ``squash`` changes the proportions.
+        ``shortest`` fits the shorter side and crops the longer one, ``longest`` fits the longer side and pads the
+        shorter one, ``squash`` changes the aspect ratio.
 
     References
     ----------
-    ``open_clip.transform.image_transform``, and torchvision's ``Resize`` and ``CenterCrop``, to the last rounding.
+    ``open_clip.transform.image_transform``, and torchvision's ``Resize`` and ``CenterCrop``, with the same rounding.
     """
     input_height, input_width = size
     if mode == "squash":
         return Frame(input_width, input_height, 0, 0)
     if mode == "shortest" and input_height == input_width:
-        # torchvision cuts the longer side off where open_clip's own resizing rounds it.
+        # torchvision truncates the longer side, while open_clip's own resizing rounds it.
         shorter = min(width, height)
         resized_width, resized_height = (int(input_width * side / shorter) for side in (width, height))
     else:
@@ -63,5 +63,5 @@ def frame_of(width: int, height: int, size: tuple[int, int], mode: ResizeMode) -
 
 
 def _centred(length: int, wanted: int) -> int:
-    """Where the middle part of ``wanted`` pixels begins; negative for a margin."""
+    """Return where the middle ``wanted`` pixels begin; negative for padding."""
     return -((wanted - length) // 2) if wanted > length else round((length - wanted) / 2)

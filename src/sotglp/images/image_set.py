@@ -1,4 +1,4 @@
-"""A set of images, labelled or not, from folders, a manifest or memory."""
+"""Labelled or unlabelled images from folders, a manifest or memory."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ ImageSource: TypeAlias = "Path | Image.Image | torch.Tensor"
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images in a fixed order and, where they are known, their labels.
+    """Images in a fixed order, with or without labels.
 
     Parameters
     ----------
     images : tuple of Path, PIL.Image.Image or torch.Tensor
-        The images, unopened; tensors are (3, H, W), uint8 for raw pixels or float32 for preprocessed ones.
-    labels : tuple of str, or None
-        Label of each image; None if they are unknown.
+        The images, not yet decoded; tensors are (3, H, W), uint8 for raw pixels or float32 for preprocessed images.
+    labels : tuple of str or None, default None
+        Class name of each image.
 
     Raises
     ------
     SotglpError
-        If there are no images, or not as many labels as images.
+        If there are no images, or the numbers of images and labels differ.
     """
 
     images: tuple[ImageSource, ...]
     labels: tuple[str, ...] | None = None
-    # Where the images stood in the set they were taken from, so that a message numbers them as the user does.
-    _numbers: tuple[int, ...] | None = field(default=None, repr=False)
+    # Indices in the set that the user passed, for messages.
+    _indices: tuple[int, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -59,18 +59,7 @@ class ImageSet:
 
     @classmethod
     def from_path(cls, path: str | os.PathLike[str]) -> ImageSet:
-        """Read a folder with class folders, or a manifest.
-
-        Parameters
-        ----------
-        path : str or os.PathLike
-            A folder (see `from_class_folders`) or a .csv or .parquet file (see `from_manifest`).
-
-        Raises
-        ------
-        SotglpError
-            If it is neither, or its content isn't as described there.
-        """
+        """Read a folder with `from_class_folders`, or a .csv or .parquet file with `from_manifest`."""
         path = Path(path)
         if os.path.isfile(path):
             if path.suffix.lower() not in MANIFEST_SUFFIXES:
@@ -82,83 +71,42 @@ class ImageSet:
 
     @classmethod
     def from_class_folders(cls, root: str | os.PathLike[str]) -> ImageSet:
-        """Read labelled images from root/<class name>/**/image.jpg.
-
-        The folders' names are the labels as they stand. Classes are sorted by name, the images of a class by relative
-        path. Hidden files, what operating systems leave behind, and files that don't end like images are ignored.
-
-        Parameters
-        ----------
-        root : str or os.PathLike
-            The folder that holds the class folders.
-
-        Raises
-        ------
-        SotglpError
-            If there is no such folder, or no class folder with an image in it.
-
-        Warns
-        -----
-        SotglpWarning
-            If a class folder has no images, or images lie beside the class folders; both are left out.
-        """
+        """Read labelled images from root/<class name>/**/image.jpg; see `sotglp.images.folders.read_class_folders`."""
         return cls(*read_class_folders(Path(root)))
 
     @classmethod
     def from_flat_folder(cls, root: str | os.PathLike[str]) -> ImageSet:
-        """Read all images below a folder without labels, sorted by relative path.
-
-        Parameters
-        ----------
-        root : str or os.PathLike
-            The folder; images in its subfolders count, what `from_class_folders` ignores doesn't.
-
-        Raises
-        ------
-        SotglpError
-            If there is no such folder or no image in it.
-        """
+        """Read all images below a folder, without labels; see `sotglp.images.folders.read_flat_folder`."""
         return cls(read_flat_folder(Path(root)))
 
     @classmethod
     def from_manifest(cls, path: str | os.PathLike[str]) -> ImageSet:
-        """Read a CSV or Parquet table with the columns path and label, in the order of its rows.
-
-        Parameters
-        ----------
-        path : str or os.PathLike
-            The table; see `sotglp.images.manifest.read_manifest`. Without a column label the images are unlabelled.
-
-        Raises
-        ------
-        SotglpError
-            If the table can't be read or a row of it is incomplete or names a file that isn't there.
-        """
+        """Read a table with the column path and optionally label; see `sotglp.images.manifest.read_manifest`."""
         return cls(*read_manifest(Path(path)))
 
     @classmethod
     def from_items(cls, images: Any, labels: Any = None) -> ImageSet:
-        """Take images that are in memory, or a list of paths.
+        """Create a set of images in memory, or of a list of paths.
 
         Parameters
         ----------
         images : sequence of paths or PIL images, torch.Tensor or numpy.ndarray
-            A tensor or array of numbers has the shape (B, 3, H, W): uint8 for raw pixels, floating point for images
-            that are preprocessed already (kept as float32).
+            A tensor or array of numbers has the shape (B, 3, H, W): uint8 for raw pixels, floating point for
+            preprocessed images, which are converted to float32.
         labels : array-like, optional
             Label of each image: text, bytes or a whole number.
 
         Raises
         ------
         SotglpError
-            If images or labels are of another kind, or not as many.
+            If images or labels are of another type or shape, or their numbers differ.
         """
         numbers = is_tensor(images) or (isinstance(images, np.ndarray) and images.dtype.kind not in "OUS")
         return cls(_rows(images) if numbers else _items(images), None if labels is None else class_names(labels))
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The different labels, sorted (as numpy.unique sorts them)."""
+        """Class names, sorted as by numpy.unique."""
         return tuple(sorted(set(self._known_labels())))
 
     def __len__(self) -> int:
@@ -171,31 +119,31 @@ class ImageSet:
         Parameters
         ----------
         indices : sequence of int
-            Positions of the images to keep, in the order wanted, or a mask of as many bools as there are images.
+            Indices of the images to keep, in this order, or a boolean mask.
 
         Raises
         ------
         SotglpError
-            If no image is left.
+            If the selection is empty.
         """
         kept = np.arange(len(self))[np.asarray(indices, dtype=None if len(indices) else np.int64)].tolist()
         labels = self.labels
-        numbers = self._numbers
+        source = self._indices
         return ImageSet(
             tuple(self.images[i] for i in kept),
             None if labels is None else tuple(labels[i] for i in kept),
-            tuple(kept) if numbers is None else tuple(numbers[i] for i in kept),
+            tuple(kept) if source is None else tuple(source[i] for i in kept),
         )
 
     def name(self, i: int) -> str:
-        """Name an image in a message: its path, or "image 3" (counted from 0 in the set that was read)."""
+        """Return the name of an image for messages: its path, or "image 3", counted from 0 in the set that was read."""
         image = self.images[i]
         if isinstance(image, Path):
             return str(image)
-        return f"image {i if self._numbers is None else self._numbers[i]}"
+        return f"image {i if self._indices is None else self._indices[i]}"
 
     def targets(self, classes: Sequence[str]) -> NDArray[np.int64]:
-        """Number the labels by their position among the classes.
+        """Return the class index of each image.
 
         Parameters
         ----------
@@ -205,21 +153,21 @@ class ImageSet:
         Returns
         -------
         numpy.ndarray of int64, shape (len(self),)
-            Values from 0 to C - 1.
+            Class indices from 0 to C - 1.
 
         Raises
         ------
         SotglpError
-            If the images have no labels, or a label is not among the classes.
+            If the images have no labels, or a label isn't among the classes.
         """
         labels = self._known_labels()
-        position = {name: k for k, name in enumerate(classes)}
-        if unknown := Counter(label for label in labels if label not in position):
+        class_index = {name: k for k, name in enumerate(classes)}
+        if unknown := Counter(label for label in labels if label not in class_index):
             raise SotglpError(
                 f"{unknown.total()} of {len(self)} images have labels that are not among the {len(classes)} classes: "
                 f"{some_names(sorted(unknown))}; rename these labels or leave the images out"
             )
-        return np.array([position[label] for label in labels], dtype=np.int64)
+        return np.array([class_index[label] for label in labels], dtype=np.int64)
 
     def _known_labels(self) -> tuple[str, ...]:
         if self.labels is None:

@@ -1,4 +1,4 @@
-"""A table that lists images: CSV or Parquet with the columns path and label."""
+"""Manifests: CSV or Parquet tables of images, with the columns path and label."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sotglp.errors import SotglpError
 from sotglp.files.regular import check_regular, read_regular
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".parquet"})
-"""File name endings, in lower case, of the manifests there are."""
+"""Suffixes of manifests, in lower case."""
 
 _EXPECTED = "a manifest has the columns path and label"
 
@@ -24,33 +24,31 @@ def read_manifest(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...] | None]
     Parameters
     ----------
     path : Path
-        A .csv file (UTF-8, separated by commas, the first line naming the columns) or a .parquet file. The column
-        `path` is needed; paths in it that aren't absolute start at the manifest's folder. The column `label` may be
-        absent; columns of other names are ignored.
+        A .csv file (UTF-8, separated by commas, with a header) or a .parquet file. The column `path` is required;
+        relative paths start at the manifest's folder. The column `label` is optional; other columns are ignored.
 
     Returns
     -------
     images : tuple of Path
-        One for each row, in the order of the rows; each is there.
+        One for each row; each exists.
     labels : tuple of str, or None
-        None if the manifest has no column `label`.
+        None without a column `label`.
 
     Raises
     ------
     SotglpError
-        If the file can't be read, lacks the column `path` or rows, or a row has no path or label or names a file that
-        isn't there.
+        If the file can't be read, has no column `path` or no rows, or a row has no path, no label or a missing file.
     """
     suffix = path.suffix.lower()
     if suffix not in MANIFEST_SUFFIXES:
-        raise SotglpError(f"{path} is no manifest that can be read; give a .csv or a .parquet file")
+        raise SotglpError(f"{path} isn't a manifest; give a .csv or a .parquet file")
     rows = _csv_rows(path) if suffix == ".csv" else _parquet_rows(path)
     columns = next(rows)[1]
     if "path" not in columns:
         has = ", ".join(columns)
-        raise SotglpError(f"{path} has no column path, only: {has}; {_EXPECTED}, which commas separate in a CSV file")
-    at_path = columns.index("path")
-    at_label = columns.index("label") if "label" in columns else None
+        raise SotglpError(f"{path} has no column path, only: {has}; {_EXPECTED}, separated by commas in a CSV file")
+    path_column = columns.index("path")
+    label_column = columns.index("label") if "label" in columns else None
     images: list[Path] = []
     labels: list[str] = []
     for where, row in rows:
@@ -58,21 +56,21 @@ def read_manifest(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...] | None]
             raise SotglpError(
                 f"{path} has more fields in {where} than the {len(columns)} columns; put quotes around a comma"
             )
-        if not (file := _cell(row, at_path)):
+        if not (file := _cell(row, path_column)):
             raise SotglpError(f"{path} has no path in {where}; fill it in or remove the row")
         image = path.parent / file
         if not os.path.isfile(image):
             raise SotglpError(
-                f"{path} lists {file} in {where}, but there is no file {image}; correct the path or remove the row"
+                f"{path} lists {file} in {where}, but {image} does not exist; correct the path or remove the row"
             )
         images.append(image)
-        if at_label is not None:
-            if not (label := _cell(row, at_label)):
+        if label_column is not None:
+            if not (label := _cell(row, label_column)):
                 raise SotglpError(f"{path} has no label for {file} in {where}; fill it in or remove the row")
             labels.append(label)
     if not images:
         raise SotglpError(f"{path} lists no images; add a row for each image")
-    return tuple(images), None if at_label is None else tuple(labels)
+    return tuple(images), None if label_column is None else tuple(labels)
 
 
 def _cell(row: list[Any], column: int) -> str:
@@ -81,7 +79,7 @@ def _cell(row: list[Any], column: int) -> str:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the header, then every row that isn't blank, each with the words that say where it is."""
+    """Yield the header, then every row that isn't blank, each with its position for messages."""
     try:
         content = read_regular(path)
     except (OSError, ValueError) as error:
@@ -90,8 +88,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, list[Any]]]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise SotglpError(f"{path} is not UTF-8 text in line {line}; save it as CSV in UTF-8") from error
-    # Strict, or a quote that is never closed would swallow the rest of the file as one field.
+        raise SotglpError(f"{path} isn't UTF-8 text in line {line}; save it as CSV in UTF-8") from error
+    # Strict, because an unclosed quote would make one field of the rest of the file.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     n_rows = -1
     while True:
@@ -102,7 +100,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, list[Any]]]:
             break
         except csv.Error as error:
             raise SotglpError(
-                f"{path} is not proper CSV in the row that starts at line {line} ({error}); check the quotes there"
+                f"{path} isn't valid CSV in the row that starts at line {line} ({error}); check its quotes"
             ) from error
         if any(field.strip() for field in fields):
             n_rows += 1
@@ -117,7 +115,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, list[Any]]]:
         import pyarrow.parquet
     except ImportError as error:
         raise SotglpError(
-            f'reading {path} takes pyarrow; install it with pip install "sotglp[parquet]", or give a CSV file'
+            f'reading {path} requires pyarrow; install it with pip install "sotglp[parquet]", or give a CSV file'
         ) from error
     try:
         check_regular(path)
@@ -128,7 +126,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, list[Any]]]:
     except OSError as error:
         raise _unopened(path, error) from error
     except (pyarrow.ArrowException, ValueError) as error:
-        raise SotglpError(f"{path} is not a whole Parquet file; write it again or give a CSV file") from error
+        raise SotglpError(f"{path} is not a complete Parquet file; write it again or give a CSV file") from error
     yield "the header", columns if "path" not in columns else wanted
     for name, column in zip(wanted, table.columns, strict=True):
         kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
@@ -137,9 +135,9 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, list[Any]]]:
     try:
         cells = [column.to_pylist() for column in table.columns]
     except UnicodeDecodeError as error:
-        raise SotglpError(f"{path} holds text that is not UTF-8; write it again in UTF-8") from error
-    except pyarrow.ArrowException as error:  # words that are not in the dictionary of a column, for one
-        raise SotglpError(f"{path} is not a whole Parquet file; write it again or give a CSV file") from error
+        raise SotglpError(f"{path} has text that isn't UTF-8; write it again in UTF-8") from error
+    except pyarrow.ArrowException as error:  # such as an index beyond a column's dictionary
+        raise SotglpError(f"{path} is not a complete Parquet file; write it again or give a CSV file") from error
     for n_rows, values in enumerate(zip(*cells, strict=True), start=1):
         yield f"row {n_rows}", list(values)
 

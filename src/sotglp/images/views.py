@@ -1,4 +1,4 @@
-"""Pixels for the backbone: every image through a transform, in batches, by worker processes if wanted."""
+"""Transformed images in batches for the backbone, optionally loaded by worker processes."""
 
 from __future__ import annotations
 
@@ -24,28 +24,27 @@ _Batch: TypeAlias = "tuple[NDArray[np.int64], torch.Tensor | None, list[Unreadab
 class ViewDataset(Dataset[View]):
     """The views of an image set in one epoch.
 
-    An item is (i, pixels) or, where image i can't be read, (i, error): an error raised in a worker process would arrive
-    as a page of traceback. Files, PIL images and uint8 tensors go to the transform as PIL images. Float tensors are
-    preprocessed already: an evaluation takes them as they are, augmentation transforms them as tensors.
+    Item i is (i, pixels) or, if image i can't be read, (i, error), since an error raised in a worker process would
+    arrive as a long traceback. Files, PIL images and uint8 tensors are passed to the transform as PIL images. Float
+    tensors are preprocessed: augmentation transforms them as tensors, and an evaluation returns them unchanged.
 
     Parameters
     ----------
     images : ImageSet
         The images.
     transform : callable
-        Makes a (3, H, W) float32 tensor of a PIL image (and of a float tensor, if there are any and a seed is given).
-        It has to be picklable where worker processes are spawned.
+        Returns a (3, H, W) float32 tensor for a PIL image and, with a seed, for a float tensor. Must be picklable for
+        spawned worker processes.
     seed : int, optional
-        Seed of the random augmentation, at least 0. What torch draws for view i depends on (seed, epoch, i) alone,
-        not on the order, the worker processes or what was drawn before, and it leaves torch's own generator as it was.
-        None (default) for evaluation: the transform draws nothing.
+        Seed of the random augmentation, at least 0. The random numbers of view i depend on (seed, epoch, i) alone, and
+        torch's global generator is not changed. None (default) for evaluation without augmentation.
     epoch : int, default 0
-        Epoch, at least 0; gives other views of the same images.
+        Epoch, at least 0, with other views of the same images.
     """
 
     def __init__(self, images: ImageSet, transform: Transform, seed: int | None = None, epoch: int = 0) -> None:
         if epoch < 0 or (seed is not None and seed < 0):
-            raise SotglpError(f"seed is {seed} and epoch is {epoch}; give numbers from 0")
+            raise SotglpError(f"seed is {seed} and epoch is {epoch}; give numbers of at least 0")
         self.images = images
         self.transform = transform
         self.seed = seed
@@ -60,7 +59,7 @@ class ViewDataset(Dataset[View]):
         source = self.images.images[i]
         picture: Image.Image | torch.Tensor
         if isinstance(source, torch.Tensor):
-            picture = source if source.is_floating_point() else _picture(source)
+            picture = source if source.is_floating_point() else _as_pil(source)
         else:
             try:
                 picture = open_image(source)
@@ -69,28 +68,28 @@ class ViewDataset(Dataset[View]):
         if self.seed is None:
             return i, picture if isinstance(picture, torch.Tensor) else self.transform(picture)
         with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed: it reseeds the GPU as well, whose state nobody would put back.
+            # Not torch.manual_seed, which reseeds the GPU too, whose state isn't restored.
             torch.default_generator.manual_seed(_view_seed(self.seed, self.epoch, i))
             return i, self.transform(picture)
 
 
 def training_transform(image_size: int | tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> Transform:
-    """Build the published augmentation: a random crop of 8 to 100 % of the area, resized, and a flip half of the time.
+    """Return the published augmentation: a random crop of 8 to 100 % of the area, resized, and a flip half of the time.
 
-    It takes a PIL RGB image or a uint8 tensor (3, H, W) of raw pixels, which it normalises at the end, or a float
-    tensor (3, H, W) that is preprocessed already, which it only crops and flips.
+    It transforms a PIL RGB image, a uint8 tensor (3, H, W) of raw pixels, or a preprocessed float tensor (3, H, W),
+    which is cropped and flipped but not normalised.
 
     Parameters
     ----------
     image_size : int or (int, int)
         Height and width of the result in pixels.
     mean, std : sequence of 3 floats
-        Mean and standard deviation that the backbone's preprocessing uses, for pixels from 0 to 1.
+        Mean and standard deviation of the backbone's preprocessing, for pixels from 0 to 1.
 
     Returns
     -------
     callable
-        Returns a float32 tensor of shape (3, height, width); can be pickled.
+        Picklable; returns a float32 tensor of shape (3, height, width).
     """
     return _Augmentation(image_size, mean, std)
 
@@ -109,7 +108,7 @@ class _Augmentation:
         if isinstance(image, torch.Tensor) and image.is_floating_point():
             result = self._flip(self._crop(image.float()))
             return result
-        picture = _picture(image) if isinstance(image, torch.Tensor) else image
+        picture = _as_pil(image) if isinstance(image, torch.Tensor) else image
         result = self._normalise(self._to_tensor(self._flip(self._crop(picture))))
         return result
 
@@ -124,7 +123,7 @@ def load_batches(
     epoch: int = 0,
     unreadable: list[UnreadableImageError] | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
-    """Load images in the batches given; the pixels are the same for any number of workers.
+    """Load images in given batches; the pixels don't depend on the number of workers.
 
     Parameters
     ----------
@@ -133,43 +132,43 @@ def load_batches(
     transform, seed, epoch
         See `ViewDataset`.
     batches : sequence of sequences of int
-        Positions in `images` of each batch's images; a position may come several times.
+        Indices of each batch's images in `images`; an index may be repeated.
     workers : int, default 0
-        Processes that load batches ahead; 0 loads them in this process, and so is any set of tensors.
+        Processes that load batches ahead. With 0, and for tensors, batches are loaded in this process.
     unreadable : list of UnreadableImageError, optional
-        If given, images that can't be read are left out, as are batches with no others, and their errors are appended
-        here. By default the first of them is raised.
+        If given, the errors of images that can't be read are appended to it, and these images and empty batches are
+        skipped. By default the first error is raised.
 
     Yields
     ------
     indices : numpy.ndarray of int64, shape (B,)
-        Positions of the images in `images`.
+        Indices of the images in `images`.
     pixels : torch.Tensor, float32, shape (B, 3, H, W)
-        The views, B of them, at least 1.
+        The views, at least 1.
 
     Raises
     ------
     UnreadableImageError
-        If an image can't be read and `unreadable` isn't given.
+        If an image can't be read and `unreadable` is None.
     SotglpError
-        If `workers`, `seed` or `epoch` is below 0, or a worker process dies.
+        If `workers`, `seed` or `epoch` is negative, or a worker process dies.
     """
     if workers < 0:
-        raise SotglpError(f"workers is {workers}; give the number of processes that load images, 0 for none")
+        raise SotglpError(f"workers is {workers}; give the number of processes that load images, at least 0")
     in_memory = isinstance(images.images[0], torch.Tensor)
     loader: DataLoader[View] = DataLoader(
         ViewDataset(images, transform, seed, epoch),
         batch_sampler=[[int(i) for i in batch] for batch in batches],
-        # Every row of a tensor costs a file descriptor on its way to another process, and needs no decoding.
+        # A tensor row needs no decoding, and takes a file descriptor when sent between processes.
         num_workers=0 if in_memory else workers,
         collate_fn=_collate,
-        # A loader without one of its own takes a number from torch's generator, which training draws from as well.
+        # The default would draw from torch's global generator, which training uses.
         generator=torch.Generator(),
     )
     return _batches(loader, unreadable)
 
 
-def _picture(pixels: torch.Tensor) -> Image.Image:
+def _as_pil(pixels: torch.Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
@@ -197,11 +196,11 @@ def _batches(
             if "DataLoader worker (pid" not in str(error):
                 raise
             raise SotglpError(
-                "a process that loads images died, most often for want of memory or shared memory (/dev/shm); use "
-                "fewer workers (0 loads without processes) or smaller batches"
+                "a process that loads images died, probably for lack of memory or shared memory (/dev/shm); use fewer "
+                "workers (0 for none) or smaller batches"
             ) from error
         if errors and unreadable is None:
-            # The error keeps this frame alive by its traceback; the worker processes shall end now all the same.
+            # Ends the worker processes; the error's traceback would keep them alive.
             del iterator
             raise errors[0]
         if unreadable is not None:
