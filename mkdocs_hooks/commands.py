@@ -10,7 +10,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from typer.cli import get_docs_for_click
 
-from sotglp.cli import app
+from sotglp.cli.commands import COMMANDS, app, load_command
 
 PAGE = "commands.md"
 EXAMPLE = re.compile(r"\[bold\]Example\[/bold\]: (?P<command>.+?)\n\n", re.DOTALL)
@@ -25,7 +25,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def reference() -> str:
     """The page: every command with its arguments, options and example, in Markdown."""
-    command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
+    command.commands = {name: load_command(name) for name in COMMANDS}
     _keep_summaries(command)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="sotglp", title="Commands")
     text = EXAMPLE.sub(lambda found: f"```sh\n{' '.join(found['command'].split())}\n```\n\n", text)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from sotglp.cli import app
+from sotglp.cli.commands import app
 from support.command import fails, sotglp
 from support.samples import make_class_folders
 

@@ -162,7 +162,7 @@ def test_parameters_told_together_keep_their_own_types_and_defaults(site: Path) 
 def test_every_command_and_its_example_are_in_the_reference(site: Path) -> None:
     from typer.main import get_command
 
-    from sotglp.cli import app
+    from sotglp.cli.commands import app
 
     page = (site / "commands/index.html").read_text()
     commands = get_command(app).commands  # type: ignore[attr-defined]

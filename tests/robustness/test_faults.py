@@ -23,7 +23,8 @@ from typer.testing import CliRunner
 
 from sotglp import SotglpError
 from sotglp.benchmark.results import read
-from sotglp.cli import app, main
+from sotglp.cli import main
+from sotglp.cli.commands import app
 from sotglp.images import views
 from sotglp.training.checkpoint import Checkpoint
 from support.samples import make_class_folders

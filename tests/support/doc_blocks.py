@@ -20,7 +20,8 @@ import typer
 import yaml
 from PIL import Image
 
-from sotglp.cli import app, main
+from sotglp.cli import main
+from sotglp.cli.commands import app
 from sotglp.demo.show import save_photos
 from sotglp.demo.task import draw_far, image_set
 from support.samples import make_class_folders

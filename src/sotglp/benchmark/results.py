@@ -13,8 +13,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sotglp.errors import SotglpError, SotglpWarning
-from sotglp.files.atomic import os_reason
-from sotglp.files.locks import lock
+from sotglp.files.atomic import lock, os_reason
+
+RESULTS_FILE = "results.jsonl"
 
 
 class _Record(BaseModel):

@@ -23,14 +23,13 @@ from sotglp.backbone.precision import choose_device
 from sotglp.benchmark.cells import Plan, cell_key, plan_cells
 from sotglp.benchmark.material import Material, read_material
 from sotglp.benchmark.protocols import run_cell
-from sotglp.benchmark.results import Result, append, read
+from sotglp.benchmark.results import RESULTS_FILE, Result, append, read
 from sotglp.benchmark.suite import BackboneChoice, DatasetChoice, Suite
 from sotglp.console.progress import progress_bar, show_warning
 from sotglp.errors import SotglpError
 from sotglp.files.atomic import check_output
 from sotglp.files.versions import installed_versions
 
-RESULTS_FILE = "results.jsonl"
 PARENT_WATCH_SECONDS = 1.0
 
 

@@ -1,4 +1,4 @@
-"""``sotglp cache``: what the feature cache holds, and making room in it."""
+"""``sotglp cache``: list and prune the feature cache."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Annotated
 import typer
 
 from sotglp.cli import options
-from sotglp.console.output import check_result_file, say, write_json
+from sotglp.console.output import check_outputs, emit
+from sotglp.console.text import readable_size
 from sotglp.errors import SotglpError
+from sotglp.features.cache_folder import default_cache_dir
+from sotglp.features.prune import cache_groups, prune
 
 UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -18,80 +21,62 @@ cache = typer.Typer(
     name="cache",
     help="List and prune the image features that are kept on disk.",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode="rich",
 )
 
 
 @cache.command("list")
 def list_cache(
-    cache_dir: options.CacheDir = None,
-    json_file: options.Json = None,
-    debug: options.Debug = False,
+    cache_dir: options.CacheDir = None, json_file: options.JsonFile = None, debug: options.Debug = False
 ) -> None:
-    """List what the feature cache holds, the latest used first.
+    """List the contents of the feature cache, the most recently used first.
 
     [bold]Example[/bold]: sotglp cache list
     """
-    from sotglp.console.text import readable_size
-    from sotglp.features.cache_folder import default_cache_dir
-    from sotglp.features.prune import cache_groups
-
-    check_result_file(json_file)
+    check_outputs({"--json": json_file})
     root = cache_dir or default_cache_dir()
     found = cache_groups(root)
     n_bytes = sum(group.n_bytes for group in found)
+    lines = []
     for group in found:
         used = f", last used {group.last_used:%Y-%m-%d}" if group.last_used else ""
-        entries = _counted(group.n_entries)
-        say(f"{group.path.name}  {readable_size(group.n_bytes)}, {entries}{used}", json_target=json_file)
-        for name, value in group.about.items():
-            say(f"    {name}={value}", json_target=json_file)
-    say(f"{readable_size(n_bytes)} in {root}", json_target=json_file)
-    if json_file:
-        told = [
-            {
-                **asdict(group),
-                "path": str(group.path),
-                "last_used": group.last_used.isoformat() if group.last_used else None,
-            }
-            for group in found
-        ]
-        write_json(json_file, {"cache_dir": str(root), "n_bytes": n_bytes, "groups": told})
+        lines.append(f"{group.path.name}  {readable_size(group.n_bytes)}, {_counted(group.n_entries)}{used}")
+        lines += [f"    {name}={value}" for name, value in group.about.items()]
+    entries = [
+        asdict(group) | {"path": str(group.path), "last_used": group.last_used.isoformat() if group.last_used else None}
+        for group in found
+    ]
+    result = {"cache_dir": str(root), "n_bytes": n_bytes, "groups": entries}
+    emit([*lines, f"{readable_size(n_bytes)} in {root}"], result, json_file)
 
 
 @cache.command("prune")
 def prune_cache(
     older_than: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="DAYS", help="Remove what was not used for so many days."),
+        float | None, typer.Option(min=0, metavar="DAYS", help="Remove entries that were not used for so many days.")
     ] = None,
     keep: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Remove the least recently used until so much is left, such as 10GB."),
+        typer.Option(metavar="SIZE", help="Remove the least recently used entries above this size, such as 10GB."),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Remove everything.")] = False,
     cache_dir: options.CacheDir = None,
-    json_file: options.Json = None,
+    json_file: options.JsonFile = None,
     debug: options.Debug = False,
 ) -> None:
     """Remove features from the cache; they are computed again when they are needed.
 
     [bold]Example[/bold]: sotglp cache prune --older-than 30 --keep 10GB
     """
-    from sotglp.console.text import readable_size
-    from sotglp.features.cache_folder import default_cache_dir
-    from sotglp.features.prune import prune
-
-    check_result_file(json_file)
+    check_outputs({"--json": json_file})
     if older_than is None and keep is None and not everything:
-        raise SotglpError("nothing says what to remove: give --older-than DAYS, --keep SIZE or --all")
+        raise SotglpError("nothing selects what to remove: give --older-than DAYS, --keep SIZE or --all")
     keep_bytes = None if keep is None else _bytes_of(keep)
     root = cache_dir or default_cache_dir()
     removed = prune(root, older_than_days=older_than, keep_bytes=keep_bytes, everything=everything)
-    entries = _counted(removed.n_entries)
-    say(f"removed {entries}, {readable_size(removed.n_bytes)}, from {root}", json_target=json_file)
-    if json_file:
-        write_json(json_file, {"cache_dir": str(root), **asdict(removed)})
+    line = f"removed {_counted(removed.n_entries)}, {readable_size(removed.n_bytes)}, from {root}"
+    emit([line], {"cache_dir": str(root), **asdict(removed)}, json_file)
 
 
 def _counted(n_entries: int) -> str:
@@ -99,7 +84,7 @@ def _counted(n_entries: int) -> str:
 
 
 def _bytes_of(size: str) -> int:
-    parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b", size.strip().lower())
+    parts = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)\s*([kmgt]?)(i?)b", size.strip().lower())
     if parts is None or (parts[3] and not parts[2]):
-        raise SotglpError(f"keep = {size!r} is not a size: give one such as 10GB, 1.5GiB or 500MB")
+        raise SotglpError(f"keep = {size!r:.100} is not a size: give one such as 10GB, 1.5GiB or 500MB")
     return int(float(parts[1]) * (1024 if parts[3] else 1000) ** UNITS[parts[2]])

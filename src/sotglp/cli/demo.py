@@ -1,4 +1,4 @@
-"""``sotglp demo``: the whole pipeline offline, on pictures that it paints."""
+"""``sotglp demo``: the whole pipeline offline, on painted shapes."""
 
 from __future__ import annotations
 
@@ -8,38 +8,51 @@ from typing import Annotated, Any
 
 import typer
 
-from sotglp.cli.options import Debug, Json
-from sotglp.console.output import check_result_file, say, write_json
+from sotglp.cli import options
+from sotglp.console.output import check_outputs, emit, write_json
+from sotglp.console.progress import note_loading
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for photos, model and pictures.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of training pictures and training.")] = 1,
-    force: Annotated[bool, typer.Option("--force", help="Replace what an earlier demonstration left in OUT.")] = False,
-    json_file: Json = None,
-    debug: Debug = False,
+    out: Annotated[Path, typer.Option(help="Folder for photos, model and figure.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of training images and training.")] = 1,
+    force: Annotated[bool, typer.Option("--force", help="Replace the files of an earlier demo in OUT.")] = False,
+    json_file: options.JsonFile = None,
+    debug: options.Debug = False,
 ) -> None:
     """Compare methods on a small world of painted shapes, without any download.
 
     [bold]Example[/bold]: sotglp demo --out demo
 
-    Twenty classes, sixteen pictures of each to learn from, and a small CLIP that lies in the package. OUT then holds
-    the pictures, a model file and plan.png: what each local prompt looked at.
+    The task has 20 classes with 16 training images each, and a small CLIP that ships with the package. OUT then holds
+    the images, a model file and plan.png, which shows the patches that each local prompt used.
     """
-    from sotglp.demo.show import check_folder, run_demo
+    note_loading()
+    from sotglp.demo import show
 
-    check_result_file(json_file)
-    check_folder(out, force=force)
-    json_target = json_file or str(out / "result.json")
-    check_result_file(json_target)
-    result = run_demo(out, seed=seed, force=force)
-    write_json(json_target, result)
-    for line in [*table(result["methods"]), "", *_what_next(out, result)]:
-        say(line, json_target=json_file)
+    show.check_folder(out, force=force)
+    target = json_file or str(out / "result.json")
+    check_outputs({"--json": target}, {name: out / name for name in (show.MODEL, show.PICTURE)}, force=force)
+    result = show.run_demo(out, seed=seed, force=force)
+    if not json_file:
+        write_json(target, result)
+    # Quoted, so that the commands can be pasted.
+    model, photos = shlex.quote(str(out / show.MODEL)), out / show.PHOTOS
+    train, test, near, far = (shlex.quote(str(photos / name)) for name in ("train", "test", "near", "far"))
+    rate = show.SETTINGS.learning_rate
+    lines = [
+        *table(result["methods"]),
+        "",
+        f"{out / show.PICTURE} shows the patches that each prompt used ({result['seconds']:.0f} s in all). Try next:",
+        f"  sotglp predict {model} {near}",
+        f"  sotglp evaluate {model} {test} --ood {far}",
+        f"  sotglp fit {train} --out mine.safetensors --backbone tiny --set learning_rate={rate}",
+    ]
+    emit(lines, result, json_file)
 
 
 def table(methods: dict[str, dict[str, Any]]) -> list[str]:
-    """Lines of a table of results, one for each method."""
+    """Return the lines of a table with one row per method."""
     columns = [
         f"{'':24}",
         "accuracy [95 %]       ",
@@ -65,21 +78,6 @@ def table(methods: dict[str, dict[str, Any]]) -> list[str]:
         lines.append("  ".join(cells))
     chance = next(one["local"]["chance"] for one in methods.values() if one["local"])
     lines.append("")
-    lines.append(f"on parts: share of the prompts' transport mass on parts of the class; {chance:.3f} if spread evenly")
-    lines.append("overlap: how much the patches of two prompts of a class have in common; 1 if they are the same")
+    lines.append(f"on parts: fraction of the prompts' transport mass on parts of the class; uniform {chance:.3f}")
+    lines.append("overlap: common patches of two prompts of a class; 1 if they are the same")
     return lines
-
-
-def _what_next(out: Path, result: dict[str, Any]) -> list[str]:
-    from sotglp.demo.comparison import SETTINGS
-    from sotglp.demo.show import MODEL, PHOTOS, PICTURE
-
-    # Quoted, as the commands are there to be pasted.
-    model, photos = shlex.quote(str(out / MODEL)), out / PHOTOS
-    train, test, near, far = (shlex.quote(str(photos / name)) for name in ("train", "test", "near", "far"))
-    return [
-        f"{out / PICTURE} shows what each prompt looked at ({result['seconds']:.0f} s in all). Try next:",
-        f"  sotglp predict {model} {near}",
-        f"  sotglp evaluate {model} {test} --ood {far}",
-        f"  sotglp fit {train} --out mine.safetensors --backbone tiny --set learning_rate={SETTINGS.learning_rate}",
-    ]

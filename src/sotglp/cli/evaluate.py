@@ -1,26 +1,25 @@
-"""``sotglp evaluate``: accuracy of a model, and how well it knows what it does not know."""
+"""``sotglp evaluate``: accuracy, calibration error and detection of unknown classes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from sotglp.cli import options
-from sotglp.console.output import check_result_file, list_unreadable, say, write_json
-
-if TYPE_CHECKING:
-    from sotglp.errors import UnreadableImageError
+from sotglp.cli.inputs import inference_config, ood_sets_of
+from sotglp.console.output import check_outputs, emit, list_unreadable
+from sotglp.console.progress import note_loading
+from sotglp.errors import UnreadableImageError
+from sotglp.images.image_set import ImageSet
+from sotglp.model_file.record import read_record
 
 
 def evaluate(
     model_file: options.ModelFile,
-    test: Annotated[Path, typer.Argument(metavar="TEST", help="Folder of class folders, or manifest.")],
-    ood: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="DIR", help="Folder of images of none of the classes (repeat for more)."),
-    ] = None,
+    test: options.TestImages,
+    ood: options.OodFolders = None,
     ood_method: options.OodMethod = None,
     temperature: options.Temperature = None,
     pretrained: options.Pretrained = None,
@@ -30,43 +29,44 @@ def evaluate(
     batch_size: options.BatchSize = 32,
     cache_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Keep encoded images there, in half precision, for other evaluations."),
+        typer.Option(metavar="DIR", help="Store encoded images there, in half precision, for later evaluations."),
     ] = None,
     skip_unreadable: options.SkipUnreadable = False,
-    json_file: options.Json = None,
+    json_file: options.JsonFile = None,
     debug: options.Debug = False,
 ) -> None:
-    """Measure a model on labelled images, and on others that it should not know.
+    """Evaluate a model on labelled images, and on images of unknown classes.
 
     [bold]Example[/bold]: sotglp evaluate birds.safetensors photos/test --ood photos/no_birds --json result.json
     """
+    check_outputs({"--json": json_file})
+    inference = inference_config(
+        read_record(model_file).calibration,
+        ood_method,
+        temperature,
+        batch_size=batch_size,
+        workers=workers,
+        precision=precision,
+    )
+    images, ood_sets = ImageSet.from_path(test), ood_sets_of(ood)
+    note_loading()
     from sotglp.backbone.precision import choose_device
-    from sotglp.images.image_set import ImageSet
     from sotglp.model_file.load import load_model
-    from sotglp.model_file.record import read_record
-    from sotglp.scoring.evaluate import evaluate as measure
+    from sotglp.scoring.evaluate import evaluate as evaluate_model
 
-    check_result_file(json_file)
-    told = read_record(model_file).calibration
-    inference = options.inference_config(batch_size, workers, precision, ood_method, temperature, told)
-    images = ImageSet.from_path(test)
-    ood_sets = options.ood_sets_of(ood or [])
     model, record, calibration = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
-    result = measure(
+    result = evaluate_model(
         model, images, ood_sets, inference, calibration=calibration, cache_dir=cache_dir, unreadable=unreadable
     )
     list_unreadable(unreadable or [])
-    for line in _lines(result):
-        say(line, json_target=json_file)
-    if json_file:
-        about = {
-            "backbone": record.backbone,
-            "ood_method": inference.ood_method,
-            "temperature": inference.temperature,
-            "unreadable": [str(error.source) for error in unreadable or []],
-        }
-        write_json(json_file, result | about)
+    about = {
+        "backbone": record.backbone,
+        "ood_method": inference.ood_method,
+        "temperature": inference.temperature,
+        "unreadable": [str(error.source) for error in unreadable or []],
+    }
+    emit(_lines(result), result | about, json_file)
 
 
 def _lines(result: dict[str, Any]) -> list[str]:
@@ -75,9 +75,9 @@ def _lines(result: dict[str, Any]) -> list[str]:
     ece = f"expected calibration error {result['ece']:.3f}"
     lines.append(f"{ece}, {result['ece_calibrated']:.3f} calibrated" if "ece_calibrated" in result else ece)
     if "accepted" in result:
-        of_them = result["accuracy_accepted"]
-        right = "" if of_them is None else f", of them right {of_them:.1%}"
-        lines.append(f"accepted {result['accepted']:.1%} of these images{right}")
+        accuracy = result["accuracy_accepted"]
+        on_accepted = "" if accuracy is None else f"; accuracy on accepted images {accuracy:.1%}"
+        lines.append(f"accepted {result['accepted']:.1%}{on_accepted}")
     for name, numbers in result["ood"].items():
         rejected = f", rejected {numbers['rejected']:.1%}" if "rejected" in numbers else ""
         lines.append(

@@ -1,4 +1,4 @@
-"""``sotglp explain``: which patches of an image each local prompt used, as a picture or as boxes."""
+"""``sotglp explain``: the patches of an image that each local prompt used, as a figure or as boxes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from typing import Annotated
 import typer
 
 from sotglp.cli import options
-from sotglp.console.output import check_result_file, say, write_json
+from sotglp.cli.inputs import inference_config
+from sotglp.console.figures import check_suffix, save_figure
+from sotglp.console.output import check_outputs, emit, write_json
+from sotglp.console.progress import note_loading
 from sotglp.errors import SotglpError
+from sotglp.model_file.record import read_record
 
 BOXES = ".json"
 
@@ -20,64 +24,56 @@ def explain(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The image.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Picture to write, .png, .svg or .pdf, or .json for boxes."),
+        typer.Option("--out", metavar="FILE", help="Figure to write, .png, .svg or .pdf, or .json for boxes."),
     ] = None,
     classes: Annotated[
         list[str] | None,
-        typer.Option("--class", metavar="NAME", help="Class to explain; give two to see why this one and not that."),
+        typer.Option("--class", metavar="NAME", help="Class to explain; give two to see why one and not the other."),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Explain so many of the most probable classes.")] = 1,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="Number of most probable classes to explain.")] = 1,
+    force: options.Force = False,
     ood_method: options.OodMethod = None,
     temperature: options.Temperature = None,
     pretrained: options.Pretrained = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
-    json_file: options.Json = None,
+    json_file: options.JsonFile = None,
     debug: options.Debug = False,
 ) -> None:
-    """Show which patches of an image each local prompt of a class took, and how much of its mass it put on them.
+    """Show which patches of an image each local prompt of a class used, and how its mass is spread over them.
 
     [bold]Example[/bold]: sotglp explain birds.safetensors garden.jpg --out maps.png --class robin --class wren
 
-    A row for each class: the picture with the patches that the class keeps, then one panel for each local prompt. What
-    lies outside of the part that the model was shown is hatched.
+    The figure has one row per class: the image with the patches that the class keeps, then one panel per local prompt.
+    The part of the image that the model doesn't see is hatched.
     """
     if out is None and json_file is None:
-        raise SotglpError("there is nowhere to show it: give --out FILE, or --json FILE (- for standard output)")
+        raise SotglpError("there is no output: give --out FILE, or --json FILE (- for standard output)")
     if os.path.isdir(image):
-        raise SotglpError(f"{image} is a folder, and one image is explained at a time: give an image")
-
+        raise SotglpError(f"{image} is a folder: give a single image")
+    boxes = str(out) if out is not None and out.suffix.lower() == BOXES else None
+    figure = None if boxes else out
+    if figure is not None:
+        check_suffix(figure)
+    check_outputs({"--out": boxes, "--json": json_file}, {"--out": figure} if figure else {}, force=force)
+    if boxes and os.path.exists(boxes) and not force:
+        raise SotglpError(f"{boxes} exists: give another name, or --force to replace it")
+    inference = inference_config(read_record(model_file).calibration, ood_method, temperature, precision=precision)
+    note_loading()
     from sotglp.backbone.precision import choose_device
-    from sotglp.console.figures import check_ending, save_figure
     from sotglp.explain.explanation import explain as explain_image
-    from sotglp.files.atomic import check_output
     from sotglp.model_file.load import load_model
-    from sotglp.model_file.record import read_record
 
-    as_boxes = out is not None and out.suffix.lower() == BOXES
-    if out is not None:
-        check_output(out, force=force)
-        if as_boxes:
-            check_result_file(str(out))
-        else:
-            check_ending(out)
-    check_result_file(json_file)
-    inference = options.inference_config(1, 0, precision, ood_method, temperature, read_record(model_file).calibration)
     model, _, calibration = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     explanation = explain_image(model, image, classes or top, inference, calibration)
-    told = explanation.to_dict()
-    if out is not None and as_boxes:
-        write_json(str(out), told)
+    result = explanation.to_dict()
+    if boxes:
+        write_json(boxes, result)
     elif out is not None:
         save_figure(explanation.plot(), out, force=force)
-    if json_file:
-        write_json(json_file, told)
-    for one in explanation.classes:
-        say(
-            f"{image}: {one.label} ({one.probability:.3f}), global score {one.global_score:.4f}, local score "
-            f"{one.local_score:.4f}, {int(one.support.sum())} of {one.support.size} patches",
-            json_target=json_file,
-        )
-    if out is not None:
-        say(f"{out} shows them", json_target=json_file)
+    lines = [
+        f"{image}: {one.label} ({one.probability:.3f}), global score {one.global_score:.4f}, local score "
+        f"{one.local_score:.4f}, {int(one.support.sum())} of {one.support.size} patches"
+        for one in explanation.classes
+    ]
+    emit([*lines, *([f"wrote {out}"] if out else [])], result, json_file)

@@ -1,67 +1,61 @@
-"""``sotglp info``: what is installed, what can be used, what a model file holds."""
+"""``sotglp info``: the installation, supported names, or the contents of a model file."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from sotglp.benchmark.suite import suites as suite_names
 from sotglp.cli import options
-from sotglp.console.output import check_result_file, say, write_json
-
-if TYPE_CHECKING:
-    from sotglp.model_file.record import CalibrationRecord
+from sotglp.console.output import check_outputs, emit
+from sotglp.console.progress import note_loading
+from sotglp.files.versions import installed_versions
+from sotglp.methods.method import METHODS
+from sotglp.model_file.record import CalibrationRecord, read_record
+from sotglp.settings import load_preset
+from sotglp.settings import presets as preset_names
 
 
 def info(
     model_file: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="Model file to describe.")] = None,
-    backbones: Annotated[bool, typer.Option("--backbones", help="List the backbones that can be adapted.")] = False,
+    backbones: Annotated[bool, typer.Option("--backbones", help="List the supported backbones.")] = False,
     presets: Annotated[bool, typer.Option("--presets", help="List the presets and their settings.")] = False,
-    methods: Annotated[bool, typer.Option("--methods", help="List the methods that can be compared.")] = False,
-    suites: Annotated[bool, typer.Option("--suites", help="List the suites that `sotglp benchmark` knows.")] = False,
-    json_file: options.Json = None,
+    methods: Annotated[bool, typer.Option("--methods", help="List the methods.")] = False,
+    suites: Annotated[bool, typer.Option("--suites", help="List the suites of `sotglp benchmark`.")] = False,
+    json_file: options.JsonFile = None,
     debug: options.Debug = False,
 ) -> None:
     """Describe a model file, or this installation.
 
     [bold]Example[/bold]: sotglp info birds.safetensors
     """
-    check_result_file(json_file)
+    check_outputs({"--json": json_file})
+    result: dict[str, Any]
     if model_file:
-        result, lines = _about_model(model_file)
+        result, lines = _model(model_file)
     elif backbones:
+        note_loading("open_clip", "PyTorch and open_clip")
         from sotglp.backbone.weights import supported_backbones
 
         result = {"backbones": supported_backbones()}
         lines = result["backbones"]
     elif presets:
-        from sotglp.settings import load_preset
-        from sotglp.settings import presets as names
-
-        result = {"presets": {name: load_preset(name).model_dump() for name in names()}}
+        result = {"presets": {name: load_preset(name).model_dump() for name in preset_names()}}
         lines = [_preset_line(name, values) for name, values in result["presets"].items()]
     elif methods:
-        from sotglp.methods.method import METHODS
-
         result = {"methods": {name: {"title": one.title, "source": one.source} for name, one in METHODS.items()}}
         lines = [f"{name:24}{one.title:26}{one.source}" for name, one in METHODS.items()]
     elif suites:
-        from sotglp.benchmark.suite import suites as suite_names
-
         result = {"suites": suite_names()}
         lines = result["suites"]
     else:
-        result, lines = _about_installation()
-    for line in lines:
-        say(line, json_target=json_file)
-    if json_file:
-        write_json(json_file, result)
+        result, lines = _installation()
+    emit(lines, result, json_file)
 
 
-def _about_model(path: Path) -> tuple[dict[str, Any], list[str]]:
-    from sotglp.model_file.record import read_record
-
+def _model(path: Path) -> tuple[dict[str, Any], list[str]]:
     record = read_record(path)
     result: dict[str, Any] = {
         "classes": record.classes,
@@ -93,18 +87,17 @@ def _about_model(path: Path) -> tuple[dict[str, Any], list[str]]:
 def _calibration_line(calibration: CalibrationRecord) -> str:
     rejection = calibration.rejection
     low, high = rejection.interval
-    source = f"{calibration.n_folds} folds of the shots" if calibration.n_folds else "images kept from training"
+    source = f"{calibration.n_folds} folds of the shots" if calibration.n_folds else "held-out images"
     return (
         f"unknown below {calibration.ood_method} {rejection.threshold:.6g}, from {rejection.n} images in {source}; "
-        f"of the classes' own images {rejection.expected_tpr:.1%} pass on average, {low:.1%} to {high:.1%} in nine of "
-        f"ten cases; temperature {calibration.temperature:.3g}"
+        f"expected acceptance of known images {rejection.expected_tpr:.1%} (90% interval {low:.1%} to {high:.1%}); "
+        f"temperature {calibration.temperature:.3g}"
     )
 
 
-def _about_installation() -> tuple[dict[str, Any], list[str]]:
+def _installation() -> tuple[dict[str, Any], list[str]]:
+    note_loading()
     import torch
-
-    from sotglp.files.versions import installed_versions
 
     devices = ["cpu"] + [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     result = {"devices": devices, "threads": torch.get_num_threads()}

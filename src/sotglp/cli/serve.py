@@ -1,4 +1,4 @@
-"""``sotglp serve``: a model as a page in the browser, and as a JSON API."""
+"""``sotglp serve``: a model as a web page and a JSON API."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from typing import Annotated
 import typer
 
 from sotglp.cli import options
+from sotglp.console.progress import note_loading
 from sotglp.errors import SotglpError, SotglpWarning
+from sotglp.settings import checked
+from sotglp.web.limits import MEGABYTE, Limits
 
 
 def serve(
     model_file: options.ModelFile,
     host: Annotated[
-        str, typer.Option(help="Address to bind to; 0.0.0.0 lets other computers in, which need no password.")
+        str, typer.Option(help="Address to bind to; 0.0.0.0 admits other computers, without a password.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
-    max_image_mb: Annotated[float, typer.Option(help="Megabytes of one image file.")] = 20.0,
-    max_images: Annotated[int, typer.Option(min=1, help="Images of one request.")] = 64,
-    max_seconds: Annotated[float, typer.Option(help="Seconds that a request may take, its upload too.")] = 60.0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 selects a free one.")] = 8000,
+    max_image_mb: Annotated[float, typer.Option(help="Size limit of an image file in megabytes.")] = 20.0,
+    max_images: Annotated[int, typer.Option(min=1, help="Limit of images per request.")] = 64,
+    max_seconds: Annotated[
+        float, typer.Option(help="Time limit of a request in seconds, including its upload.")
+    ] = 60.0,
     pretrained: options.Pretrained = None,
     device: options.Device = "auto",
     batch_size: options.BatchSize = 32,
@@ -29,36 +34,37 @@ def serve(
 
     [bold]Example[/bold]: sotglp serve birds.safetensors
 
-    The page shows what the model sees in an image and takes new classes; /openapi.json describes the API.
+    The page predicts and explains images and can add classes; /openapi.json describes the API.
     """
+    limits = _limits(max_image_mb, max_images, max_seconds)
+    note_loading()
     try:
         from sotglp.web.guards import is_loopback
-        from sotglp.web.limits import MEGABYTE, Limits
         from sotglp.web.serving import serve as run
     except ModuleNotFoundError as error:
         raise SotglpError(f"serving needs {error.name}: pip install 'sotglp[web]'") from error
-    from sotglp.settings import checked
 
-    max_image_bytes = round(max_image_mb * MEGABYTE)
-    of_one = {"max_image_bytes": max_image_bytes, "max_images": max_images, "max_seconds": max_seconds}
-    limits = checked(Limits, of_one | _bounds_above(max_image_bytes, max_images))
     if not is_loopback(host):
         warnings.warn(
-            f"other computers can use the model at {host} without a password, add classes to it and fetch its file: "
-            "only do this in a network that you trust",
+            f"other computers can use the model at {host} without a password, add classes to it and download its "
+            "file: only do this in a network that you trust",
             SotglpWarning,
             stacklevel=2,
         )
     run(model_file, host=host, port=port, limits=limits, batch_size=batch_size, pretrained=pretrained, device=device)
 
 
-def _bounds_above(max_image_bytes: int, max_images: int) -> dict[str, int]:
-    """Bounds of all requests that leave room for one of the largest images and the most images."""
-    from sotglp.web.limits import Limits
-
-    default = Limits()
-    return {
+def _limits(max_image_mb: float, max_images: int, max_seconds: float) -> Limits:
+    """Return limits in which the bounds of all requests together admit the largest single one."""
+    if not 0 < max_image_mb < 1e6:
+        raise SotglpError(f"max_image_mb = {max_image_mb} must be above 0 and below 1000000")
+    max_image_bytes, default = round(max_image_mb * MEGABYTE), Limits()
+    values = {
+        "max_image_bytes": max_image_bytes,
+        "max_images": max_images,
+        "max_seconds": max_seconds,
         "max_request_bytes": max(default.max_request_bytes, max_image_bytes + 10**6),
         "max_received_bytes": max(default.max_received_bytes, 4 * max_image_bytes),
         "max_queued": max(default.max_queued, max_images),
     }
+    return checked(Limits, values)

@@ -1,1 +1,1 @@
-"""Output for people and programs: results, progress bars, printable text, figures."""
+"""Console output: results, progress, escaped text, figures."""

@@ -1,49 +1,52 @@
-"""Pictures as files: the same picture gives the same bytes."""
+"""Figures as files: the same figure gives the same bytes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-
-import matplotlib as mpl
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from sotglp.errors import SotglpError
 from sotglp.files.atomic import write_file
 
-UNNAMED: dict[str, dict[str, None]] = {
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+METADATA: dict[str, dict[str, None]] = {
     ".png": {"Software": None},
     ".svg": {"Date": None},
     ".pdf": {"CreationDate": None},
 }
-"""Endings of picture files, and what would make two files of one picture differ: dates and versions."""
+"""Suffixes of figures, and the metadata (dates and versions) that are left out of each."""
 
 
-def check_ending(path: Path) -> None:
-    """Refuse a name that doesn't say which kind of picture it is of.
+def check_suffix(path: Path) -> None:
+    """Check that a name has the suffix of a supported format.
 
     Raises
     ------
     SotglpError
-        If it ends otherwise than the kinds that can be written.
+        If it has another one.
     """
-    if path.suffix.lower() not in UNNAMED:
-        raise SotglpError(f"{path} must end in {', '.join(UNNAMED)}, which says what kind of picture is written")
+    if path.suffix.lower() not in METADATA:
+        raise SotglpError(f"{path} must end in {', '.join(METADATA)}, which selects the format")
 
 
 def save_figure(figure: Figure, path: Path, *, force: bool) -> None:
-    """Write a picture as PNG, SVG or PDF, as the name ends.
+    """Write a figure as PNG, SVG or PDF, depending on the suffix.
 
     Raises
     ------
     SotglpError
-        If the name ends otherwise, ``path`` exists and ``force`` is off, or the disk refuses the write.
+        If the suffix is another one, ``path`` exists and ``force`` is off, or the disk refuses the write.
     """
-    check_ending(path)
-    ending = path.suffix.lower()
-    # Random names of an SVG's parts would make each one another.
+    import matplotlib as mpl
+
+    check_suffix(path)
+    suffix = path.suffix.lower()
+    # A fixed salt keeps the ids in an SVG the same.
     with mpl.rc_context({"svg.hashsalt": "sotglp"}):
         write_file(
             path,
-            lambda beside: figure.savefig(beside, format=ending[1:], dpi="figure", metadata=UNNAMED[ending]),
+            lambda beside: figure.savefig(beside, format=suffix[1:], dpi="figure", metadata=METADATA[suffix]),
             force=force,
         )

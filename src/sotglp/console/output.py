@@ -1,13 +1,14 @@
-"""Results on their way to people and programs."""
+"""Results for people (lines) and for programs (JSON, CSV)."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,82 +26,93 @@ if TYPE_CHECKING:
 STANDARD_OUTPUT = "-"
 
 PREDICTION_COLUMNS = ("path", "label", "probability", "ood_score")
-"""Of every table of predictions; a column ``set`` may follow."""
+"""Columns of a table of predictions; a column ``set`` may follow."""
 
 UNKNOWN = "unknown"
-"""Label of an image that is rejected."""
+"""Label of a rejected image."""
 
 
-def say(text: str, *, json_target: str | None = None) -> None:
-    """Print one line for people, unless standard output is to hold JSON alone; what a terminal obeys is written out."""
-    if json_target != STANDARD_OUTPUT:
-        print(printable(text))
+def check_outputs(
+    results: Mapping[str, str | None], files: Mapping[str, Path | None] | None = None, *, force: bool = False
+) -> None:
+    """Check before any work that all outputs of a command can be written and that no two of them are the same.
 
-
-def list_unreadable(unreadable: Sequence[UnreadableImageError]) -> None:
-    """Name the images that were left out, on standard error."""
-    for error in unreadable:
-        print(f"sotglp: left out: {printable(str(error))}", file=sys.stderr)
-
-
-def check_result_file(target: str | None) -> None:
-    """Refuse, before long work, to replace a file that is not an earlier result.
+    Parameters
+    ----------
+    results : mapping
+        Targets of JSON and CSV by option; an earlier result is replaced, any other file is kept. ``-`` is standard
+        output, None is not written.
+    files : mapping, optional
+        Other files by option or description.
+    force : bool, default False
+        Replace existing ``files``.
 
     Raises
     ------
     SotglpError
-        If ``target`` is a folder, a file that sotglp did not write, or lies where nothing can be written.
+        If an output can't be written, would replace something else, or is named twice.
     """
-    if target is None or target == STANDARD_OUTPUT:
-        return
-    path = Path(target)
-    check_output(path, force=True)
-    if os.path.exists(path) and not _is_earlier_result(path):
-        raise SotglpError(f"{path} exists and is not a result of sotglp: give another name")
+    named: dict[str, str] = {}
+    for option, target in {**results, **(files or {})}.items():
+        if target is None:
+            continue
+        place = STANDARD_OUTPUT if target == STANDARD_OUTPUT else os.path.realpath(target)
+        if place in named:
+            where = "standard output" if place == STANDARD_OUTPUT else target
+            raise SotglpError(f"{named[place]} and {option} both write to {where}: give two different outputs")
+        named[place] = option
+    for path in (files or {}).values():
+        if path is not None:
+            check_output(path, force=force)
+    for target in results.values():
+        _check_result(target)
+
+
+def emit(lines: Iterable[str], result: Mapping[str, Any], json_file: str | None) -> None:
+    """Print lines for people, unless standard output is for JSON, and write the result as JSON if asked for."""
+    if json_file != STANDARD_OUTPUT:
+        for line in lines:
+            say(line)
+    if json_file:
+        write_json(json_file, result)
+
+
+def say(text: str) -> None:
+    """Print one line; control characters are escaped."""
+    print(printable(text))
+
+
+def list_unreadable(unreadable: Sequence[UnreadableImageError]) -> None:
+    """Name skipped images on standard error."""
+    for error in unreadable:
+        print(f"sotglp: skipped: {printable(str(error))}", file=sys.stderr)
 
 
 def write_json(target: str, result: Mapping[str, Any]) -> None:
-    """Write a result with the versions that made it; an earlier result is replaced."""
-    text = json.dumps({**result, "versions": installed_versions()}, indent=2, ensure_ascii=False) + "\n"
-    if target == STANDARD_OUTPUT:
-        sys.stdout.write(_utf8(text).decode())
-        return
-    check_result_file(target)
-    write_file(Path(target), lambda beside: beside.write_bytes(_utf8(text)), force=True)
+    """Write a result and the versions that computed it as strict JSON; an earlier result is replaced.
+
+    Numbers that JSON lacks (NaN and infinity) become null, and an entry ``undefined`` lists them.
+    """
+    undefined: dict[str, str] = {}
+    content = _strict({**result, "versions": installed_versions()}, "", undefined)
+    if undefined:
+        content["undefined"] = undefined
+    _write(target, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_csv(target: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write rows below a header; an earlier result is replaced."""
+    """Write a header and rows; an earlier result is replaced."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    if target == STANDARD_OUTPUT:
-        sys.stdout.write(_utf8(buffer.getvalue()).decode())
-        return
-    check_result_file(target)
-    write_file(Path(target), lambda beside: beside.write_bytes(_utf8(buffer.getvalue())), force=True)
-
-
-def _utf8(text: str) -> bytes:
-    r"""The text in UTF-8; a byte of a file name that is none is written out as ``\udce9``, which JSON reads back."""
-    return text.encode("utf-8", "backslashreplace")
-
-
-def _is_earlier_result(path: Path) -> bool:
-    try:
-        text = path.read_text(encoding="utf-8")
-        if text.startswith(",".join(PREDICTION_COLUMNS)):
-            return True
-        return "sotglp" in json.loads(text)["versions"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    _write(target, buffer.getvalue())
 
 
 def prediction(
     path: str, classes: Sequence[str | int | float], probabilities: NDArray[np.float32], ood_score: float
 ) -> dict[str, Any]:
-    """What is told of one image, by the names that JSON has for it.
+    """Return the entry of one image in JSON.
 
     Parameters
     ----------
@@ -122,32 +134,71 @@ def prediction(
     }
 
 
-def tell_predictions(
+def emit_predictions(
     predictions: Sequence[Mapping[str, Any]], about: Mapping[str, Any], csv_file: str | None, json_file: str | None
 ) -> None:
-    """Write predictions as asked for, and print them unless a table or JSON takes standard output.
+    """Write predictions as CSV and JSON, and print them unless standard output is for one of these.
 
     Parameters
     ----------
     predictions : sequence of dict
-        From :func:`prediction`; all may have a ``set`` of labels too.
+        From :func:`prediction`; all may have an entry ``set``, a list of labels.
     about : mapping
-        What JSON tells beside them.
+        Further entries of the JSON.
     csv_file, json_file : str or None
-        Where the table and JSON go; ``-`` for standard output.
+        Targets; ``-`` for standard output.
     """
     header = [*PREDICTION_COLUMNS, *(["set"] if "set" in predictions[0] else [])]
     if csv_file:
         write_csv(csv_file, header, [[_cell(row[name]) for name in header] for row in predictions])
-    if json_file:
-        write_json(json_file, {"predictions": predictions, **about})
-    if STANDARD_OUTPUT not in (csv_file, json_file):
-        for row in predictions:
-            in_set = f", set: {_cell(row['set']) or 'empty'}" if "set" in row else ""
-            score = f"in-distribution score {row['ood_score']:.4f}"
-            say(f"{row['path']}: {row['label']} ({row['probability']:.3f}), {score}{in_set}")
+    lines = []
+    for row in predictions:
+        in_set = f", set: {_cell(row['set']) or 'empty'}" if "set" in row else ""
+        score = f"in-distribution score {row['ood_score']:.4f}"
+        lines.append(f"{row['path']}: {row['label']} ({row['probability']:.3f}), {score}{in_set}")
+    emit([] if csv_file == STANDARD_OUTPUT else lines, {"predictions": predictions, **about}, json_file)
+
+
+def _check_result(target: str | None) -> None:
+    if target is None or target == STANDARD_OUTPUT:
+        return
+    path = Path(target)
+    check_output(path, force=True)
+    if os.path.exists(path) and not _is_earlier_result(path):
+        raise SotglpError(f"{path} exists and is not a result of sotglp: give another name")
+
+
+def _is_earlier_result(path: Path) -> bool:
+    try:
+        text = path.read_text(encoding="utf-8")
+        if text.startswith(",".join(PREDICTION_COLUMNS)):
+            return True
+        return "sotglp" in json.loads(text)["versions"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _write(target: str, text: str) -> None:
+    # Bytes of a file name that are not UTF-8 are escaped as \udce9, which JSON reads back.
+    content = text.encode("utf-8", "backslashreplace")
+    if target == STANDARD_OUTPUT:
+        sys.stdout.write(content.decode())
+        return
+    _check_result(target)
+    write_file(Path(target), lambda beside: beside.write_bytes(content), force=True)
+
+
+def _strict(value: Any, where: str, undefined: dict[str, str]) -> Any:
+    """Replace NaN and infinity by None, and note their positions in ``undefined``."""
+    if isinstance(value, Mapping):
+        return {key: _strict(item, f"{where}.{key}" if where else str(key), undefined) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item, f"{where}.{index}", undefined) for index, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        undefined[where] = "not a number" if math.isnan(value) else "infinite"
+        return None
+    return value
 
 
 def _cell(value: Any) -> Any:
-    """A value as a table shows it: the classes of a set in one cell."""
     return "; ".join(map(str, value)) if isinstance(value, list) else value

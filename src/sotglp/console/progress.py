@@ -1,7 +1,8 @@
-"""What people see of long work: progress bars with rate and time left, silent where nobody is watching; warnings."""
+"""Progress bars, notes and warnings on standard error."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,23 +12,23 @@ from sotglp.console.text import printable
 from sotglp.errors import SotglpWarning
 
 Advance = Callable[[int, str], None]
-"""Say that ``n`` more units are done, with a short text such as the loss."""
+"""Called with the number of further units done and a short text such as the loss."""
 
 
 @contextmanager
 def progress_bar(title: str, total: int, unit: str, *, show: bool) -> Iterator[Advance]:
-    """A bar on standard error that counts to ``total``.
+    """Show a progress bar with rate and time left on standard error.
 
     Parameters
     ----------
     title : str
-        What is being done.
+        Name of the work.
     total : int
-        Units in all.
+        Number of units.
     unit : str
-        What is counted, such as ``"images"``.
+        Name of a unit, such as ``"images"``.
     show : bool
-        False shows nothing; so does a standard error that is not a terminal, and an installation without rich.
+        Whether to show it; nothing is shown if standard error is not a terminal or rich is not installed.
     """
     if find_spec("rich") is None:
         yield lambda n, note: None
@@ -62,16 +63,30 @@ def progress_bar(title: str, total: int, unit: str, *, show: bool) -> Iterator[A
         yield lambda n, note: bar.update(task, advance=n, note=note)
 
 
-def note(text: str, *, show: bool) -> None:
-    """One line on a terminal's standard error about work that is about to begin."""
+def note(text: str, *, show: bool = True) -> None:
+    """Print one line about work that begins, if standard error is a terminal."""
     if show and sys.stderr.isatty():
         print(f"sotglp: {printable(text)}", file=sys.stderr)
 
 
-def show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    """A warning as one line on standard error, in the place of ``warnings.showwarning``.
+def note_loading(module: str = "torch", name: str = "PyTorch") -> None:
+    """Note that a library that takes seconds to import is loaded now, unless it already is.
 
-    Warnings of other libraries are for developers, who take ``--debug``; here they are left out.
+    Parameters
+    ----------
+    module : str, default "torch"
+        Its module.
+    name : str, default "PyTorch"
+        Its name in the note.
+    """
+    # Of the processes that share a run, the first one speaks.
+    note(f"loading {name}", show=module not in sys.modules and os.environ.get("RANK", "0") == "0")
+
+
+def show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """Print a warning of sotglp as one line; replaces ``warnings.showwarning``.
+
+    Warnings of other libraries are for developers, who use ``--debug``.
     """
     if issubclass(category, SotglpWarning):
         print(f"sotglp: warning: {printable(str(message))}", file=sys.stderr)

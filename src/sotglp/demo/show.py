@@ -12,7 +12,8 @@ from PIL import Image
 from sotglp.backbone import Backbone
 from sotglp.backbone.embedded import NAME
 from sotglp.console.progress import note
-from sotglp.demo.comparison import SETTINGS, compare_methods, draw_shots_of_task, draw_test_sets
+from sotglp.demo.comparison import SETTINGS as SETTINGS
+from sotglp.demo.comparison import compare_methods, draw_shots_of_task, draw_test_sets
 from sotglp.demo.gallery import draw_gallery
 from sotglp.errors import SotglpError
 from sotglp.files.atomic import check_output, os_reason, place_file, write_file

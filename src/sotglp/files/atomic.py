@@ -1,57 +1,59 @@
-"""Files that are either whole or not there, and never written over what a user made."""
+"""Atomic writes that never replace a user's file unasked, and locks between processes."""
 
 from __future__ import annotations
 
 import os
 import re
 import secrets
-import sys
-import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from sotglp.errors import SotglpError
-from sotglp.files.locks import lock, try_lock
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is locked, and no open file can be replaced
+    fcntl = None  # type: ignore[assignment]
+
+
+class ClaimedError(Exception):
+    """Another process has claimed the file."""
 
 
 def check_output(path: Path, *, force: bool) -> None:
-    """Find out before long work whether its result can be written.
+    """Check before long work that its result can be written.
 
     Raises
     ------
     SotglpError
-        If ``path`` exists and ``force`` is off, is a folder, or lies where nothing can be written.
+        If ``path`` exists and ``force`` is off, is a folder, or can't be written.
     """
-    try:
-        is_folder, is_there = path.is_dir(), path.exists()
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    if is_folder:
+    if os.path.isdir(path):
         raise SotglpError(f"{path} is a folder: give the name of a file")
-    if is_there and not force:
-        raise SotglpError(f"{path} exists: give another name, or --force (force=True) to replace it")
+    if os.path.exists(path) and not force:
+        raise _exists(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        with _temporary(path):
             pass
     except OSError as error:
         raise _unwritable(path, error) from error
 
 
 def write_file(path: Path, write: Callable[[Path], object], *, force: bool) -> None:
-    """Write a file beside its place and rename it into it, so that no half-written file is ever seen.
+    """Write a temporary file beside ``path`` and rename it, so that no half-written file is ever seen.
 
-    What a killed process left beside the place, when it was writing the same file, is removed.
+    Temporary files of ``path`` that a killed process left behind are removed.
 
     Parameters
     ----------
     path : Path
-        Where the file goes; its folder is made if it is missing.
+        The file; its folder is created if it is missing.
     write : callable
         Writes the whole content to the path that it is given.
     force : bool
-        Replace an existing file; otherwise it is kept and the write refused.
+        Replace an existing file; otherwise it is kept and the write is refused.
 
     Raises
     ------
@@ -63,20 +65,19 @@ def write_file(path: Path, write: Callable[[Path], object], *, force: bool) -> N
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
-        # Nothing that the user asked for depends on it.
         with suppress(OSError):
-            _clear_leftovers(path)
+            _remove_leftovers(path)
 
 
 def place_file(path: Path, write: Callable[[Path], object], *, force: bool, durable: bool) -> None:
-    """Do what :func:`write_file` does, for callers that tell in their own words what the disk refused.
+    """Write a file like :func:`write_file`, but raise the system's own error and leave leftovers alone.
 
     Parameters
     ----------
     path, write, force
         See :func:`write_file`.
     durable : bool
-        Wait until the disk has the content. Without it a power cut may leave a torn file under the final name.
+        Wait until the content is on the disk. Otherwise a power cut may leave a torn file under the final name.
 
     Raises
     ------
@@ -85,78 +86,122 @@ def place_file(path: Path, write: Callable[[Path], object], *, force: bool, dura
     OSError
         If the disk refuses the write.
     """
-    with ExitStack() as held:
-        beside = _make_beside(path, held)
-        try:
-            write(beside)
-            if durable:
-                with open(beside, "rb+") as written:
-                    os.fsync(written.fileno())
-            _put_in_place(beside, path, force)
-        finally:
-            beside.unlink(missing_ok=True)
+    with _temporary(path) as beside:
+        write(beside)
+        if durable:
+            with open(beside, "rb+") as written:
+                os.fsync(written.fileno())
+        _rename(beside, path, force)
 
 
-def _make_beside(path: Path, held: ExitStack) -> Path:
-    """An empty file beside ``path``, locked as long as ``held`` is open, which tells it from a leftover."""
-    attempts_left = 10
-    while True:
+def os_reason(error: OSError) -> str:
+    """Return the system's message for an error, without the path."""
+    return error.strerror or type(error).__name__
+
+
+def lock(file: IO[bytes], *, wait: bool = True) -> bool:
+    """Lock an open file until it is closed; the system releases the locks of a killed process.
+
+    Returns
+    -------
+    bool
+        False if another process holds the lock and ``wait`` is off, or where locks are not supported (Windows and
+        some network disks).
+    """
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
+
+
+def claim(path: Path) -> IO[bytes] | None:
+    """Lock a file for this process, but not for the processes that it forks, which may outlive it.
+
+    Returns
+    -------
+    file or None
+        The open file, locked until this process closes any handle on it; None if it is missing, and on Windows.
+
+    Raises
+    ------
+    ClaimedError
+        If another process holds the file.
+    OSError
+        If the file can't be opened.
+    """
+    if fcntl is None:
+        return None
+    try:
+        file = path.open("rb+")
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.close()
+        raise ClaimedError from None
+    except OSError:  # the disk has no locks
+        pass
+    return file
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """Create an empty file beside ``path`` that is locked, so that it is not taken for a leftover, and remove it."""
+    for attempts_left in reversed(range(10)):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
             beside.touch(exist_ok=False)
-            _hold(beside, held)
-            return beside
+            file = beside.open("rb+")
+            lock(file)
+            beside.stat()
+            break
         except (FileNotFoundError, FileExistsError):
-            # Another process may clear an empty folder away between its making and its use, or take the file for a
-            # leftover before it is locked.
-            attempts_left -= 1
-            if attempts_left == 0:
+            # Another process may remove an empty folder, or the file before it is locked.
+            if not attempts_left:
                 raise
+    if fcntl is None:
+        file.close()
+    try:
+        yield beside
+    finally:
+        beside.unlink(missing_ok=True)
+        file.close()
 
 
-def _hold(beside: Path, held: ExitStack) -> None:
-    # Windows renames no file that is open.
-    if sys.platform != "win32":
-        file = held.enter_context(beside.open("rb+"))
-        lock(file)
-        beside.stat()
-
-
-def _clear_leftovers(path: Path) -> None:
-    """Remove what processes that were killed have left of ``path``: what nobody holds any more."""
+def _remove_leftovers(path: Path) -> None:
     pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.part")
     with os.scandir(path.parent) as items:
         found = [item.path for item in items if pattern.fullmatch(item.name) and item.is_file(follow_symlinks=False)]
     for leftover in found:
-        # Another process may clear it away as well.
         with suppress(FileNotFoundError), open(leftover, "rb+") as file:
-            if try_lock(file):
+            if lock(file, wait=False):
                 os.unlink(leftover)
 
 
-def _put_in_place(beside: Path, path: Path, force: bool) -> None:
-    if force:
-        os.replace(beside, path)
-        return
-    try:
-        # Unlike a rename, a link never replaces a file that came into being meanwhile.
-        os.link(beside, path)
-    except FileExistsError:
-        raise SotglpError(f"{path} exists: give another name, or --force (force=True) to replace it") from None
-    except OSError:
-        # Some file systems know no hard links.
-        if path.exists():
-            raise SotglpError(f"{path} exists: give another name, or --force (force=True) to replace it") from None
-        os.replace(beside, path)
+def _rename(beside: Path, path: Path, force: bool) -> None:
+    if not force:
+        try:
+            # Unlike a rename, a link never replaces a file that was created meanwhile.
+            os.link(beside, path)
+            return
+        except OSError as error:
+            # Some file systems have no hard links.
+            if isinstance(error, FileExistsError) or os.path.exists(path):
+                raise _exists(path) from None
+    os.replace(beside, path)
 
 
-def os_reason(error: OSError) -> str:
-    """What the system says of an error, without the path."""
-    return error.strerror or type(error).__name__
+def _exists(path: Path) -> SotglpError:
+    return SotglpError(f"{path} exists: give another name, or --force (force=True) to replace it")
 
 
 def _unwritable(path: Path, error: OSError) -> SotglpError:
     return SotglpError(
-        f"{path} can't be written ({os_reason(error)}): choose a folder that you may write to and that has room"
+        f"{path} can't be written ({os_reason(error)}): choose another name, or a folder with write permission and "
+        "free space"
     )

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from sotglp.errors import SotglpError
-from sotglp.files.atomic import os_reason
-from sotglp.files.locks import ClaimedError, claim
+from sotglp.files.atomic import ClaimedError, claim, os_reason
 from sotglp.files.tensors import read_tensors, write_tensors
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
@@ -27,11 +26,6 @@ CHECKSUM_KEY = "sha256"
 
 # Settings that change how fast a run is, not what it computes.
 _FREE_SETTINGS = {"workers"}
-
-
-def checkpoint_path(model_path: Path) -> Path:
-    """Where the checkpoint of a run that writes ``model_path`` lies: beside it."""
-    return model_path.with_name(model_path.name + ".checkpoint")
 
 
 def run_identity(model: AdaptedModel, images: ImageSet, config: TrainConfig) -> str:

@@ -1,0 +1,94 @@
+"""Changes of a model file's classes for ``sotglp classes``."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from sotglp.backbone.precision import choose_device
+from sotglp.console.output import emit, list_unreadable
+from sotglp.errors import SotglpWarning, UnreadableImageError
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.base import AdaptedModel
+from sotglp.model_file.load import carries_backbone, load_model
+from sotglp.model_file.record import ModelRecord
+from sotglp.model_file.save import save_model
+from sotglp.settings import TrainConfig
+from sotglp.training.class_changes import renamed, with_class, without_class
+
+
+class ModelEdit:
+    """A model file that is loaded, and the file to write the changed model to."""
+
+    def __init__(
+        self, model_file: Path, record: ModelRecord, out: Path, pretrained: str | None, device: str, force: bool
+    ) -> None:
+        self._model_file, self._record, self._out, self._force = model_file, record, out, force
+        self._model = load_model(model_file, pretrained=pretrained, device=choose_device(device)).model
+
+    def add(
+        self,
+        name: str,
+        images: ImageSet,
+        config: TrainConfig,
+        others: ImageSet | None,
+        cache_dir: Path | None,
+        skip_unreadable: bool,
+        json_file: str | None,
+    ) -> None:
+        """Train a class on images and write the model."""
+        unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
+        label = self._record.label_of(name)
+        grown = with_class(
+            self._model,
+            str(label),
+            images,
+            config,
+            others=others,
+            cache_dir=cache_dir,
+            unreadable=unreadable,
+            show_progress=True,
+        )
+        list_unreadable(unreadable or [])
+        about = {"added": label, "unreadable": [str(error.source) for error in unreadable or []]}
+        line = f"{self._out}: {label} is class {len(grown.class_names)}"
+        self._write(grown, [*self._record.classes, label], line, about, json_file)
+
+    def remove(self, name: str, json_file: str | None) -> None:
+        """Remove a class and write the model."""
+        left = without_class(self._model, name)
+        labels = [label for label, text in self._labels() if text != name]
+        self._write(left, labels, f"{self._out}: {len(labels)} classes without {name}", {"removed": name}, json_file)
+
+    def rename(self, old: str, new: str, json_file: str | None) -> None:
+        """Rename a class and write the model."""
+        label = self._record.label_of(new)
+        changed = renamed(self._model, old, str(label))
+        labels = [label if text == old else own for own, text in self._labels()]
+        about = {"renamed": old, "name": label}
+        self._write(changed, labels, f"{self._out}: {old} is now {label}", about, json_file)
+
+    def _labels(self) -> zip[tuple[Any, str]]:
+        return zip(self._record.classes, self._model.class_names, strict=True)
+
+    def _write(
+        self, model: AdaptedModel, labels: list[Any], line: str, about: dict[str, Any], json_file: str | None
+    ) -> None:
+        if self._record.calibration is not None:
+            warnings.warn(
+                f"the calibration of {self._model_file} was removed from {self._out}, since its classes changed: "
+                "calibrate again",
+                SotglpWarning,
+                stacklevel=2,
+            )
+        save_model(
+            self._out,
+            model,
+            classes=labels,
+            training=self._record.training,
+            history=self._record.history,
+            include_backbone=carries_backbone(self._model_file),
+            force=self._force,
+        )
+        emit([line], {"classes": labels, **about}, json_file)

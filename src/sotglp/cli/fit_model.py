@@ -1,0 +1,139 @@
+"""The run of ``sotglp fit``, once its options are checked."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sotglp.backbone import Backbone
+from sotglp.backbone.precision import choose_device
+from sotglp.console.output import emit, list_unreadable
+from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.features.distributed import Processes
+from sotglp.images.image_set import ImageSet
+from sotglp.model_file.save import calibration_record, save_model
+from sotglp.scoring.calibration import Calibration, calibrate_crossed, calibrate_held_out
+from sotglp.scoring.cross_fit import cross_fit, folds_of, remove_checkpoints, remove_fold_checkpoints
+from sotglp.scoring.rejection import check_tpr
+from sotglp.settings import InferenceConfig, Settings, TrainConfig
+from sotglp.training.fit import Fitted, adapt, drawn_shots
+
+
+@dataclass(frozen=True)
+class FitRun:
+    """Inputs, settings and outputs of a run."""
+
+    out: Path
+    images: ImageSet
+    model_config: Settings
+    training: TrainConfig
+    inference: InferenceConfig
+    features_dir: Path | None
+    checkpoint: Path
+    calibrate: bool
+    held_out: ImageSet | None
+    tpr: float
+    resume: bool
+    force: bool
+    include_backbone: bool
+    skip_unreadable: bool
+    json_file: str | None
+
+    def check(self) -> None:
+        """Check the images for calibration before a backbone is loaded, and discard interrupted runs of folds."""
+        check_tpr(self.tpr)
+        if self.held_out or self.calibrate:
+            shots = drawn_shots(self.images, self.training)
+            if self.held_out:
+                _check_held_out(self.held_out, self.images.classes, shots)
+            else:
+                folds_of(shots)
+        if self.force and not self.resume:
+            remove_fold_checkpoints(self.checkpoint)
+
+    def run(self, backbone: str, pretrained: str, image_size: int | None, device: str) -> None:
+        """Fit, calibrate and write the model; of several processes the first one writes."""
+        unreadable: list[UnreadableImageError] | None = [] if self.skip_unreadable else None
+        chosen_device = choose_device(device)
+        fitted = adapt(
+            Backbone.load(backbone, pretrained, image_size=image_size, device=chosen_device),
+            self.images,
+            self.model_config,
+            self.training,
+            checkpoint=self.checkpoint,
+            resume=self.resume,
+            cache_dir=self.features_dir,
+            unreadable=unreadable,
+            show_progress=True,
+        )
+        is_first = Processes(chosen_device).is_first
+        calibration = self._calibration(fitted, is_first, unreadable)
+        if not is_first:
+            return
+        save_model(
+            self.out,
+            fitted.model,
+            training=self.training,
+            history=fitted.history,
+            calibration=calibration,
+            include_backbone=self.include_backbone,
+            force=self.force,
+        )
+        remove_checkpoints(self.checkpoint)
+        list_unreadable(unreadable or [])
+        result = {
+            "classes": fitted.model.class_names,
+            "n_images": len(fitted.images),
+            "settings": {"model": self.model_config.model_dump(), "training": self.training.model_dump()},
+            "history": fitted.history,
+            "calibration": calibration_record(calibration),
+            "unreadable": [str(error.source) for error in unreadable or []],
+        }
+        emit([self._summary(fitted, calibration)], result, self.json_file)
+
+    def _calibration(
+        self, fitted: Fitted, is_first: bool, unreadable: list[UnreadableImageError] | None
+    ) -> Calibration | None:
+        inference = self.inference.model_copy(update={"show_progress": is_first})
+        if self.calibrate:
+            crossed = cross_fit(
+                fitted.model,
+                fitted.images,
+                self.training,
+                inference,
+                cache_dir=self.features_dir,
+                checkpoint=self.checkpoint,
+                resume=self.resume,
+            )
+            return calibrate_crossed(crossed, fitted.images, inference, self.tpr)
+        if self.held_out and is_first:
+            return calibrate_held_out(fitted.model, self.held_out, inference, self.tpr, unreadable=unreadable)
+        return None
+
+    def _summary(self, fitted: Fitted, calibration: Calibration | None) -> str:
+        summary = f"{self.out}: {len(fitted.model.class_names)} classes from {len(fitted.images)} images"
+        if fitted.history:
+            last = fitted.history[-1]
+            summary += (
+                f", {len(fitted.history)} epochs; loss {last['loss']:.3f}, training accuracy {last['accuracy']:.3f}"
+            )
+        if calibration:
+            low, high = calibration.rejection.interval
+            summary += f"; calibrated: {calibration.rejection.expected_tpr:.1%} accepted ({low:.1%} to {high:.1%})"
+        return summary
+
+
+def _check_held_out(held_out: ImageSet, classes: tuple[str, ...], shots: ImageSet) -> None:
+    """Refuse images for calibration that have other labels or are trained on."""
+    try:
+        held_out.targets(classes)
+    except SotglpError as error:
+        raise SotglpError(f"the images for calibration can't be used: {error}") from error
+    trained_on = {os.path.realpath(shots.name(index)) for index in range(len(shots))}
+    for index in range(len(held_out)):
+        if os.path.realpath(held_out.name(index)) in trained_on:
+            raise SotglpError(
+                f"{held_out.name(index)} is for calibration and is trained on too: keep them apart, or use "
+                "--calibrate, which cross-fits the shots"
+            )

@@ -1,0 +1,96 @@
+"""Settings and images from the options of a command."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+from sotglp.errors import SotglpError, SotglpWarning
+from sotglp.features.cache_folder import default_cache_dir
+from sotglp.images.image_set import ImageSet
+from sotglp.model_file.record import CalibrationRecord
+from sotglp.settings import InferenceConfig, checked
+
+
+def inference_config(
+    calibration: CalibrationRecord | None,
+    ood_method: str | None,
+    temperature: float | None,
+    *,
+    batch_size: int = 32,
+    workers: int = 0,
+    precision: str = "auto",
+) -> InferenceConfig:
+    """Return the settings of inference; the score defaults to the one that the model is calibrated for.
+
+    Raises
+    ------
+    SotglpError
+        If an option can't be used.
+    """
+    if ood_method is None and temperature is None and calibration:
+        ood_method, temperature = calibration.ood_method, calibration.ood_temperature
+    values = {
+        "batch_size": batch_size,
+        "workers": workers,
+        "precision": precision,
+        "ood_method": ood_method or "gl-mcm",
+        "temperature": 1.0 if temperature is None else temperature,
+        "show_progress": True,
+    }
+    return checked(InferenceConfig, values)
+
+
+def images_of(paths: list[Path]) -> ImageSet:
+    """Return the images at the given paths and in the given folders.
+
+    Raises
+    ------
+    SotglpError
+        If there are none, or a folder has none.
+    """
+    found = [ImageSet.from_flat_folder(path).images if os.path.isdir(path) else (path,) for path in paths]
+    return ImageSet.from_items([image for images in found for image in images])
+
+
+def ood_sets_of(folders: list[Path] | None) -> dict[str, ImageSet]:
+    """Return sets of images of unknown classes by folder name, or by whole path where two names are equal.
+
+    Raises
+    ------
+    SotglpError
+        If a folder is missing or has no images.
+    """
+    folders = folders or []
+    names = [os.path.basename(os.path.realpath(folder)) for folder in folders]
+    return {
+        (name if names.count(name) == 1 else str(folder)): ImageSet.from_flat_folder(folder)
+        for name, folder in zip(names, folders, strict=True)
+    }
+
+
+def cache_folder(chosen: Path | None, no_cache: bool) -> Path | None:
+    """Return the folder of the feature cache, or None if features are kept in memory.
+
+    Raises
+    ------
+    SotglpError
+        If both options are given.
+    """
+    if no_cache:
+        if chosen:
+            raise SotglpError("--cache-dir and --no-cache exclude each other: give one of them")
+        return None
+    if chosen:
+        return chosen
+    folder = default_cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        is_writable = False
+    else:
+        is_writable = os.access(folder, os.W_OK)
+    if not is_writable:
+        warnings.warn(f"{folder} can't be written: features stay in memory", SotglpWarning, stacklevel=2)
+    return folder if is_writable else None

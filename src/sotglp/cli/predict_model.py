@@ -1,0 +1,81 @@
+"""Predictions of a model file for ``sotglp predict``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sotglp.backbone.precision import choose_device
+from sotglp.cli.inputs import images_of, inference_config
+from sotglp.console.output import UNKNOWN, prediction
+from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.model_file.load import load_model
+from sotglp.model_file.record import CalibrationRecord, read_record
+from sotglp.scoring.predict import predict_each
+from sotglp.settings import InferenceConfig
+
+
+def predict_with_model(
+    model_file: Path,
+    images: list[Path],
+    settings: Mapping[str, Any],
+    *,
+    pretrained: str | None,
+    device: str,
+    unknown: bool,
+    coverage: float | None,
+    unreadable: list[UnreadableImageError] | None,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return predictions and further entries of the JSON; ``settings`` are those of :func:`inference_config`."""
+    record = read_record(model_file)
+    inference = inference_config(record.calibration, **settings)
+    _check_decisions(model_file, record.calibration, inference, unknown, coverage)
+    image_set = images_of(images)
+    model, _, calibration = load_model(model_file, pretrained=pretrained, device=choose_device(device))
+    models = [model, *calibration.fold_models] if calibration and coverage is not None else [model]
+    by_model = predict_each(models, image_set, inference, unreadable=unreadable, score_all=False)
+    found = by_model[0]
+    probabilities = calibration.probabilities(found.probabilities) if calibration else found.probabilities
+    predictions = [
+        prediction(image_set.name(index), record.classes, of_classes, score)
+        for index, of_classes, score in zip(found.indices, probabilities, found.ood_scores, strict=True)
+    ]
+    if calibration and unknown:
+        for row, is_rejected in zip(predictions, calibration.rejects(found.ood_scores), strict=True):
+            row["label"] = UNKNOWN if is_rejected else row["label"]
+    if calibration and coverage is not None:
+        sets = calibration.sets(np.stack([one.probabilities for one in by_model]), coverage)
+        for row, members in zip(predictions, sets, strict=True):
+            row["set"] = [record.classes[index] for index in members.nonzero()[0]]
+    about = {
+        "ood_method": inference.ood_method,
+        "temperature": inference.temperature,
+        "calibration": record.calibration.model_dump() if record.calibration else None,
+    }
+    return predictions, about
+
+
+def _check_decisions(
+    model_file: Path,
+    calibration: CalibrationRecord | None,
+    inference: InferenceConfig,
+    unknown: bool,
+    coverage: float | None,
+) -> None:
+    """Refuse decisions that the model isn't calibrated for, before it is loaded."""
+    if coverage is not None and not 0 < coverage < 1:
+        raise SotglpError(f"coverage = {coverage} must be above 0 and below 1")
+    if calibration is None:
+        if unknown or coverage is not None:
+            option = "--unknown" if unknown else "--coverage"
+            raise SotglpError(
+                f"{option} needs a calibrated model, but {model_file} isn't calibrated: fit it with --calibrate"
+            )
+    elif unknown and inference.threshold_of(calibration) is None:
+        raise SotglpError(
+            f"the threshold of {model_file} applies to the score {calibration.ood_method} at temperature "
+            f"{calibration.ood_temperature:g}: leave --ood-method and --temperature out"
+        )
