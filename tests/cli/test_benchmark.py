@@ -158,7 +158,7 @@ def test_a_dry_run_for_people() -> None:
     ("change", "message"),
     [
         (["benchmark", "few-shots", "--dry-run"], "there is no suite 'few-shots'"),
-        (["benchmark", "few-shot"], "there is no place for the results: give --out DIR"),
+        (["benchmark", "few-shot"], "there is no folder for the results: give --out DIR"),
         (["benchmark", "few-shot", "--out", "o", "--root", "/nowhere"], "/nowhere"),
     ],
 )

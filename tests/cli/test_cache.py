@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -98,10 +97,3 @@ def test_what_cannot_be_done(
         assert "not a result of sotglp" in fails(capsys, monkeypatch, *command, "--json", tmp_path / "precious.json")
     assert "can't be listed" in fails(capsys, monkeypatch, "cache", "list", "--cache-dir", tmp_path / "precious.json")
     assert left(store) == [0, 1, 2, 3, 4]
-
-
-def test_help_has_an_example_and_needs_no_torch() -> None:
-    for command in ("list", "prune"):
-        assert f"Example: sotglp cache {command}" in sotglp("cache", command, "--help").stdout
-    look = "import sys, sotglp.cli.cache; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", look]).returncode == 0

@@ -58,7 +58,7 @@ def model(data: Path) -> Path:
     options = ["--calibrate", "--tpr", "0.5", "--ood-method", "knn", "--json", data / "fit.json"]
     done = sotglp("fit", data / "train", "--out", out, *FIT, *options)
     assert done.stderr == ""
-    assert "; calibrated: 53.8% pass (" in done.stdout  # 13 (1 - 0.5) = 6.5, so that 6 of 13 fail
+    assert "; calibrated: 53.8% accepted (" in done.stdout  # 13 (1 - 0.5) = 6.5, so that 6 of 13 fail
     assert list(data.glob("m.safetensors.*")) == []
     return out
 
@@ -148,7 +148,7 @@ def test_evaluate_judges_the_decisions(
     assert found["ood"]["others"]["rejected"] == loaded.is_ood(data / "others").mean()
     assert found["ood_method"] == "knn"
     assert f", {found['ece_calibrated']:.3f} calibrated" in text
-    assert f"accepted {found['accepted']:.1%} of these images, of them right {right[accepted].mean():.1%}" in text
+    assert f"accepted {found['accepted']:.1%}; accuracy on accepted images {right[accepted].mean():.1%}" in text
     assert f", rejected {found['ood']['others']['rejected']:.1%} on 6 images" in text
 
 
@@ -190,9 +190,9 @@ def test_calibrating_on_other_images(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--calibrate", "--calibrate-on", "TEST"], "--calibrate takes the shots and --calibrate-on other images"),
-        (["--tpr", "0.9"], "--tpr is for a calibration: give --calibrate"),
-        (["--ood-method", "knn"], "--ood-method is for a calibration: give --calibrate"),
+        (["--calibrate", "--calibrate-on", "TEST"], "--calibrate uses the shots and --calibrate-on other images"),
+        (["--tpr", "0.9"], "--tpr is for calibration: give --calibrate"),
+        (["--ood-method", "knn"], "--ood-method is for calibration: give --calibrate"),
         (["--calibrate", "--tpr", "0"], "tpr = 0.0 must be above 0"),
         (["--calibrate", "--tpr", "1.01"], "tpr = 1.01 must be above 0 and at most 1"),
         (["--calibrate", "--tpr", "nan"], "tpr = nan must be above 0"),
@@ -244,7 +244,7 @@ def test_decisions_that_were_not_calibrated_are_refused(
     def refused(file: Path, *options: object) -> str:
         return fails(capsys, monkeypatch, "predict", file, data / "test", *options)
 
-    assert f"--unknown needs a calibrated model, and {plain} is none" in refused(plain, "--unknown")
+    assert f"--unknown needs a calibrated model, but {plain} isn't calibrated" in refused(plain, "--unknown")
     assert "--coverage needs a calibrated model" in refused(plain, "--coverage", 0.9)
     assert "coverage = 1.5 must be above 0 and below 1" in refused(model, "--coverage", 1.5)
     assert "coverage = 0.0 must be above 0" in refused(model, "--coverage", 0)

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +114,7 @@ def test_classes_that_are_numbers(data: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     SOTGLPClassifier("tiny", **QUICK).fit(files, numbers).save(path)
     out = tmp_path / "more.safetensors"
-    assert "classes of the model are numbers, and 'fog' is none" in fails("add", path, "fog", data, "--out", out)
+    assert "numbers, not 'fog'" in fails("add", path, "fog", data, "--out", out)
     run("add", path, "7", data / "clouds", "--out", out)
     assert read_record(out).classes == [0, 10, 20, 7]
     run("rename", out, "10", "5", "--out", out, "--force")
@@ -143,10 +141,3 @@ def test_what_cannot_be_done(model: Path, data: Path, tmp_path: Path) -> None:
     )
     assert not out.exists()
     assert model.read_bytes() == before
-
-
-def test_help_has_an_example_and_needs_no_torch() -> None:
-    for command in ("list", "add", "remove", "rename"):
-        assert f"Example: sotglp classes {command}" in run(command, "--help").stdout
-    look = "import sys, sotglp.cli.classes; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", look]).returncode == 0

@@ -106,7 +106,7 @@ def test_a_calibrated_model_tells_what_is_unknown(model: Path, image: Path) -> N
 
 
 def test_mistakes_end_in_one_sentence(model: Path, image: Path) -> None:
-    assert "nowhere to show it" in fails(model, image)
+    assert "there is no output" in fails(model, image)
     assert "must end in" in fails(model, image, "--out", "maps.bmp")
     assert "is a folder" in fails(model, image.parent, "--json", "-")
     assert "there is no class 'blue see' (did you mean blue sea?)" in fails(

@@ -80,7 +80,7 @@ def test_mistakes_end_in_one_sentence(
     assert not (data / "n.onnx").exists()
     for option in (["--ood-method", "msp"], ["--device", "cuda"], ["--workers", "2"], ["--temperature", "2"]):
         said = fails(capsys, monkeypatch, "predict", exported, data / "test", *option)
-        assert f"{option[0]} can't be chosen for {exported}" in said
+        assert f"{option[0]} can't be changed for {exported}" in said
     assert "there is no exported model" in fails(capsys, monkeypatch, "predict", data / "none.onnx", data / "test")
 
 

@@ -8,12 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from sotglp import cli
 from sotglp.benchmark.results import append
-from sotglp.cli.report import report
+from sotglp.cli.commands import app
 from support.command import fails
 from support.results import BACKBONE, VIT, made
 
@@ -21,17 +19,9 @@ PNGS = {"accuracy_shots.png", "accuracy_auroc.png", "time_accuracy.png"}
 TEXTS = {"report.md", "tables.csv", "tables.tex"}
 
 
-@pytest.fixture(autouse=True)
-def _app_with_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = typer.Typer()
-    app.command()(report)
-    app.command()(cli.info)  # with one command alone there are no names of commands
-    monkeypatch.setattr(cli, "app", app)
-
-
 def run(*arguments: object) -> str:
     """Run in this process, and give what it prints."""
-    done = CliRunner().invoke(cli.app, ["report", *map(str, arguments)], catch_exceptions=False)
+    done = CliRunner().invoke(app, ["report", *map(str, arguments)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
 
@@ -61,7 +51,7 @@ def test_a_report(results: Path, tmp_path: Path) -> None:
     lines = printed.splitlines()
     assert lines[0] == "Accuracy with 16 shots (%)"
     assert re.split(" {2,}", lines[5]) == ["sot-glp", "76.0 ± 0.0"]
-    assert lines[-1] == f"{out / 'report.md'} holds 7 tables and 3 pictures"
+    assert lines[-1] == f"{out / 'report.md'}: 7 tables and 3 figures"
     text = (out / "report.md").read_text(encoding="utf-8")
     assert "9 cells on the backbone tiny (embedded, images 64 x 64), weights sha256:0." in text
     assert "sotglp 0.1.0" in text
@@ -133,7 +123,7 @@ def test_base_to_new_has_tables_and_no_pictures(tmp_path: Path) -> None:
         append(path, made(method, protocol="base-to-new", base_to_new=told))
     printed = run(path, "--out", tmp_path / "report")
     assert printed.startswith("Accuracy on base classes with 16 shots (%)")
-    assert "5 tables and 0 pictures" in printed
+    assert "5 tables and 0 figures" in printed
     assert names(tmp_path / "report") == TEXTS
     assert "![" not in (tmp_path / "report" / "report.md").read_text()
 
@@ -192,10 +182,6 @@ def test_a_file_in_the_place_of_the_folder(
     (tmp_path / "file").write_text("mine")
     assert "can't be written" in fails(capsys, monkeypatch, "report", results, "--out", tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_help_has_an_example() -> None:
-    assert "sotglp report results --out report" in run("--help")
 
 
 def test_pyplot_is_not_asked_for(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,15 @@ from support.command import sotglp
 from support.samples import make_class_folders
 
 HEAVY = ("torch", "open_clip", "timm", "torchvision", "sklearn", "scipy", "matplotlib")
-GROUPS = {"data": ("list", "check", "prepare"), "classes": ("list", "add", "remove", "rename"), "cache": ("list", "prune")}
+GROUPS = {
+    "data": ("list", "check", "prepare"),
+    "classes": ("list", "add", "remove", "rename"),
+    "cache": ("list", "prune"),
+}
+    "data": ("list", "check", "prepare"),
+    "classes": ("list", "add", "remove", "rename"),
+    "cache": ("list", "prune"),
+}
 MEASURE = f"""
 import sys
 from sotglp.cli import main

@@ -354,7 +354,7 @@ def test_a_fit_that_is_told_to_stop_can_go_on(
     running.send_signal(stop)
     _, error = running.communicate(timeout=60)
     assert running.returncode == 128 + stop
-    assert error == "sotglp: stopped; `fit` goes on with --resume, `benchmark` with the same command\n"
+    assert error == "sotglp: interrupted; resume `fit` with --resume, `benchmark` with the same command\n"
     assert names(tmp_path) == ["m.checkpoint"]
     inside("fit", data / "train", "--out", tmp_path / "m", *LONG, "--no-cache", "--resume")
     assert (tmp_path / "m").read_bytes() == whole_long.read_bytes()
@@ -372,7 +372,7 @@ def test_two_processes_of_a_fit_that_are_told_to_stop_can_go_on(
     _, error = process.communicate(timeout=120)
     assert process.returncode == 128 + stop
     assert set(error.splitlines()) == {
-        "sotglp: stopped; `fit` goes on with --resume, `benchmark` with the same command"
+        "sotglp: interrupted; resume `fit` with --resume, `benchmark` with the same command"
     }
     assert names(tmp_path) == ["m.checkpoint"]
 
@@ -396,7 +396,7 @@ def test_a_second_run_does_not_write_over_the_first_ones_state(
     running.send_signal(signal.SIGSTOP)
     before = (tmp_path / "m.checkpoint").read_bytes()
     command = ["fit", data / "train", "--out", tmp_path / "m", "--no-cache"]
-    assert "holds a stopped run" in refused(*command, *LONG)
+    assert "holds an interrupted run" in refused(*command, *LONG)
     assert "in use by a run that is still going" in refused(*command, *LONG, "--resume")
     assert "in use by a run that is still going" in refused(*command, *LONG, "--force", "--seed", 2)
     assert (tmp_path / "m.checkpoint").read_bytes() == before
@@ -579,7 +579,7 @@ def test_two_fits_with_one_cache_and_with_one_output(data: Path, whole: Path, tm
     assert winners
     for error, code in ends:
         if code:
-            assert "exists" in sentence(error, code) or "in use by" in error or "holds a stopped run" in error
+            assert "exists" in sentence(error, code) or "in use by" in error or "holds an interrupted run" in error
     assert out.read_bytes() in [((tmp_path / "a", tmp_path / "c")[winner]).read_bytes() for winner in winners]
     assert set(names(out.parent)) <= {"m", "m.checkpoint"}
 

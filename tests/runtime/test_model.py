@@ -87,7 +87,7 @@ def test_predict_says_the_same_without_the_full_installation(model: Path, images
     assert (alone.returncode, beside.returncode) == (0, 0), alone.stderr
     assert alone.stdout == beside.stdout
     assert alone.stderr == beside.stderr
-    assert alone.stderr.startswith("sotglp: left out: can't read ")
+    assert alone.stderr.startswith("sotglp: skipped: can't read ")
     if "--json" in options:
         said = json.loads(alone.stdout)
         assert set(said) == {"predictions", "ood_method", "temperature", "calibration", "unreadable", "versions"}
@@ -108,7 +108,7 @@ def test_everything_else_says_what_it_needs(model: Path, images: Path, tmp_path:
     for run in (without, whole):
         coverage = run("predict", model, images, "--coverage", "0.9")
         assert (coverage.returncode, coverage.stdout, coverage.stderr.count("\n")) == (2, "", 1)
-        assert coverage.stderr.startswith("sotglp: error: --coverage can't be chosen for")
+        assert coverage.stderr.startswith("sotglp: error: --coverage can't be changed for")
         broken = run("predict", model, images)
         assert (broken.returncode, broken.stdout, broken.stderr.count("\n")) == (2, "", 1)
         assert "broken.png" in broken.stderr

@@ -1,4 +1,4 @@
-"""The same command in several processes that share its work."""
+"""Run the same command in several processes that share its work."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from sotglp.errors import SotglpError
 
 
 def is_launched() -> bool:
-    """Whether this process is one of several that a launcher started, such as ``accelerate launch``."""
+    """Whether a launcher, such as ``accelerate launch``, started this process."""
     return "WORLD_SIZE" in os.environ
 
 
 def launch(n_processes: int) -> None:
-    """Run the command line that is running in ``n_processes`` processes, and end as the first that fails ends.
+    """Run the current command line in ``n_processes`` processes, and exit like the first one that fails.
 
     Raises
     ------
     SotglpError
-        If that one was killed.
+        If that process was killed.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # Processes that each take all cores would wait for one another most of the time.
+    # Processes that each use all cores would mostly wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // n_processes)))
-    # Each process says itself what went wrong.
+    # Each process prints its own error.
     for name in ("torch.distributed.elastic", "torch.distributed.elastic.agent.server.api"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     config = LaunchConfig(
