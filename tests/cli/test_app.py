@@ -169,9 +169,8 @@ def test_a_default_cache_that_cannot_be_written_is_a_warning(
     )
     assert "use --no-cache" in error
     both = ["--cache-dir", tmp_path / "c", "--no-cache"]
-    assert "exclude each other" in fails(
-        capsys, monkeypatch, "fit", data / "train", "--out", tmp_path / "n", *FIT, *both
-    )
+    command = ("fit", data / "train", "--out", tmp_path / "n", *FIT, *both)
+    assert "exclude each other" in fails(capsys, monkeypatch, *command)
 
 
 def test_unreadable_images_are_named_or_skipped(model: Path, tmp_path: Path) -> None:

@@ -20,10 +20,6 @@ GROUPS = {
     "classes": ("list", "add", "remove", "rename"),
     "cache": ("list", "prune"),
 }
-    "data": ("list", "check", "prepare"),
-    "classes": ("list", "add", "remove", "rename"),
-    "cache": ("list", "prune"),
-}
 MEASURE = f"""
 import sys
 from sotglp.cli import main
