@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from sotglp.datasets import find
-from sotglp.datasets.checking import check
+from sotglp.datasets.checking import Finding, check
 from support.dataset_trees import COOP, plant, plant_eurosat_folders, plant_published, plant_sun397_folders
 
 WHOLE = {"train": 9, "val": 3, "test": 6}
@@ -19,10 +19,7 @@ def dtd():
 def test_a_whole_dataset(tmp_path, dtd):
     plant_published(tmp_path, "dtd")
     finding = check(dtd, tmp_path)
-    assert (finding.name, finding.found, finding.complete) == ("dtd", True, True)
-    assert (finding.n_classes, finding.counts) == (3, WHOLE)
-    assert (finding.expected_classes, finding.expected_counts) == (3, WHOLE)
-    assert (finding.problems, finding.warnings) == ((), ())
+    assert finding == Finding("dtd", True, True, 3, WHOLE, 3, WHOLE, problems=(), warnings=())
 
 
 def test_fewer_images_and_classes_than_published(tmp_path):
@@ -35,12 +32,6 @@ def test_fewer_images_and_classes_than_published(tmp_path):
         "val has 3 images instead of 1128",
         "test has 6 images instead of 1692",
     )
-
-
-def test_one_image_too_many(tmp_path, dtd):
-    plant_published(tmp_path, "dtd")
-    finding = check(replace(dtd, counts={**WHOLE, "test": 5}), tmp_path)
-    assert finding.problems == ("test has 6 images instead of 5",)
 
 
 def test_a_dataset_that_is_not_there(tmp_path, dtd):
@@ -90,7 +81,7 @@ def test_another_split_of_too_few_images_is_not(tmp_path):
     )
 
 
-def test_another_split_of_more_images_is(tmp_path):
+def test_another_split_of_more_images_is_complete(tmp_path):
     plant_sun397_folders(tmp_path)
     sun397 = replace(find("sun397"), n_classes=3, counts={"train": 3, "val": 3, "test": 3})
     assert check(sun397, tmp_path).complete

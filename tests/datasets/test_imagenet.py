@@ -75,6 +75,8 @@ def refused(name, root):
 @pytest.mark.parametrize("below", ["imagenet/images", "imagenet"])
 def test_imagenet_in_the_layout_of_coop_and_of_torchvision(images, tmp_path, below):
     at = place(images, tmp_path / below)
+    if below.endswith("images"):  # CoOp's names, which are ignored
+        (tmp_path / "imagenet/classnames.txt").write_text("".join(f"{wnid} thing\n" for wnid in WNIDS))
     splits = ENTRY["imagenet"].load(tmp_path)
     assert splits.classes == NAMES
     assert splits.val is None
@@ -92,22 +94,11 @@ def test_class_numbers_are_torchvisions(images, tmp_path):
     assert sorted(ours) == sorted(theirs)
 
 
-def test_names_of_coop_are_not_read(images, tmp_path):
-    place(images, tmp_path / "imagenet/images")
-    (tmp_path / "imagenet/classnames.txt").write_text("".join(f"{wnid} thing\n" for wnid in WNIDS))
-    assert ENTRY["imagenet"].load(tmp_path).classes == NAMES
-
-
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_imagenet_without_a_split(images, tmp_path, split):
     at = place(images, tmp_path / "imagenet/images")
     with renamed(images / split, "elsewhere"):
         assert f"there is no folder {at / split};" in refused("imagenet", tmp_path)
-
-
-def test_imagenet_without_anything(tmp_path):
-    (tmp_path / "imagenet").mkdir()
-    assert f"there is no folder {tmp_path}/imagenet/images/train;" in refused("imagenet", tmp_path)
 
 
 def test_imagenet_with_an_empty_and_a_missing_class(images, tmp_path):
@@ -117,18 +108,17 @@ def test_imagenet_with_an_empty_and_a_missing_class(images, tmp_path):
     assert message.startswith(f"{val} has no images of 2 of 1000 classes, the first in the folder {WNIDS[3]};")
 
 
-def test_imagenet_with_an_extra_class(images, tmp_path):
-    train = place(images, tmp_path / "imagenet/images") / "train"
-    with added(train, "n99999999/a.JPEG"):
-        message = refused("imagenet", tmp_path)
-    assert message.startswith(f"{train} has folders that are not classes of the dataset: n99999999;")
-
-
-def test_validation_images_that_are_not_sorted(images, tmp_path):
-    val = place(images, tmp_path / "imagenet/images") / "val"
-    with added(val, "ILSVRC2012_val_00000001.JPEG"):
-        message = refused("imagenet", tmp_path)
-    assert message.startswith(f"{val} has images outside class folders: ILSVRC2012_val_00000001.JPEG;")
+@pytest.mark.parametrize(
+    ("split", "file", "words"),
+    [
+        ("train", "n99999999/a.JPEG", "has folders that are not classes of the dataset: n99999999;"),
+        ("val", "ILSVRC2012_val_1.JPEG", "has images outside class folders: ILSVRC2012_val_1.JPEG;"),
+    ],
+)
+def test_imagenet_with_other_folders_or_images(images, tmp_path, split, file, words):
+    folder = place(images, tmp_path / "imagenet/images") / split
+    with added(folder, file):
+        assert refused("imagenet", tmp_path).startswith(f"{folder} {words}")
 
 
 def test_imagenetv2_is_numbered_by_class(numbered, tmp_path):
@@ -166,37 +156,18 @@ def test_imagenet_sketch_has_all_classes(images, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "below"), [("imagenet_a", "imagenet-a"), ("imagenet_r", "imagenet-r")])
-class TestSetsOfSomeClasses:
-    def folder(self, name, below, tmp_path):
-        folder = plant(tmp_path / ENTRY[name].folder / below, by_class(SOME, "jpg", n=2))
-        (folder / "README.txt").write_text("n01443537 goldfish\n")
-        return folder
-
-    def test_classes_are_those_that_are_there_in_imagenets_order(self, name, below, tmp_path):
-        self.folder(name, below, tmp_path)
-        splits = ENTRY[name].load(tmp_path)
-        assert splits.classes == SOME_IN_ORDER
-        assert Counter(splits.test.labels) == dict.fromkeys(SOME_IN_ORDER, 2)
-        assert all(
-            imagenet_names()[image.parent.name] == label
-            for image, label in zip(splits.test.images, splits.test.labels, strict=True)
-        )
-        assert (splits.train, splits.val) == (None, None)
-
-    def test_an_empty_class_folder(self, name, below, tmp_path):
-        folder = self.folder(name, below, tmp_path)
-        (folder / "n01440764").mkdir()
-        message = refused(name, tmp_path)
-        assert f"{folder} has no images of 1 of 4 classes, the first in the folder n01440764;" in message
-
-    def test_an_extra_class(self, name, below, tmp_path):
-        folder = plant(self.folder(name, below, tmp_path), ["goldfish/a.jpg"])
-        assert f"{folder} has folders that are not classes of the dataset: goldfish;" in refused(name, tmp_path)
-
-    def test_no_images_at_all(self, name, below, tmp_path):
-        folder = tmp_path / ENTRY[name].folder / below
-        folder.mkdir(parents=True)
-        assert refused(name, tmp_path).startswith(f"{folder} has no images in it")
+def test_sets_of_some_classes_have_those_with_a_folder_in_imagenets_order(tmp_path, name, below):
+    folder = plant(tmp_path / ENTRY[name].folder / below, by_class(SOME, "jpg", n=2))
+    (folder / "README.txt").write_text("n01443537 goldfish\n")
+    splits = ENTRY[name].load(tmp_path)
+    assert splits.classes == SOME_IN_ORDER
+    assert (splits.train, splits.val) == (None, None)
+    assert Counter(splits.test.labels) == dict.fromkeys(SOME_IN_ORDER, 2)
+    assert [imagenet_names()[image.parent.name] for image in splits.test.images] == list(splits.test.labels)
+    (folder / "n01440764").mkdir()
+    assert f"{folder} has no images of 1 of 4 classes, the first in the folder n01440764;" in refused(name, tmp_path)
+    plant(folder, ["gold fish/a.jpg"])
+    assert f"{folder} has folders that are not classes of the dataset: gold fish;" in refused(name, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -124,19 +124,9 @@ def test_images_of_another_kind(images, words):
         ImageSet.from_items(images)
 
 
-@pytest.mark.parametrize(
-    ("labels", "words"),
-    [
-        (["cat"], "2 images but 1 labels; give one label for each image"),
-        (["cat", "dog", "cat"], "2 images but 3 labels"),
-        ([], "2 images but 0 labels"),
-        (["cat", None], "label 1 is None"),
-        ("ab", "the labels are one str"),
-        (3, "the labels are one int"),
-    ],
-)
-def test_labels_of_another_kind(labels, words):
-    with pytest.raises(SotglpError, match=words):
+@pytest.mark.parametrize("labels", [["cat"], ["cat", "dog", "cat"], []])
+def test_labels_of_another_number(labels):
+    with pytest.raises(SotglpError, match=f"2 images but {len(labels)} labels; give one label for each image"):
         ImageSet.from_items(["a.png", "b.png"], labels)
 
 
