@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from pretraining.painted.captions import UNSAID, Claims, claim, holds, phrase, wording
 from sotglp.backbone.text import Segment, TextTower
-from sotglp.backbone.vision import encode_vit
+from sotglp.backbone.vit import encode_vit
 from sotglp.demo.world import COLOURS, KNOWN_FILLS, KNOWN_SHAPES, NO_PART, Parts, Pictures, slot_shares
 from sotglp.methods.prompts import clip_tokenizer
 

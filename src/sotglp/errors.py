@@ -28,11 +28,11 @@ class UnknownNameError(SotglpError):
 
 
 class UnsupportedTowerError(SotglpError):
-    """A tower of an open_clip model that the method can't work with; ``reason`` says why."""
+    """A tower of an open_clip model that isn't supported, for ``reason``."""
 
     def __init__(self, tower: str, reason: str) -> None:
         super().__init__(
-            f"the {tower} can't be served, since {reason}: choose one of those that `sotglp info --backbones` lists"
+            f"the {tower} isn't supported, since {reason}: choose a backbone that `sotglp info --backbones` lists"
         )
 
 

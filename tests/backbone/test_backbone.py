@@ -55,7 +55,7 @@ def test_preprocessing_can_be_given() -> None:
     assert backbone.preprocess_settings is None
 
 
-def test_preprocessing_is_the_one_noted_on_the_tower() -> None:
+def test_preprocessing_is_the_one_recorded_on_the_tower() -> None:
     clip = tiny_clip()
     mean, std = (0.5, 0.25, 0.125), (0.5, 0.4, 0.3)
     noted = PreprocessCfg(mean=mean, std=std, interpolation="bilinear", resize_mode="squash")
@@ -89,7 +89,7 @@ def test_settings_describe_the_preprocessing() -> None:
     assert torch.equal(backbone.preprocess(picture), described(picture))
 
 
-def test_settings_do_not_describe_preprocessing_put_in_later(tiny_backbone: Backbone) -> None:
+def test_settings_do_not_describe_preprocessing_assigned_later(tiny_backbone: Backbone) -> None:
     assert copy.deepcopy(tiny_backbone).preprocess_settings == tiny_backbone.preprocess_settings is not None
     tiny_backbone.preprocess = lambda _: torch.ones(3, 32, 32)
     assert tiny_backbone.preprocess_settings is None
@@ -116,14 +116,14 @@ def test_parts_of_a_batch_on_the_cpu_are_the_whole_batch(monkeypatch: pytest.Mon
     backbone = Backbone.from_open_clip(tiny_clip())
     images = torch.randn(7, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     whole = backbone.encode_image(images)
-    monkeypatch.setattr("sotglp.backbone.CPU_TOKENS", 3 * 17)  # three images of 16 patches and CLS
+    monkeypatch.setattr("sotglp.backbone.backbone.CPU_TOKENS", 3 * 17)  # three images of 16 patches and CLS
     for part, all_at_once in zip(backbone.encode_image(images), whole, strict=True):
         assert part.shape == all_at_once.shape
         torch.testing.assert_close(part, all_at_once, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_what_an_image_gives_does_not_depend_on_its_neighbours(threads: int) -> None:
+def test_features_do_not_depend_on_the_other_images_of_a_batch(threads: int) -> None:
     """Bit for bit on a CPU: features are kept, whichever batch they were encoded in."""
     backbone = Backbone.load("tiny")
     images = torch.randn(26, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -40,7 +40,7 @@ def test_encoding_up_to_eot_is_open_clips_77_tokens(clip: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("cuts", [(1,), (3,), (5,), (1, 4), (1, 2, 3, 5)])
-def test_a_longer_common_beginning_changes_nothing_but_the_time(cuts: tuple[int, ...]) -> None:
+def test_the_length_of_the_common_prefix_changes_no_number(cuts: tuple[int, ...]) -> None:
     clip = tiny_clip().double()
     tower = TextTower(clip)
     tokens = open_clip.tokenize(["a photo of a cat", "a photo of a golden retriever", "a photo of a sea"])
@@ -63,7 +63,7 @@ def test_a_longer_common_beginning_changes_nothing_but_the_time(cuts: tuple[int,
     torch.testing.assert_close(slope[:, cut:], plain_slope[:, cut:], rtol=1e-8, atol=1e-9)
 
 
-def test_neighbours_may_go_on_from_beginnings_of_their_own() -> None:
+def test_sequences_may_continue_different_prefixes() -> None:
     clip = tiny_clip().double()
     tower = TextTower(clip)
     tokens = open_clip.tokenize(["a cat", "a dog", "the cat", "the dog"])[:, :4]  # [SOT] article animal [EOT]
@@ -91,12 +91,12 @@ def test_sizes() -> None:
     [
         ({"embed_cls": True}, "CoCa"),
         ({"no_causal_mask": True}, "not causal"),
-        ({"pool_type": "last"}, "not causal and read at EOT"),
+        ({"pool_type": "last"}, "not causal and pooled at EOT"),
         ({"vocab_size": 1000}, "vocabulary of 1000"),
         ({"qk_norm": True}, "custom"),
     ],
 )
-def test_unserved_text_tower_is_refused(text: dict[str, Any], words: str) -> None:
+def test_unsupported_text_tower_is_refused(text: dict[str, Any], words: str) -> None:
     with pytest.raises(UnsupportedTowerError, match=words):
         TextTower(custom_text_clip(**text))
 

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from sotglp import Backbone, SotglpError
-from sotglp.backbone import Backbone as BackboneClass
 from sotglp.backbone.embedded import FINGERPRINT
 from sotglp.backbone.weights import chosen_weights, fingerprint, supported_backbones
 from sotglp.errors import UnsupportedTowerError
@@ -47,11 +46,11 @@ def test_list_of_backbones_agrees_with_the_towers_themselves() -> None:
         with torch.device("meta"):
             model = open_clip.create_model(name, device="meta")
         try:
-            BackboneClass.from_open_clip(model)
-            served = not config["text_cfg"].get("hf_tokenizer_name")
+            Backbone.from_open_clip(model)
+            supported = not config["text_cfg"].get("hf_tokenizer_name")
         except UnsupportedTowerError:
-            served = False
-        assert served == (name in listed), name
+            supported = False
+        assert supported == (name in listed), name
 
 
 def test_list_of_backbones_has_the_embedded_model() -> None:
@@ -122,10 +121,10 @@ def test_unknown_tag_of_the_embedded_model_names_its_own() -> None:
     ("name", "words"),
     [
         ("ViT-B-61", "there is no backbone 'ViT-B-61' .did you mean ViT-B-16"),
-        ("ViT-B-16-SigLIP", "ViT-B-16-SigLIP can't be served"),
-        ("coca_ViT-B-32", "can't be served"),
+        ("ViT-B-16-SigLIP", "ViT-B-16-SigLIP isn't supported"),
+        ("coca_ViT-B-32", "isn't supported"),
         ("Tiny", "there is no backbone 'Tiny' .did you mean tiny"),
-        ("roberta-ViT-B-32", "can't be served"),
+        ("roberta-ViT-B-32", "isn't supported"),
     ],
 )
 def test_names_that_cannot_be_used(name: str, words: str) -> None:
@@ -189,9 +188,9 @@ def test_weight_files_that_are_refused(tmp_path: Path) -> None:
     text = tmp_path / "weights.txt"
     text.write_text("weights")
     expected = {
-        tiny: "does not fit ViT-S-32-alt",
+        tiny: "doesn't fit ViT-S-32-alt",
         cut: "can't be read",
-        zipped: "damaged|does not fit|not a plain",
+        zipped: "damaged|doesn't fit|not a plain",
         evil: "could run code|can't be read",
         script: "TorchScript",
         text: "must end in",

@@ -246,7 +246,7 @@ def test_training_data_that_cannot_be_used(
     ("options", "words"),
     [
         (["--backbone", "ViT-B-61"], "did you mean ViT-B-16"),
-        (["--backbone", "ViT-B-16-SigLIP"], "can't be served"),
+        (["--backbone", "ViT-B-16-SigLIP"], "isn't supported"),
         (["--pretrained", "openia"], "did you mean openai"),
         (["--preset", "caltech"], "no preset 'caltech'"),
         (["--shots", "0"], "shots = 0"),

@@ -390,7 +390,7 @@ def test_settings_that_cannot_be_used(tiny_backbone: Backbone, settings: dict[st
 
 
 def test_resnet_backbone_end_to_end() -> None:
-    from support.resnet import small_resnet
+    from support.towers import small_resnet
 
     backbone = Backbone.from_open_clip(small_resnet())
     model = SOTGLP(backbone, NAMES, top_k=3)

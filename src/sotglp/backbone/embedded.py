@@ -1,4 +1,4 @@
-"""The small CLIP that lies in the package: an ordinary open_clip.CLIP, trained by ``pretraining.painted``."""
+"""The small CLIP that ships with the package: an ordinary open_clip.CLIP, trained by ``pretraining.painted``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 NAME = "tiny"
 
 TAG = "embedded"
-"""What its weights are called where other backbones have the tag of a download."""
+"""Tag of its weights."""
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 128,
@@ -27,14 +27,14 @@ CONFIG: dict[str, Any] = {
 FILE = "tiny.safetensors"
 
 FINGERPRINT = "sha256:c63643726794f6e8a51ba9dc8ddff0e2e533da8b97a514d6de4d0395ba287179"
-"""What :func:`sotglp.backbone.weights.fingerprint` says of the weights in the package, on every machine."""
+"""Fingerprint of the packaged weights, by :func:`sotglp.backbone.weights.fingerprint`."""
 
 _EMBEDDING = "token_embedding.weight"
 _TRAINED_TOKENS = "trained_tokens"
 
 
 def build_tiny(seed: int, *, image_size: int | None = None, quick_gelu: bool = False) -> nn.Module:
-    """The architecture with random weights; the same seed gives the same weights.
+    """Build the architecture with random weights that depend on the seed alone.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def build_tiny(seed: int, *, image_size: int | None = None, quick_gelu: bool = F
     image_size : int or None
         Side of the input in pixels; None for 64.
     quick_gelu : bool, default False
-        QuickGELU instead of GELU.
+        Use QuickGELU instead of GELU.
     """
     vision = CONFIG["vision_cfg"] | ({} if image_size is None else {"image_size": image_size})
     with torch.random.fork_rng(devices=[]):
@@ -53,12 +53,12 @@ def build_tiny(seed: int, *, image_size: int | None = None, quick_gelu: bool = F
 
 
 def load_tiny(*, image_size: int | None = None) -> nn.Module:
-    """The architecture with the weights that lie in the package.
+    """Build the architecture with the packaged weights.
 
     Parameters
     ----------
     image_size : int or None
-        Side of the input in pixels, position embeddings resized; None for 64.
+        Side of the input in pixels, to which position embeddings are resized; None for 64.
     """
     clip = build_tiny(0, image_size=image_size)
     weights = unpack(_packed())
@@ -68,12 +68,12 @@ def load_tiny(*, image_size: int | None = None) -> nn.Module:
 
 
 def trained_tokens() -> Tensor:
-    """Tokens whose embeddings were trained, ascending, (n,); those of the others are random."""
+    """Return the tokens whose embeddings were trained, ascending, (n,); those of other tokens are random."""
     return _packed()[_TRAINED_TOKENS].long()
 
 
 def pack(weights: dict[str, Tensor], trained_tokens: Sequence[int]) -> dict[str, Tensor]:
-    """Weights of the model in half precision, and of its token embeddings those rows alone that were trained."""
+    """Return the weights in half precision, and only the trained rows of the token embeddings."""
     packed = {name: tensor.half().contiguous() for name, tensor in weights.items()}
     tokens = torch.tensor(sorted(set(trained_tokens)))
     packed[_EMBEDDING] = packed[_EMBEDDING][tokens].clone()
@@ -82,12 +82,12 @@ def pack(weights: dict[str, Tensor], trained_tokens: Sequence[int]) -> dict[str,
 
 
 def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Whole float32 weights from what :func:`pack` gave; rows of tokens that were not trained are random."""
+    """Return float32 weights from those of :func:`pack`; embeddings of tokens that were not trained are random."""
     weights = {name: tensor.float() for name, tensor in packed.items() if name != _TRAINED_TOKENS}
     rows = weights[_EMBEDDING]
     size = (CONFIG["text_cfg"]["vocab_size"], CONFIG["text_cfg"]["width"])
-    # RandomState, unlike newer generators, promises the same numbers in every version to come, and uniform ones, unlike
-    # normal ones, need no logarithm, whose last digit differs between machines; their deviation is 0.02.
+    # RandomState, unlike newer generators, guarantees the same numbers in every version. Uniform numbers, unlike normal
+    # ones, need no logarithm, whose last digit differs between machines; their standard deviation is 0.02.
     uniform = np.random.RandomState(0).random_sample(size) - 0.5
     embedding = torch.from_numpy(uniform * (0.02 * 12**0.5)).float()
     embedding[packed[_TRAINED_TOKENS].long()] = rows

@@ -1,8 +1,8 @@
-"""The text tower of an open_clip model: embeddings of prompt sequences in, text features out."""
+"""The text tower of an open_clip model: encodes embeddings of prompts into text features."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,19 +14,19 @@ from torch.nn import functional as F
 from sotglp.errors import UnsupportedTowerError
 
 VOCABULARY_SIZE = 49408
-"""Tokens of CLIP's byte-pair vocabulary, which open_clip's SimpleTokenizer carries."""
+"""Tokens of CLIP's byte-pair vocabulary, which open_clip's SimpleTokenizer has."""
 
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """Stretches of tokens, equally long, each of which goes on from a sequence that has begun before.
+    """Token sequences of equal length, each the continuation of an earlier sequence.
 
     Attributes
     ----------
     embeddings : Tensor
-        Token embeddings without positions of S stretches of L tokens, (S, L, d_text).
+        Token embeddings without positions of S sequences of L tokens, (S, L, d_text).
     before : Segment or None
-        What they go on from: a segment of S' stretches, each the beginning of S / S' neighbours; None at [SOT].
+        The segment that they continue, of S' sequences, each the prefix of S / S' adjacent ones; None at [SOT].
     """
 
     embeddings: Tensor
@@ -34,7 +34,7 @@ class Segment:
 
     @property
     def n_sequences(self) -> int:
-        """Stretches, S."""
+        """Number of sequences, S."""
         return self.embeddings.shape[0]
 
     @property
@@ -49,7 +49,7 @@ class Segment:
 
 
 class TextTower:
-    """A view on the text weights of an ``open_clip.CLIP`` or ``open_clip.CustomTextCLIP``; it owns nothing.
+    """The text tower of an ``open_clip.CLIP`` or ``open_clip.CustomTextCLIP``, whose weights it refers to.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class TextTower:
     Raises
     ------
     UnsupportedTowerError
-        If the tower is not a causal transformer that reads CLIP's vocabulary and ends at EOT.
+        If the tower is not a causal transformer with CLIP's vocabulary that is pooled at EOT.
     """
 
     def __init__(self, clip: nn.Module) -> None:
@@ -69,22 +69,31 @@ class TextTower:
                 f"text tower {type(text).__name__}", "learned prompts need open_clip's own text transformer"
             )
         if getattr(text, "cls_emb", None) is not None:
-            raise UnsupportedTowerError("text tower", "it ends in a class token of its own (CoCa) instead of EOT")
+            raise UnsupportedTowerError("text tower", "it is pooled at a class token (CoCa) instead of EOT")
         pool = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
         if text.attn_mask is None or pool != "argmax":
-            raise UnsupportedTowerError("text tower", "it is not causal and read at EOT (nor are SigLIP's and CLIPA's)")
+            raise UnsupportedTowerError("text tower", "it is not causal and pooled at EOT, like SigLIP's and CLIPA's")
         if text.vocab_size != VOCABULARY_SIZE:
             raise UnsupportedTowerError(
-                "text tower", f"it reads a vocabulary of {text.vocab_size} tokens instead of CLIP's {VOCABULARY_SIZE}"
+                "text tower", f"it has a vocabulary of {text.vocab_size} tokens instead of CLIP's {VOCABULARY_SIZE}"
             )
-        # Read through the module at each use: moving it to a device replaces its buffers.
+        # Weights are looked up at each use, since moving the module to a device replaces its buffers.
         self._text: Any = text
         if not all(isinstance(block, ResidualAttentionBlock) for block in cast(Any, text).transformer.resblocks):
             raise UnsupportedTowerError("text tower", "its attention blocks are custom ones")
 
+    @staticmethod
+    def is_configured(text: Mapping[str, Any]) -> bool:
+        """Return whether open_clip builds a supported text tower from a ``text_cfg``."""
+        return (
+            not any(text.get(key) for key in ("hf_model_name", "hf_tokenizer_name", "embed_cls", "no_causal_mask"))
+            and text.get("pool_type", "argmax") == "argmax"
+            and text.get("vocab_size", VOCABULARY_SIZE) == VOCABULARY_SIZE
+        )
+
     @property
     def context_length(self) -> int:
-        """Most tokens that a sequence may have, [SOT] and [EOT] counted."""
+        """Largest number of tokens in a sequence, including [SOT] and [EOT]."""
         return int(self._text.positional_embedding.shape[0])
 
     @property
@@ -94,29 +103,29 @@ class TextTower:
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes of one token's residual stream in all blocks."""
+        """Bytes of the residual stream of one token in all blocks."""
         return len(self._text.transformer.resblocks) * self.width * int(self._text.positional_embedding.itemsize)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Embeddings of token numbers, without positions: (...) to (..., d_text)."""
+        """Look up the embeddings of token numbers (...), without positions: (..., d_text)."""
         embeddings: Tensor = self._text.token_embedding(tokens)
         return embeddings
 
     def encode(self, segments: Sequence[Segment]) -> list[Tensor]:
-        """Encode sequences that share their beginnings, each shared token once.
+        """Encode sequences with shared prefixes, each shared token once.
 
-        The tower is causal: a token sees only those before it. So the keys and values of a beginning are the same for
-        all sequences that go on from it, and what would follow [EOT] need not be there.
+        The tower is causal: a token attends only to those before it. So the keys and values of a prefix are the same
+        for all sequences that continue it, and tokens after [EOT] are not needed.
 
         Parameters
         ----------
         segments : sequence of Segment
-            Each of them after the one that it goes on from. Those from which none goes on end in [EOT].
+            Segments, each after the one that it continues. Those that none continues end in [EOT].
 
         Returns
         -------
         list of Tensor
-            Text features of the segments that end in [EOT], in their order, not normalised, (S, d) each.
+            Text features of the segments that end in [EOT], in order, not normalised, (S, d) each.
 
         References
         ----------
@@ -124,7 +133,7 @@ class TextTower:
         """
         text = self._text
         positions = text.positional_embedding
-        # All tokens stand in one matrix (T, W), so that a linear layer is one product whatever the lengths are.
+        # One matrix (T, W) holds all tokens, so that a linear layer is one product for any lengths.
         tokens = torch.cat(
             [(one.embeddings.to(positions.dtype) + positions[one.start : one.stop]).flatten(0, 1) for one in segments]
         )
@@ -132,7 +141,7 @@ class TextTower:
         for block in blocks:
             attended = _attend(block, tokens, segments, text.attn_mask)
             tokens = _finish_block(block, tokens, torch.cat([part.flatten(0, 1) for part in attended]))
-        # Only [EOT] is read in the end: other tokens give their keys and values to the last block and no more.
+        # Only [EOT] is pooled: of other tokens, the last block needs only keys and values.
         ends = [one for one in segments if all(other.before is not one for other in segments)]
         attended = _attend(last_block, tokens, segments, text.attn_mask, ends)
         at_eot = [part[:, -1] for one, part in zip(segments, _split(tokens, segments), strict=True) if one in ends]
@@ -146,7 +155,7 @@ class TextTower:
 
 
 def _split(tokens: Tensor, segments: Sequence[Segment]) -> list[Tensor]:
-    """The tokens (T, W) of each segment, (S, L, W)."""
+    """Split tokens (T, W) into those of each segment, (S, L, W)."""
     shapes = [one.embeddings.shape[:2] for one in segments]
     parts = tokens.split([shape.numel() for shape in shapes])
     return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
@@ -159,7 +168,7 @@ def _attend(
     mask: Tensor,
     ends: Sequence[Segment] | None = None,
 ) -> list[Tensor]:
-    """What the tokens (T, W) of each segment see, (S, L, W); given ``ends``, what their last tokens see, (S, 1, W)."""
+    """Attention output of the tokens (T, W) of each segment, (S, L, W); given ``ends``, of the last ones, (S, 1, W)."""
     attention = block.attn
     projected = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
     seen: dict[Segment, tuple[Tensor, Tensor]] = {}  # keys and values, (S, heads, stop, W / heads)
@@ -184,7 +193,7 @@ def _attend(
 
 
 def _finish_block(block: ResidualAttentionBlock, tokens: Tensor, attended: Tensor) -> Tensor:
-    """Add what was attended to, and the MLP, to the residual stream (T, W)."""
+    """Add attention output and MLP to the residual stream (T, W)."""
     tokens = tokens + block.ls_1(block.attn.out_proj(attended))
     stream: Tensor = tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
     return stream

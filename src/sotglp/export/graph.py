@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sotglp.backbone import Backbone
+from sotglp.backbone.readers import make_reader
 from sotglp.features.encode import EncodedImages
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.text_features import TextFeatures
@@ -102,8 +103,10 @@ class _ImageTower(Backbone):
     def __init__(self, backbone: Backbone, memo: dict[int, Any]) -> None:
         nn.Module.__init__(self)
         self.clip = nn.Module()
-        self.clip.visual = copy.deepcopy(backbone.clip.visual, memo)
+        visual: Any = copy.deepcopy(backbone.clip.visual, memo)
+        self.clip.visual = visual
         self.name, self.pretrained, self.patch_attention = backbone.name, backbone.pretrained, backbone.patch_attention
+        self.tower = make_reader(visual, self.patch_attention)
         self._scale = backbone.logit_scale
 
     @property
@@ -116,7 +119,7 @@ class _ImageTower(Backbone):
         return torch.device("cpu")
 
     def encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self._encode(images)
+        return self.tower.encode(images)
 
 
 def traced(graph: ClassifierGraph, image_size: tuple[int, int]) -> onnx_ir.Model:

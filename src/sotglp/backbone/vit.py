@@ -1,0 +1,179 @@
+"""Image features and patch tokens of open_clip's vision transformer.
+
+The tower is used as it is: every weight and every layer is the loaded module's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, ClassVar, cast
+
+import torch
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sotglp.errors import UnsupportedTowerError
+from sotglp.settings import PatchAttention
+
+
+class VitReader:
+    """Reads open_clip's VisionTransformer; see :class:`sotglp.backbone.readers.TowerReader`."""
+
+    title: ClassVar[str] = "open_clip's own VisionTransformer with a CLS token"
+
+    def __init__(self, visual: nn.Module, patch_attention: PatchAttention) -> None:
+        self._visual: VisionTransformer = visual
+        self._patch_attention = patch_attention
+        if self._visual.attn_pool is not None:
+            raise UnsupportedTowerError("image tower", "it pools by attention and has no CLS feature")
+        if self._visual.pool_type != "tok":
+            raise UnsupportedTowerError(
+                "image tower", f"it pools its tokens by {self._visual.pool_type!r} instead of a CLS token"
+            )
+        if not all(isinstance(block, ResidualAttentionBlock) for block in self._visual.transformer.resblocks):
+            raise UnsupportedTowerError("image tower", "V-V attention is not defined in its custom attention blocks")
+
+    @staticmethod
+    def reads(visual: nn.Module) -> bool:
+        """Return whether a module is a VisionTransformer."""
+        return isinstance(visual, VisionTransformer)
+
+    @staticmethod
+    def is_configured(vision: Mapping[str, Any]) -> bool:
+        """Return whether open_clip builds a VisionTransformer with CLS pooling from a ``vision_cfg``."""
+        is_vit = not (isinstance(vision.get("layers"), list) or vision.get("timm_model_name"))
+        return is_vit and not vision.get("attentional_pool") and vision.get("pool_type", "tok") == "tok"
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        rows, columns = self._visual.grid_size
+        return rows, columns
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Height and width of a patch in input pixels."""
+        height, width = self._visual.patch_size
+        return height, width
+
+    @property
+    def patch_width(self) -> int:
+        """Width of a patch token, W."""
+        return int(self._visual.ln_post.normalized_shape[0])
+
+    @property
+    def embed_dim(self) -> int:
+        """Size of the joint embedding, d."""
+        return int(self._visual.output_dim)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return cast(torch.dtype, self._visual.conv1.weight.dtype)
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode images (B, 3, H, W) as :func:`encode_vit` does."""
+        return encode_vit(self._visual, images, self._patch_attention)
+
+    def project(self, patch_tokens: Tensor) -> Tensor:
+        """Project patch tokens (B, P, W) into the joint space, (B, P, d)."""
+        projection = self._visual.proj
+        return patch_tokens if projection is None else patch_tokens @ projection.to(patch_tokens.dtype)
+
+
+def encode_vit(
+    visual: VisionTransformer, images: Tensor, patch_attention: PatchAttention = "value"
+) -> tuple[Tensor, Tensor]:
+    """Run a ViT once for its image feature and its patch tokens.
+
+    For V-V attention, two residual streams share every weight: the ordinary one, h, and a second one, r, that collects
+    the V-V attention of each block and starts from the first block's input plus that block's ordinary attention output.
+
+    Parameters
+    ----------
+    visual : VisionTransformer
+        open_clip tower with CLS pooling.
+    images : Tensor
+        Preprocessed images, (B, 3, H, W).
+    patch_attention : {"value", "ordinary"}, default "value"
+        Stream of the patch tokens: r as published, or h to compare it with.
+
+    Returns
+    -------
+    image_features : Tensor
+        ``visual(images)``, (B, d).
+    patch_tokens : Tensor
+        ``ln_post(r)`` or ``ln_post(h)`` without CLS, (B, P, W).
+
+    References
+    ----------
+    SOT-GLP, arXiv 2603.08347, section on local features.
+    """
+    ordinary = visual._embeds(images)  # h, (B, 1 + P, W)
+    if patch_attention == "ordinary":
+        ordinary = visual.ln_post(visual.transformer(ordinary))
+        return _project_cls(visual, ordinary[:, 0]), ordinary[:, 1:]
+    blocks: list[ResidualAttentionBlock] = list(visual.transformer.resblocks)
+    for depth, block in enumerate(blocks):
+        # Of the last block's ordinary stream only CLS is read: its patches need no attention and no MLP.
+        is_last = depth == len(blocks) - 1 and depth > 0
+        n_read = 1 if is_last else ordinary.shape[1]
+        attended, value_attended = _attend(block, ordinary, n_read)
+        if depth == 0:
+            value_stream = ordinary[:, 1:] + attended[:, 1:]  # r, (B, P, W)
+        value_stream = value_stream + value_attended
+        ordinary = ordinary[:, :n_read] + attended
+        ordinary = (_per_image if is_last else _batched)(partial(_finish_block, block), ordinary)
+    return _project_cls(visual, visual.ln_post(ordinary[:, 0])), visual.ln_post(value_stream)
+
+
+def _project_cls(visual: VisionTransformer, tokens: Tensor) -> Tensor:
+    """CLS tokens after ``ln_post`` in the joint space, where the tower has a projection to it."""
+    return tokens if visual.proj is None else _per_image(lambda one: one @ visual.proj, tokens)
+
+
+def _finish_block(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
+    """Add the MLP of a block to tokens (B, L, W)."""
+    finished: Tensor = tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+    return finished
+
+
+def _batched(layer: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
+    """Apply a layer to the tokens of all images, (B, ...), at once."""
+    return layer(*tokens)
+
+
+def _per_image(layer: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
+    """Apply a layer to one token of each image, (B, ...): on a CPU, one image after the other.
+
+    A product of few rows rounds by the number of rows, and the features of an image must not depend on the other images
+    of its batch: they are stored, and compared bit for bit.
+    """
+    if tokens[0].device.type != "cpu":
+        return layer(*tokens)
+    return torch.cat([layer(*one) for one in zip(*(part.split(1) for part in tokens), strict=True)])
+
+
+def _attend(block: ResidualAttentionBlock, tokens: Tensor, n_read: int) -> tuple[Tensor, Tensor]:
+    """Ordinary attention for the first tokens (B, n_read, W) and V-V attention for the patches (B, P, W)."""
+    attention: nn.MultiheadAttention = block.attn
+    projected = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)  # (B, 1 + P, 3 W)
+    query, key, value = (_split_heads(part, attention.num_heads) for part in projected.chunk(3, dim=-1))
+    apply = _per_image if n_read == 1 else _batched
+    ordinary = apply(F.scaled_dot_product_attention, query[:, :, :n_read], key, value)
+    between_values = F.scaled_dot_product_attention(value[:, :, 1:], value, value)
+    return (
+        block.ls_1(apply(attention.out_proj, _merge_heads(ordinary))),
+        block.ls_1(attention.out_proj(_merge_heads(between_values))),
+    )
+
+
+def _split_heads(tokens: Tensor, n_heads: int) -> Tensor:
+    batch, length, _ = tokens.shape
+    return tokens.view(batch, length, n_heads, -1).transpose(1, 2)  # (B, heads, L, W / heads)
+
+
+def _merge_heads(tokens: Tensor) -> Tensor:
+    return tokens.transpose(1, 2).flatten(2)  # (B, L, W)
