@@ -269,7 +269,7 @@ def test_options_that_cannot_be_used(
 def test_more_patches_than_there_are(data: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     options = ["--backbone", "ViT-S-32-alt", "--pretrained", "none", "--set", "top_k=50"]
     error = fails(capsys, monkeypatch, "fit", data / "train", "--out", tmp_path / "m.safetensors", *options)
-    assert "top_k = 50 patches can't be kept of the 49" in error
+    assert "top_k = 50 exceeds the 49 patches" in error
 
 
 def test_outputs_that_would_lose_something(

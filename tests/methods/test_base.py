@@ -121,7 +121,7 @@ def test_kept_tensors_come_back(model: Directions) -> None:
 )
 def test_tensors_that_do_not_fit_are_named(model: Directions, damaged: dict[str, Tensor | None], name: str) -> None:
     kept = {"directions": torch.zeros(3, 32), "offsets": torch.zeros(3), **damaged}
-    with pytest.raises(SotglpError, match=f"its {name} is missing or has another shape than its settings say"):
+    with pytest.raises(SotglpError, match=f"its {name} is missing or its shape does not match the settings"):
         model.restore({part: value for part, value in kept.items() if value is not None})
 
 
@@ -154,7 +154,7 @@ def test_classes_go_on_from_rows_of_others(tiny_backbone: Backbone) -> None:
 
 
 def test_further_images_are_refused_unless_a_method_says_how(model: Directions) -> None:
-    with pytest.raises(SotglpError, match="kind directions learns from the images of all classes at once: fit it anew"):
+    with pytest.raises(SotglpError, match="kind directions is fitted on the images of all classes at once: fit it again"):
         model.partial_fit_features(torch.zeros(1, 32), torch.tensor([0]))
 
 

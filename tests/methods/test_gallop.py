@@ -211,7 +211,7 @@ def test_a_branch_alone_has_the_loss_it_has_beside_the_other(
 def test_outputs_of_another_model_are_not_judged(tiny_backbone: Backbone, images: Tensor) -> None:
     model = stirred(tiny_backbone)
     foreign = SOTGLP(tiny_backbone, NAMES)(images)
-    with pytest.raises(SotglpError, match="give outputs of its own compare"):
+    with pytest.raises(SotglpError, match="needs the outputs of its own compare"):
         model.compute_loss(foreign, TARGETS)
 
 

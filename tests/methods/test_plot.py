@@ -95,5 +95,5 @@ def test_new_classes_get_the_learned_contexts(tiny_backbone: Backbone, class_fol
 
 def test_fewer_patches_may_be_asked_for_but_not_more(tiny_backbone: Backbone, images: Tensor) -> None:
     assert start(tiny_backbone, "plot", top_k=3).transport(images)[0].shape == (5, 3, 3, 4)
-    with pytest.raises(SotglpError, match="top_k = 17 patches can't be kept of the 16"):
+    with pytest.raises(SotglpError, match="top_k = 17 exceeds the 16 patches"):
         start(tiny_backbone, "plot", top_k=17)

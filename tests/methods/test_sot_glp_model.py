@@ -374,7 +374,7 @@ def test_no_top_k_keeps_all_patches(tiny_backbone: Backbone, images: Tensor, mat
     ("settings", "words"),
     [
         ({"local_contexts": "some"}, "local_contexts = 'some'"),
-        ({"top_k": 17}, "top_k = 17 patches can't be kept of the 16"),
+        ({"top_k": 17}, "top_k = 17 exceeds the 16 patches"),
         ({"top_k": 0}, "top_k = 0"),
         ({"epsilon": -1.0}, "epsilon = -1.0"),
         ({"n_local_prompts": 0}, "n_local_prompts = 0"),

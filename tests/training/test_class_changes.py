@@ -158,7 +158,7 @@ def test_what_was_added_can_be_removed_to_the_same_bits(
 ) -> None:
     model = fitted(tiny_backbone, method)
     if method == "linear-probe":
-        with pytest.raises(SotglpError, match="kind linear-probe learns from the images of all classes at once: fit"):
+        with pytest.raises(SotglpError, match="kind linear-probe is fitted on the images of all classes at once: fit"):
             with_class(model, NEW, new_images(), CONFIG)
         return
     grown = with_class(model, NEW, new_images(), CONFIG)

@@ -60,6 +60,7 @@ class ClassifierGraph(nn.Module):
         memo[id(model.backbone)] = _ImageTower(model.backbone, memo)
         memo[id(model.shots)] = model.shots and model.shots.fitted()
         self.model: AdaptedModel = copy.deepcopy(model, memo)
+        self.model.traceable = True
         self.register_buffer("global_text", text.global_.to("meta"))
         self.register_buffer("local_text", text.local.to("meta"))
         self.global_text: Tensor

@@ -1,4 +1,4 @@
-"""What fit loop, evaluation and model files ask of a classifier on a frozen backbone, whatever its method is."""
+"""The interface of a classifier on a frozen backbone, which the fit loop, evaluation and model files use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sotglp.settings import Settings
 
 
 class Outputs(NamedTuple):
-    """Cosines between images and classes, or what a method has in their place; larger is more alike.
+    """Cosines between images and classes, or a method's own scores in their place.
 
     A model without local prompts compares patches with its global ones.
 
@@ -44,9 +44,9 @@ class Outputs(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """Cross entropies, averaged over images: ``total`` = ``global_`` + ``local``; ``outputs`` are what they judge.
+    """Cross entropies averaged over images, and the outputs they were computed from.
 
-    The loss of a branch that is not learned is 0.
+    ``total`` is ``global_`` + ``local``. The loss of a branch that is not learned is 0.
     """
 
     total: Tensor
@@ -63,24 +63,27 @@ class AdaptedModel(nn.Module, ABC):
     kind : str
         Name of this kind of model in model files.
     Config : type
-        Its settings, which no other kind shares.
+        Class of its settings; each kind has its own.
     kept : tuple of str
-        Parameters and buffers that a model file keeps; those that are None are left out.
+        Parameters and buffers that model files store; those that are None are skipped.
+    traceable : bool
+        Compute with operations that ``torch.export`` can trace; set only for export.
     config : Settings
-        The settings of this model.
+        Settings of this model.
     backbone : Backbone
-        Encodes.
+        The frozen backbone.
     class_names : tuple of str
         C names.
     local_projection : Parameter or None
-        (W, W), learned on patch tokens; None where patches can be kept in the joint space.
+        (W, W), learned on patch tokens; None where patches can be stored in the joint space.
     shots : ShotMemory or None
-        Features of the images that it learned from, for scores that compare new images with them.
+        Features of the training images, for OOD scores that compare new images with them.
     """
 
     kind: ClassVar[str]
     Config: ClassVar[type[Settings]]
     kept: ClassVar[tuple[str, ...]]
+    traceable: bool = False
 
     def __init__(self, backbone: Backbone, class_names: Sequence[str], config: Settings) -> None:
         super().__init__()
@@ -96,12 +99,12 @@ class AdaptedModel(nn.Module, ABC):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def class_index(self, name: str) -> int:
-        """Where a class stands among those of the model.
+        """Return the index of a class.
 
         Raises
         ------
         UnknownNameError
-            If there is none of that name.
+            If the model has no class of that name.
         """
         if name not in self.class_names:
             raise UnknownNameError("class", name, self.class_names)
@@ -109,23 +112,23 @@ class AdaptedModel(nn.Module, ABC):
 
     @property
     def needs_shot_features(self) -> bool:
-        """Whether :meth:`fit_features` wants the features of the shots."""
+        """Whether :meth:`fit_features` uses the features of the shots."""
         return False
 
     def fit_features(self, image_features: Tensor, targets: Tensor) -> None:
-        """Start from the features (n, d) of the labelled images and their classes (n,), before any step of training."""
+        """Initialise from image features (n, d) and class indices (n,), before any training step."""
 
     def partial_fit_features(self, image_features: Tensor, targets: Tensor) -> None:
-        """Go on from the features (n, d) of further labelled images and their classes (n,), after :meth:`fit_features`.
+        """Add image features (n, d) and class indices (n,) after :meth:`fit_features`.
 
         Raises
         ------
         SotglpError
-            If this kind of model learns from all images at once.
+            If this kind of model has to be fitted on all images at once.
         """
         raise SotglpError(
-            f"a model of kind {self.kind} learns from the images of all classes at once: fit it anew with those of the "
-            "new class too"
+            f"a model of kind {self.kind} is fitted on the images of all classes at once: fit it again with the new "
+            "class included"
         )
 
     @property
@@ -135,7 +138,7 @@ class AdaptedModel(nn.Module, ABC):
 
     @abstractmethod
     def encode_text(self, classes: Sequence[int] | None = None) -> TextFeatures:
-        """Text features of the classes at these positions, or of all."""
+        """Encode the prompts of the classes with these indices, or of all."""
 
     @abstractmethod
     def compare(
@@ -146,38 +149,50 @@ class AdaptedModel(nn.Module, ABC):
         drawn_prompts: Tensor | None = None,
         for_loss: bool = False,
     ) -> Outputs:
-        """Compare encoded images with the classes; see :meth:`sotglp.SOTGLP.compare`."""
+        """Compare encoded images with encoded classes.
+
+        Parameters
+        ----------
+        encoded : EncodedImages
+            B images; for preprocessed ones, ``EncodedImages(*backbone.encode_image(images))``.
+        text : TextFeatures
+            From :meth:`encode_text`.
+        drawn_prompts : Tensor or None, default None
+            Indices of the global prompts used for each image, from :meth:`draw_prompts`; None uses all.
+        for_loss : bool, default False
+            Skip what the loss does not use; NaN takes its place.
+        """
 
     def draw_prompts(self, n_images: int, dropout: float, generator: torch.Generator | None = None) -> Tensor | None:
-        """Draw the global prompts that stay for each image; None where all do."""
+        """Draw the global prompts used for each image; None uses all."""
         return None
 
     def compute_loss(self, outputs: Outputs, targets: Tensor) -> Loss:
-        """Loss of training: here the cross entropy of scaled global cosines against the true classes (B,)."""
+        """Compute the training loss for class indices (B,): here the cross entropy of the scaled global cosines."""
         logits = self.backbone.logit_scale * outputs.global_logits
         loss = F.cross_entropy(logits, targets.to(logits.device))
         return Loss(loss, loss, torch.zeros_like(loss), outputs)
 
     def logits(self, outputs: Outputs) -> Tensor:
-        """Logits of the classes, (B, C): here scaled global cosines."""
+        """Compute the logits of the classes, (B, C): here the scaled global cosines."""
         return self.backbone.logit_scale * outputs.global_logits
 
     def probabilities(self, outputs: Outputs) -> Tensor:
-        """Softmax of the logits over classes, (B, C)."""
+        """Compute the softmax of the logits over classes, (B, C)."""
         return torch.softmax(self.logits(outputs), dim=-1)
 
     def for_new_classes(self, class_names: Sequence[str]) -> AdaptedModel:
-        """A model of classes that were not trained on, with what was learned for all classes alike.
+        """Return a model of other classes with the parameters that do not belong to single classes.
 
         Raises
         ------
         OldClassesOnlyError
-            If all that was learned belongs to the old classes.
+            If all learned parameters belong to single classes.
         """
         raise OldClassesOnlyError(self.kind)
 
     def forward(self, images: Tensor) -> Outputs:
-        """Cosines of preprocessed images (B, 3, H, W) with all classes, in evaluation form."""
+        """Compare preprocessed images (B, 3, H, W) with all classes."""
         return self.compare(self._encode_image(images), self.encode_text())
 
     @torch.no_grad()
@@ -190,57 +205,57 @@ class AdaptedModel(nn.Module, ABC):
         return EncodedImages(*self.backbone.encode_image(images))
 
     def kept_tensors(self) -> dict[str, Tensor]:
-        """What a model file keeps of what was learned, by name."""
+        """Return the tensors that model files store, by name."""
         return {name: tensor.detach() for name in self.kept if (tensor := getattr(self, name)) is not None}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what a model file keeps, by name.
+        """Copy the tensors of a model file into this model.
 
         Raises
         ------
         SotglpError
-            If something is missing or has another shape than the settings say.
+            If one is missing or its shape does not match the settings.
         """
         for name in self.kept:
             own, value = getattr(self, name), tensors.get(name)
             if own is None:
                 continue
             if value is None or value.shape != own.shape or not value.is_floating_point():
-                raise SotglpError(f"its {name} is missing or has another shape than its settings say")
+                raise SotglpError(f"its {name} is missing or its shape does not match the settings")
             with torch.no_grad():
                 own.copy_(value)
 
     def inherit(self, other: Self, origins: Sequence[int | None]) -> Self:
-        """Take over what a model of the same kind and settings has learned for other classes, and return this one.
+        """Copy what a model of the same kind and settings learned for other classes, and return this model.
 
         Parameters
         ----------
         other : AdaptedModel
-            The model; it stays as it is.
+            The other model, which is not changed.
         origins : sequence of int or None
-            For each class of this model, the position of the class there that it goes on from; None for a new one,
-            which starts from the mean of all rows there.
+            For each class of this model its index in ``other``; None for a new class, which starts from the mean of
+            all rows there.
         """
         rows = {name: getattr(other, name) for name in other.class_rows}
         moved = {
-            name: torch.stack([old.mean(dim=0) if place is None else old[place] for place in origins])
+            name: torch.stack([old.mean(dim=0) if index is None else old[index] for index in origins])
             for name, old in rows.items()
         }
         self.restore(other.kept_tensors() | moved)
         return self.eval()
 
     def _with_state_of(self, other: AdaptedModel) -> Self:
-        """Take over the tensors of another model that this one keeps too, and return this one."""
+        """Copy the kept tensors of another model, and return this one."""
         self.restore(other.kept_tensors())
         return self.eval()
 
 
 def unit_patches(backbone: Backbone, encoded: EncodedImages) -> Tensor:
-    """Patches in the joint space, of unit length, (B, P, d), in full precision."""
+    """Return patches in the joint space, of unit length, in full precision, (B, P, d)."""
     patches = full_precision(encoded.patch_tokens)
     return F.normalize(patches if encoded.projected else backbone.project_patches(patches), dim=-1)
 
 
 def full_precision(features: Tensor) -> Tensor:
-    """Half precision lifted to float32; float64 stays."""
+    """Convert half precision to float32; float64 stays."""
     return features if features.dtype == torch.float64 else features.float()

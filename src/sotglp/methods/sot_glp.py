@@ -1,4 +1,4 @@
-"""SOT-GLP: global and local prompts on a frozen backbone, compared with images by cosine and by transport."""
+"""SOT-GLP: global prompts compared with images by cosine, local prompts with patches by optimal transport."""
 
 from __future__ import annotations
 
@@ -40,50 +40,50 @@ class SOTGLP(AdaptedModel):
     class_names : sequence of str
         C names; underscores are read as spaces.
     n_global_prompts : int, default 3
-        Prompts shared by all classes, M.
+        Global prompts, shared by all classes, M.
     n_local_prompts : int, default 4
-        Prompts of each class for image regions, N.
+        Local prompts of each class, N.
     top_k : int or None, default 10
-        Patches kept for each image and class, K; None keeps all.
+        Patches in the support of each image and class, K; None uses all.
     epsilon : float, default 0.1
         Entropic regularisation of transport.
     template : str, default "A photo of a {}"
-        Its tokens without the placeholder start the global contexts and set their number, n.
+        Its tokens without the placeholder initialise the global contexts and set their number, n.
     learn_projection : bool, default True
-        Learn a (W, W) projection of patch tokens, identity at the start; False is the projection-free variant.
+        Learn a (W, W) projection of patch tokens, initialised to the identity; False is the projection-free variant.
     local_init : {"xavier", "orthonormal"}, default "xavier"
-        What local contexts start from.
+        Initialisation of the local contexts.
     local_factor : {"1/N", "1"}, default "1/N"
-        Factor on the transported similarity; the published numbers are made with 1/N.
+        Factor on the transported similarity; the published numbers use 1/N.
     relaxation : float or None, default None
         Weight of relaxed marginals; None for balanced transport.
     seed : int, default 1
         Seed of the local contexts.
     branches : {"both", "global", "local"}, default "both"
-        Prompts that are learned and predict. ``global`` has no local prompts and no projection: the global prompts
-        look at patches in their stead, for OOD scores alone. ``local`` keeps the global prompts at the template, for
-        OOD scores alone.
+        Prompts that are learned and predict. ``global`` has no local prompts and no projection; patches are compared
+        with the global prompts, for OOD scores only. ``local`` keeps the global prompts at the template, for OOD
+        scores only.
     matching : {"transport", "uniform", "per-prompt"}, default "transport"
-        How patches meet the N prompts of a class: an optimal plan on one support for all; a plan of equal parts on
-        that support; equal parts on K patches of each prompt's own. The latter two do without ``epsilon`` and
+        How patches are matched with the N prompts of a class: an optimal plan on one support; the uniform plan on that
+        support; the uniform plan on K patches chosen for each prompt. The latter two ignore ``epsilon`` and
         ``relaxation``.
     local_contexts : {"class", "shared"}, default "class"
-        Whether each class has local contexts of its own, as published, or all share N of them.
+        Whether each class has its own local contexts, as published, or all classes share N of them.
 
     Attributes
     ----------
     global_prompts : Parameter
-        (M, n, d_text); without gradient where only local prompts are learned.
+        (M, n, d_text); frozen if only local prompts are learned.
     local_prompts : Parameter or None
-        (C, N, n, d_text), or (1, N, n, d_text) where all classes share them; None where only global prompts are
-        learned.
+        (C, N, n, d_text), or (1, N, n, d_text) if all classes share them; None if only global prompts are learned.
     local_projection : Parameter or None
         (W, W), used as ``tokens @ local_projection.T``.
 
     Raises
     ------
     SotglpError
-        For a setting out of range, a name or template without room in the text tower, K above the patches there are.
+        If a setting is out of range, a name or the template is too long for the text tower, or K exceeds the number
+        of patches.
 
     References
     ----------
@@ -113,32 +113,17 @@ class SOTGLP(AdaptedModel):
         matching: Matching = "transport",
         local_contexts: LocalContexts = "class",
     ) -> None:
-        config = checked(
-            ModelConfig,
-            {
-                "n_global_prompts": n_global_prompts,
-                "n_local_prompts": n_local_prompts,
-                "top_k": top_k,
-                "epsilon": epsilon,
-                "template": template,
-                "learn_projection": learn_projection,
-                "local_init": local_init,
-                "local_factor": local_factor,
-                "relaxation": relaxation,
-                "branches": branches,
-                "matching": matching,
-                "local_contexts": local_contexts,
-            },
-        )
+        settings = locals()  # the arguments
+        config = checked(ModelConfig, {name: settings[name] for name in ModelConfig.model_fields})
         self._build(backbone, class_names, config, seed)
 
     def _build(self, backbone: Backbone, class_names: Sequence[str], config: PromptConfig, seed: int) -> None:
-        """Set up the prompts and the projection; kinds of model with other settings share it."""
+        """Initialise prompts and projection, for all kinds of model that have them."""
         super().__init__(backbone, class_names, config)
         self.top_k = backbone.n_patches if config.top_k is None else config.top_k
         if self.top_k > backbone.n_patches:
             raise SotglpError(
-                f"top_k = {self.top_k} patches can't be kept of the {backbone.n_patches} that {backbone.name} has at "
+                f"top_k = {self.top_k} exceeds the {backbone.n_patches} patches of {backbone.name} at "
                 f"{backbone.image_size[0]} x {backbone.image_size[1]} pixels: lower top_k or raise the image size"
             )
         text = backbone.text
@@ -149,7 +134,7 @@ class SOTGLP(AdaptedModel):
         self.class_tokens: Tensor  # (C, longest name + 1)
         self.eot_positions: Tensor  # (C,)
 
-        # Prompts stay in float32, whatever the weights are kept in: steps of SGD vanish in half precision.
+        # Prompts are float32, whatever the dtype of the weights: steps of SGD vanish in half precision.
         template_context = text.embed(start.to(backbone.device)).float()
         self.global_prompts = nn.Parameter(
             template_context.repeat(config.n_global_prompts, 1, 1), requires_grad=config.branches != "local"
@@ -172,26 +157,19 @@ class SOTGLP(AdaptedModel):
         return ("local_prompts",) if own_local else ()
 
     def encode_text(self, classes: Sequence[int] | None = None) -> TextFeatures:
-        """Text features of every prompt, not normalised: (C, M, d) and (C, N, d).
+        """Encode every prompt of the classes with these indices, or of all: (C, M, d) and (C, N, d), not normalised.
 
-        Only features of prompts that are learned take gradients. Where there are no local prompts, the global ones'
-        features stand for theirs, (C, M, d).
-
-        Parameters
-        ----------
-        classes : sequence of int or None, default None
-            Positions of the C classes wanted; None takes all.
-
-        References
-        ----------
-        SOT-GLP, arXiv 2603.08347, section on prompts.
+        Only features of learned prompts take gradients. Without local prompts, the global features take their place,
+        (C, M, d).
         """
         chosen = slice(None) if classes is None else list(classes)
         names = TokenizedClasses(self.class_tokens[chosen], self.eot_positions[chosen])
         if self.local_prompts is not None and self.config.local_contexts == "class":
             text = encode_prompts(self.backbone.text, names, self.global_prompts, self.local_prompts[chosen])
         else:
-            shared = self.global_prompts if self.local_prompts is None else self._shared_prompts(self.local_prompts)
+            shared: Tensor = self.global_prompts
+            if self.local_prompts is not None:
+                shared = torch.cat([shared, self.local_prompts[0]])  # (M + N, n, d_text)
             none = shared.new_empty(len(names.tokens), 0, *shared.shape[1:])
             features = encode_prompts(self.backbone.text, names, shared, none).global_
             of_global, of_local = features.split([len(self.global_prompts), len(shared) - len(self.global_prompts)], 1)
@@ -206,19 +184,7 @@ class SOTGLP(AdaptedModel):
         drawn_prompts: Tensor | None = None,
         for_loss: bool = False,
     ) -> Outputs:
-        """Compare encoded images with encoded prompts.
-
-        Parameters
-        ----------
-        encoded : EncodedImages
-            B images; ``EncodedImages(*backbone.encode_image(pixels))`` encodes some.
-        text : TextFeatures
-            From :meth:`encode_text`.
-        drawn_prompts : Tensor or None, default None
-            Global prompts that stay for each image, from :meth:`draw_prompts`; None averages all M.
-        for_loss : bool, default False
-            Leave out what the loss does not look at: NaN stands for the cosines of patches if only global prompts are
-            learned.
+        """Compare encoded images with encoded prompts; arguments as in :meth:`AdaptedModel.compare`.
 
         References
         ----------
@@ -234,21 +200,21 @@ class SOTGLP(AdaptedModel):
         return Outputs(global_logits, match.scores, match.patch_scores, match.plan, match.support)
 
     def draw_prompts(self, n_images: int, dropout: float, generator: torch.Generator | None = None) -> Tensor | None:
-        """Draw the global prompts that stay for each image, with replacement.
+        """Draw the global prompts used for each image, with replacement.
 
         Parameters
         ----------
         n_images : int
-            Images, B.
+            Number of images, B.
         dropout : float
-            Share of the M prompts that is left out; max(M - int(dropout M), 1) stay.
+            Share of the M prompts that is left out; max(M - int(dropout M), 1) are drawn.
         generator : torch.Generator or None
-            Draws them; None uses torch's global one.
+            Random generator; None uses torch's global one.
 
         Returns
         -------
         Tensor or None
-            Indices, (B, number that stays); None for dropout 0, where all M are averaged.
+            Indices, (B, number drawn); None for dropout 0, which uses all M.
         """
         if dropout == 0:
             return None
@@ -257,14 +223,14 @@ class SOTGLP(AdaptedModel):
         return torch.randint(n_prompts, (n_images, n_drawn), generator=generator)
 
     def for_new_classes(self, class_names: Sequence[str]) -> AdaptedModel:
-        """A model of other classes with the prompts that all classes share.
+        """Return a model of other classes with the prompts that all classes share.
 
-        Local contexts that belong to the old classes say nothing of new ones: the global prompts decide alone then.
+        Local contexts of the old classes do not transfer, so only the global prompts predict in their place.
 
         Raises
         ------
         OldClassesOnlyError
-            If only local prompts were learned, for each class its own.
+            If only local prompts of single classes were learned.
         """
         own_local = bool(self.class_rows)
         if own_local and self.config.branches == "local":
@@ -279,18 +245,18 @@ class SOTGLP(AdaptedModel):
         prompt_dropout: float = 0.75,
         generator: torch.Generator | None = None,
     ) -> Loss:
-        """Training loss of preprocessed images.
+        """Compute the training loss of preprocessed images.
 
         Parameters
         ----------
         images : Tensor
             (B, 3, H, W).
         targets : Tensor
-            Class of each image, int64, (B,).
+            Class index of each image, int64, (B,).
         prompt_dropout : float, default 0.75
-            Share of global prompts left out for an image; 0 averages all M.
+            Share of global prompts left out for each image.
         generator : torch.Generator or None
-            Draws the prompts that stay; None uses torch's global one.
+            Random generator of the dropout; None uses torch's global one.
 
         References
         ----------
@@ -302,16 +268,19 @@ class SOTGLP(AdaptedModel):
         return self.compute_loss(outputs, targets)
 
     def compute_loss(self, outputs: Outputs, targets: Tensor) -> Loss:
-        """Cross entropy of scaled global and local cosines against the true classes (B,), or 0; see :class:`Loss`."""
-        targets = targets.to(outputs.global_logits.device)
-        scale, branches = self.backbone.logit_scale, self.config.branches
-        nothing = outputs.global_logits.new_zeros(())
-        global_ = nothing if branches == "local" else F.cross_entropy(scale * outputs.global_logits, targets)
-        local = nothing if branches == "global" else F.cross_entropy(scale * outputs.local_logits, targets)
+        """Add the cross entropies of the learned branches' scaled cosines for class indices (B,)."""
+        targets, branches = targets.to(outputs.global_logits.device), self.config.branches
+        zero = outputs.global_logits.new_zeros(())
+        logits = self.backbone.logit_scale * outputs.global_logits
+        global_ = zero if branches == "local" else F.cross_entropy(logits, targets)
+        local = zero if branches == "global" else self._local_loss(outputs, targets)
         return Loss(global_ + local, global_, local, outputs)
 
+    def _local_loss(self, outputs: Outputs, targets: Tensor) -> Tensor:
+        return F.cross_entropy(self.backbone.logit_scale * outputs.local_logits, targets)
+
     def logits(self, outputs: Outputs) -> Tensor:
-        """Scaled cosines s (global + local) / 2, or s times those of the only branch, (B, C)."""
+        """Compute scaled cosines s (global + local) / 2, or s times those of the only branch, (B, C)."""
         cosines = {
             "both": (outputs.global_logits + outputs.local_logits) / 2,
             "global": outputs.global_logits,
@@ -320,7 +289,7 @@ class SOTGLP(AdaptedModel):
         return self.backbone.logit_scale * cosines
 
     def match(self, encoded: EncodedImages, local_text: Tensor) -> LocalMatch:
-        """Let encoded patches meet the local prompts.
+        """Match encoded patches with the local prompts.
 
         Parameters
         ----------
@@ -343,26 +312,23 @@ class SOTGLP(AdaptedModel):
                 relaxation=self.config.relaxation,
                 factor=1 / local_text.shape[1] if self.config.local_factor == "1/N" else 1.0,
                 matching=self.config.matching,
+                traceable=self.traceable,
             )
 
     @torch.no_grad()
     def transport(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Transport plan and support of preprocessed images.
+        """Compute the transport plan and support of preprocessed images.
 
         Returns
         -------
         plan : Tensor
-            (B, C, K, N); with ``matching`` other than ``"transport"``, 1 / (K N) everywhere.
+            (B, C, K, N); 1 / (K N) everywhere unless ``matching`` is ``"transport"``.
         support : Tensor
-            Patch indices, best first, (B, C, K); with ``matching="per-prompt"``, each prompt's own, (B, C, K, N).
-            Where there are no local prompts, the M global ones take the place of the N.
+            Patch indices, best first, (B, C, K); with ``matching="per-prompt"`` those of each prompt, (B, C, K, N).
+            Without local prompts, the M global prompts take the place of the N.
         """
         match = self.match(self._encode_image(images), self.encode_text().local)
         return match.plan, match.support
-
-    def _shared_prompts(self, local_prompts: Tensor) -> Tensor:
-        """Global prompts and the local ones that all classes share, (M + N, n, d_text)."""
-        return torch.cat([self.global_prompts, local_prompts[0]])
 
     def _global_logits(self, image_features: Tensor, text: TextFeatures, drawn_prompts: Tensor | None) -> Tensor:
         """Mean cosine with the global prompts, or with those drawn for each image, (B, C)."""
