@@ -121,7 +121,7 @@ def test_kept_tensors_come_back(model: Directions) -> None:
 )
 def test_tensors_that_do_not_fit_are_named(model: Directions, damaged: dict[str, Tensor | None], name: str) -> None:
     kept = {"directions": torch.zeros(3, 32), "offsets": torch.zeros(3), **damaged}
-    with pytest.raises(SotglpError, match=f"its {name} is missing or its shape does not match the settings"):
+    with pytest.raises(SotglpError, match=f"its {name} is missing or has another shape than in its settings"):
         model.restore({part: value for part, value in kept.items() if value is not None})
 
 

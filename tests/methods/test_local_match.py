@@ -101,7 +101,7 @@ def test_gradients_are_finite_differences_of_the_sum(matching: Matching) -> None
         with torch.no_grad():
             similarity = torch.einsum("bpd,cjd->bcpj", patches, prompts)
             kept = similarity.gather(2, support)
-        result: Tensor = head._TransportedSimilarity.apply(patches, prompts, match.support, match.plan, kept)
+        result: Tensor = head._TransportedSimilarity.apply(patches, prompts, match.support, match.plan, kept, 2)
         return result
 
     assert torch.autograd.gradcheck(score, (patches, prompts))

@@ -214,14 +214,14 @@ class AdaptedModel(nn.Module, ABC):
         Raises
         ------
         SotglpError
-            If one is missing or its shape does not match the settings.
+            If one is missing or has another shape than in its settings.
         """
         for name in self.kept:
             own, value = getattr(self, name), tensors.get(name)
             if own is None:
                 continue
             if value is None or value.shape != own.shape or not value.is_floating_point():
-                raise SotglpError(f"its {name} is missing or its shape does not match the settings")
+                raise SotglpError(f"its {name} is missing or has another shape than in its settings")
             with torch.no_grad():
                 own.copy_(value)
 

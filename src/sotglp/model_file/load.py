@@ -163,7 +163,7 @@ def _check_prompts(path: Path, settings: PromptConfig, n_classes: int, backbone:
     found = _tensors(path, tuple(expected))
     for name, shape in expected.items():
         if name not in found or tuple(found[name].shape) != shape:
-            raise SotglpError(f"{path} is damaged: its {name} is missing or has another shape than its settings say")
+            raise SotglpError(f"{path} is damaged: its {name} is missing or has another shape than in its settings")
 
 
 def _restored_shots(tensors: Mapping[str, Tensor], model: AdaptedModel) -> ShotMemory | None:
