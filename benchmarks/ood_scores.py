@@ -25,7 +25,7 @@ from sotglp.features.cache_folder import default_cache_dir
 from sotglp.features.encode import encode_images
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
-from sotglp.methods.regions import region_features
+from sotglp.methods.shot_features import region_features
 from sotglp.methods.shot_memory import ClassGaussians
 from sotglp.scoring.metrics import ood_metrics
 from sotglp.scoring.ood import SCORES, Evidence, score_evidence

@@ -154,7 +154,7 @@ def test_classes_go_on_from_rows_of_others(tiny_backbone: Backbone) -> None:
 
 
 def test_further_images_are_refused_unless_a_method_says_how(model: Directions) -> None:
-    with pytest.raises(SotglpError, match="kind directions is fitted on the images of all classes at once: fit it again"):
+    with pytest.raises(SotglpError, match="kind directions is fitted on the images of all classes"):
         model.partial_fit_features(torch.zeros(1, 32), torch.tensor([0]))
 
 

@@ -100,7 +100,7 @@ def test_other_classes_are_refused(tiny_backbone: Backbone, images: ImageSet) ->
 def test_a_class_without_an_image_is_named(tiny_backbone: Backbone, images: ImageSet, n_with_images: int) -> None:
     names = [*images.classes, "zebra"]
     seen = images.take([i for i, label in enumerate(images.labels or ()) if label in names[:n_with_images]])
-    with pytest.raises(SotglpError, match=f"there is none of '{names[n_with_images]}'"):
+    with pytest.raises(SotglpError, match=f"no image of the class '{names[n_with_images]}'"):
         adapt(tiny_backbone, seen, LinearProbeConfig(), TrainConfig(shots=None), classes=names)
 
 

@@ -33,7 +33,7 @@ def test_template_tokens_are_those_beside_the_placeholder() -> None:
         (["cat"], "at least two classes"),
         (["golden_retriever", "Golden  Retriever"], "'golden_retriever' and 'Golden  Retriever' give the same prompt"),
         (["cat", "  _ "], "no text"),
-        (["cat", "dog " * 72], "has 72 tokens, but the text tower has room for 71"),
+        (["cat", "dog " * 72], "has 72 tokens, but the text tower allows 71"),
     ],
 )
 def test_names_that_cannot_be_used(names: list[str], words: str) -> None:

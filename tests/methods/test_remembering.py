@@ -7,9 +7,8 @@ from sotglp import SOTGLP, Backbone
 from sotglp.features.encode import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.method import METHODS
-from sotglp.methods.regions import region_features
 from sotglp.methods.registry import KINDS
-from sotglp.methods.remembering import build_shot_memory
+from sotglp.methods.shot_features import build_shot_memory, region_features
 from sotglp.settings import InferenceConfig
 
 

@@ -79,7 +79,7 @@ def test_classes_move_go_and_join() -> None:
     [((0, 3), (0, 3), 0), ((2, 3), (2, 4), 2), ((2, 3), (2, 3), 3), ((3,), (3,), 3)],
 )
 def test_parts_that_do_not_fit_are_refused(features: tuple[int, ...], regions: tuple[int, ...], classes: int) -> None:
-    with pytest.raises(SotglpError, match="do not fit each other"):
+    with pytest.raises(SotglpError, match="different numbers of rows"):
         ShotMemory(torch.ones(features), torch.ones(regions), torch.zeros(classes, dtype=torch.long))
 
 

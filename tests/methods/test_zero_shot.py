@@ -134,7 +134,7 @@ def test_new_classes_are_as_good_as_old_ones(tiny_backbone: Backbone, images: Te
     [
         (NAMES, {"zero_shot_template": "a photo"}, r"the template 'a photo' must hold the placeholder \{\} once"),
         (NAMES, {"zero_shot_template": "a {} of a {}"}, r"must hold the placeholder \{\} once"),
-        (NAMES, {"zero_shot_template": "very " * 80 + "{}"}, "has 88 tokens, but the text tower takes 77: shorten"),
+        (NAMES, {"zero_shot_template": "very " * 80 + "{}"}, "has 88 tokens, but the text tower allows 77: shorten"),
         (["cat", "very " * 80], {}, "the text tower"),
         (NAMES, {"zero_shot_templates": "{}"}, "zero_shot_templates"),
         (NAMES, {"ensemble": "perhaps"}, "ensemble = 'perhaps'"),

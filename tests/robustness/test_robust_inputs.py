@@ -469,12 +469,12 @@ def test_odd_class_names_are_learned_and_predicted(tmp_path: Path, sotglp: Comma
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (["cat", "word " * 300], "tokens, but the text tower has room for"),
+        (["cat", "word " * 300], "tokens, but the text tower allows"),
         (["cat", "w" * 1_000_000], "has 1000000 characters: shorten it"),
         (["sea_lion", "sea lion"], "give the same prompt"),
         (["Cat", "cat"], "give the same prompt"),
         (["caf\u00e9", "cafe\u0301"], "give the same prompt"),
-        (["cat", "___"], "has no text that a prompt could hold"),
+        (["cat", "___"], "has no text for a prompt"),
         (["cat"], "needs at least two classes"),
     ],
 )

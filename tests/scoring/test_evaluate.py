@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from sotglp import SOTGLP, Backbone, SotglpError
 from sotglp.errors import UnreadableImageError
 from sotglp.images.image_set import ImageSet
-from sotglp.methods.remembering import build_shot_memory
+from sotglp.methods.shot_features import build_shot_memory
 from sotglp.scoring import ood
 from sotglp.scoring.calibration import calibrate_held_out
 from sotglp.scoring.evaluate import evaluate

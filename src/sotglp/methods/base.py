@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from sotglp.backbone import Backbone
 from sotglp.errors import OldClassesOnlyError, SotglpError, UnknownNameError
-from sotglp.features.encode import EncodedImages
+from sotglp.features.rows import EncodedImages
 from sotglp.methods.shot_memory import ShotMemory
 from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import Settings

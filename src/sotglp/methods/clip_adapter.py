@@ -18,7 +18,7 @@ from sotglp.settings import Settings
 
 
 class ClipAdapter(ZeroShot):
-    """Two linear layers without bias, each with a ReLU, beside the identity.
+    """Mixes the image feature with the output of two linear layers without bias, each with a ReLU.
 
     Attributes
     ----------
@@ -43,16 +43,16 @@ class ClipAdapter(ZeroShot):
         self.up = nn.Parameter(self._drawn(width, hidden, generator))
 
     def class_logits(self, image: Tensor, vectors: Tensor) -> Tensor:
-        """Cosines of the mixed features, (B, C)."""
+        """Compute cosines of the mixed features, (B, C)."""
         adapted = F.relu(F.linear(F.relu(F.linear(image, self.down)), self.up))
         mixed = self.config.mix * adapted + (1 - self.config.mix) * image
         return F.normalize(mixed, dim=-1) @ vectors.T
 
     def for_new_classes(self, class_names: Sequence[str]) -> AdaptedModel:
-        """The same adapter before the sentences of other classes."""
+        """Return the same adapter with other classes."""
         return ClipAdapter(self.backbone, class_names, **self.config.model_dump())._with_state_of(self)
 
     def _drawn(self, rows: int, columns: int, generator: torch.Generator) -> Tensor:
-        """Weights as torch's linear layers draw them, from a generator of their own."""
+        """Draw weights as torch's linear layers do, from a given generator."""
         weights = nn.init.kaiming_uniform_(torch.empty(rows, columns), a=math.sqrt(5), generator=generator)
         return weights.to(self.class_vectors)

@@ -1,4 +1,4 @@
-"""Settings of each kind of model, without torch: what a model file's record is checked against."""
+"""Settings of each kind of model. Importing this module loads no torch."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from sotglp.settings import ModelConfig, PromptConfig, Settings, checked
 
 
 class ZeroShotConfig(Settings):
-    """Sentences that name a class."""
+    """Settings of zero-shot CLIP."""
 
     zero_shot_template: str = Field("a photo of a {}.", description="sentence with {} for the class")
     ensemble: bool = Field(False, description="average the 80 sentences of CLIP's authors for ImageNet instead")
 
 
 class LinearProbeConfig(ZeroShotConfig):
-    """Regularisation of the regression; sentences are for patches, in OOD scores alone."""
+    """Settings of the linear probe; sentences are used for OOD scores of patches only."""
 
     inverse_regularisation: float = Field(100.0, gt=0, description="scikit-learn's C, on features of unit length")
 
 
 class TipAdapterConfig(ZeroShotConfig):
-    """Weight and sharpness of the cache: where the paper's search on validation images starts, not tuned."""
+    """Settings of Tip-Adapter; defaults are where the paper's search on validation images starts."""
 
-    cache_weight: float = Field(1.0, ge=0, description="weight of the cache beside scaled cosines, alpha")
-    sharpness: float = Field(5.5, gt=0, description="how fast a key's say falls with its distance, beta")
+    cache_weight: float = Field(1.0, ge=0, description="weight of the cache relative to scaled cosines, alpha")
+    sharpness: float = Field(5.5, gt=0, description="decay of a key's vote with its distance, beta")
     learn_keys: bool = Field(False, description="train the keys (Tip-Adapter-F)")
 
 
 class ClipAdapterConfig(ZeroShotConfig):
-    """Size and share of the adapter."""
+    """Settings of CLIP-Adapter."""
 
-    reduction: int = Field(4, ge=1, description="width of features over the adapter's hidden width")
-    mix: float = Field(0.2, ge=0, le=1, description="share of the adapted feature in the one that is compared, alpha")
+    reduction: int = Field(4, ge=1, description="feature width divided by the adapter's hidden width")
+    mix: float = Field(0.2, ge=0, le=1, description="share of the adapted feature in the mix, alpha")
 
 
 class LoCoOpConfig(ModelConfig):
-    """Settings of SOT-GLP's global branch, and of the regularisation."""
+    """Settings of LoCoOp: those of SOT-GLP and of the regularisation."""
 
     ood_weight: float = Field(0.25, ge=0, description="weight of the entropy of patches without the true class")
-    rank: float = Field(0.2, gt=0, le=1, description="share of classes among which the true one must be in a patch")
+    rank: float = Field(0.2, gt=0, le=1, description="share of the classes that count as first in a patch")
 
 
 class GalLoPConfig(PromptConfig):
-    """Settings of the prompts and of the scales."""
+    """Settings of GalLoP: those of the prompts and of the scales."""
 
-    scale_step: int = Field(10, ge=0, description="patches that each further local prompt keeps beyond the one before")
+    scale_step: int = Field(10, ge=0, description="additional patches of each local prompt over the one before")
 
 
 CONFIG_OF_KIND: dict[str, type[Settings]] = {

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
 from sotglp.errors import SotglpError
-from sotglp.features.encode import EncodedImages
+from sotglp.features.rows import EncodedImages
 from sotglp.methods.base import Outputs
 from sotglp.methods.configs import GalLoPConfig
 from sotglp.methods.local_match import LocalMatch, match_patches

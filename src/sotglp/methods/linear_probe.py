@@ -1,4 +1,4 @@
-"""Linear probe: logistic regression on image features, without any text."""
+"""Linear probe: logistic regression on image features, without text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_ITERATIONS = 2000
 class LinearProbe(ZeroShot):
     """Scikit-learn's logistic regression on image features of unit length.
 
-    Its logits stand for scaled cosines. Patches are still compared with sentences, for OOD scores alone.
+    Its logits replace scaled cosines. Patches are still compared with sentences, for OOD scores only.
 
     Attributes
     ----------
@@ -50,42 +50,39 @@ class LinearProbe(ZeroShot):
 
     @property
     def class_rows(self) -> tuple[str, ...]:
-        """All that is kept."""
+        """All kept tensors."""
         return self.kept
 
     @property
     def needs_shot_features(self) -> bool:
-        """True: they are all that it learns from."""
+        """True, since they are its training data."""
         return True
 
     def fit_features(self, image_features: Tensor, targets: Tensor) -> None:
-        """Fit the regression to features (n, d) and classes (n,).
+        """Fit the regression to features (n, d) and class indices (n,).
 
         Raises
         ------
         SotglpError
-            If there is a class without features.
+            If a class has no features.
         """
         from sklearn.linear_model import LogisticRegression
 
         with_features = set(targets.tolist())
-        if bare := [name for place, name in enumerate(self.class_names) if place not in with_features]:
-            raise SotglpError(
-                f"a linear probe needs an image of each class, and there is none of {bare[0]!r}: add one or leave the "
-                "class out"
-            )
+        if empty := [name for index, name in enumerate(self.class_names) if index not in with_features]:
+            raise SotglpError(f"a linear probe has no image of the class {empty[0]!r}: add one or remove the class")
         regression = LogisticRegression(C=self.config.inverse_regularisation, max_iter=MOST_ITERATIONS)
         regression.fit(F.normalize(image_features.double(), dim=-1).cpu().numpy(), targets.cpu().numpy())
         weights, intercepts = regression.coef_, regression.intercept_
-        if len(weights) == 1:  # of two classes, scikit-learn keeps the difference
+        if len(weights) == 1:  # for two classes, scikit-learn stores the difference
             weights, intercepts = (np.concatenate([-part, part]) / 2 for part in (weights, intercepts))
         self.weights.copy_(torch.from_numpy(weights))
         self.intercepts.copy_(torch.from_numpy(intercepts))
 
     def class_logits(self, image: Tensor, vectors: Tensor) -> Tensor:
-        """Logits of the regression over the backbone's scale, (B, C)."""
+        """Compute logits of the regression, divided by the backbone's scale, (B, C)."""
         return (image @ self.weights.T + self.intercepts) / self.backbone.logit_scale
 
     def for_new_classes(self, class_names: Sequence[str]) -> AdaptedModel:
-        """Refuse: every weight belongs to an old class."""
+        """Raise OldClassesOnlyError, since every weight belongs to an old class."""
         return AdaptedModel.for_new_classes(self, class_names)

@@ -1,4 +1,4 @@
-"""LoCoOp: CoOp that also learns what patches without the true class look like: nothing it knows."""
+"""LoCoOp: CoOp with a regularisation that makes patches without the true class unlike every class."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
-from sotglp.features.encode import EncodedImages
+from sotglp.features.rows import EncodedImages
 from sotglp.methods.base import Loss, Outputs, full_precision, unit_patches
 from sotglp.methods.configs import LoCoOpConfig
 from sotglp.methods.sot_glp import SOTGLP
@@ -19,9 +19,9 @@ from sotglp.settings import Settings, checked
 
 
 class LoCoOp(SOTGLP):
-    """Global prompts, trained so that patches where the true class ranks low are like no class.
+    """Global prompts, trained so that patches where the true class ranks low are unlike every class.
 
-    The paper's rank is 200 of ImageNet's 1,000 classes; ``rank`` is that share, of any number of classes.
+    ``rank`` is a share of the classes; the paper uses rank 200 of ImageNet's 1,000.
 
     References
     ----------
@@ -42,7 +42,7 @@ class LoCoOp(SOTGLP):
         drawn_prompts: Tensor | None = None,
         for_loss: bool = False,
     ) -> Outputs:
-        """See :meth:`SOTGLP.compare`; the loss looks at the cosines of patches too."""
+        """Compare as :meth:`SOTGLP.compare` does; for the loss, cosines of patches take gradients."""
         outputs = super().compare(encoded, text, drawn_prompts=drawn_prompts, for_loss=for_loss)
         if not for_loss:
             return outputs
@@ -54,7 +54,7 @@ class LoCoOp(SOTGLP):
         return outputs._replace(patch_logits=patch_logits)
 
     def compute_loss(self, outputs: Outputs, targets: Tensor) -> Loss:
-        """Cross entropy, and less of it the less sure patches without the true class are."""
+        """Add the weighted negative entropy of patches without the true class to the cross entropy."""
         loss = super().compute_loss(outputs, targets)
         negative_entropy = ood_patch_loss(
             self.backbone.logit_scale * outputs.patch_logits, targets.to(outputs.patch_logits.device), self.config.rank
@@ -64,21 +64,21 @@ class LoCoOp(SOTGLP):
 
 
 def ood_patch_loss(logits: Tensor, targets: Tensor, rank: float) -> Tensor:
-    """Mean negative entropy of the patches where the true class is not among the first classes.
+    """Compute the mean negative entropy of the patches where the true class is not among the first.
 
     Parameters
     ----------
     logits : Tensor
         Scaled cosines of patches with classes, (B, P, C).
     targets : Tensor
-        True class of each image, (B,).
+        Class index of each image, (B,).
     rank : float
-        Share of the C classes that are the first ones; one class at least.
+        Share of the C classes that count as first, at least one class.
 
     Returns
     -------
     Tensor
-        Scalar; 0 where there is no such patch.
+        Scalar; 0 if there is no such patch.
 
     References
     ----------

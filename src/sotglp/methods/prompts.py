@@ -1,4 +1,4 @@
-"""Prompts: class names and templates as tokens, and what learned contexts start from."""
+"""Tokens of class names and templates, and initial values of the learned contexts."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from sotglp.settings import LocalInit
 ORTHONORMAL_SCALE = 0.001
 
 MOST_CHARACTERS = 4096
-"""Class names and templates that are longer are refused unread: the tokenizer's time grows faster than the text."""
+"""Longest class name or template; the tokenizer's time grows faster than the length."""
 
 
 @cache
 def clip_tokenizer() -> SimpleTokenizer:
-    """CLIP's byte-pair tokenizer; its vocabulary lies inside the open_clip package."""
+    """Load CLIP's byte-pair tokenizer, whose vocabulary ships with open_clip."""
     return SimpleTokenizer()
 
 
 @dataclass(frozen=True)
 class TokenizedClasses:
-    """Tokens of class names, and where they end, for prompts with ``n_context`` learned vectors.
+    """Tokens of class names for prompts with ``n_context`` learned vectors.
 
     Attributes
     ----------
     tokens : Tensor
-        Tokens of each name and [EOT], filled with 0 on the right, (C, longest).
+        Tokens of each name and [EOT], padded with 0 on the right, (C, longest).
     eot_positions : Tensor
         Index of [EOT] in the whole sequence [SOT] + contexts + name + [EOT], (C,).
     """
@@ -53,12 +53,12 @@ def tokenize_classes(class_names: Sequence[str], n_context: int, context_length:
     n_context : int
         Learned context vectors before the name, n.
     context_length : int
-        Most tokens that the text tower takes.
+        Maximum number of tokens of the text tower.
 
     Raises
     ------
     SotglpError
-        If there are no two classes, a name is empty or too long, or two names give the same prompt.
+        If there are fewer than two classes, a name is empty or too long, or two names give the same prompt.
 
     References
     ----------
@@ -66,7 +66,7 @@ def tokenize_classes(class_names: Sequence[str], n_context: int, context_length:
     """
     if len(class_names) < 2:
         raise SotglpError(
-            f"a classifier needs at least two classes, and there is {len(class_names)} class: add images of another"
+            f"a classifier needs at least two classes, but there is {len(class_names)}: add images of another class"
         )
     tokenizer = clip_tokenizer()
     seen: dict[tuple[int, ...], str] = {}
@@ -74,17 +74,17 @@ def tokenize_classes(class_names: Sequence[str], n_context: int, context_length:
         _check_length("class name", name)
         tokens = tuple(tokenizer.encode(prompt_name(name)))
         if not tokens:
-            raise SotglpError(f"the class name {name!r} has no text that a prompt could hold: rename the class")
+            raise SotglpError(f"the class name {name!r} has no text for a prompt: rename the class")
         if tokens in seen:
             raise SotglpError(
                 f"the classes {seen[tokens]!r} and {name!r} give the same prompt (case is ignored and _ is read as a "
                 "space): rename or merge one of them"
             )
-        room = context_length - n_context - 2
-        if len(tokens) > room:
+        longest = max(context_length - n_context - 2, 0)
+        if len(tokens) > longest:
             raise SotglpError(
-                f"the class name {_shortened(name)!r} has {len(tokens)} tokens, but the text tower has room for "
-                f"{max(room, 0)} beside a context of {n_context}: shorten the name"
+                f"the class name {_shortened(name)!r} has {len(tokens)} tokens, but the text tower allows {longest} "
+                f"after a context of {n_context}: shorten the name"
             )
         seen[tokens] = name
     longest = max(map(len, seen)) + 1
@@ -97,12 +97,12 @@ def tokenize_classes(class_names: Sequence[str], n_context: int, context_length:
 
 
 def template_tokens(template: str, context_length: int) -> Tensor:
-    """Tokens that the contexts start from: those of the template without its placeholder, (n,).
+    """Tokenize a template without its placeholder, which initialises the contexts, (n,).
 
     Raises
     ------
     SotglpError
-        If the template has no single ``{}``, no words beside it, or too many of them.
+        If the template does not hold ``{}`` exactly once, or has no words or too many.
     """
     if template.count("{}") != 1:
         raise SotglpError(
@@ -112,12 +112,12 @@ def template_tokens(template: str, context_length: int) -> Tensor:
     tokens = clip_tokenizer().encode(prompt_name(template.replace("{}", " ")))
     if not tokens:
         raise SotglpError(
-            f"the template {_shortened(template)!r} has no words beside {{}}: a context needs at least one"
+            f"the template {_shortened(template)!r} has no words besides {{}}: a context needs at least one"
         )
     if len(tokens) > context_length - 3:
         raise SotglpError(
-            f"the template {_shortened(template)!r} has {len(tokens)} tokens, but the text tower takes "
-            f"{context_length} in all: shorten it"
+            f"the template {_shortened(template)!r} has {len(tokens)} tokens, but the text tower allows "
+            f"{context_length - 3}: shorten it"
         )
     return torch.tensor(tokens)
 
@@ -125,10 +125,10 @@ def template_tokens(template: str, context_length: int) -> Tensor:
 def initial_local_contexts(
     n_classes: int, n_prompts: int, n_context: int, width: int, how: LocalInit, generator: torch.Generator
 ) -> Tensor:
-    """Random local contexts, (C, N, n, d_text).
+    """Draw local contexts, (C, N, n, d_text).
 
-    ``xavier`` draws uniformly from +-sqrt(6 / ((N + C) n d_text)): Xavier's rule for the whole 4-D tensor.
-    ``orthonormal`` makes the N prompts of a class orthonormal and scales them by 0.001.
+    ``xavier`` draws uniformly from +-sqrt(6 / ((N + C) n d_text)), Xavier's rule for the 4-D tensor. ``orthonormal``
+    makes the N prompts of a class orthonormal and scales them by 0.001.
 
     References
     ----------
@@ -140,7 +140,7 @@ def initial_local_contexts(
         return torch.empty(shape).uniform_(-bound, bound, generator=generator)
     if n_prompts > n_context * width:
         raise SotglpError(
-            f"{n_prompts} prompts can't be orthonormal in {n_context * width} dimensions: use local_init='xavier'"
+            f"{n_prompts} prompts can't be orthonormal in {n_context * width} dimensions: set local_init to xavier"
         )
     columns = torch.linalg.qr(torch.randn(n_classes, n_context * width, n_prompts, generator=generator)).Q
     orthonormal: Tensor = columns.mT.reshape(shape)

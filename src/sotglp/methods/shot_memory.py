@@ -1,4 +1,4 @@
-"""Features of the labelled images that a model learned from, for scores that compare new images with them."""
+"""The memory of training images that OOD scores compare new images with."""
 
 from __future__ import annotations
 
@@ -6,28 +6,27 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
-from sklearn.covariance import LedoitWolf
 from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp.errors import SotglpError
 
 NEIGHBOUR = 10
-"""The neighbour whose similarity is the score, or the last one where there are fewer shots; see docs/trust.md."""
+"""Rank of the neighbour whose similarity is the score, or the last one of fewer shots."""
 
 
 class ClassGaussians:
-    """Gaussians of unit features, one for each class that has any, with one covariance for all.
+    """Gaussians of unit features, one for each class with features, with a shared covariance.
 
-    The covariance is shrunk by Ledoit and Wolf's rule, since there are fewer shots than dimensions. Where no class has
-    two different shots it is not known, and the identity stands for it.
+    The covariance is shrunk by Ledoit and Wolf's rule, since there are fewer shots than dimensions. It is the identity
+    if no class has two different shots.
 
     Parameters
     ----------
     features : Tensor
         (n, d), of unit length.
     classes : Tensor
-        Class of each, (n,).
+        Class index of each, (n,).
 
     References
     ----------
@@ -40,51 +39,51 @@ class ClassGaussians:
         counts = torch.bincount(own)
         sums = torch.zeros(len(counts), features.shape[1], dtype=torch.float64).index_add_(0, own, features)
         self.means = sums / counts[:, None]
-        away = features - self.means[own]
+        deviations = features - self.means[own]
         precision = torch.eye(features.shape[1], dtype=torch.float64)
-        if away.any():
-            precision = torch.from_numpy(LedoitWolf(assume_centered=True).fit(away.numpy()).precision_)
-        # Distances in coordinates that make the covariance the identity are ordinary ones.
+        if deviations.any():
+            from sklearn.covariance import LedoitWolf
+
+            precision = torch.from_numpy(LedoitWolf(assume_centered=True).fit(deviations.numpy()).precision_)
         self._whitening = torch.linalg.cholesky(precision)
 
     def nearness(self, features: Tensor) -> Tensor:
         """Negative squared Mahalanobis distance of unit features (B, d) to the nearest mean, (B,)."""
         white, means = features.double() @ self._whitening, self.means @ self._whitening
-        # In float64 the difference of squares keeps enough digits, and unlike cdist it can be traced.
+        # Unlike cdist, this can be traced; in float64 the difference of squares is accurate enough.
         squares = white.square().sum(dim=1, keepdim=True) - 2 * white @ means.T + means.square().sum(dim=1)
         nearest: Tensor = -squares.amin(dim=1).float()
         return nearest
 
 
 class ShotMemory:
-    """Unit features of the shots, of whole images and of what the model looked at in them, and their classes.
+    """Unit features of the shots and of the regions selected in them, and their classes.
 
     Parameters
     ----------
     features : Tensor
-        Image features of unit length, (n, d), float32 on the CPU, as the others are.
+        Image features of unit length, (n, d), float32; all tensors are on the CPU.
     regions : Tensor
-        Features of the regions that each image's own class looked at, of unit length, (n, d); see
-        :mod:`sotglp.methods.regions`.
+        Features of unit length from :func:`sotglp.methods.shot_features.region_features`, (n, d).
     classes : Tensor
-        Class of each image, (n,), int64.
+        Class index of each image, (n,), int64.
 
     Raises
     ------
     SotglpError
-        If there are no features, or not as many as classes.
+        If the shapes differ or there are no features.
     """
 
     def __init__(self, features: Tensor, regions: Tensor, classes: Tensor) -> None:
         shapes_fit = features.ndim == 2 and regions.shape == features.shape and classes.shape == features.shape[:1]
         if not (shapes_fit and len(features)):
-            raise SotglpError("the features of the shots and their classes do not fit each other")
+            raise SotglpError("the shots' features and classes have different numbers of rows, or none")
         self.features, self.regions, self.classes = features, regions, classes
 
     def nearest(self, features: Tensor) -> Tensor:
-        """Cosine of image features (B, d) with the ``NEIGHBOUR``-th most similar shot, (B,).
+        """Compute the cosine of image features (B, d) with the ``NEIGHBOUR``-th most similar shot, (B,).
 
-        On the unit sphere the distance falls as the cosine grows, so images stand in the same order.
+        On the unit sphere this gives the same order as the negative distance.
 
         References
         ----------
@@ -94,7 +93,7 @@ class ShotMemory:
         return cosines.topk(min(NEIGHBOUR, cosines.shape[1]), dim=1).values[:, -1]
 
     def mahalanobis(self, features: Tensor) -> Tensor:
-        """Negative squared Mahalanobis distance of image features (B, d) to the nearest class, (B,).
+        """Compute the negative squared Mahalanobis distance of image features (B, d) to the nearest class, (B,).
 
         References
         ----------
@@ -103,12 +102,12 @@ class ShotMemory:
         return self._of_images.nearness(unit_features(features))
 
     def mahalanobis_of_regions(self, regions: Tensor) -> Tensor:
-        """The same for features of regions, (B,)."""
+        """Compute the same for region features (B, d)."""
         return self._of_regions.nearness(unit_features(regions))
 
     def of_classes(self, origins: Sequence[int | None]) -> ShotMemory | None:
-        """What is left where class i of a model comes from class ``origins[i]`` here, or is new; None if nothing is."""
-        class_index = {origin: place for place, origin in enumerate(origins) if origin is not None}
+        """Select the shots of a model whose class i was class ``origins[i]``, or is new; None if none is left."""
+        class_index = {origin: index for index, origin in enumerate(origins) if origin is not None}
         kept = [index for index, own in enumerate(self.classes.tolist()) if own in class_index]
         if not kept:
             return None
@@ -116,7 +115,7 @@ class ShotMemory:
         return ShotMemory(self.features[kept], self.regions[kept], classes)
 
     def joined(self, other: ShotMemory) -> ShotMemory:
-        """These shots and further ones."""
+        """Return these shots together with others."""
         return ShotMemory(
             torch.cat([self.features, other.features]),
             torch.cat([self.regions, other.regions]),
@@ -124,7 +123,7 @@ class ShotMemory:
         )
 
     def fitted(self) -> ShotMemory:
-        """The same, with the Gaussians of :meth:`mahalanobis` fitted now and not at the first image."""
+        """Fit the Gaussians of :meth:`mahalanobis` now rather than at the first image, and return the memory."""
         _ = self._of_images, self._of_regions
         return self
 
@@ -138,5 +137,5 @@ class ShotMemory:
 
 
 def unit_features(features: Tensor) -> Tensor:
-    """Features at length 1, float32, on the CPU."""
+    """Scale features to length 1, in float32 on the CPU."""
     return F.normalize(features.detach().float().cpu(), dim=-1)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
 from sotglp.errors import SotglpError
-from sotglp.features.encode import EncodedImages
+from sotglp.features.rows import EncodedImages
 from sotglp.methods.base import AdaptedModel, Loss, Outputs, full_precision, unit_patches
 from sotglp.methods.local_match import LocalMatch, match_patches
 from sotglp.methods.prompts import TokenizedClasses, initial_local_contexts, template_tokens, tokenize_classes

@@ -1,4 +1,4 @@
-"""Text features of all prompts of all classes: what is shared is read once, and memory stays bounded."""
+"""Text features of all prompts of all classes: shared tokens are encoded once, within a memory bound."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sotglp.backbone.text import Segment, TextTower
 from sotglp.methods.prompts import TokenizedClasses, clip_tokenizer
 
 CHUNK_BYTES = 2**29
-"""What the backward pass needs of classes that are encoded together; more at once is slower on CPUs."""
+"""Memory for the backward pass of classes that are encoded together; more at once is slower on CPUs."""
 
 KEPT_BYTES = 2 * 2**30
-"""What it needs of all classes; beyond this, chunks of classes are encoded a second time on the way back instead."""
+"""The same for all classes; chunks beyond it are encoded a second time in the backward pass."""
 
 VALUES_PER_TOKEN = 10
-"""Values that a block keeps of a token, in widths: inputs of two norms, query, key, value, attended, hidden (4)."""
+"""Values that a block stores for a token, in widths: inputs of two norms, query, key, value, attended, hidden (4)."""
 
 
 class TextFeatures(NamedTuple):
@@ -35,13 +35,13 @@ def encode_prompts(
 ) -> TextFeatures:
     """Encode [SOT] + context + name + [EOT] for every prompt of every class.
 
-    Classes are taken in the order of their names' lengths, so that nothing is padded. What a backward pass needs is
-    kept for the first of them, within ``KEPT_BYTES``, and computed again for the others.
+    Classes are processed in the order of their names' lengths, so that nothing is padded. Activations for the backward
+    pass are stored up to ``KEPT_BYTES`` and recomputed beyond.
 
     Parameters
     ----------
     text : TextTower
-        Encodes.
+        The text tower.
     names : TokenizedClasses
         Tokens of C names.
     global_prompts : Tensor
@@ -72,12 +72,12 @@ def encode_prompts(
             features.append(checkpoint(_encode_chunk, *args, use_reentrant=False, preserve_rng_state=False))
         else:
             features.append(_encode_chunk(*args))
-    places = torch.tensor(order, device=local_prompts.device).argsort()
-    return TextFeatures(*(torch.cat(kind)[places] for kind in zip(*features, strict=True)))
+    unsorted = torch.tensor(order, device=local_prompts.device).argsort()
+    return TextFeatures(*(torch.cat(kind)[unsorted] for kind in zip(*features, strict=True)))
 
 
 def _chunks(costs: Sequence[int]) -> list[slice]:
-    """Neighbours that together cost at most CHUNK_BYTES; one alone may cost more."""
+    """Split into consecutive chunks of at most CHUNK_BYTES, or of one item."""
     chunks, start, total = [], 0, 0
     for index, cost in enumerate(costs):
         if index > start and total + cost > CHUNK_BYTES:

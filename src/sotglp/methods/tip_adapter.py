@@ -1,4 +1,4 @@
-"""Tip-Adapter: the features of the shots as a cache beside zero-shot CLIP, as they are or trained further."""
+"""Tip-Adapter: a cache of shot features added to zero-shot CLIP, frozen or fine-tuned."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sotglp.settings import Settings
 
 
 class TipAdapter(ZeroShot):
-    """Zero-shot logits and, for each shot, a vote for its class that falls with the distance of its feature.
+    """Adds to the zero-shot logits a vote of each shot for its class, which decays with the feature distance.
 
     Attributes
     ----------
     keys : Parameter
-        Unit features of the shots, (n, d); none before :meth:`fit_features`. Without gradient unless they are learned.
+        Unit features of the shots, (n, d); empty before :meth:`fit_features`. Frozen unless they are learned.
     key_classes : Tensor
-        Class of each key, (n,).
+        Class index of each key, (n,).
 
     References
     ----------
@@ -42,31 +42,37 @@ class TipAdapter(ZeroShot):
 
     @property
     def needs_shot_features(self) -> bool:
-        """True: they are the keys."""
+        """True, since they are the keys."""
         return True
 
     def fit_features(self, image_features: Tensor, targets: Tensor) -> None:
-        """Keep features (n, d) and classes (n,) as keys."""
+        """Store features (n, d) and class indices (n,) as keys."""
         self._set_keys(F.normalize(image_features.to(self.class_vectors), dim=-1), targets)
 
     def partial_fit_features(self, image_features: Tensor, targets: Tensor) -> None:
-        """Keep features (n, d) and classes (n,) as keys beside those there are, which stay as they are."""
+        """Append features (n, d) and class indices (n,) to the keys, which stay as they are."""
         further = F.normalize(image_features.to(self.class_vectors), dim=-1)
         self._set_keys(
             torch.cat([self.keys.detach(), further]), torch.cat([self.key_classes, targets.to(self.key_classes)])
         )
 
     def inherit(self, other: Self, origins: Sequence[int | None]) -> Self:
-        """See :meth:`AdaptedModel.inherit`; a new class has no keys."""
-        class_index = {origin: place for place, origin in enumerate(origins)}
+        """Copy the keys of the remaining classes; a new class has none."""
+        class_index = {origin: index for index, origin in enumerate(origins)}
         classes = [class_index.get(origin) for origin in other.key_classes.tolist()]
-        stays = [place is not None for place in classes]
-        left = torch.tensor([place for place in classes if place is not None], dtype=torch.long)
+        stays = [index is not None for index in classes]
+        left = torch.tensor([index for index in classes if index is not None], dtype=torch.long)
         self._set_keys(other.keys.detach()[torch.tensor(stays, dtype=torch.bool)], left)
         return self.eval()
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """See :meth:`AdaptedModel.restore`; there are as many keys as the file has."""
+        """Copy the keys of a model file, any number of them.
+
+        Raises
+        ------
+        SotglpError
+            If keys, classes and backbone do not match.
+        """
         keys, classes = (tensors.get(name, torch.empty(0)) for name in self.kept)
         fits = keys.ndim == 2 and keys.shape[1] == self.backbone.embed_dim and classes.shape == keys.shape[:1]
         fits = fits and keys.is_floating_point() and not classes.is_floating_point()
@@ -75,7 +81,7 @@ class TipAdapter(ZeroShot):
         self._set_keys(keys.to(self.class_vectors), classes)
 
     def class_logits(self, image: Tensor, vectors: Tensor) -> Tensor:
-        """Cosines with sentences, and the votes of the keys over the backbone's scale, (B, C)."""
+        """Add the votes of the keys, divided by the backbone's scale, to the cosines, (B, C)."""
         closeness = torch.exp(-self.config.sharpness * (1 - image @ self.keys.T))  # (B, n)
         votes = closeness @ F.one_hot(self.key_classes, len(self.class_names)).to(closeness)
         weight: float = self.config.cache_weight

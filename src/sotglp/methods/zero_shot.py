@@ -1,4 +1,4 @@
-"""Zero-shot CLIP: a class is the text feature of a sentence with its name, or the mean of many sentences."""
+"""Zero-shot CLIP: the text feature of a sentence with the class name, or the mean over many sentences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from sotglp.backbone import Backbone
 from sotglp.backbone.text import Segment
 from sotglp.errors import SotglpError
-from sotglp.features.encode import EncodedImages
+from sotglp.features.rows import EncodedImages
 from sotglp.images.labels import prompt_name
 from sotglp.methods.base import AdaptedModel, Outputs, full_precision, unit_patches
 from sotglp.methods.configs import ZeroShotConfig
@@ -26,10 +26,10 @@ SENTENCES_AT_ONCE = 256
 
 
 class ZeroShot(AdaptedModel):
-    """A unit vector for each class, compared with the image by cosine.
+    """Compares images with a unit vector for each class by cosine.
 
-    Methods that learn something beside the frozen text features derive from it. Patches are compared with the same
-    vectors: the largest cosine of a patch stands for the local branch, for OOD scores.
+    Base class of methods that learn on top of frozen text features. Patches are compared with the same vectors, and
+    the largest cosine over patches is the local score, for OOD scores.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class ZeroShot(AdaptedModel):
     class_names : sequence of str
         C names.
     seed : int
-        Seed of what is drawn at random; nothing is here.
+        Seed of initial weights, which only subclasses have.
     settings
         See ``Config``.
 
@@ -50,7 +50,7 @@ class ZeroShot(AdaptedModel):
     Raises
     ------
     SotglpError
-        For a setting out of range, a template without a single ``{}``, names that SOT-GLP refuses too.
+        If a setting is out of range, the template does not hold ``{}`` exactly once, or names are invalid.
 
     References
     ----------
@@ -63,7 +63,7 @@ class ZeroShot(AdaptedModel):
 
     def __init__(self, backbone: Backbone, class_names: Sequence[str], seed: int = 1, **settings: object) -> None:
         super().__init__(backbone, class_names, checked(self.Config, settings))
-        tokenize_classes(self.class_names, 0, backbone.text.context_length)  # every method refuses the same names
+        tokenize_classes(self.class_names, 0, backbone.text.context_length)  # for its checks
         templates = [self.config.zero_shot_template]
         if self.config.ensemble:
             templates = [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
@@ -72,12 +72,12 @@ class ZeroShot(AdaptedModel):
         self.class_vectors: Tensor
 
     def encode_text(self, classes: Sequence[int] | None = None) -> TextFeatures:
-        """The vectors of the classes at these positions, or of all, twice (C, 1, d)."""
+        """Return the vectors of the classes with these indices, or of all, (C, 1, d), for both branches."""
         vectors = self.class_vectors[slice(None) if classes is None else list(classes), None]
         return TextFeatures(vectors, vectors)
 
     def class_logits(self, image: Tensor, vectors: Tensor) -> Tensor:
-        """Cosines of unit image features (B, d) with class vectors (C, d), (B, C); methods put theirs in its place."""
+        """Compute cosines of unit image features (B, d) with class vectors (C, d); subclasses override it."""
         return image @ vectors.T
 
     def compare(
@@ -88,7 +88,7 @@ class ZeroShot(AdaptedModel):
         drawn_prompts: Tensor | None = None,
         for_loss: bool = False,
     ) -> Outputs:
-        """Compare encoded images with the classes; patches are left out (NaN) where only the loss looks."""
+        """Compare encoded images with the classes; patches are skipped (NaN) for the loss."""
         vectors = text.global_[:, 0]
         with torch.autocast(self.backbone.device.type, enabled=False):
             logits = self.class_logits(F.normalize(full_precision(encoded.image_features), dim=-1), vectors)
@@ -99,19 +99,19 @@ class ZeroShot(AdaptedModel):
         return Outputs(logits, patch_logits.amax(dim=1), patch_logits)
 
     def for_new_classes(self, class_names: Sequence[str]) -> AdaptedModel:
-        """The zero-shot model of other classes."""
+        """Return the zero-shot model of other classes."""
         fields = ZeroShotConfig.model_fields
         return ZeroShot(self.backbone, class_names, **{name: getattr(self.config, name) for name in fields}).eval()
 
 
 @torch.no_grad()
 def sentence_features(backbone: Backbone, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Text features of every template with every class name in it, not normalised, (C, T, d).
+    """Encode every template with every class name, not normalised, (C, T, d).
 
     Raises
     ------
     SotglpError
-        If a template has no single ``{}``, or a sentence is too long for the text tower.
+        If a template does not hold ``{}`` exactly once, or a sentence is too long for the text tower.
     """
     tokenizer, text = clip_tokenizer(), backbone.text
     if wrong := [template for template in templates if template.count("{}") != 1]:
@@ -120,15 +120,15 @@ def sentence_features(backbone: Backbone, class_names: Sequence[str], templates:
         )
     sentences = [template.replace("{}", prompt_name(name)) for name in class_names for template in templates]
     tokens = [[tokenizer.sot_token_id, *tokenizer.encode(sentence), tokenizer.eot_token_id] for sentence in sentences]
-    order = sorted(range(len(tokens)), key=lambda place: len(tokens[place]))
+    order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]))
     if len(tokens[order[-1]]) > text.context_length:
         raise SotglpError(
-            f"the sentence {sentences[order[-1]]!r} has {len(tokens[order[-1]])} tokens, but the text tower takes "
+            f"the sentence {sentences[order[-1]]!r} has {len(tokens[order[-1]])} tokens, but the text tower allows "
             f"{text.context_length}: shorten the class name or the template"
         )
     features = []
-    for _, places in groupby(order, key=lambda place: len(tokens[place])):
-        rows = torch.tensor([tokens[place] for place in places], device=backbone.device)
+    for _, indices in groupby(order, key=lambda index: len(tokens[index])):
+        rows = torch.tensor([tokens[index] for index in indices], device=backbone.device)
         for part in rows.split(SENTENCES_AT_ONCE):
             features += text.encode([Segment(text.embed(part))])
     unsorted = torch.tensor(order, device=backbone.device).argsort()

@@ -11,7 +11,7 @@ from torch import Tensor
 from sotglp.errors import SotglpError, UnknownNameError
 from sotglp.features.encode import EncodedImages
 from sotglp.methods.base import AdaptedModel, Outputs
-from sotglp.methods.regions import region_features
+from sotglp.methods.shot_features import region_features
 from sotglp.methods.shot_memory import ShotMemory
 from sotglp.scoring.arrays import check_temperature
 from sotglp.settings import OodMethod
@@ -60,7 +60,7 @@ def score(
         - ``knn``, ``mahalanobis``: similarity of the image feature to those of the shots; see
           :class:`sotglp.methods.shot_memory.ShotMemory`.
         - ``transport``: ``mahalanobis``, plus the same for the patches that the transport plan of the predicted class
-          selects; see :mod:`sotglp.methods.regions`.
+          selects; see :mod:`sotglp.methods.shot_features`.
     temperature : float, default 1.0
         Cosines, or logits, are divided by it before a softmax; from 1e-6 to 1e6. ``max-logit``, ``knn``,
         ``mahalanobis`` and ``transport`` ignore it.

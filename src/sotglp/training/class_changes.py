@@ -18,7 +18,7 @@ from sotglp.images.check import readable_images
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel, Loss, Outputs
 from sotglp.methods.registry import build_model
-from sotglp.methods.remembering import build_shot_memory
+from sotglp.methods.shot_features import build_shot_memory
 from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import Precision, TrainConfig
 from sotglp.training.fit import drawn_shots, train

@@ -23,7 +23,7 @@ from sotglp.images.few_shot import draw_shots
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel, Loss
 from sotglp.methods.registry import build_model
-from sotglp.methods.remembering import build_shot_memory
+from sotglp.methods.shot_features import build_shot_memory
 from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import Settings, TrainConfig
 from sotglp.training.batches import DROPOUT_STREAM, FeatureSource, StepBatch

@@ -9,7 +9,7 @@ from sotglp.features.encode import EncodedImages
 from sotglp.methods.base import Outputs
 from sotglp.methods.gallop import GalLoP
 from sotglp.methods.method import find_method
-from sotglp.methods.regions import region_features
+from sotglp.methods.shot_features import region_features
 from sotglp.methods.zero_shot import ZeroShot
 
 

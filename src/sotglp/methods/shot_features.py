@@ -1,0 +1,78 @@
+"""Features of labelled images, and of the regions that the transport plan selects in them, for OOD scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sotglp.backbone.precision import autocast
+from sotglp.features.encode import encode_images
+from sotglp.features.rows import EncodedImages
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.base import AdaptedModel, Outputs, unit_patches
+from sotglp.methods.shot_memory import ShotMemory, unit_features
+from sotglp.settings import InferenceConfig
+from sotglp.transport.plans import class_mass
+
+
+@torch.no_grad()
+def build_shot_memory(
+    model: AdaptedModel, images: ImageSet, inference: InferenceConfig, *, cache_dir: Path | None = None
+) -> ShotMemory:
+    """Compute the features of labelled images and of the regions that their own classes select.
+
+    Parameters
+    ----------
+    model : AdaptedModel
+        A trained model.
+    images : ImageSet
+        Labelled images of its classes.
+    inference : InferenceConfig
+        How images are read and encoded.
+    cache_dir : Path or None
+        Folder of the feature cache.
+    """
+    targets = torch.from_numpy(images.targets(model.class_names))
+    device = model.backbone.device
+    with autocast(device, inference.precision):
+        text = model.eval().encode_text()
+    features, regions = [], []
+    for indices, encoded in encode_images(model.backbone, images, inference, cache_dir):
+        # Rounded as in a cache, so that the memory is the same with and without one.
+        encoded = encoded.rounded().to(device)
+        outputs = model.compare(encoded, text)
+        features.append(unit_features(encoded.image_features))
+        regions.append(unit_features(region_features(model, encoded, outputs, targets[indices].to(device))))
+    return ShotMemory(torch.cat(features), torch.cat(regions), targets)
+
+
+@torch.no_grad()
+def region_features(model: AdaptedModel, encoded: EncodedImages, outputs: Outputs, classes: Tensor) -> Tensor:
+    """Compute the mean patch of each image, weighted by the mass of one class's plan.
+
+    Patches come from the frozen backbone, in the joint space and of unit length, since a learned projection may remove
+    differences between images. Without a plan all patches have the same weight.
+
+    Parameters
+    ----------
+    model : AdaptedModel
+        The model that compared the images with its classes.
+    encoded : EncodedImages
+        B images.
+    outputs : Outputs
+        Outputs of the model for the images.
+    classes : Tensor
+        Class index for each image, (B,).
+
+    Returns
+    -------
+    Tensor
+        (B, d), float32.
+    """
+    patches = unit_patches(model.backbone, encoded)
+    if outputs.plan is None or outputs.support is None:
+        return patches.mean(dim=1)
+    mass = class_mass(outputs.plan, outputs.support, classes, patches.shape[1])
+    return torch.einsum("bp,bpd->bd", mass.sum(dim=-1), patches)
