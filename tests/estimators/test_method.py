@@ -142,7 +142,7 @@ def test_a_loaded_one_knows_how_it_was_made(tiny_backbone: Backbone, paths: Any,
 def test_files_of_either_classifier(tiny_backbone: Backbone, paths: Any, tmp_path: Path) -> None:
     X, y = paths
     classifier(tiny_backbone, "tip-adapter").fit(X, y).save(tmp_path / "tip")
-    with pytest.raises(SotglpError, match="holds a model of kind tip-adapter: load it with MethodClassifier"):
+    with pytest.raises(SotglpError, match="holds a tip-adapter model: load it with MethodClassifier"):
         SOTGLPClassifier.load(tmp_path / "tip", backbone=tiny_backbone)
     # CoOp is SOT-GLP with other settings, so that either may load the other's file.
     coop = classifier(tiny_backbone, "coop").fit(X, y)
@@ -174,8 +174,8 @@ def test_one_class_is_none(tiny_backbone: Backbone, paths: Any, method: str) -> 
         ({"preset": "cars"}, "there is no preset 'cars'"),
         ({"settings": {"top_k": 3}, "method": "tip-adapter"}, "there is no setting 'top_k'"),
         ({"settings": {"epochs": -1}}, "epochs = -1"),
-        ({"settings": {"seed": 4}}, "seed is a parameter of its own: give seed=4, not in settings"),
-        ({"settings": {"epochs": 1, "shots": 4}}, "shots is a parameter of its own"),
+        ({"settings": {"seed": 4}}, "seed is a parameter of the classifier: give it as such"),
+        ({"settings": {"epochs": 1, "shots": 4}}, "shots is a parameter of the classifier"),
         ({"shots": 0}, "shots = 0"),
         ({"device": "abacus"}, "device 'abacus'"),
     ],

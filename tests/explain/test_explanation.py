@@ -182,7 +182,7 @@ def test_with_a_preprocessing_of_one_s_own_the_picture_is_what_the_model_was_sho
 def test_calibration_tells_what_is_unknown(model: SOTGLP) -> None:
     plain = explain(model, picture())
     for threshold, unknown in [(plain.ood_score + 1e-3, True), (plain.ood_score - 1e-3, False)]:
-        rejection = Rejection(threshold, 0.95, 10, 0.9, 0.99)
+        rejection = Rejection(threshold, 0.95, 10, 0.9, (0.7, 0.99))
         calibration = Calibration("gl-mcm", 1.0, rejection, temperature=3.0)
         explanation = explain(model, picture(), 1, InferenceConfig(), calibration)
         assert explanation.is_unknown is unknown

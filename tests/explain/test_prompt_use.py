@@ -85,6 +85,6 @@ def test_of_many_images_some_are_looked_at(
     tiny_backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = build_model(tiny_backbone, NAMES, ModelConfig(top_k=4))
-    monkeypatch.setattr(room, "MOST_IMAGES", 3)
+    monkeypatch.setattr(room, "MAX_IMAGES", 3)
     places = [0, (len(images) - 1) // 2, len(images) - 1]
     assert prompt_use(model, images) == prompt_use(model, images.take(places))

@@ -7,8 +7,9 @@ import pytest
 
 from sotglp.cli.fit import fit_settings
 from sotglp.methods.method import METHODS
-from sotglp.model_file.record import CalibrationRecord, ModelRecord, RejectionRecord
+from sotglp.model_file.record import CalibrationRecord, ModelRecord
 from sotglp.report.reproduce import fit_command, fit_command_caveats, infer_method
+from sotglp.scoring.rejection import Rejection
 from sotglp.settings import OodMethod, TrainConfig, load_preset
 
 BACKBONE: dict[str, Any] = {
@@ -27,7 +28,7 @@ def record(method: str = "sot-glp", changes: dict[str, Any] | None = None, **oth
 
 
 def calibration(n_folds: int, method: OodMethod = "knn", temperature: float = 1.0) -> CalibrationRecord:
-    rejection = RejectionRecord(threshold=0.1, tpr=0.9, n=20, expected_tpr=0.9, interval=(0.7, 1.0))
+    rejection = Rejection(threshold=0.1, tpr=0.9, n=20, expected_tpr=0.9, interval=(0.7, 1.0))
     return CalibrationRecord(
         ood_method=method, ood_temperature=temperature, rejection=rejection, temperature=1.0, n_folds=n_folds
     )

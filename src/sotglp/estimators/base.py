@@ -130,22 +130,7 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         return self._change(model, [new if label_text(label) == label_text(old) else label for label in labels])
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False, include_backbone: bool = False) -> None:
-        """Write the model to one safetensors file.
-
-        Parameters
-        ----------
-        path : path
-            The file to write.
-        force : bool, default False
-            Replace an existing file.
-        include_backbone : bool, default False
-            Store the backbone's weights too; otherwise the file stores their name and fingerprint.
-
-        Raises
-        ------
-        SotglpError
-            If the file exists and ``force`` is off, or can't be written.
-        """
+        """Write the model to one safetensors file; see :func:`sotglp.model_file.save.save_model`."""
         check_is_fitted(self, "model_")
         save_model(
             Path(path),
@@ -167,24 +152,7 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         pretrained: str | None = None,
         device: str = "auto",
     ) -> Self:
-        """Load a model file that :meth:`save` or ``sotglp fit`` wrote.
-
-        Parameters
-        ----------
-        path : path
-            The model file.
-        backbone : Backbone or None
-            Backbone of the model; None loads the one that the file names.
-        pretrained : str or None
-            Tag or file of the backbone's weights, in place of the one that the file names.
-        device : str, default "auto"
-            Device of a loaded backbone.
-
-        Raises
-        ------
-        SotglpError
-            If the file can't be read, or the weights aren't those that the model was trained on.
-        """
+        """Load a file that :meth:`save` or ``sotglp fit`` wrote; see :func:`sotglp.model_file.load.load_model`."""
         model, record, calibration = load_model(
             Path(path), backbone=backbone, pretrained=pretrained, device=choose_device(device)
         )

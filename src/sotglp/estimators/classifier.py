@@ -34,15 +34,7 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
     """
 
     def predict(self, X: Any, *, reject: bool = True) -> NDArray[Any]:
-        """Predict the label of each image, (B,); once calibrated, images below the threshold are "unknown".
-
-        Parameters
-        ----------
-        X : images
-            See the class.
-        reject : bool, default True
-            Reject unknown images, if the model is calibrated; otherwise every image gets a label of a class.
-        """
+        """Few-shot image classifier with OOD scores, whatever its method; see :class:`sotglp.SOTGLPClassifier`."""
         predictions = self._calibrated_predictions(X)
         labels: NDArray[Any] = self.classes_[predictions.probabilities.argmax(axis=1)]
         if not reject or self.calibration_ is None:

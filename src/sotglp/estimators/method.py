@@ -1,4 +1,4 @@
-"""SOT-GLP's peers as scikit-learn classifiers of images."""
+"""Any method of the library as a scikit-learn classifier."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sotglp.model_file.record import ModelRecord
 from sotglp.settings import PatchAttention, Precision, Settings, TrainConfig, load_preset
 
 OWN_PARAMETERS = ("shots", "precision", "workers", "seed")
-"""Settings of a run that are parameters of the classifier too."""
+"""Training settings that are parameters of the classifier."""
 
 
 class MethodClassifier(ImageClassifier):
@@ -30,19 +30,19 @@ class MethodClassifier(ImageClassifier):
     backbone, pretrained, image_size, patch_attention, device
         See :class:`SOTGLPClassifier`.
     preset : str, default "folder"
-        Settings to start from: the name of a preset, or a YAML file.
+        Base settings: the name of a preset, or a YAML file.
     settings : mapping or None, default None
-        Settings of the method's model and of its training by name, over those of preset and method; those that are
-        parameters here, such as ``shots``, are given as such.
+        Settings of the model and the training by name, which override those of preset and method; not those that are
+        parameters of the classifier, such as ``shots``.
     shots : int or None, default 16
-        Images drawn of each class; None takes all.
+        Images drawn from each class; None takes all.
     precision, workers, cache_dir, seed, verbose
         See :class:`SOTGLPClassifier`.
 
     Attributes
     ----------
     classes_, model_, history_, calibration_
-        See :class:`SOTGLPClassifier`; the history of a method without training is empty.
+        See :class:`SOTGLPClassifier`; ``history_`` is empty for a method without training.
     """
 
     def __init__(
@@ -81,9 +81,9 @@ class MethodClassifier(ImageClassifier):
     def _settings(self) -> tuple[Settings, TrainConfig]:
         own = {name: getattr(self, name) for name in OWN_PARAMETERS}
         settings = self.settings or {}
-        if twice := [name for name in OWN_PARAMETERS if name in settings]:
-            name = twice[0]
-            raise SotglpError(f"{name} is a parameter of its own: give {name}={settings[name]!r}, not in settings")
+        for name in OWN_PARAMETERS:
+            if name in settings:
+                raise SotglpError(f"{name} is a parameter of the classifier: give it as such, not in settings")
         return find_method(self.method).settings_on(load_preset(self.preset), {**settings, **own})
 
     @classmethod
@@ -103,7 +103,7 @@ class MethodClassifier(ImageClassifier):
 
 
 def _infer_method(model: AdaptedModel, settings: Mapping[str, Any]) -> str:
-    """Of the methods that share a kind of model, the one that agrees most with settings; a file tells only the kind."""
+    """The method, among those of the model's kind, with the most settings in common: files store only the kind."""
 
     def agreement(method: Method) -> int:
         own = {**method.settings, **method.training}

@@ -1,4 +1,4 @@
-"""SOT-GLP as a scikit-learn classifier of images."""
+"""SOT-GLP as a scikit-learn classifier."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ from sotglp.settings import (
 
 
 class SOTGLPClassifier(ImageClassifier):
-    """Few-shot image classifier with out-of-distribution scores.
+    """Few-shot image classifier with OOD scores, calibrated decisions and explanations.
 
     Images (X) are paths, PIL images, or a tensor (B, 3, H, W): uint8 pixels are preprocessed like photos, floats are
-    taken as preprocessed by the backbone already. X may also be one path: of a folder with a folder for each class or
-    of a manifest, which needs no y in :meth:`fit`; elsewhere of any folder of images, a manifest, or one image.
+    already preprocessed for the backbone. X may also be one path: of a folder with a folder for each class or of a
+    manifest, which needs no y in :meth:`fit`; in other methods also of a folder of images, or of one image.
 
     Parameters
     ----------
     backbone : str or Backbone, default "ViT-B-16"
-        Name as open_clip has it, or a backbone at hand.
+        open_clip name, or a loaded backbone.
     pretrained : str, path or None, default "auto"
-        Tag, weight file, or None for random weights; not looked at where ``backbone`` is one at hand.
+        Tag, weight file, or None for random weights; ignored if ``backbone`` is loaded.
     image_size : int or None, default None
-        Side of the input in pixels, if not the architecture's own.
+        Side of the input in pixels; None for the architecture's default.
     patch_attention : {"value", "ordinary"}, default "value"
-        See :meth:`sotglp.Backbone.load`; not looked at where ``backbone`` is one at hand.
+        See :meth:`sotglp.Backbone.load`; ignored if ``backbone`` is loaded.
     device : str, default "auto"
         ``"cpu"``, ``"cuda"``, or ``"auto"``.
     shots : int or None, default 16
-        Images drawn of each class; None takes all.
+        Images drawn from each class; None takes all.
     draw : {"per-class", "published"}, default "per-class"
         How shots are drawn when classes differ in size.
     n_global_prompts, n_local_prompts, top_k, epsilon, relaxation, template, learn_projection, local_init, local_factor
@@ -62,13 +62,13 @@ class SOTGLPClassifier(ImageClassifier):
     remember
         See :class:`sotglp.settings.TrainConfig`.
     precision : {"auto", "fp32", "bf16", "fp16"}, default "auto"
-        Arithmetic of the backbone; auto is fp16 on a GPU, else fp32.
+        Precision of the backbone; auto is fp16 on a GPU, else fp32.
     workers : int, default 0
         Processes that decode images.
     cache_dir : path or None, default None
-        Folder where :meth:`fit` keeps encoded views for this and other runs; None keeps them in memory.
+        Folder of the feature cache, which runs share; None caches in memory.
     seed : int, default 1
-        Seed of every random draw.
+        Random seed.
     verbose : bool, default False
         Show progress bars on a terminal.
 
@@ -81,8 +81,7 @@ class SOTGLPClassifier(ImageClassifier):
     history_ : list of dict
         Loss, accuracy and learning rate of each epoch.
     calibration_ : Calibration or None
-        Threshold, temperature and what prediction sets are made from, once :meth:`calibrate` has run; see
-        :class:`sotglp.scoring.calibration.Calibration`.
+        Set by :meth:`calibrate`.
 
     References
     ----------
@@ -166,7 +165,7 @@ class SOTGLPClassifier(ImageClassifier):
 
     @classmethod
     def from_preset(cls, preset: str, **parameters: Any) -> Self:
-        """A classifier with the settings of a preset (``sotglp info --presets``), and ``parameters`` over them."""
+        """Build a classifier from a preset (``sotglp info --presets``); ``parameters`` override its settings."""
         settings = load_preset(preset)
         return cls(**{**settings.model.model_dump(), **settings.training.model_dump(), **parameters})
 
@@ -180,7 +179,7 @@ class SOTGLPClassifier(ImageClassifier):
     @classmethod
     def _from_record(cls, model: AdaptedModel, record: ModelRecord, device: str) -> Self:
         if model.kind != SOTGLP.kind:
-            raise SotglpError(f"the file holds a model of kind {model.kind}: load it with MethodClassifier")
+            raise SotglpError(f"the file holds a {model.kind} model: load it with MethodClassifier")
         training = record.training or TrainConfig()
         return cls(
             model.backbone,

@@ -1,4 +1,4 @@
-"""Which words of the vocabulary learned contexts lie next to: a first look at what they say, not a translation."""
+"""Nearest vocabulary tokens of learned context vectors: a hint at their meaning, not a translation."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from sotglp.methods.base import AdaptedModel
 from sotglp.methods.prompts import clip_tokenizer
 from sotglp.methods.sot_glp import SOTGLP
 
-MOST_CLASSES = 5
+MAX_CLASSES = 5
 N_NEAREST = 3
 VECTORS_AT_ONCE = 64
 
 ALL_CLASSES = "all classes"
-"""Whose the local contexts are where classes share them."""
+"""Key of local contexts that all classes share."""
 
 
 class NearWord(NamedTuple):
-    """A token of the vocabulary, and how far or how alike it is."""
+    """A token of the vocabulary, and its distance or cosine."""
 
     text: str
     value: float
@@ -32,22 +32,22 @@ class NearWord(NamedTuple):
 
 @dataclass(frozen=True)
 class VectorWords:
-    """Tokens next to one context vector.
+    """Nearest tokens of one context vector.
 
     Attributes
     ----------
     by_distance : tuple of NearWord
-        Those of the smallest Euclidean distance, which CoOp tells, nearest first.
+        By Euclidean distance, as in CoOp, ascending.
     by_cosine : tuple of NearWord
-        Those of the largest cosine, most alike first. It does not see length: of a short vector, as local contexts
-        start, the tokens nearest by distance are those that are short themselves, whatever they mean.
+        By cosine, descending. The cosine ignores length: the nearest tokens of a short vector by distance are short
+        ones, whatever they mean, and local contexts start short.
     """
 
     by_distance: tuple[NearWord, ...]
     by_cosine: tuple[NearWord, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for programs."""
+        """Convert to JSON-compatible values."""
         return {
             "by_distance": [{"token": word.text, "distance": word.value} for word in self.by_distance],
             "by_cosine": [{"token": word.text, "cosine": word.value} for word in self.by_cosine],
@@ -55,21 +55,21 @@ class VectorWords:
 
 
 Prompt = tuple[VectorWords, ...]
-"""A context: what lies next to each of its n vectors."""
+"""The nearest tokens of each of the n vectors of a context."""
 
 
 @dataclass(frozen=True)
 class ContextWords:
-    """Words next to the learned contexts of a model.
+    """Nearest tokens of the learned contexts of a model.
 
     Attributes
     ----------
     global_ : tuple of Prompt
-        The M global contexts; empty where they were not learned.
+        The M global contexts; empty if they were not learned.
     local : dict of str to tuple of Prompt
-        The N local contexts of each class that was asked for, or of ``ALL_CLASSES``; empty where there are none.
+        The N local contexts of each requested class, or of ``ALL_CLASSES``; empty if there are none.
     n_tokens : int
-        Tokens that were looked at.
+        Number of tokens compared.
     """
 
     global_: tuple[Prompt, ...]
@@ -77,7 +77,7 @@ class ContextWords:
     n_tokens: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for programs: prompts of vectors."""
+        """Convert to JSON-compatible values: lists of prompts, each a list of vectors."""
 
         def plain(prompts: tuple[Prompt, ...]) -> list[list[dict[str, Any]]]:
             return [[vector.to_dict() for vector in prompt] for prompt in prompts]
@@ -93,21 +93,21 @@ class ContextWords:
 def context_words(
     model: AdaptedModel, classes: Sequence[str] | None = None, n_nearest: int = N_NEAREST
 ) -> ContextWords | None:
-    """Find the words next to every vector of the learned contexts, in the frozen token embedding.
+    """Find the nearest tokens of every vector of the learned contexts, in the frozen token embedding.
 
     Parameters
     ----------
     model : AdaptedModel
         A trained model.
     classes : sequence of str or None, default None
-        Classes whose local contexts are looked at; None for the first ``MOST_CLASSES``.
+        Classes whose local contexts to use; None for the first ``MAX_CLASSES``.
     n_nearest : int, default 3
-        Words of each vector.
+        Tokens of each vector.
 
     Returns
     -------
     ContextWords or None
-        None of a model that learns no contexts.
+        None for a model that learns no contexts.
 
     Raises
     ------
@@ -120,13 +120,13 @@ def context_words(
     """
     if not isinstance(model, SOTGLP):
         return None
-    names = model.class_names[:MOST_CLASSES] if classes is None else classes
-    places = {name: model.class_index(name) for name in names}
+    names = model.class_names[:MAX_CLASSES] if classes is None else classes
+    class_indices = {name: model.class_index(name) for name in names}
     tokens = known_tokens(model.backbone)
     embedding = model.backbone.text.embed(tokens.to(model.backbone.device)).float()
 
     def of(contexts: Tensor) -> tuple[Prompt, ...]:
-        """Words of prompts (N, n, d_text)."""
+        """Nearest tokens of prompts (N, n, d_text)."""
         found = nearest_words(contexts.flatten(0, -2), embedding, tokens, n_nearest)
         n = contexts.shape[1]
         return tuple(tuple(found[start : start + n]) for start in range(0, len(found), n))
@@ -137,45 +137,33 @@ def context_words(
         if model.config.local_contexts == "shared":
             local[ALL_CLASSES] = of(model.local_prompts[0])
         else:
-            local = {name: of(model.local_prompts[place]) for name, place in places.items()}
+            local = {name: of(model.local_prompts[own]) for name, own in class_indices.items()}
     return ContextWords(global_, local, len(tokens))
 
 
 def nearest_words(vectors: Tensor, embedding: Tensor, tokens: Tensor, n_nearest: int) -> list[VectorWords]:
-    """Tokens next to vectors.
-
-    Parameters
-    ----------
-    vectors : Tensor
-        (n, d).
-    embedding : Tensor
-        Vectors of V tokens, (V, d).
-    tokens : Tensor
-        What those tokens are, (V,).
-    n_nearest : int
-        How many of them; all, where there are fewer.
-    """
+    """Find the nearest of V tokens, with vectors ``embedding`` (V, d), of each of the ``vectors`` (n, d)."""
     n_nearest = min(n_nearest, len(tokens))
     unit = F.normalize(embedding, dim=-1)
     texts: dict[int, str] = {}
 
-    def words(values: Tensor, places: Tensor) -> tuple[NearWord, ...]:
+    def words(values: Tensor, indices: Tensor) -> tuple[NearWord, ...]:
         found = []
-        for value, token in zip(values.tolist(), tokens[places.cpu()].tolist(), strict=True):
+        for value, token in zip(values.tolist(), tokens[indices.cpu()].tolist(), strict=True):
             found.append(NearWord(texts.setdefault(token, token_text(token)), value))
         return tuple(found)
 
     result = []
     for part in vectors.float().split(VECTORS_AT_ONCE):
-        # By differences, not by products, which round away what is left between a vector and the token it started at.
+        # Matrix products would round away the small distance between a vector and the token that it started from.
         distances = torch.cdist(part, embedding, compute_mode="donot_use_mm_for_euclid_dist")
         nearest = distances.topk(n_nearest, largest=False)
-        alike = (F.normalize(part, dim=-1) @ unit.T).topk(n_nearest)
+        closest = (F.normalize(part, dim=-1) @ unit.T).topk(n_nearest)
         result += [
             VectorWords(words(*by_distance), words(*by_cosine))
             for by_distance, by_cosine in zip(
                 zip(nearest.values, nearest.indices, strict=True),
-                zip(alike.values, alike.indices, strict=True),
+                zip(closest.values, closest.indices, strict=True),
                 strict=True,
             )
         ]
@@ -183,9 +171,9 @@ def nearest_words(vectors: Tensor, embedding: Tensor, tokens: Tensor, n_nearest:
 
 
 def known_tokens(backbone: Backbone) -> Tensor:
-    """Tokens that a backbone has a vector for that means something, ascending; [SOT] and [EOT] are no words.
+    """Tokens with a trained vector, ascending, without [SOT] and [EOT].
 
-    The packaged ``tiny`` was trained on a few dozen of them; the vectors of the others are random.
+    The embedded ``tiny`` was trained on a few dozen of them; the vectors of the others are random.
     """
     tokenizer = clip_tokenizer()
     tokens = torch.arange(min(tokenizer.sot_token_id, tokenizer.eot_token_id))
@@ -196,10 +184,10 @@ def known_tokens(backbone: Backbone) -> Tensor:
 
 
 def token_text(token: int) -> str:
-    """A token as text; ``</w>`` marks that a word ends with it, as in the vocabulary."""
+    """Decode a token; ``</w>`` marks the end of a word, as in the vocabulary."""
     tokenizer = clip_tokenizer()
     letters: str = tokenizer.decoder[token]
     end = "</w>" if letters.endswith("</w>") else ""
     letters = letters.removesuffix("</w>")
-    # The vocabulary spells bytes, each as one letter; a token may be a part of a letter of several bytes.
+    # The vocabulary encodes each byte as one letter, and a token may be part of a multi-byte character.
     return bytes(tokenizer.byte_decoder[letter] for letter in letters).decode("utf-8", "replace") + end

@@ -15,20 +15,7 @@ from sotglp.images.image_set import ImageSource
 
 
 def patch_boxes(backbone: Backbone, width: int, height: int) -> NDArray[np.float64]:
-    """Compute the box of each patch in a picture before resizing and cropping.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        A backbone with open_clip's preprocessing.
-    width, height : int
-        Size of the picture in pixels.
-
-    Returns
-    -------
-    NDArray
-        Left, top, right and bottom in pixels, (rows, columns, 4).
-    """
+    """Left, top, right and bottom of each patch in pixels of the original picture, (rows, columns, 4)."""
     settings = backbone.preprocess_settings
     assert settings is not None
     frame = frame_of(width, height, backbone.image_size, settings["resize_mode"])

@@ -30,17 +30,7 @@ CHARACTERS_PER_INCH = 12
 
 
 class Canvas(NamedTuple):
-    """A picture, and where the model's patches are in it.
-
-    Attributes
-    ----------
-    picture : PIL.Image.Image
-        The picture.
-    boxes : NDArray
-        Left, top, right and bottom of each patch in pixels, (rows, columns, 4).
-    seen : tuple of float
-        Left, top, right and bottom of the part that the patches cover.
-    """
+    """A picture, the pixel boxes of its patches (rows, columns, 4), and the box of the part that they cover."""
 
     picture: Image.Image
     boxes: NDArray[np.float64]
@@ -50,14 +40,7 @@ class Canvas(NamedTuple):
 def draw_maps(canvas: Canvas, title: str, rows: Sequence[tuple[str, NDArray[np.float32]]]) -> Figure:
     """Draw a row for each class: the picture with its support outlined, then the mass of each local prompt.
 
-    Parameters
-    ----------
-    canvas : Canvas
-        The picture.
-    title : str
-        Title of the figure.
-    rows : sequence of (str, NDArray)
-        Title of each class and the share of each prompt's mass on each patch, (N, rows, columns).
+    ``rows`` are the title of each class and the share of each prompt's mass on each patch, (N, rows, columns).
     """
     n_panels = 1 + max(len(mass) for _, mass in rows)
     n_columns = min(n_panels, MAX_COLUMNS)

@@ -1,4 +1,4 @@
-"""What the local prompts of a model do on a set of images: share patches, or look at the same ones."""
+"""Measure whether the local prompts of a model match different patches or the same ones."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import InferenceConfig
 from sotglp.transport.plans import class_mass, dominance, plan_entropy, prompt_overlap
 
-MOST_IMAGES = 1000
+MAX_IMAGES = 1000
 
 
 class PromptUse(TypedDict):
-    """Means over images, from 0 to 1; see :mod:`sotglp.transport.plans`."""
+    """Means over images, each from 0 to 1; see :mod:`sotglp.transport.plans`."""
 
     overlap: float
     dominance: float
@@ -36,25 +36,14 @@ def prompt_use(
     text: TextFeatures | None = None,
     cache_dir: Path | None = None,
 ) -> PromptUse | None:
-    """How the local prompts of the predicted class share an image; None of a model without local prompts.
+    """Measure how the local prompts of the predicted class share an image; None for a model without local prompts.
 
-    Parameters
-    ----------
-    model : AdaptedModel
-        A trained model.
-    images : ImageSet
-        Images; of more than ``MOST_IMAGES``, so many at equal distances.
-    inference : InferenceConfig
-        How they are read.
-    text : TextFeatures or None
-        Of the model's prompts, if they are known already.
-    cache_dir : Path or None
-        See :func:`sotglp.features.encode.encode_images`.
+    Of more than ``MAX_IMAGES`` images, that number at equal intervals are used. ``text`` is from ``model.encode_text``.
     """
     if not isinstance(model, SOTGLP) or model.local_prompts is None:
         return None
-    if len(images) > MOST_IMAGES:
-        images = images.take(np.linspace(0, len(images) - 1, MOST_IMAGES).astype(np.int64))
+    if len(images) > MAX_IMAGES:
+        images = images.take(np.linspace(0, len(images) - 1, MAX_IMAGES).astype(np.int64))
     model.eval()
     if text is None:
         text = model.encode_text()

@@ -22,7 +22,6 @@ from sotglp.methods.shot_memory import ShotMemory
 from sotglp.model_file.record import BackboneRecord, CalibrationRecord, ModelRecord, read_record
 from sotglp.model_file.save import BACKBONE_PREFIX, CALIBRATION_PREFIX, FOLD_PREFIX, SHOT_TENSORS, SHOTS_PREFIX
 from sotglp.scoring.calibration import Calibration
-from sotglp.scoring.rejection import Rejection
 from sotglp.settings import PromptConfig
 
 
@@ -137,9 +136,7 @@ def _check_backbone(path: Path, record: ModelRecord, backbone: Backbone) -> None
             "with --pretrained (pretrained=, backbone=)"
         )
     if record.backbone.get("quick_gelu", backbone.quick_gelu) != backbone.quick_gelu:
-        given, trained_with = "QuickGELU", "GELU"
-        if not backbone.quick_gelu:
-            given, trained_with = trained_with, given
+        given, trained_with = ("QuickGELU", "GELU") if backbone.quick_gelu else ("GELU", "QuickGELU")
         raise SotglpError(
             f"{path} was trained on {name} with {trained_with}, and the backbone given has {given}: load it with the "
             "right activation (quick_gelu=)"
@@ -202,7 +199,7 @@ def _restored_calibration(record: CalibrationRecord, tensors: Mapping[str, Tenso
     return Calibration(
         record.ood_method,
         record.ood_temperature,
-        Rejection(**record.rejection.model_dump()),
+        record.rejection,
         record.temperature,
         probabilities.float().numpy(),
         None if folds is None else folds.numpy(),

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 from sotglp.errors import SotglpError, SotglpWarning, short_repr
 from sotglp.files.header import read_json_record
 from sotglp.methods.configs import CONFIG_OF_KIND, config_from_record
+from sotglp.scoring.rejection import Rejection
 from sotglp.settings import (
     MAX_IMAGE_SIDE,
     MAX_TEMPERATURE,
@@ -30,7 +31,6 @@ KIND_OF_OLD_FILES = "sot-glp"
 
 _Side = Annotated[int, Field(ge=1, le=MAX_IMAGE_SIDE)]
 _Temperature = Annotated[float, Field(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)]
-_Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class PreprocessRecord(BaseModel):
@@ -62,18 +62,6 @@ class BackboneRecord(BaseModel):
     patch_attention: PatchAttention = "value"
 
 
-class RejectionRecord(BaseModel):
-    """See :class:`sotglp.scoring.rejection.Rejection`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    threshold: float
-    tpr: float = Field(gt=0, le=1)
-    n: int = Field(ge=1)
-    expected_tpr: _Share
-    interval: tuple[_Share, _Share]
-
-
 class CalibrationRecord(BaseModel):
     """Scalars of a :class:`sotglp.scoring.calibration.Calibration`, whose arrays are tensors of the file.
 
@@ -84,7 +72,7 @@ class CalibrationRecord(BaseModel):
 
     ood_method: OodMethod
     ood_temperature: _Temperature
-    rejection: RejectionRecord
+    rejection: Rejection
     temperature: _Temperature
     n_folds: int = Field(ge=0, le=1000)
 

@@ -15,25 +15,7 @@ ROUNDING = 1e-3
 
 
 def finite_scores(values: ArrayLike, what: str) -> NDArray[np.float64]:
-    """Check one score per image.
-
-    Parameters
-    ----------
-    values : array-like
-        (n,), n at least 1, all finite.
-    what : str
-        Name of the values in messages.
-
-    Returns
-    -------
-    NDArray
-        (n,).
-
-    Raises
-    ------
-    SotglpError
-        If the shape is another one, or a value is NaN or infinite.
-    """
+    """Return scores as an array (n,), n at least 1, or raise a SotglpError that names them as ``what``."""
     scores = np.asarray(values, dtype=np.float64)
     if scores.ndim != 1 or len(scores) == 0:
         raise SotglpError(f"{what} are of shape {scores.shape}: give one for each image, at least one")
@@ -44,26 +26,9 @@ def finite_scores(values: ArrayLike, what: str) -> NDArray[np.float64]:
 def class_probabilities(
     values: ArrayLike, what: str, *, axes: tuple[str, ...] = ("images", "classes")
 ) -> NDArray[np.floating[Any]]:
-    """Check class probabilities; a row need not sum to 1, since classes may be left out.
+    """Return probabilities as an array with the given axes, none empty, or raise a SotglpError that names them.
 
-    Parameters
-    ----------
-    values : array-like
-        One axis for each of ``axes``, none empty, values from 0 to 1.
-    what : str
-        Name of the values in messages.
-    axes : tuple of str, default ("images", "classes")
-        Names of the axes in messages.
-
-    Returns
-    -------
-    NDArray
-        The same values; floats keep their precision.
-
-    Raises
-    ------
-    SotglpError
-        If the shape is another one, or a value is NaN or outside 0 to 1.
+    Floats keep their precision. A row need not sum to 1, since classes may be left out.
     """
     probabilities = np.asarray(values)
     if probabilities.dtype.kind != "f":
@@ -78,25 +43,7 @@ def class_probabilities(
 
 
 def class_targets(values: ArrayLike, n_images: int, n_classes: int) -> NDArray[np.int64]:
-    """Check one class index per image.
-
-    Parameters
-    ----------
-    values : array-like
-        (n,), integers from 0 to C - 1.
-    n_images, n_classes : int
-        n and C.
-
-    Returns
-    -------
-    NDArray
-        (n,).
-
-    Raises
-    ------
-    SotglpError
-        If they are not n integers in that range.
-    """
+    """Return class indices from 0 to C - 1 as an array (n,), or raise a SotglpError."""
     targets = np.asarray(values)
     if targets.dtype.kind not in "iu":
         raise SotglpError(f"targets are of type {targets.dtype}: give the class index of each image, from 0")

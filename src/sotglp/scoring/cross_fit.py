@@ -19,7 +19,7 @@ from sotglp.scoring.predict import Predictions, predict
 from sotglp.settings import InferenceConfig, TrainConfig
 from sotglp.training.fit import adapt
 
-MOST_FOLDS = 5
+MAX_FOLDS = 5
 """Default number of folds: each model is trained on four fifths of the shots."""
 
 
@@ -66,7 +66,7 @@ def cross_fit(
     inference : InferenceConfig
         How images are read and scored.
     n_folds : int or None
-        Folds, 2 or more; None takes the number of images of the smallest class, at most ``MOST_FOLDS``.
+        2 or more; None takes the number of images of the smallest class, at most ``MAX_FOLDS``.
     cache_dir : Path or None
         Folder of the feature cache; None uses a temporary one, or with several processes, memory for each fold.
     checkpoint : Path or None
@@ -113,15 +113,9 @@ def cross_fit(
 
 
 def folds_of(images: ImageSet, n_folds: int | None = None) -> int:
-    """Number of folds of labelled images; see :func:`cross_fit`.
-
-    Raises
-    ------
-    SotglpError
-        If a class has fewer images than that, or only one.
-    """
+    """Number of folds for labelled images; raises a SotglpError if a class has too few. See :func:`cross_fit`."""
     smallest, count = min(Counter(images.labels or ()).items(), key=lambda item: item[1])
-    n_folds = max(min(MOST_FOLDS, count), 2) if n_folds is None else n_folds
+    n_folds = max(min(MAX_FOLDS, count), 2) if n_folds is None else n_folds
     if not 2 <= n_folds <= count:
         raise SotglpError(
             f"can't split the images into {n_folds} folds, since 2 is the least and {smallest!r} has {count} "
@@ -137,8 +131,8 @@ def remove_checkpoints(checkpoint: Path) -> None:
 
 
 def remove_fold_checkpoints(checkpoint: Path) -> None:
-    """Remove the checkpoints of a run's folds, up to ``MOST_FOLDS`` of them."""
-    for fold in range(MOST_FOLDS):
+    """Remove the checkpoints of a run's folds, up to ``MAX_FOLDS`` of them."""
+    for fold in range(MAX_FOLDS):
         fold_checkpoint(checkpoint, fold).unlink(missing_ok=True)
 
 

@@ -93,27 +93,9 @@ def evaluate_predictions(
     columns: Sequence[int] | None = None,
     calibration: Calibration | None = None,
 ) -> dict[str, Any]:
-    """Evaluate predictions that were computed before.
+    """Evaluate predictions of n labelled images, and of OOD sets by name; see :func:`evaluate`.
 
-    Parameters
-    ----------
-    predictions : Predictions
-        Of n labelled images.
-    targets : NDArray
-        True class indices, counted among ``columns`` if given, (n,).
-    others : mapping of str to Predictions
-        Of images of none of the classes, by name of their set.
-    inference : InferenceConfig
-        How all of them were scored.
-    columns : sequence of int or None, default None
-        Class indices to predict among; None takes all.
-    calibration : Calibration or None
-        See :func:`evaluate`.
-
-    Returns
-    -------
-    dict
-        See :func:`evaluate`.
+    ``targets`` (n,) are true class indices, counted among ``columns``, the class indices to predict among, if given.
     """
     chosen = slice(None) if columns is None else list(columns)
 

@@ -23,7 +23,7 @@ from sotglp.settings import InferenceConfig
 MIN_RANK_FRACTION = 0.5
 """The label's class ranks in the second half; see docs/label_doubts.md."""
 
-MOST_FOLDS = 5
+MAX_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Doubt:
 
 
 def find_doubts(probabilities: ArrayLike, targets: ArrayLike, worst: float = MIN_RANK_FRACTION) -> list[Doubt]:
-    """Find images whose label's class ranks low.
+    """Find images whose label's class ranks low, ordered by the probability of that class, ascending.
 
     Parameters
     ----------
@@ -65,11 +65,6 @@ def find_doubts(probabilities: ArrayLike, targets: ArrayLike, worst: float = MIN
         Least share of the other classes that rank before the label's, (rank - 1) / (C - 1), above 0 and at most 1. Of
         two equally probable classes the one with the smaller index ranks first. At most a share of about 1 - ``worst``
         of labels that are wrong at random can be found.
-
-    Returns
-    -------
-    list of Doubt
-        Ordered by the probability of the label's class, ascending.
 
     Raises
     ------
@@ -93,21 +88,9 @@ def find_doubts(probabilities: ArrayLike, targets: ArrayLike, worst: float = MIN
 
 
 def out_of_fold(features: ArrayLike, targets: ArrayLike, seed: int = 1) -> NDArray[np.float64]:
-    """Predict class probabilities by a cross-validated logistic regression.
+    """Predict class probabilities (n, C) by a cross-validated logistic regression on unit features (n, d).
 
-    Parameters
-    ----------
-    features : array-like
-        Image features of unit length, (n, d).
-    targets : array-like of int
-        Class indices from 0 to C - 1, (n,).
-    seed : int, default 1
-        Seed of the folds: five, or the number of images of the smallest class.
-
-    Returns
-    -------
-    NDArray
-        (n, C).
+    There are five folds, or as many as the smallest class has images.
 
     Raises
     ------
@@ -117,7 +100,7 @@ def out_of_fold(features: ArrayLike, targets: ArrayLike, seed: int = 1) -> NDArr
     counts = np.bincount(np.asarray(targets))
     if len(counts) < 2 or counts.min() < 2:
         raise SotglpError("checking labels needs two or more images of each of two or more classes: add images")
-    folds = StratifiedKFold(min(MOST_FOLDS, int(counts.min())), shuffle=True, random_state=seed)
+    folds = StratifiedKFold(min(MAX_FOLDS, int(counts.min())), shuffle=True, random_state=seed)
     regression = LogisticRegression(C=LinearProbeConfig().inverse_regularisation, max_iter=MOST_ITERATIONS)
     table: NDArray[np.float64] = cross_val_predict(
         regression, np.asarray(features), np.asarray(targets), cv=folds, method="predict_proba"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from fractions import Fraction
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import beta
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from sotglp.errors import SotglpError
 from sotglp.scoring.arrays import finite_scores
@@ -19,7 +20,10 @@ LARGEST_DENOMINATOR = 10**9
 """Shares are read as the nearest fraction with at most this denominator, which undoes the rounding of floats."""
 
 
-@dataclass(frozen=True)
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Rejection:
     """A threshold on scores, and the share of in-distribution images that it accepts.
 
@@ -38,10 +42,10 @@ class Rejection:
     """
 
     threshold: float
-    tpr: float
-    n: int
-    expected_tpr: float
-    interval: tuple[float, float]
+    tpr: Annotated[float, Field(gt=0, le=1)]
+    n: Annotated[int, Field(ge=1)]
+    expected_tpr: Share
+    interval: tuple[Share, Share]
 
 
 def reject_below(scores: ArrayLike, tpr: float = 0.95) -> Rejection:
@@ -73,6 +77,9 @@ def reject_below(scores: ArrayLike, tpr: float = 0.95) -> Rejection:
     ----------
     Wilks, 1941, Determination of sample sizes for setting tolerance limits; Vovk, arXiv 1209.2673.
     """
+    # Model files are described without SciPy, which takes half a second to import.
+    from scipy.stats import beta
+
     check_tpr(tpr)
     ascending = np.sort(finite_scores(scores, "scores"))
     n = len(ascending)
@@ -90,18 +97,8 @@ def check_tpr(tpr: float) -> None:
 def rank_below(n: int, share: float) -> int:
     """Compute the rank among n known values that a new value reaches with a probability of at least ``share``.
 
-    Parameters
-    ----------
-    n : int
-        Number of known values.
-    share : float
-        Above 0, at most 1.
-
-    Returns
-    -------
-    int
-        k = floor((n + 1) (1 - share)), from 0 to n: without ties, the new value is below the k-th smallest known one
-        with probability k / (n + 1). The product is computed exactly: 20 (1 - 0.95) is 1.
+    It is k = floor((n + 1) (1 - share)), from 0 to n: without ties, the new value is below the k-th smallest known one
+    with probability k / (n + 1). The product is exact: 20 (1 - 0.95) is 1.
     """
     # By way of text, since float(np.float32(0.8)) is not the 0.8 that was meant.
     exact = Fraction(str(share)).limit_denominator(LARGEST_DENOMINATOR)
