@@ -9,7 +9,7 @@ import torch
 
 from sotglp import SotglpError
 from sotglp.errors import UnreadableImageError
-from sotglp.images.check import Copies, check_set, find_unreadable, readable_images
+from sotglp.images.check import Copies, check_set, readable_images
 from sotglp.images.image_set import ImageSet
 
 
@@ -39,8 +39,9 @@ def test_copies_are_found_by_their_bytes(class_folders: Path) -> None:
 def test_images_in_memory_have_copies_too() -> None:
     pixels = torch.randint(256, (5, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     pixels[3] = pixels[1]
-    finding = check_set(ImageSet.from_items(pixels, ["a", "b", "a", "a", "b"]))
-    assert finding.copies == (Copies((1, 3), ("a", "b")),)
+    images = ImageSet.from_items(pixels, ["a", "b", "a", "a", "b"])
+    assert check_set(images).copies == (Copies((1, 3), ("a", "b")),)
+    assert readable_images(images) is images
 
 
 def test_unreadable_images_do_not_count(class_folders: Path) -> None:
@@ -70,33 +71,18 @@ def test_images_without_labels_are_refused() -> None:
         check_set(ImageSet.from_items(torch.zeros(2, 3, 4, 4)))
 
 
-@pytest.fixture
-def images(class_folders: Path) -> ImageSet:
+def test_readable_images_keep_their_order_and_the_first_error_is_raised_if_none_are_collected(
+    class_folders: Path,
+) -> None:
     (class_folders / "blue sea" / "1.png").write_bytes(b"")
     (class_folders / "red_brick" / "3.png").write_bytes(b"no image")
-    return ImageSet.from_path(class_folders)
-
-
-def test_what_cannot_be_decoded_is_found_and_named(images: ImageSet) -> None:
-    found = find_unreadable(images)
-    assert [images.name(index) for index in found] == [error.source for error in found.values()]
-    assert [Path(error.source).parts[-2:] for error in found.values()] == [
-        ("blue sea", "1.png"),
-        ("red_brick", "3.png"),
-    ]
-    assert "it is empty" in str(found[1])
-
-
-def test_the_rest_keeps_its_order(images: ImageSet) -> None:
+    images = ImageSet.from_path(class_folders)
     unreadable: list[UnreadableImageError] = []
     rest = readable_images(images, unreadable)
     assert rest.images == tuple(image for i, image in enumerate(images.images) if i not in (1, 15))
     assert [Path(error.source).name for error in unreadable] == ["1.png", "3.png"]
     assert readable_images(rest) is rest
-
-
-def test_the_first_is_raised_where_nobody_collects(images: ImageSet) -> None:
-    with pytest.raises(UnreadableImageError, match=r"blue sea/1\.png"):
+    with pytest.raises(UnreadableImageError, match=r"blue sea/1\.png: it is empty"):
         readable_images(images)
 
 
@@ -107,9 +93,3 @@ def test_a_class_without_a_readable_image_is_refused(class_folders: Path, classe
             (class_folders / name / f"{place}.png").write_bytes(b"")
     with pytest.raises(SotglpError, match="no image of the class 'blue sea' can be read"):
         readable_images(ImageSet.from_path(class_folders), [])
-
-
-def test_tensors_are_readable() -> None:
-    images = ImageSet.from_items(torch.zeros(2, 3, 4, 4), ["a", "b"])
-    assert find_unreadable(images) == {}
-    assert readable_images(images) is images

@@ -1,5 +1,4 @@
 import warnings
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -172,10 +171,6 @@ def test_take_of_nothing_and_of_too_much():
         images.take([2])
     with pytest.raises(IndexError):
         images.take([0.5])
-
-
-def test_a_mapping_counts_by_its_keys():
-    assert ImageSet.from_items(OrderedDict.fromkeys(["b", "a"])).images == (Path("b"), Path("a"))
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + ".csv", "nul\0"])

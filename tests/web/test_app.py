@@ -309,7 +309,7 @@ def test_classes_that_are_numbers(model: Path, tmp_path: Path) -> None:
     with client(tmp_path / "m.safetensors") as own:
         assert own.get("/model").json()["classes"] == ["0", "10", "20"]
         refused = own.post("/classes", files=files(png()), data={"name": "fog"})
-        assert (refused.status_code, "'fog' is none" in refused.json()["error"]) == (422, True)
+        assert (refused.status_code, "'fog'" in refused.json()["error"]) == (422, True)
         assert own.post("/classes", files=files(png()), data={"name": "7"}).json()["classes"] == ["0", "10", "20", "7"]
         (tmp_path / "more.safetensors").write_bytes(own.get("/model/file").content)
     assert read_record(tmp_path / "more.safetensors").classes == [0, 10, 20, 7]

@@ -185,9 +185,9 @@ def is_tensor(value: object) -> TypeIs[torch.Tensor]:
 
 
 def _rows(images: torch.Tensor | NDArray[Any]) -> tuple[torch.Tensor, ...]:
-    whole = str(images.dtype).endswith("uint8")
-    floating = images.is_floating_point() if is_tensor(images) else images.dtype.kind == "f"
-    if images.ndim != 4 or images.shape[1] != 3 or not (whole or floating):
+    is_uint8 = str(images.dtype).endswith("uint8")
+    is_float = images.is_floating_point() if is_tensor(images) else images.dtype.kind == "f"
+    if images.ndim != 4 or images.shape[1] != 3 or not (is_uint8 or is_float):
         shape = tuple(images.shape)
         raise SotglpError(
             f"the images are numbers of type {images.dtype} and shape {shape}; give uint8 or floating point numbers "
@@ -196,8 +196,8 @@ def _rows(images: torch.Tensor | NDArray[Any]) -> tuple[torch.Tensor, ...]:
     import torch
 
     if isinstance(images, torch.Tensor):
-        return images.detach().to("cpu", torch.uint8 if whole else torch.float32).unbind()
-    return torch.from_numpy(np.require(images, np.uint8 if whole else np.float32, ["C", "W"])).unbind()
+        return images.detach().to("cpu", torch.uint8 if is_uint8 else torch.float32).unbind()
+    return torch.from_numpy(np.require(images, np.uint8 if is_uint8 else np.float32, ["C", "W"])).unbind()
 
 
 def _items(images: Any) -> tuple[Path | Image.Image, ...]:
