@@ -201,23 +201,12 @@ def test_pillow_knows_every_suffix(suffix):
     assert suffix in Image.registered_extensions()
 
 
-FORMATS = {
-    "JPEG": {},
-    "PNG": {},
-    "WEBP": {},
-    "GIF": {},
-    "BMP": {},
-    "TIFF": {},
-    "TIFF ": {"compression": "tiff_lzw"},
-    "PPM": {},
-}
-
-
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "TIFF tiff_lzw", "PPM"])
 @settings(max_examples=15, deadline=None)
 @given(part=st.floats(0.0, 0.97))
 def test_a_truncated_image_is_refused(kind, part):
-    content = encoded(Image.fromarray(noise()), kind.strip(), **FORMATS[kind])
+    kind, _, compression = kind.partition(" ")
+    content = encoded(Image.fromarray(noise()), kind, **({"compression": compression} if compression else {}))
     open_image(content)
     with pytest.raises(UnreadableImageError):
         open_image(content[: int(part * len(content))])
@@ -334,11 +323,9 @@ def test_many_threads_refuse_a_truncated_image(monkeypatch):
     content = encoded(Image.fromarray(noise(200, 200)), "JPEG")
 
     def is_refused(part):
-        try:
-            open_image(content[: int(part * len(content))])
-        except UnreadableImageError:
-            return True
-        return False
+        with contextlib.suppress(UnreadableImageError):
+            return not open_image(content[: int(part * len(content))])
+        return True
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(is_refused, [0.5, 1.0] * 100)) == [True, False] * 100

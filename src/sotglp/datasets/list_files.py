@@ -29,7 +29,7 @@ def read_fgvc_aircraft(folder: Path) -> Splits:
 
 
 def sun397_parts(folder: Path) -> dict[str, list[Sample]]:
-    """Read the first of SUN397's official partitions, whose test images are the published ones."""
+    """Read the first of SUN397's official partitions, which has the published test images."""
     numbers = {name: number for number, name in enumerate(_lines(folder / "ClassName.txt"))}
     parts: dict[str, list[Sample]] = {}
     for part, name in (("train", "Training_01.txt"), ("test", "Testing_01.txt")):

@@ -20,37 +20,37 @@ from sotglp.errors import SotglpError
 _ALL_PARTS = {"train": "train", "val": "val", "test": "test"}
 
 _WITHOUT_CHECKSUM = frozenset({"FGVCAircraft"})
-"""Datasets whose archive torchvision unpacks, whatever is in it, without a checksum of the download."""
+"""Datasets whose archive torchvision unpacks without checking a checksum or the paths in it."""
 
 
 def oxford_pets_parts(folder: Path) -> dict[str, list[Sample]]:
-    """Read Oxford-IIIT Pets from oxford-iiit-pet/ in the dataset's folder, by its official lists."""
+    """Read Oxford-IIIT Pets from oxford-iiit-pet/, by its official lists."""
     return _parts("OxfordIIITPet", folder, {"train": "trainval", "test": "test"}, _lower_case)
 
 
 def stanford_cars_parts(folder: Path) -> dict[str, list[Sample]]:
-    """Read Stanford Cars, which torchvision has where CoOp has it, by its official annotations."""
+    """Read Stanford Cars, by its official annotations."""
     return _parts("StanfordCars", folder.parent, {"train": "train", "test": "test"}, _year_first)
 
 
 def flowers102_parts(folder: Path) -> dict[str, list[Sample]]:
-    """Read Flowers102 from flowers-102/ in the dataset's folder, by its official split."""
+    """Read Flowers102 from flowers-102/, by its official split, with the names of CoOp's cat_to_name.json, if any."""
     table = folder / "cat_to_name.json"
     return _parts("Flowers102", folder, _ALL_PARTS, lambda part: _flower_names(part, table))
 
 
 def food101_parts(folder: Path) -> dict[str, list[Sample]]:
-    """Read Food-101, which torchvision has where CoOp has it, by its official split."""
+    """Read Food-101, by its official split."""
     return _parts("Food101", folder.parent, {"train": "train", "test": "test"}, _unchanged)
 
 
 def dtd_parts(folder: Path) -> dict[str, list[Sample]]:
-    """Read the Describable Textures from dtd/ in the dataset's folder, by the first of its official splits."""
+    """Read the Describable Textures from dtd/, by the first of its official splits."""
     return _parts("DTD", folder.parent, _ALL_PARTS, _unchanged)
 
 
 def sun397_parts(folder: Path) -> dict[str, list[Sample]]:
-    """Draw a split of all images of SUN397/ in the dataset's folder."""
+    """Draw a split of all images in SUN397/."""
     samples = _samples("SUN397", folder, lambda part: [sun397_name(category) for category in part.classes])
     return draw_parts(sorted(samples))
 
@@ -152,7 +152,7 @@ def _flower_names(part: Any, table: Path) -> list[str]:
             raise SotglpError(f"{table} doesn't name the classes 1 to 102; download it again or remove it") from error
     if not hasattr(part, "classes"):
         raise SotglpError(f"this torchvision has no names of flowers; update it, or download {table}")
-    # CoOp's list lacks the question mark that the dataset's page has after one name.
+    # Unlike CoOp's list, the dataset's page has a question mark after one name.
     return [name.rstrip("?") for name in part.classes]
 
 
