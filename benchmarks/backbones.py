@@ -22,7 +22,7 @@ import torch
 from sotglp import SOTGLP, Backbone
 from sotglp.backbone import embedded
 from sotglp.backbone.weights import supported_backbones, weight_shapes
-from sotglp.benchmark.peak import PeakMemory
+from sotglp.benchmark.protocols import peak_memory_mb, reset_peak_memory
 
 MEASURED = ("tiny", "RN50", "ViT-B-32", "ViT-B-16", "RN50x4", "ViT-L-14", "ViT-L-14-336")
 IMAGES = 8
@@ -65,15 +65,15 @@ def measure(name: str) -> dict[str, float]:
         with torch.enable_grad():
             model.loss(images, torch.arange(IMAGES)).total.backward()
 
-    with PeakMemory() as peak:
-        seconds = _fastest(lambda: backbone.encode_image(images), REPEATS)
-    with PeakMemory() as step_peak:
-        step_seconds = _fastest(step, 2)
+    reset_peak_memory()
+    seconds, peak = _fastest(lambda: backbone.encode_image(images), REPEATS), peak_memory_mb()
+    reset_peak_memory()
+    step_seconds, step_peak = _fastest(step, 2), peak_memory_mb()
     return {
         "images_per_second": IMAGES / seconds,
-        "megabytes": peak.megabytes or 0,
+        "megabytes": peak,
         "step_seconds": step_seconds,
-        "step_megabytes": step_peak.megabytes or 0,
+        "step_megabytes": step_peak,
     }
 
 

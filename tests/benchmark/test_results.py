@@ -35,12 +35,12 @@ def test_results_come_back_in_order_a_line_each(path: Path) -> None:
 
 
 def test_what_is_not_known_is_ignored_and_what_may_be_missing_is_empty(path: Path) -> None:
-    told = made().model_dump()
-    told["later"] = told["metrics"]["later"] = told["cost"]["later"] = 1
+    values = made().model_dump()
+    values["later"] = values["metrics"]["later"] = values["cost"]["later"] = 1
     for name in ("ood", "shift", "transfer", "prompts", "base_to_new"):
-        del told["metrics"][name]
+        del values["metrics"][name]
     path.parent.mkdir()
-    path.write_text(json.dumps(told) + "\n")
+    path.write_text(json.dumps(values) + "\n")
     assert read(path) == [made()]
 
 
@@ -57,7 +57,7 @@ def test_a_torn_last_line_is_left_out_and_never_glued_to_the_next(path: Path, n_
     whole = path.read_bytes()
     first = whole.index(b"\n") + 1
     path.write_bytes(whole[: first + n_bytes])
-    with pytest.warns(SotglpWarning, match="ends in half a line"):
+    with pytest.warns(SotglpWarning, match="ends in an incomplete line"):
         assert [result.cell.method for result in read(path)] == ["sot-glp"]
     append(path, made("coop", dataset="ü" * 150))
     assert path.read_bytes() == whole
@@ -70,7 +70,7 @@ def test_every_tear_of_a_line_leaves_the_lines_before_it(path: Path) -> None:
     first = whole.index(b"\n") + 1
     for end in range(first + 1, len(whole)):  # also in the middle of a letter
         path.write_bytes(whole[:end])
-        with pytest.warns(SotglpWarning, match="half a line"):
+        with pytest.warns(SotglpWarning, match="incomplete line"):
             assert read(path) == [made()]
 
 
@@ -96,7 +96,7 @@ def test_a_broken_line_elsewhere_is_named(path: Path, broken: str) -> None:
     append(path, made("coop"))
     with pytest.raises(SotglpError) as caught:
         read(path)
-    assert str(caught.value) == (f"{path} holds no result in line 2: remove the line, and its cell will be run again")
+    assert f"line 2 of {path} is not a result" in str(caught.value)
 
 
 def test_what_is_no_text_or_not_there(path: Path, tmp_path: Path) -> None:

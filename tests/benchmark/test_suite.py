@@ -52,12 +52,12 @@ def test_a_label_may_stand_for_a_method_with_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"datasets": ["dtd"]}, "must hold the entries datasets and methods"),
-        ([], "must hold the entries datasets and methods"),
+        ({"datasets": ["dtd"]}, "has no entries datasets and methods"),
+        ([], "has no entries datasets and methods"),
         ({"datasets": ["dtd"], "methods": ["copo"]}, "did you mean coop"),
         ({"datasets": ["dtd"], "methods": {"coop": {"topk": 3}}}, "did you mean top_k"),
-        ({"datasets": ["dtd"], "methods": {"coop": 3}}, "the entry coop under methods holds 3"),
-        ({"datasets": "dtd", "methods": ["coop"]}, "'dtd' in the suite file is neither a list of names nor a mapping"),
+        ({"datasets": ["dtd"], "methods": {"coop": 3}}, "the entry coop of methods in the suite file is 3"),
+        ({"datasets": "dtd", "methods": ["coop"]}, "'dtd' in the suite file is not a list of names or a mapping"),
         ({"datasets": ["dtd"], "methods": ["coop"], "settings": {"epoch": 3}}, "did you mean epochs"),
         ({"datasets": ["dtd"], "methods": ["coop"], "shots": ["many"]}, "shots.0 = 'many' can't be used"),
         ({"datasets": ["dtd"], "methods": ["coop"], "protocol": "any"}, "protocol = 'any' can't be used"),

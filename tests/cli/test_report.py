@@ -134,7 +134,7 @@ def test_cells_that_were_run_again_and_a_torn_line_are_left_out(results: Path, t
     append(path, made("sot-glp", seed=1, accuracy=0.9, key="again", suite="other", backbone=again))
     with open(path, "a") as file:
         file.write('{"key": "torn')
-    with pytest.warns(match="1 of the 10 results are left out"), pytest.warns(match="ends in half a line"):
+    with pytest.warns(match="1 of the 10 results are left out"), pytest.warns(match="ends in an incomplete line"):
         printed = run(results, "--out", tmp_path / "report")
     assert "83.0 ± 88.9" in printed
     assert len((tmp_path / "report" / "tables.csv").read_text().splitlines()) == 1 + 9
@@ -172,7 +172,7 @@ def test_results_that_are_not_there(
     (tmp_path / "empty.jsonl").touch()
     assert "holds no results" in fails(capsys, monkeypatch, "report", tmp_path / "empty.jsonl", "--out", out)
     (tmp_path / "text.jsonl").write_text("hello\n")
-    assert "no result in line 1" in fails(capsys, monkeypatch, "report", tmp_path / "text.jsonl", "--out", out)
+    assert "is not a result" in fails(capsys, monkeypatch, "report", tmp_path / "text.jsonl", "--out", out)
     assert not out.exists()
 
 

@@ -451,7 +451,7 @@ def test_a_result_that_finds_no_room_leaves_the_file_as_it_was(tmp_path: Path) -
     script = f'ulimit -f {room} && exec "$@"'
     command = ["bash", "-c", script, "bash", sys.executable, "-c", ADD_LINES, str(results), "a"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert f"the result can't be added to {results} (File too large): make room and go on" in done.stderr
+    assert f"the result can't be added to {results} (File too large): free space and resume" in done.stderr
     assert results.read_bytes().endswith(b"\n")
     assert 5 <= len(read(results)) <= 8
 

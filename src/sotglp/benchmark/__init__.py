@@ -1,1 +1,1 @@
-"""Methods compared fairly: suites of cells, run once each, and the tables made of them."""
+"""Benchmarks: suites of methods, datasets, shots and seeds, their results, tables and plots."""

@@ -17,17 +17,7 @@ ANY = 0
 
 @dataclass(frozen=True)
 class Plan:
-    """A cell and the settings that it runs with.
-
-    Attributes
-    ----------
-    cell : Cell
-        Which one.
-    model : Settings
-        Settings of the method's model.
-    training : TrainConfig
-        Settings of its training.
-    """
+    """A cell, and the settings of its model and training."""
 
     cell: Cell
     model: Settings
@@ -35,12 +25,12 @@ class Plan:
 
 
 def plan_cells(suite: Suite) -> list[Plan]:
-    """All cells of a suite, a dataset after the other; a method that uses no shots has one cell a dataset.
+    """Return all cells of a suite, dataset by dataset; a method without shots has one cell per dataset.
 
     Raises
     ------
     SotglpError
-        If a setting in the suite can't be used.
+        If a setting of the suite is invalid.
     """
     plans = []
     for dataset in suite.datasets:
@@ -63,23 +53,13 @@ def plan_cells(suite: Suite) -> list[Plan]:
     return plans
 
 
-def cell_key(plan: Plan, backbone: dict[str, Any], material_digest: str) -> str:
-    """A digest of everything that a cell's result depends on: its settings, the weights, which images there are.
-
-    Parameters
-    ----------
-    plan : Plan
-        The cell.
-    backbone : dict
-        Name, fingerprint and what else is told of the backbone.
-    material_digest : str
-        From :meth:`sotglp.benchmark.material.Material.digest`.
-    """
-    told = {
+def cell_key(plan: Plan, backbone: dict[str, Any], data_digest: str) -> str:
+    """Return a digest of everything that a result depends on: settings, the weights and the digest of the images."""
+    inputs = {
         "cell": plan.cell.model_dump(exclude={"suite"}),
         "model": plan.model.model_dump(),
         "training": plan.training.model_dump(exclude={"workers"}),
         "backbone": backbone,
-        "material": material_digest,
+        "material": data_digest,
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

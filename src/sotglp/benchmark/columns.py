@@ -1,4 +1,4 @@
-"""Columns of a table: values of each method by seed, and how their mean is written."""
+"""Columns of tables with one row per method."""
 
 from __future__ import annotations
 
@@ -6,27 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sotglp.benchmark.published import MEAN
-from sotglp.benchmark.render import Entry, Table
-from sotglp.benchmark.statistics import Measure, Part, Scores, Summary, summary
+from sotglp.benchmark.scores import Measure, Part, Scores
+from sotglp.benchmark.statistics import Summary, summary
+from sotglp.benchmark.table import Entry, Table
 
 MISSING = "–"
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column with a row for each method.
-
-    Attributes
-    ----------
-    name : str
-        Its header.
-    of : callable
-        Values of a method by seed; empty where there are none.
-    show : callable
-        How their mean is written.
-    best : callable or None
-        ``max`` or ``min``; None where neither is better.
-    """
+    """A column: header, values of a method by seed, format of their mean, and ``max`` or ``min`` if one is best."""
 
     name: str
     of: Callable[[str], dict[int, float]]
@@ -35,30 +24,30 @@ class Column:
 
 
 def percent(value: Summary) -> str:
-    """Percent with one decimal, and half of the interval where there is one."""
+    """Write percent with one decimal, and half of the interval if there is one."""
     half = "" if value.low is None or value.high is None else f" ± {50 * (value.high - value.low):.1f}"
     return f"{100 * value.mean:.1f}{half}"
 
 
 def fraction(value: Summary) -> str:
-    """Three decimals: plan entropies often differ in the second one."""
+    """Write three decimals, since plan entropies differ little."""
     return f"{value.mean:.3f}"
 
 
 def quantity(value: Summary) -> str:
-    """Seconds or megabytes with as many digits as tell something."""
+    """Write seconds or megabytes with about three significant digits."""
     if value.mean >= 100 or value.mean == int(value.mean):
         return f"{value.mean:.0f}"
     return f"{value.mean:.1f}" if value.mean >= 1 else f"{value.mean:.2f}"
 
 
 def over(scores: Scores, shots: int, parts: Sequence[Part]) -> Callable[[str], dict[int, float]]:
-    """Values of a method by seed, averaged over parts."""
+    """Return a function from a method to its values by seed, averaged over parts."""
     return lambda method: scores.over(method, shots, parts)
 
 
 def dataset_columns(scores: Scores, shots: int, measure: Measure) -> list[Column]:
-    """A column for each dataset, and one for their mean."""
+    """Return a column per dataset, and one for their mean."""
     parts = {dataset: [(dataset, measure)] for dataset in scores.datasets}
     return with_mean(scores, shots, parts, max)
 
@@ -70,7 +59,7 @@ def set_columns(
     measure: Callable[[str], Measure],
     best: Callable[[list[float]], float],
 ) -> list[Column]:
-    """A column for each set that results measure besides, and one for their mean."""
+    """Return a column per additional test set, and one for their mean."""
     parts = {name: [(dataset, measure(name)) for dataset in datasets] for name, datasets in sets.items()}
     return with_mean(scores, shots, parts, best)
 
@@ -78,7 +67,7 @@ def set_columns(
 def with_mean(
     scores: Scores, shots: int, parts: Mapping[str, list[Part]], best: Callable[[list[float]], float]
 ) -> list[Column]:
-    """A column for each entry, and one for the mean of all their parts."""
+    """Return a column per entry, and one for the mean of all their parts."""
     columns = [Column(name, over(scores, shots, own), percent, best) for name, own in parts.items()]
     if len(columns) > 1:
         every = [part for own in parts.values() for part in own]
@@ -95,7 +84,7 @@ def table_of(
     *,
     has_interval: bool = True,
 ) -> Table:
-    """A row for each method that has anything in the columns; published rows come last and are never the best."""
+    """Return a table with a row per method that has a value; published rows come last and are never the best."""
     by_column = [[column.of(method) for method in scores.methods] for column in columns]
     summaries = [[summary(list(values.values())) if values else None for values in each] for each in by_column]
     fields = [_entries(column, each) for column, each in zip(columns, summaries, strict=True)]
@@ -114,7 +103,7 @@ def table_of(
 
 
 def _entries(column: Column, summaries: Sequence[Summary | None]) -> list[Entry]:
-    """Fields of a column; all that read like the best are the best."""
+    """Cells of a column; all with the same text as the best are the best."""
     shown = [None if one is None else float(column.show(Summary(one.mean, None, None, 1))) for one in summaries]
     present = [value for value in shown if value is not None]
     best = column.best(present) if column.best and len(present) > 1 else None
@@ -127,9 +116,9 @@ def _entries(column: Column, summaries: Sequence[Summary | None]) -> list[Entry]
 def _interval_note(summaries: Sequence[Summary]) -> str:
     numbers = sorted({one.n for one in summaries if one.n > 1})
     if not numbers:
-        return "Every number is of one seed, so that there is no interval."
+        return "All numbers are of one seed, without intervals."
     seeds = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-    note = f"Means over {seeds} seeds; ± is half of the 95 % interval of Student's t."
+    note = f"Means over {seeds} seeds; ± is half the 95 % interval by Student's t."
     if any(one.n == 1 for one in summaries):
-        note += " Numbers without it depend on no seed, or have one."
+        note += " Numbers without ± have a single seed or don't depend on it."
     return note

@@ -1,4 +1,4 @@
-"""Pictures of a benchmark: accuracy against shots, against OOD detection and against the time of a fit."""
+"""Plots of a benchmark: accuracy against shots, OOD detection and fitting time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from sotglp.benchmark.cells import ANY
-from sotglp.benchmark.label_places import arrange
+from sotglp.benchmark.label_placement import place_labels
 from sotglp.benchmark.published import MEAN
 from sotglp.benchmark.results import Result
-from sotglp.benchmark.statistics import Measure, Part, Scores
-from sotglp.benchmark.table import REFERENCE
+from sotglp.benchmark.scores import Measure, Part, Scores
+from sotglp.benchmark.tables import REFERENCE, accuracy_of
 from sotglp.methods.method import METHODS
 
 Dashes = str | tuple[int, tuple[float, ...]]
@@ -27,24 +27,24 @@ INK = "#1a1a1a"
 GRID = "#d9d9d9"
 DPI = 150
 PIXEL = DPI / 72
-"""Pixels of a typographic point."""
+"""Pixels per typographic point."""
 
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
-"""Okabe and Ito's for all eyes, without their yellow, which white paper swallows."""
+"""The colour-blind safe palette of Okabe and Ito, without yellow, which is invisible on white."""
 MARKERS = "osD^vPX<>phd"
 DASHES: tuple[Dashes, ...] = ("solid", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
 SHOTLESS = "#707070"
 SHOTLESS_DASHES: tuple[Dashes, ...] = ((0, (5, 3)), (0, (1.5, 2)), (0, (8, 2, 1.5, 2)))
 
-JOINED_FROM = 9
-"""Distance in typographic points from which a line joins a name and its point."""
+LEADER_FROM = 9
+"""Distance in typographic points from which a leader line joins a label and its point."""
 
-LEAST_SECONDS = 1e-3
-"""A fit that took no time stands here on a scale that has no zero."""
+MIN_SECONDS = 1e-3
+"""Position of a fit that took no time on the logarithmic axis."""
 
 
 class Style(NamedTuple):
-    """How a method is drawn: no two of a dozen share colour, marker and dashes."""
+    """Colour, marker, dashes and line width of a method."""
 
     colour: str
     marker: str
@@ -53,7 +53,7 @@ class Style(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A method in a plane."""
+    """A method in a scatter plot."""
 
     method: str
     x: float
@@ -61,11 +61,11 @@ class Point(NamedTuple):
 
 
 def styles(scores: Scores) -> dict[str, Style]:
-    """Styles by method, the same in every picture; a method that sotglp knows has the same in every report.
+    """Return a style per method, the same in all plots; known methods look the same in every report.
 
-    Methods without shots are grey, in dashes of their own.
+    Methods without shots are grey.
     """
-    # From the last one on, so that solid lines go to the newest.
+    # In reverse, so that the newest methods have solid lines.
     known = [name for name, method in reversed(METHODS.items()) if method.uses_shots]
     order = [*known, *(name for name in scores.methods if scores.uses_shots(name) and name not in known)]
     shotless = [name for name in scores.methods if not scores.uses_shots(name)]
@@ -84,22 +84,22 @@ def styles(scores: Scores) -> dict[str, Style]:
 
 
 def accuracy_by_shots(results: Sequence[Result]) -> Figure | None:
-    """A panel for each dataset and one for their mean, a line for each method; None where there is one number of shots.
+    """Plot mean accuracy over seeds against shots, in a panel per dataset and one for their mean.
 
-    Methods without shots are horizontal lines. Points are means over seeds.
+    Methods without shots are horizontal lines. None if there is a single number of shots.
 
     Parameters
     ----------
     results : sequence of Result
-        Of the few-shot protocol on one backbone, one for each cell.
+        Of the few-shot protocol on one backbone, one per cell.
     """
     scores = Scores(results)
     if len(scores.shots) == 1:
         return None
-    panels: dict[str, list[Part]] = {dataset: [(dataset, _accuracy)] for dataset in scores.datasets}
+    panels: dict[str, list[Part]] = {dataset: [(dataset, accuracy_of)] for dataset in scores.datasets}
     if len(panels) > 1:
-        panels[MEAN] = [(dataset, _accuracy) for dataset in scores.datasets]
-    # As few gaps as can be: five panels stand in rows of three, seven in rows of four.
+        panels[MEAN] = [(dataset, accuracy_of) for dataset in scores.datasets]
+    # Three or four columns, whichever leaves fewer gaps.
     n_columns = min(len(panels), min((4, 3), key=lambda n: -len(panels) % n))
     n_rows = math.ceil(len(panels) / n_columns)
     n_names = max(2, n_columns)
@@ -131,15 +131,7 @@ def accuracy_by_shots(results: Sequence[Result]) -> Figure | None:
 
 
 def accuracy_by_auroc(results: Sequence[Result]) -> Figure | None:
-    """Accuracy against AUROC, a point for each method; None where no OOD sets were measured.
-
-    Points are means over all datasets, and over all OOD sets of each, at the most shots.
-
-    Parameters
-    ----------
-    results : sequence of Result
-        See :func:`accuracy_by_shots`.
-    """
+    """Plot accuracy against AUROC, means over datasets and OOD sets at the most shots; None without OOD sets."""
     scores = Scores(results)
     sets = scores.names(lambda result: result.metrics.ood)
     parts: list[Part] = [(dataset, _auroc(name)) for name, datasets in sets.items() for dataset in datasets]
@@ -148,23 +140,11 @@ def accuracy_by_auroc(results: Sequence[Result]) -> Figure | None:
 
 
 def accuracy_by_time(results: Sequence[Result]) -> Figure | None:
-    """Accuracy against the seconds of a fit, a point for each method; None where no method has all datasets.
-
-    Points are means over all datasets at the most shots.
-
-    Parameters
-    ----------
-    results : sequence of Result
-        See :func:`accuracy_by_shots`.
-    """
+    """Plot accuracy against fitting time, means over datasets at the most shots; None if no method has all datasets."""
     scores = Scores(results)
     parts: list[Part] = [(dataset, _fit_seconds) for dataset in scores.datasets]
-    points = [point._replace(x=max(point.x, LEAST_SECONDS)) for point in _points(scores, parts, 1)]
+    points = [point._replace(x=max(point.x, MIN_SECONDS)) for point in _points(scores, parts, 1)]
     return _scatter(points, scores, f"seconds of a fit{_over('datasets', parts)}", is_log=True) if points else None
-
-
-def _accuracy(result: Result) -> float | None:
-    return result.metrics.accuracy
 
 
 def _fit_seconds(result: Result) -> float | None:
@@ -185,8 +165,8 @@ def _over(what: str, of: Sequence[object]) -> str:
 
 
 def _points(scores: Scores, parts: Sequence[Part], scale: float) -> list[Point]:
-    """Methods that have everything that enters both means, at the most shots."""
-    accuracy: list[Part] = [(dataset, _accuracy) for dataset in scores.datasets]
+    """Methods with complete means of both axes, at the most shots."""
+    accuracy: list[Part] = [(dataset, accuracy_of) for dataset in scores.datasets]
     found = []
     for method in scores.methods:
         x, y = (_mean(scores, method, scores.shots[-1], of) for of in (parts, accuracy))
@@ -222,7 +202,7 @@ def _draw_line(panel: Axes, scores: Scores, method: str, parts: Sequence[Part], 
 
 
 def _look(scores: Scores, method: str, style: Style) -> dict[str, Any]:
-    """How a line is drawn in a panel and in the legend."""
+    """Line properties in panels and in the legend."""
     look: dict[str, Any] = {"color": style.colour, "linestyle": style.dashes, "linewidth": style.width}
     if scores.uses_shots(method):
         look |= {"marker": style.marker, "markersize": 5.5, "markeredgecolor": "white", "markeredgewidth": 0.5}
@@ -230,7 +210,7 @@ def _look(scores: Scores, method: str, style: Style) -> dict[str, Any]:
 
 
 def _scatter(points: Sequence[Point], scores: Scores, x_label: str, *, is_log: bool = False) -> Figure:
-    """A point for each method, with its name beside it."""
+    """Scatter plot with a labelled point per method."""
     figure = _figure(7, 5)
     panel = figure.subplots()
     _prepare(panel)
@@ -255,14 +235,14 @@ def _scatter(points: Sequence[Point], scores: Scores, x_label: str, *, is_log: b
     at = "" if shots == ANY else f" with {shots} {'shot' if shots == 1 else 'shots'}"
     panel.set_xlabel(x_label, fontsize=9, color=INK)
     panel.set_ylabel(f"accuracy (%){at}{_over('datasets', scores.datasets)}", fontsize=9, color=INK)
-    _name_points(figure, panel, points)
+    _label_points(figure, panel, points)
     return figure
 
 
-def _name_points(figure: Figure, panel: Axes, points: Sequence[Point]) -> None:
-    """Write each name beside its point, and join both with a line where something else stood in between."""
+def _label_points(figure: Figure, panel: Axes, points: Sequence[Point]) -> None:
+    """Write each label beside its point, with a leader line where it is far away."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # places the axes, without which nothing can be measured
+    canvas.draw()  # lays out the axes, which is needed to measure text
     renderer = canvas.get_renderer()
     centres = np.array([panel.transData.transform((point.x, point.y)) for point in points])
     looks: list[dict[str, Any]] = [
@@ -275,12 +255,12 @@ def _name_points(figure: Figure, panel: Axes, points: Sequence[Point]) -> None:
         extent = probe.get_window_extent(renderer)
         sizes.append((extent.width + 2 * PIXEL, extent.height + 2 * PIXEL))
         probe.remove()
-    middles = arrange(centres, np.array(sizes), panel.get_window_extent(renderer), PIXEL)
+    middles = place_labels(centres, np.array(sizes), panel.get_window_extent(renderer), PIXEL)
     for point, look, centre, size, middle in zip(points, looks, centres, sizes, middles, strict=True):
         corner = middle - np.array(size) / 2
         nearest = np.clip(centre, corner, corner + size)
         line = None
-        if np.hypot(*(nearest - centre)) > JOINED_FROM * PIXEL:
+        if np.hypot(*(nearest - centre)) > LEADER_FROM * PIXEL:
             start = tuple((nearest - corner) / size)
             line = {"arrowstyle": "-", "color": SHOTLESS, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 5, "relpos": start}
         name = panel.annotate(
@@ -293,5 +273,5 @@ def _name_points(figure: Figure, panel: Axes, points: Sequence[Point]) -> None:
             arrowprops=line,
             **look,
         )
-        # Constrained layout would make room for a name, and move the axes that it was measured in.
+        # Otherwise constrained layout would move the axes to make room for the label.
         name.set_in_layout(False)

@@ -1,4 +1,4 @@
-"""Numbers that others published, told only beside results of the same setting."""
+"""Published numbers, for comparison with results of the same setting; their sources are listed in published.yaml."""
 
 from __future__ import annotations
 
@@ -14,133 +14,76 @@ from sotglp.settings import OodMethod
 Kind = Literal["accuracy", "auroc", "fpr95", "shift"]
 
 MEAN = "mean"
-"""Stands for a dataset: the printed mean over all columns of a row."""
+"""Name of the column with the mean over all other columns of a row."""
 
 SHOTS = 16
 ARCHITECTURES = frozenset({"ViT-B-16", "ViT-B-16-quickgelu"})
 WEIGHTS = "openai"
 IMAGE_SIZE = [224, 224]
 UNTRAINED = frozenset(name for name, method in METHODS.items() if not method.uses_shots)
-"""Methods that look at no labelled image, so that their numbers hold for any shots."""
+"""Methods that use no labelled image, so that their numbers hold for any number of shots."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published number.
-
-    Attributes
-    ----------
-    value : float
-        A fraction from 0 to 1.
-    source : str
-        Where it is printed.
-    note : str
-        What has to be known of it; mostly nothing.
-    """
+    """A published fraction from 0 to 1, where it is printed, and a remark on it if one is needed."""
 
     value: float
     source: str
     note: str = ""
 
 
-def published_accuracy(method: str, dataset: str, *, shots: int, backbone: Mapping[str, Any]) -> Published | None:
-    """Published top-1 accuracy, if there is one and the setting is the same.
-
-    Parameters
-    ----------
-    method : str
-        As suites spell it.
-    dataset : str
-        One of the eleven few-shot benchmarks as suites spell them, or ``mean`` over all of them.
-    shots : int
-        Training images of each class; it makes no difference to zero-shot methods.
-    backbone : mapping
-        ``name``, ``pretrained`` and ``image_size``, as a result holds them.
-
-    References
-    ----------
-    GalLoP's README; SOT-GLP, arXiv 2603.08347, abstract.
-    """
-    return _find("accuracy", method, dataset, None, shots, backbone)
-
-
-def published_ood(
+def published(
+    kind: Kind,
     method: str,
     dataset: str,
-    metric: Literal["auroc", "fpr95"],
     *,
-    score: OodMethod | None,
     shots: int,
     backbone: Mapping[str, Any],
+    score: OodMethod | None = None,
 ) -> Published | None:
-    """Published OOD metric with ImageNet as in-distribution, if there is one and the setting is the same.
+    """Return a published number, or None if there is none for the same setting.
 
     Parameters
     ----------
-    method, shots, backbone
-        See :func:`published_accuracy`.
+    kind : {"accuracy", "auroc", "fpr95", "shift"}
+        Accuracy on the eleven few-shot benchmarks, OOD detection with ImageNet as in-distribution, or accuracy of an
+        ImageNet model under domain shift.
+    method : str
+        Name of the method in suites.
     dataset : str
-        ``inaturalist``, ``sun``, ``places``, ``textures``, or ``mean`` over them.
-    metric : {"auroc", "fpr95"}
-        Which one.
+        Name of the dataset or OOD set in suites, or ``mean``.
+    shots : int
+        Training images per class; irrelevant for zero-shot methods.
+    backbone : mapping
+        ``name``, ``pretrained`` and ``image_size``, as in a result.
     score : {"mcm", "l-mcm", "gl-mcm"} or None
-        The OOD score that the source names for the row; None where it names none.
-
-    References
-    ----------
-    GalLoP's README; SOT-GLP, arXiv 2603.08347, abstract.
+        The OOD score that the source names for the row; None if it names none.
     """
-    return _find(metric, method, dataset, score, shots, backbone)
-
-
-def published_shift(method: str, dataset: str, *, shots: int, backbone: Mapping[str, Any]) -> Published | None:
-    """Published accuracy of a model of ImageNet on a shifted relative, if there is one and the setting is the same.
-
-    Parameters
-    ----------
-    method, shots, backbone
-        See :func:`published_accuracy`.
-    dataset : str
-        ``imagenetv2``, ``imagenet_sketch``, ``imagenet_a``, ``imagenet_r``, or ``mean`` over them.
-
-    References
-    ----------
-    GalLoP's README.
-    """
-    return _find("shift", method, dataset, None, shots, backbone)
-
-
-def published_rows(kind: Kind) -> tuple[tuple[str, OodMethod | None], ...]:
-    """Method and OOD score of each published row of a kind, in the order of the source."""
-    return tuple((row["method"], row.get("score")) for row in _numbers()[kind])
-
-
-def published_columns(kind: Kind) -> tuple[str, ...]:
-    """Datasets that published rows of a kind have numbers for, in the order of papers; without the mean."""
-    return tuple(dict.fromkeys(name for row in _numbers()[kind] for name in row["values"] if name != MEAN))
-
-
-def _find(
-    kind: Kind, method: str, dataset: str, score: str | None, shots: int, backbone: Mapping[str, Any]
-) -> Published | None:
-    if not _is_their_backbone(backbone) or (shots != SHOTS and method not in UNTRAINED):
+    is_same_backbone = (
+        backbone.get("name") in ARCHITECTURES
+        and backbone.get("pretrained") == WEIGHTS
+        and list(backbone.get("image_size", IMAGE_SIZE)) == IMAGE_SIZE
+    )
+    if not is_same_backbone or (shots != SHOTS and method not in UNTRAINED):
         return None
     for row in _numbers()[kind]:
         if (row["method"], row.get("score")) == (method, score) and dataset in row["values"]:
-            # Divided in decimals, so that 66.7 becomes what 0.667 is.
-            value = round(row["values"][dataset] / 100, 4)
+            value = round(row["values"][dataset] / 100, 4)  # 66.7 becomes 0.667 exactly
             return Published(
                 value, _numbers()["sources"][row["source"]], row.get("note", "") if dataset == MEAN else ""
             )
     return None
 
 
-def _is_their_backbone(backbone: Mapping[str, Any]) -> bool:
-    return (
-        backbone.get("name") in ARCHITECTURES
-        and backbone.get("pretrained") == WEIGHTS
-        and list(backbone.get("image_size", IMAGE_SIZE)) == IMAGE_SIZE
-    )
+def published_rows(kind: Kind) -> tuple[tuple[str, OodMethod | None], ...]:
+    """Return method and OOD score of each published row, in the order of the source."""
+    return tuple((row["method"], row.get("score")) for row in _numbers()[kind])
+
+
+def published_columns(kind: Kind) -> tuple[str, ...]:
+    """Return the datasets with published numbers, in the order of papers, without the mean."""
+    return tuple(dict.fromkeys(name for row in _numbers()[kind] for name in row["values"] if name != MEAN))
 
 
 @cache

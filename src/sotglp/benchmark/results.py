@@ -1,4 +1,4 @@
-"""Results of a benchmark: one line of JSON for each finished cell, kept the moment it is there."""
+"""Results of a benchmark: one line of JSON per finished cell, written as soon as the cell is finished."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Record(BaseModel):
 
 
 class Cell(_Record):
-    """One method on one dataset; shots and seed are 0 where the result depends on neither."""
+    """One method on one dataset; shots and seed are 0 if the result depends on neither."""
 
     suite: str
     protocol: str
@@ -34,21 +34,21 @@ class Cell(_Record):
 
 
 class Metrics(_Record):
-    """What was measured, as fractions from 0 to 1.
+    """Metrics of a cell, as fractions from 0 to 1.
 
     Attributes
     ----------
     accuracy, accuracy_global, accuracy_local : float
-        Of the prediction, and of either branch alone, on ``n`` test images.
+        Of both branches together and of each alone, on ``n`` test images.
     ood : dict
         ``auroc``, ``fpr95``, ``aupr_in``, ``aupr_out`` and ``n`` of each out-of-distribution set.
     shift, transfer : dict
-        ``accuracy`` and ``n`` of each set of the same classes in another style, and of other classes; the accuracy is
-        None of a method that has nothing to say of other classes.
+        ``accuracy`` and ``n`` of each set of the same classes in another style, and of other classes; None for a
+        method that can't predict other classes.
     prompts : dict or None
-        ``overlap``, ``dominance`` and ``plan_entropy``; None of a model without local prompts.
+        ``overlap``, ``dominance`` and ``plan_entropy``; None for a model without local prompts.
     base_to_new : dict or None
-        ``base``, ``new``, ``harmonic_mean``, ``n_base`` and ``n_new`` under that protocol.
+        ``base``, ``new``, ``harmonic_mean``, ``n_base`` and ``n_new``, for that protocol.
     """
 
     accuracy: float
@@ -63,7 +63,7 @@ class Metrics(_Record):
 
 
 class Cost(_Record):
-    """What a cell took: seconds, the peak of memory in 2**20 bytes, and the threads that it had."""
+    """Cost of a cell: seconds, peak memory in 2**20 bytes, and number of threads."""
 
     fit_seconds: float
     evaluate_seconds: float
@@ -72,23 +72,7 @@ class Cost(_Record):
 
 
 class Result(_Record):
-    """A finished cell: what it was, what was measured, and everything that it depends on.
-
-    Attributes
-    ----------
-    key : str
-        From :func:`sotglp.benchmark.cells.cell_key`.
-    cell, metrics, cost
-        See there.
-    backbone : dict
-        Name, weights, fingerprint, image size and patch attention.
-    settings : dict
-        Of the model and of its training.
-    versions : dict
-        Versions of the packages that computed it.
-    finished : str
-        When, in UTC.
-    """
+    """A finished cell, with its key, settings, package versions and time in UTC."""
 
     key: str
     cell: Cell
@@ -101,19 +85,19 @@ class Result(_Record):
 
 
 def append(path: Path, result: Result) -> None:
-    """Add a line, and wait until the disk has it; what a killed run left of a line is cut off first.
+    """Append a result and flush it to disk, replacing the incomplete line of a killed run.
 
-    Other processes may add lines to the same file.
+    Several processes may append to the same file.
 
     Raises
     ------
     SotglpError
-        If the disk refuses it; the file is as it was then.
+        If the disk rejects it; the file is unchanged then.
     """
     line = json.dumps(result.model_dump(), ensure_ascii=False).encode() + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Without a buffer, which would be written once more when the file is closed.
+        # Unbuffered: a buffer would be written again on closing.
         with open(path, "ab+", buffering=0) as file:
             lock(file)
             file.seek(0)
@@ -126,59 +110,59 @@ def append(path: Path, result: Result) -> None:
                 file.truncate(n_whole)
                 raise
     except OSError as error:
-        raise SotglpError(f"the result can't be added to {path} ({os_reason(error)}): make room and go on") from error
+        raise SotglpError(f"the result can't be added to {path} ({os_reason(error)}): free space and resume") from error
 
 
 def _write_all(file: io.FileIO, content: bytes) -> None:
-    """Write what a nearly full disk may take piece by piece."""
+    """Write everything, also if a nearly full disk accepts only pieces."""
     while content:
         content = content[file.write(content) :]
 
 
 def read(path: Path) -> list[Result]:
-    """Results in the order of their lines; of two with one key, the last.
+    """Read the results in the order of their lines; of results with the same key, the last.
 
     Raises
     ------
     SotglpError
-        If the file is missing or a line of it is no result.
+        If the file is missing or one of its lines is not a result.
 
     Warns
     -----
     SotglpWarning
-        If the last line is torn, as a killed run leaves it; it is left out.
+        If the last line is incomplete, as left by a killed run; it is skipped.
     """
     try:
-        # A run that is killed may leave half a letter: the last line is split off before text is made of it.
+        # The last line may end within a character: it is split off before decoding.
         whole, _, torn = path.read_bytes().rpartition(b"\n")
         text = whole.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise SotglpError(f"{path} can't be read as results of `sotglp benchmark`: check the path") from error
     if torn:
         warnings.warn(
-            f"{path} ends in half a line, which is left out: that cell will be run again", SotglpWarning, stacklevel=2
+            f"{path} ends in an incomplete line, which is skipped: its cell will run again", SotglpWarning, stacklevel=2
         )
     results: dict[str, Result] = {}
-    # Other line separators may stand inside a label, so that splitlines won't do.
+    # Not splitlines: labels may contain other line separators.
     for number, line in enumerate(text.split("\n") if text else (), start=1):
         try:
             result = Result.model_validate_json(line)
         except ValidationError as error:
             raise SotglpError(
-                f"{path} holds no result in line {number}: remove the line, and its cell will be run again"
+                f"line {number} of {path} is not a result: remove the line, and its cell will run again"
             ) from error
         results[result.key] = result
     return list(results.values())
 
 
 def latest(results: Sequence[Result]) -> list[Result]:
-    """Of results for one cell on one backbone, the last: settings, images or weights were changed between.
+    """Keep the last result of each cell and backbone, for cells that ran again with other settings, images or weights.
 
-    Which suite ran a cell makes no difference, as it makes none to its key.
+    The name of the suite is ignored, as in the key of a cell.
     """
 
-    def what(result: Result) -> tuple[str, ...]:
+    def identity(result: Result) -> tuple[str, ...]:
         weights = (result.backbone.get(name) for name in ("name", "pretrained", "image_size"))
         return tuple(map(str, (*result.cell.model_dump(exclude={"suite"}).values(), *weights)))
 
-    return list({what(result): result for result in results}.values())
+    return list({identity(result): result for result in results}.values())

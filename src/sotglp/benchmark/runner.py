@@ -1,4 +1,4 @@
-"""Run a suite cell by cell, in several processes; what is finished is never run again."""
+"""Run a suite cell by cell in several processes, and resume an interrupted run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from typing import Any
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
 from sotglp.benchmark.cells import Plan, cell_key, plan_cells
-from sotglp.benchmark.material import Material, read_material
+from sotglp.benchmark.data import BenchmarkData, load_data
 from sotglp.benchmark.protocols import run_cell
 from sotglp.benchmark.results import RESULTS_FILE, Result, append, read
 from sotglp.benchmark.suite import BackboneChoice, DatasetChoice, Suite
@@ -34,20 +34,8 @@ PARENT_WATCH_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Where and how the cells of a suite run; the same in every process.
-
-    Attributes
-    ----------
-    suite : Suite
-        The suite.
-    data_root : Path
-        Folder that the suite's places are below.
-    cache_dir : Path or None
-        Folder of stored features; None stores none.
-    device : str
-        Where the backbone goes.
-    """
+class RunConfig:
+    """A suite, the root folder of its data, the folder of the feature cache (None disables it) and the device."""
 
     suite: Suite
     data_root: Path
@@ -57,36 +45,36 @@ class Setting:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run of a suite came to: all its results, how many were there before, and which cells failed and why."""
+    """All results of a suite, how many existed before the run, and the reasons of failed cells."""
 
     results: list[Result]
     n_before: int
     failed: dict[str, str]
 
 
-def run_suite(setting: Setting, out: Path, *, n_processes: int = 1, show_progress: bool = False) -> Run:
+def run_suite(run_config: RunConfig, out: Path, *, n_processes: int = 1, show_progress: bool = False) -> Run:
     """Run every cell of a suite that has no result yet.
 
-    A cell's result is written as soon as it is there, so a run that was killed goes on with the same call. A cell that
-    fails leaves the others alone.
+    Each result is written as soon as its cell is finished; the same call resumes an interrupted run. A failed cell does
+    not stop the others.
 
     Parameters
     ----------
-    setting : Setting
-        What is run.
+    run_config : RunConfig
+        Suite, data, cache and device.
     out : Path
-        Folder of the results, in results.jsonl.
+        Folder for results.jsonl.
     n_processes : int, default 1
-        Processes that share the cells; each has an equal part of the processor's cores.
+        Number of processes; each uses an equal share of the CPU cores.
     show_progress : bool, default False
         Show a progress bar on a terminal.
 
     Raises
     ------
     SotglpError
-        If the suite, its images or the backbone can't be used, results can't be written, or a process is killed.
+        If the suite, its images or the backbone are invalid, results can't be written, or a process is killed.
     """
-    keys = {_key(setting, plan): plan for plan in plan_cells(setting.suite)}
+    keys = {_key(run_config, plan): plan for plan in plan_cells(run_config.suite)}
     path = out / RESULTS_FILE
     done = {result.key: result for result in read(path)} if path.exists() else {}
     check_output(path, force=True)
@@ -95,7 +83,7 @@ def run_suite(setting: Setting, out: Path, *, n_processes: int = 1, show_progres
     with _workers(n_processes) as pool, progress_bar("benchmark", len(keys), "cells", show=show_progress) as advance:
         advance(n_before, "")
         try:
-            futures = {pool.submit(_run, setting, plan, key): plan for key, plan in keys.items() if key not in done}
+            futures = {pool.submit(_run, run_config, plan, key): plan for key, plan in keys.items() if key not in done}
             for future in as_completed(futures):
                 cell = futures[future].cell
                 label = f"{cell.dataset}, {cell.method}, {cell.shots} shots, seed {cell.seed}"
@@ -109,8 +97,8 @@ def run_suite(setting: Setting, out: Path, *, n_processes: int = 1, show_progres
                 advance(1, label)
         except BrokenProcessPool as error:
             raise SotglpError(
-                "a process of the benchmark was killed, perhaps for want of memory: run the same command again to go "
-                "on, with fewer processes"
+                "a process of the benchmark was killed, probably for lack of memory: repeat the command with fewer "
+                "processes to resume"
             ) from error
     return Run([done[key] for key in keys if key in done], n_before, failed)
 
@@ -118,7 +106,7 @@ def run_suite(setting: Setting, out: Path, *, n_processes: int = 1, show_progres
 @contextmanager
 def _workers(n_processes: int) -> Iterator[ProcessPoolExecutor]:
     threads = max((os.cpu_count() or 1) // n_processes, 1)
-    # Spawned, not forked: a fork of a process whose threads are computing may hang.
+    # A forked process may hang if threads were computing.
     context = get_context("spawn")
     pool = ProcessPoolExecutor(n_processes, mp_context=context, initializer=_begin, initargs=(threads, os.getpid()))
     try:
@@ -128,29 +116,29 @@ def _workers(n_processes: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _begin(threads: int, parent: int) -> None:
-    """Make a new process ready for cells."""
+    """Set up a new process."""
     import torch
 
     torch.set_num_threads(threads)
     warnings.showwarning = show_warning
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and waits for the cells that run
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it and waits for running cells
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    """End this process when the one that started it is gone, killed before it could say so."""
+def _exit_with_parent(parent: int) -> None:
+    """End this process when its parent was killed."""
     while os.getppid() == parent:
         time.sleep(PARENT_WATCH_SECONDS)
     os._exit(1)
 
 
-def _run(setting: Setting, plan: Plan, key: str) -> Result:
+def _run(run_config: RunConfig, plan: Plan, key: str) -> Result:
     """Run one cell in this process."""
     import torch
 
-    backbone, material = _backbone_of(setting, plan), _material_of(setting, plan)
+    backbone, data = _backbone_of(run_config, plan), _data_of(run_config, plan)
     outcome = run_cell(
-        setting.suite.protocol, backbone, material, plan.model, plan.training, cache_dir=setting.cache_dir
+        run_config.suite.protocol, backbone, data, plan.model, plan.training, cache_dir=run_config.cache_dir
     )
     return Result.model_validate(
         {
@@ -158,7 +146,7 @@ def _run(setting: Setting, plan: Plan, key: str) -> Result:
             "cell": plan.cell.model_dump(),
             "metrics": outcome.metrics,
             "cost": {**outcome.cost, "threads": torch.get_num_threads()},
-            "backbone": _told_of(backbone),
+            "backbone": _backbone_record(backbone),
             "settings": {"model": plan.model.model_dump(), "training": plan.training.model_dump()},
             "versions": installed_versions(),
             "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -166,12 +154,12 @@ def _run(setting: Setting, plan: Plan, key: str) -> Result:
     )
 
 
-def _key(setting: Setting, plan: Plan) -> str:
-    digest = _digest(*_choice_of(setting, plan))  # before the backbone, which takes long: images may be missing
-    return cell_key(plan, _told_of(_backbone_of(setting, plan)), digest)
+def _key(run_config: RunConfig, plan: Plan) -> str:
+    digest = _digest(*_choice_of(run_config, plan))  # reports missing images before the backbone is loaded
+    return cell_key(plan, _backbone_record(_backbone_of(run_config, plan)), digest)
 
 
-def _told_of(backbone: Backbone) -> dict[str, Any]:
+def _backbone_record(backbone: Backbone) -> dict[str, Any]:
     return {
         "name": backbone.name,
         "pretrained": backbone.pretrained,
@@ -181,19 +169,21 @@ def _told_of(backbone: Backbone) -> dict[str, Any]:
     }
 
 
-def _backbone_of(setting: Setting, plan: Plan) -> Backbone:
-    choice, own = setting.suite.backbone, setting.suite.methods[plan.cell.method].patch_attention
-    return _load_backbone(choice if own is None else choice.model_copy(update={"patch_attention": own}), setting.device)
+def _backbone_of(run_config: RunConfig, plan: Plan) -> Backbone:
+    choice, own = run_config.suite.backbone, run_config.suite.methods[plan.cell.method].patch_attention
+    return _load_backbone(
+        choice if own is None else choice.model_copy(update={"patch_attention": own}), run_config.device
+    )
 
 
-def _material_of(setting: Setting, plan: Plan) -> Material:
-    return _read_material(*_choice_of(setting, plan))
+def _data_of(run_config: RunConfig, plan: Plan) -> BenchmarkData:
+    return _load_data(*_choice_of(run_config, plan))
 
 
-def _choice_of(setting: Setting, plan: Plan) -> tuple[str, str, Path]:
-    """What a cell's dataset is read by, in values that a cache can take."""
+def _choice_of(run_config: RunConfig, plan: Plan) -> tuple[str, str, Path]:
+    """Hashable arguments that load a cell's dataset."""
     name = plan.cell.dataset
-    return name, setting.suite.datasets[name].model_dump_json(), setting.data_root
+    return name, run_config.suite.datasets[name].model_dump_json(), run_config.data_root
 
 
 @cache
@@ -208,10 +198,10 @@ def _load_backbone(choice: BackboneChoice, device: str) -> Backbone:
 
 
 @cache
-def _read_material(name: str, choice: str, root: Path) -> Material:
-    return read_material(name, DatasetChoice.model_validate_json(choice), root)
+def _load_data(name: str, choice: str, root: Path) -> BenchmarkData:
+    return load_data(name, DatasetChoice.model_validate_json(choice), root)
 
 
 @cache
 def _digest(name: str, choice: str, root: Path) -> str:
-    return _read_material(name, choice, root).digest(root)
+    return _load_data(name, choice, root).digest(root)

@@ -1,4 +1,4 @@
-"""A suite: which methods are compared on which datasets, with how many shots and which seeds, in one YAML file."""
+"""Suites: methods, datasets, numbers of shots and seeds of a benchmark, as YAML files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sotglp.settings import PatchAttention, Preset, Settings, checked, load_pres
 Protocol = Literal["few-shot", "base-to-new"]
 
 SUITES = "benchmark/suites"
-"""Folder of the suites in the package."""
+"""Folder of the suites that ship with sotglp."""
 
 OWN_PRESET = "folder"
 
 
 class BackboneChoice(Settings):
-    """The backbone that all methods share; see :meth:`sotglp.Backbone.load`."""
+    """Arguments of :meth:`sotglp.Backbone.load` for the backbone of all methods."""
 
     name: str = "ViT-B-16"
     pretrained: str = "auto"
@@ -30,22 +30,22 @@ class BackboneChoice(Settings):
 
 
 class DatasetChoice(Settings):
-    """A dataset of a suite, and what a model of it is tested on besides.
+    """A dataset of a suite, and the additional test sets of its models.
 
-    Each place is the name of a dataset that ``sotglp data list`` knows, or a folder or manifest below the data root.
+    Each source is a name from ``sotglp data list``, or a folder or manifest relative to the data root.
 
     Attributes
     ----------
     train, test : str or None
-        Places of labelled images; None where the dataset is known by its name.
+        Sources of labelled images; None for a known dataset.
     preset : str or None
-        Settings to start from; None for those published for a dataset of that name, or else for a folder of one's own.
+        Preset to start from; None for the published one of that dataset, or else the one for own folders.
     ood : mapping
-        Places of images of no class, by name.
+        Sources of out-of-distribution images, by name.
     shift : mapping
-        Places of images of the same classes in another style, by name.
+        Sources of images of the same classes in another style, by name.
     transfer : mapping
-        Places of images of other classes, by name, for cross-dataset tests.
+        Sources of images of other classes, by name.
     """
 
     train: str | None = None
@@ -57,7 +57,7 @@ class DatasetChoice(Settings):
 
 
 class MethodChoice(Settings):
-    """A method of a suite under a label of its own, with settings over the method's."""
+    """A method of a suite under a label, with settings that override the method's."""
 
     method: str
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -65,7 +65,7 @@ class MethodChoice(Settings):
 
 
 class Suite(Settings):
-    """What ``sotglp benchmark`` runs: every method on every dataset with every number of shots and every seed."""
+    """Every method on every dataset with every number of shots and every seed."""
 
     name: str
     protocol: Protocol = "few-shot"
@@ -77,34 +77,34 @@ class Suite(Settings):
     settings: dict[str, Any] = Field(default_factory=dict)
 
     def method(self, label: str) -> Method:
-        """The method that a label stands for."""
+        """Return the method of a label."""
         return find_method(self.methods[label].method)
 
     def preset(self, dataset: str) -> Preset:
-        """Published settings of a dataset, with the suite's own over them."""
+        """Return the preset of a dataset, overridden by the settings of the suite."""
         chosen = self.datasets[dataset].preset or (dataset if dataset in presets() else OWN_PRESET)
         return load_preset(chosen).changed(self.settings)
 
 
 def suites() -> list[str]:
-    """Names of the suites that come with sotglp, sorted."""
+    """Return the names of the suites that ship with sotglp, sorted."""
     return packaged_names(SUITES)
 
 
 def load_suite(name: str) -> Suite:
-    """Read a suite by name, or from a YAML file of one's own.
+    """Load a suite by name, or from a YAML file.
 
-    ``datasets`` and ``methods`` may be lists of names, or mappings with what belongs to each name; an entry under
-    ``methods`` holds settings by name, and ``method`` where its label is not the method's name.
+    ``datasets`` and ``methods`` are lists of names, or mappings by name; an entry of ``methods`` contains settings,
+    and ``method`` if its label is not the name of the method.
 
     Raises
     ------
     SotglpError
-        If there is none of that name, or the file can't be used.
+        If the name is unknown or the file is invalid.
     """
     values = read_packaged(SUITES, "suite", name)
     if not isinstance(values, dict) or not values.get("datasets") or not values.get("methods"):
-        raise SotglpError(f"the suite file {name} must hold the entries datasets and methods")
+        raise SotglpError(f"the suite file {name} has no entries datasets and methods: add both")
     values = {"name": Path(name).stem, **values}
     values["datasets"] = {label: about or {} for label, about in _named(values["datasets"]).items()}
     values["methods"] = {label: _method_choice(label, about) for label, about in _named(values["methods"]).items()}
@@ -121,13 +121,13 @@ def _named(entries: Any) -> dict[str, Any]:
         return {str(label): about for label, about in entries.items()}
     if isinstance(entries, list):
         return {str(label): None for label in entries}
-    raise SotglpError(f"{short_repr(entries)} in the suite file is neither a list of names nor a mapping")
+    raise SotglpError(f"{short_repr(entries)} in the suite file is not a list of names or a mapping: write one")
 
 
 def _method_choice(label: str, about: Any) -> dict[str, Any]:
     if not isinstance(about, dict | None):
         raise SotglpError(
-            f"the entry {label} under methods holds {short_repr(about)}: write settings by name there, or nothing"
+            f"the entry {label} of methods in the suite file is {short_repr(about)}: write settings by name, or nothing"
         )
     settings = dict(about or {})
     return {

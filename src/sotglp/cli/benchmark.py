@@ -63,10 +63,10 @@ def benchmark(
     check_outputs({"--json": json_file}, {"--out": out / RESULTS_FILE}, force=True)
     features_dir = cache_folder(cache_dir, no_cache)
     note_loading()
-    from sotglp.benchmark.runner import Setting, run_suite
+    from sotglp.benchmark.runner import RunConfig, run_suite
 
-    setting = Setting(suite, data_root(root), features_dir, device)
-    run = run_suite(setting, out, n_processes=processes, show_progress=True)
+    run_config = RunConfig(suite, data_root(root), features_dir, device)
+    run = run_suite(run_config, out, n_processes=processes, show_progress=True)
     n_new = len(run.results) - run.n_before
     lines = [
         f"{out / RESULTS_FILE}: {len(run.results)} of {len(plans)} cells, {n_new} of them new",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sotglp import SotglpError
-from sotglp.benchmark.material import Material, read_material
+from sotglp.benchmark.data import BenchmarkData, load_data
 from sotglp.benchmark.suite import DatasetChoice
 from support.samples import make_class_folders
 
@@ -23,45 +23,45 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(root: Path, **more: Any) -> Material:
-    return read_material("own", DatasetChoice(**{**OWN, **more}), root)
+def read(root: Path, **more: Any) -> BenchmarkData:
+    return load_data("own", DatasetChoice(**{**OWN, **more}), root)
 
 
-def test_places_are_folders_manifests_or_known_datasets(root: Path) -> None:
-    material = read(
+def test_sources_are_folders_manifests_or_known_datasets(root: Path) -> None:
+    data = read(
         root,
         ood={"nature": "inaturalist", "sea": "own/test/blue sea", "listed": "list.csv"},
         shift={"again": "own/test"},
         transfer={"listed": "list.csv"},
     )
-    assert material.classes == ("blue sea", "green leaf", "red_brick")
-    assert (len(material.train), len(material.test)) == (9, 6)
-    assert {name: len(images) for name, images in material.ood.items()} == {"nature": 2, "sea": 2, "listed": 2}
-    assert material.shift["again"].classes == material.classes
-    assert material.transfer["listed"].classes == ("blue sea", "leaf")
+    assert data.classes == ("blue sea", "green leaf", "red_brick")
+    assert (len(data.train), len(data.test)) == (9, 6)
+    assert {name: len(images) for name, images in data.ood.items()} == {"nature": 2, "sea": 2, "listed": 2}
+    assert data.shift["again"].classes == data.classes
+    assert data.transfer["listed"].classes == ("blue sea", "leaf")
 
 
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"train": "own/train"}, "the dataset own needs train and test in the suite file, or neither"),
+        ({"train": "own/train"}, "own in the suite file has only one of train and test"),
         ({}, "there is no dataset 'own'"),
         ({**OWN, "test": "own/nothing"}, "nothing does not exist"),
         ({**OWN, "ood": {"x": "nowhere"}}, "nowhere does not exist"),
-        ({**OWN, "shift": {"x": "sun"}}, "there is no SUN"),
+        ({**OWN, "shift": {"x": "sun"}}, "SUN"),
     ],
 )
-def test_a_place_that_is_not_there_is_named(root: Path, choice: dict[str, Any], message: str) -> None:
+def test_a_missing_source_is_named(root: Path, choice: dict[str, Any], message: str) -> None:
     with pytest.raises(SotglpError, match=message):
-        read_material("own", DatasetChoice(**choice), root)
+        load_data("own", DatasetChoice(**choice), root)
 
 
-def test_a_dataset_that_is_only_there_for_tests_is_not_trained_on(root: Path) -> None:
+def test_a_dataset_without_training_images_is_rejected(root: Path) -> None:
     with pytest.raises(SotglpError, match="inaturalist has no images to train on"):
-        read_material("inaturalist", DatasetChoice(), root)
+        load_data("inaturalist", DatasetChoice(), root)
 
 
-def test_the_digest_tells_images_and_labels_but_not_where_the_root_is(root: Path, tmp_path: Path) -> None:
+def test_the_digest_depends_on_images_and_labels_but_not_on_the_root(root: Path, tmp_path: Path) -> None:
     digest = read(root).digest(root)
     moved = tmp_path / "moved"
     shutil.copytree(root / "own", moved / "own")

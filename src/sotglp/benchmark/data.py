@@ -1,4 +1,4 @@
-"""The images of a suite: what each place that it names holds."""
+"""The images of a dataset in a suite."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sotglp.images.image_set import ImageSet
 
 
 @dataclass(frozen=True)
-class Material:
-    """A dataset of a suite, read.
+class BenchmarkData:
+    """Images of a dataset in a suite.
 
     Attributes
     ----------
@@ -26,9 +26,9 @@ class Material:
     train, test : ImageSet
         Labelled images.
     ood : mapping
-        Images of no class, by name.
+        Out-of-distribution images, by name.
     shift, transfer : mapping
-        Labelled images of the same and of other classes, by name.
+        Labelled images of the same classes in another style, and of other classes, by name.
     """
 
     classes: tuple[str, ...]
@@ -39,7 +39,7 @@ class Material:
     transfer: Mapping[str, Splits] = field(default_factory=dict)
 
     def digest(self, root: Path) -> str:
-        """A digest of which images there are, by their place below ``root``, and how they are labelled."""
+        """Return a digest of labels and of image paths relative to ``root``."""
         sets = {
             "train": self.train,
             "test": self.test,
@@ -47,58 +47,49 @@ class Material:
             **{f"shift {name}": splits.test for name, splits in self.shift.items()},
             **{f"transfer {name}": splits.test for name, splits in self.transfer.items()},
         }
-        told = {name: [_places(images, root), images.labels] for name, images in sets.items()}
-        return hashlib.sha256(json.dumps([self.classes, told], sort_keys=True).encode()).hexdigest()
+        listed = {name: [_paths(images, root), images.labels] for name, images in sets.items()}
+        return hashlib.sha256(json.dumps([self.classes, listed], sort_keys=True).encode()).hexdigest()
 
 
-def read_material(name: str, choice: DatasetChoice, root: Path) -> Material:
-    """Read everything that a dataset of a suite is made of.
-
-    Parameters
-    ----------
-    name : str
-        The dataset's name in the suite.
-    choice : DatasetChoice
-        What the suite says of it.
-    root : Path
-        The data root that places are below.
+def load_data(name: str, choice: DatasetChoice, root: Path) -> BenchmarkData:
+    """Load a dataset of a suite, with paths relative to ``root``.
 
     Raises
     ------
     SotglpError
-        If a place is not there, or holds something else than the suite says.
+        If a folder, manifest or dataset is missing or has other content than the suite declares.
     """
     if (choice.train is None) != (choice.test is None):
-        raise SotglpError(f"the dataset {name} needs train and test in the suite file, or neither: add the other one")
+        raise SotglpError(f"the dataset {name} in the suite file has only one of train and test: give both, or neither")
     if choice.train is None or choice.test is None:
         known = datasets.find(name).load(root)
         if known.train is None:
             raise SotglpError(f"{name} has no images to train on: name it under ood, shift or transfer")
         classes, train, test = known.classes, known.train, known.test
     else:
-        train, test = (ImageSet.from_path(root / place) for place in (choice.train, choice.test))
+        train, test = (ImageSet.from_path(root / path) for path in (choice.train, choice.test))
         classes = train.classes
-    ood = {label: _images_of_no_class(place, root) for label, place in choice.ood.items()}
-    shift = {label: _labelled(place, root) for label, place in choice.shift.items()}
-    transfer = {label: _labelled(place, root) for label, place in choice.transfer.items()}
-    return Material(classes, train, test, ood, shift, transfer)
+    ood = {label: _unlabelled(source, root) for label, source in choice.ood.items()}
+    shift = {label: _labelled(source, root) for label, source in choice.shift.items()}
+    transfer = {label: _labelled(source, root) for label, source in choice.transfer.items()}
+    return BenchmarkData(classes, train, test, ood, shift, transfer)
 
 
-def _images_of_no_class(place: str, root: Path) -> ImageSet:
-    if place in datasets.names():
-        return datasets.find(place).load(root).test
-    path = root / place
+def _unlabelled(source: str, root: Path) -> ImageSet:
+    if source in datasets.names():
+        return datasets.find(source).load(root).test
+    path = root / source
     return ImageSet.from_manifest(path) if path.is_file() else ImageSet.from_flat_folder(path)
 
 
-def _labelled(place: str, root: Path) -> Splits:
-    if place in datasets.names():
-        return datasets.find(place).load(root)
-    images = ImageSet.from_path(root / place)
+def _labelled(source: str, root: Path) -> Splits:
+    if source in datasets.names():
+        return datasets.find(source).load(root)
+    images = ImageSet.from_path(root / source)
     return Splits(images.classes, images)
 
 
-def _places(images: ImageSet, root: Path) -> list[str]:
+def _paths(images: ImageSet, root: Path) -> list[str]:
     return [
         str(image.relative_to(root)) if isinstance(image, Path) and image.is_relative_to(root) else images.name(index)
         for index, image in enumerate(images.images)
