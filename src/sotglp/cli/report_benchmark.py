@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from sotglp.benchmark.plots import accuracy_by_auroc, accuracy_by_shots, accuracy_by_time
-from sotglp.benchmark.table import markdown_text, to_csv, to_latex, to_markdown, to_text
 from sotglp.benchmark.results import RESULTS_FILE, Result, latest, read
+from sotglp.benchmark.table import markdown_text, to_csv, to_latex, to_markdown, to_text
 from sotglp.benchmark.tables import FEW_SHOT, long_rows, tables
 from sotglp.console.figures import save_figure
 from sotglp.console.output import check_outputs, emit
