@@ -79,7 +79,7 @@ def test_a_cell_that_fails_leaves_the_others_alone(root: Path, tmp_path: Path) -
     run = run_suite(config(root, **changes), tmp_path)
     assert [result.cell.method for result in run.results] == ["zero-shot"]
     assert list(run.failed) == ["own, coop, 2 shots, seed 1"]
-    assert "training stopped at epoch" in run.failed["own, coop, 2 shots, seed 1"]
+    assert "training diverged at epoch" in run.failed["own, coop, 2 shots, seed 1"]
 
 
 def test_images_that_are_not_there_are_named_before_anything_runs(root: Path, tmp_path: Path) -> None:

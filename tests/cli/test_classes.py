@@ -129,7 +129,7 @@ def test_what_cannot_be_done(model: Path, data: Path, tmp_path: Path) -> None:
         ("rename", model, OLD[0], "lake"),
     ):
         assert f"{model} exists: give another name, or --force" in fails(*command, "--out", model)
-    assert "has a class 'blue sea' already" in fails("add", model, "blue sea", data / "clouds", "--out", out)
+    assert "already has a class 'blue sea'" in fails("add", model, "blue sea", data / "clouds", "--out", out)
     assert "did you mean blue sea?" in fails("remove", model, "blue see", "--out", out)
     assert "give the same prompt" in fails("rename", model, "blue sea", "GREEN  leaf", "--out", out)
     assert "has no images in it" in fails("add", model, "fog", tmp_path, "--out", out)

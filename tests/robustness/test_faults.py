@@ -253,7 +253,7 @@ def test_a_damaged_checkpoint_is_named(
     DAMAGES[damage](checkpoint)
     error = refused(*stopped, "--resume")
     assert str(checkpoint) in error
-    assert "begin anew with --force" in error
+    assert "start again with --force" in error
     assert names(tmp_path) == ["m.checkpoint"]
     if damage != "a folder":
         inside(*stopped, "--force")
@@ -270,7 +270,7 @@ def test_every_flipped_byte_of_a_checkpoint_is_found(stopped: list[object], tmp_
         flipped = bytearray(content)
         flipped[place] ^= 1
         checkpoint.write_bytes(flipped)
-        with pytest.raises(SotglpError, match="begin anew with --force") as caught:
+        with pytest.raises(SotglpError, match="start again with --force") as caught:
             kept.read(model, torch.optim.SGD([torch.zeros(1)]), torch.amp.GradScaler("cpu", enabled=False))
         assert "other settings" not in str(caught.value)
 
@@ -397,8 +397,8 @@ def test_a_second_run_does_not_write_over_the_first_ones_state(
     before = (tmp_path / "m.checkpoint").read_bytes()
     command = ["fit", data / "train", "--out", tmp_path / "m", "--no-cache"]
     assert "holds an interrupted run" in refused(*command, *LONG)
-    assert "in use by a run that is still going" in refused(*command, *LONG, "--resume")
-    assert "in use by a run that is still going" in refused(*command, *LONG, "--force", "--seed", 2)
+    assert "is in use by another run" in refused(*command, *LONG, "--resume")
+    assert "is in use by another run" in refused(*command, *LONG, "--force", "--seed", 2)
     assert (tmp_path / "m.checkpoint").read_bytes() == before
     running.send_signal(signal.SIGCONT)
     assert running.wait(timeout=120) == 0

@@ -43,7 +43,7 @@ def test_a_state_comes_back(kept: Checkpoint, tiny_backbone: Backbone) -> None:
     ("record", "tensors", "words"),
     [
         ({"identity": "another run"}, {}, "belongs to a run with other settings"),
-        ({"history": [{"epoch": 1}]}, {}, "is damaged .history.: begin anew with --force"),
+        ({"history": [{"epoch": 1}]}, {}, "is damaged .history.: start again with --force"),
         ({"history": 3}, {}, "is damaged"),
         ({"loss_scale": "much"}, {}, "is damaged"),
         ({"loss_scale": None}, {}, "is damaged"),

@@ -389,10 +389,10 @@ def test_unsolved_problems_are_reported(epsilon: float, relaxation: float | None
     assert Path(caught[0].filename).name == "test_solver.py"
     assert plan.isfinite().all()
     if relaxation is None:
-        found = re.search(r"off by up to (\S+) of the mass", str(caught[0].message))
-        lack = ((plan.sum(1) - 1 / 12).abs().sum(1) / 2).max()
+        found = re.search(r"is up to (\S+) of the mass", str(caught[0].message))
+        residual = ((plan.sum(1) - 1 / 12).abs().sum(1) / 2).max()
         assert found is not None
-        assert float(found[1]) == pytest.approx(float(lack), rel=0.06)
+        assert float(found[1]) == pytest.approx(float(residual), rel=0.06)
 
 
 def test_unsolved_plans_still_have_the_form_of_their_epsilon() -> None:

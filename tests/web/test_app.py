@@ -229,7 +229,7 @@ def test_classes_that_cannot_be_added_or_removed(own: TestClient) -> None:
         assert refused.status_code == 422
         return refused.json()["error"]
 
-    assert "has a class 'blue sea' already" in error("blue sea")
+    assert "already has a class 'blue sea'" in error("blue sea")
     assert "give the same prompt" in error("BLUE sea")
     assert "can't read leaf.jpg: it is empty" in error("fog", png(), ("leaf.jpg", b""))
     for name in (None, "", "  ", "x" * 101, "a\x1b[31mb"):

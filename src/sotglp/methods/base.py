@@ -142,12 +142,7 @@ class AdaptedModel(nn.Module, ABC):
 
     @abstractmethod
     def compare(
-        self,
-        encoded: EncodedImages,
-        text: TextFeatures,
-        *,
-        drawn_prompts: Tensor | None = None,
-        for_loss: bool = False,
+        self, encoded: EncodedImages, text: TextFeatures, *, drawn_prompts: Tensor | None = None, for_loss: bool = False
     ) -> Outputs:
         """Compare encoded images with encoded classes.
 

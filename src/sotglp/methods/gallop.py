@@ -48,12 +48,7 @@ class GalLoP(SOTGLP):
         return [min(self.top_k + index * self.config.scale_step, n_patches) for index in range(n_prompts)]
 
     def compare(
-        self,
-        encoded: EncodedImages,
-        text: TextFeatures,
-        *,
-        drawn_prompts: Tensor | None = None,
-        for_loss: bool = False,
+        self, encoded: EncodedImages, text: TextFeatures, *, drawn_prompts: Tensor | None = None, for_loss: bool = False
     ) -> PromptOutputs:
         """Compare as :meth:`SOTGLP.compare` does, and also return the cosines with each local prompt."""
         global_logits = self._global_logits(encoded.image_features, text, drawn_prompts)

@@ -35,12 +35,7 @@ class LoCoOp(SOTGLP):
         self._build(backbone, class_names, checked(LoCoOpConfig, settings), seed)
 
     def compare(
-        self,
-        encoded: EncodedImages,
-        text: TextFeatures,
-        *,
-        drawn_prompts: Tensor | None = None,
-        for_loss: bool = False,
+        self, encoded: EncodedImages, text: TextFeatures, *, drawn_prompts: Tensor | None = None, for_loss: bool = False
     ) -> Outputs:
         """Compare as :meth:`SOTGLP.compare` does; for the loss, cosines of patches take gradients."""
         outputs = super().compare(encoded, text, drawn_prompts=drawn_prompts, for_loss=for_loss)
@@ -74,11 +69,6 @@ def ood_patch_loss(logits: Tensor, targets: Tensor, rank: float) -> Tensor:
         Class index of each image, (B,).
     rank : float
         Share of the C classes that count as first, at least one class.
-
-    Returns
-    -------
-    Tensor
-        Scalar; 0 if there is no such patch.
 
     References
     ----------

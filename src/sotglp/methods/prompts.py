@@ -44,25 +44,14 @@ class TokenizedClasses:
 
 
 def tokenize_classes(class_names: Sequence[str], n_context: int, context_length: int) -> TokenizedClasses:
-    """Tokenize class names for prompts of [SOT] + ``n_context`` vectors + name + [EOT].
+    """Tokenize class names for prompts of [SOT] + ``n_context`` learned vectors + name + [EOT].
 
-    Parameters
-    ----------
-    class_names : sequence of str
-        Names, C of them; underscores are read as spaces.
-    n_context : int
-        Learned context vectors before the name, n.
-    context_length : int
-        Maximum number of tokens of the text tower.
+    ``context_length`` is the maximum number of tokens of the text tower.
 
     Raises
     ------
     SotglpError
         If there are fewer than two classes, a name is empty or too long, or two names give the same prompt.
-
-    References
-    ----------
-    SOT-GLP, arXiv 2603.08347, section on prompts.
     """
     if len(class_names) < 2:
         raise SotglpError(

@@ -24,18 +24,7 @@ _KIND_OF: dict[type[Settings], Callable[..., AdaptedModel]] = {model.Config: mod
 
 
 def build_model(backbone: Backbone, class_names: Sequence[str], config: Settings, seed: int = 1) -> AdaptedModel:
-    """Build an untrained model of the kind that the settings belong to.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        Frozen CLIP-like model.
-    class_names : sequence of str
-        C names.
-    config : Settings
-        Settings of any kind of model.
-    seed : int, default 1
-        Seed of the initial weights.
+    """Build an untrained model of the kind that the settings belong to; ``seed`` draws its initial weights.
 
     Raises
     ------

@@ -21,19 +21,7 @@ from sotglp.transport.plans import class_mass
 def build_shot_memory(
     model: AdaptedModel, images: ImageSet, inference: InferenceConfig, *, cache_dir: Path | None = None
 ) -> ShotMemory:
-    """Compute the features of labelled images and of the regions that their own classes select.
-
-    Parameters
-    ----------
-    model : AdaptedModel
-        A trained model.
-    images : ImageSet
-        Labelled images of its classes.
-    inference : InferenceConfig
-        How images are read and encoded.
-    cache_dir : Path or None
-        Folder of the feature cache.
-    """
+    """Compute the features of labelled images and of the regions that their own classes select."""
     targets = torch.from_numpy(images.targets(model.class_names))
     device = model.backbone.device
     with autocast(device, inference.precision):
@@ -50,26 +38,10 @@ def build_shot_memory(
 
 @torch.no_grad()
 def region_features(model: AdaptedModel, encoded: EncodedImages, outputs: Outputs, classes: Tensor) -> Tensor:
-    """Compute the mean patch of each image, weighted by the mass of one class's plan.
+    """Compute the mean patch of each image, weighted by the mass of the plan of one class, ``classes`` (B,); (B, d).
 
     Patches come from the frozen backbone, in the joint space and of unit length, since a learned projection may remove
     differences between images. Without a plan all patches have the same weight.
-
-    Parameters
-    ----------
-    model : AdaptedModel
-        The model that compared the images with its classes.
-    encoded : EncodedImages
-        B images.
-    outputs : Outputs
-        Outputs of the model for the images.
-    classes : Tensor
-        Class index for each image, (B,).
-
-    Returns
-    -------
-    Tensor
-        (B, d), float32.
     """
     patches = unit_patches(model.backbone, encoded)
     if outputs.plan is None or outputs.support is None:

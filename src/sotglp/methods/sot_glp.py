@@ -177,12 +177,7 @@ class SOTGLP(AdaptedModel):
         return text._replace(global_=text.global_.detach()) if self.config.branches == "local" else text
 
     def compare(
-        self,
-        encoded: EncodedImages,
-        text: TextFeatures,
-        *,
-        drawn_prompts: Tensor | None = None,
-        for_loss: bool = False,
+        self, encoded: EncodedImages, text: TextFeatures, *, drawn_prompts: Tensor | None = None, for_loss: bool = False
     ) -> Outputs:
         """Compare encoded images with encoded prompts; arguments as in :meth:`AdaptedModel.compare`.
 
@@ -200,16 +195,7 @@ class SOTGLP(AdaptedModel):
         return Outputs(global_logits, match.scores, match.patch_scores, match.plan, match.support)
 
     def draw_prompts(self, n_images: int, dropout: float, generator: torch.Generator | None = None) -> Tensor | None:
-        """Draw the global prompts used for each image, with replacement.
-
-        Parameters
-        ----------
-        n_images : int
-            Number of images, B.
-        dropout : float
-            Share of the M prompts that is left out; max(M - int(dropout M), 1) are drawn.
-        generator : torch.Generator or None
-            Random generator; None uses torch's global one.
+        """Draw max(M - int(dropout M), 1) of the M global prompts for each image, with replacement.
 
         Returns
         -------
@@ -239,11 +225,7 @@ class SOTGLP(AdaptedModel):
         return type(self)(self.backbone, class_names, **settings)._with_state_of(self)
 
     def loss(
-        self,
-        images: Tensor,
-        targets: Tensor,
-        prompt_dropout: float = 0.75,
-        generator: torch.Generator | None = None,
+        self, images: Tensor, targets: Tensor, prompt_dropout: float = 0.75, generator: torch.Generator | None = None
     ) -> Loss:
         """Compute the training loss of preprocessed images.
 
@@ -289,14 +271,7 @@ class SOTGLP(AdaptedModel):
         return self.backbone.logit_scale * cosines
 
     def match(self, encoded: EncodedImages, local_text: Tensor) -> LocalMatch:
-        """Match encoded patches with the local prompts.
-
-        Parameters
-        ----------
-        encoded : EncodedImages
-            B images.
-        local_text : Tensor
-            Local features from :meth:`encode_text`, (C, N, d).
+        """Match encoded patches with local features (C, N, d) from :meth:`encode_text`.
 
         References
         ----------

@@ -40,17 +40,12 @@ class ZeroShot(AdaptedModel):
     seed : int
         Seed of initial weights, which only subclasses have.
     settings
-        See ``Config``.
+        Fields of ``Config``.
 
     Attributes
     ----------
     class_vectors : Tensor
         (C, d), of unit length.
-
-    Raises
-    ------
-    SotglpError
-        If a setting is out of range, the template does not hold ``{}`` exactly once, or names are invalid.
 
     References
     ----------
@@ -81,12 +76,7 @@ class ZeroShot(AdaptedModel):
         return image @ vectors.T
 
     def compare(
-        self,
-        encoded: EncodedImages,
-        text: TextFeatures,
-        *,
-        drawn_prompts: Tensor | None = None,
-        for_loss: bool = False,
+        self, encoded: EncodedImages, text: TextFeatures, *, drawn_prompts: Tensor | None = None, for_loss: bool = False
     ) -> Outputs:
         """Compare encoded images with the classes; patches are skipped (NaN) for the loss."""
         vectors = text.global_[:, 0]

@@ -1,4 +1,4 @@
-"""The images of each training step, encoded: in which order, by which process, from where."""
+"""Encoded images of each training step: their order, their process, and stored or new views."""
 
 from __future__ import annotations
 
@@ -17,22 +17,15 @@ from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.settings import TrainConfig
 
-# Streams of random numbers, so that no draw depends on how many another one made.
+# Streams of random numbers, so that no draw depends on the number of other draws.
 ORDER_STREAM, VIEW_STREAM, DROPOUT_STREAM = range(3)
 
 
 @dataclass(frozen=True)
 class StepBatch:
-    """The images of one step that this process has, in parts of at most ``micro_batch``.
+    """The images of one step in this process, in parts of at most ``micro_batch``.
 
-    Attributes
-    ----------
-    size : int
-        Images of the step in all processes.
-    rows : list of list of int
-        Places of each part's images in the whole batch.
-    parts : iterator
-        Encoded images of each part.
+    ``size`` is the number of images in all processes; ``rows`` holds the indices of each part's images in the batch.
     """
 
     size: int
@@ -41,7 +34,7 @@ class StepBatch:
 
 
 class FeatureSource:
-    """Encoded images of each training step, from stored views or encoded as they are needed."""
+    """Yields the encoded images of each training step, from stored views or encoded on demand."""
 
     def __init__(
         self,
@@ -53,26 +46,24 @@ class FeatureSource:
         cache_dir: Path | None,
         show_progress: bool,
     ) -> None:
-        self._backbone, self._images, self._config = model.backbone, images, config
-        self._processes = processes
+        self._config, self._processes = config, processes
+        self._views = Views(
+            model.backbone,
+            images,
+            training_views(model.backbone, config),
+            seed=config.seed if config.augment else None,
+            n_views=config.views if config.augment else 1,
+            precision=config.precision,
+            workers=config.workers,
+            projected=model.local_projection is None,  # stored in the joint space if no projection is learned
+        )
         self._bank: Bank | None = None
-        if config.views > 0 or not config.augment:
-            # What training leaves alone is computed once: patches up to the joint space, if no projection is learned.
-            views = Views(
-                model.backbone,
-                images,
-                training_views(model.backbone, config),
-                seed=config.seed if config.augment else None,
-                n_views=config.views if config.augment else 1,
-                precision=config.precision,
-                workers=config.workers,
-                projected=model.local_projection is None,
-            )
-            self._bank = fill_bank(views, cache_dir, processes, show_progress=show_progress)
+        if self._views.n_views > 0:
+            self._bank = fill_bank(self._views, cache_dir, processes, show_progress=show_progress)
 
     def steps(self, epoch: int) -> Iterator[StepBatch]:
-        """The steps of an epoch."""
-        batches = epoch_batches(len(self._images), self._config, epoch)
+        """Yield the batches of an epoch."""
+        batches = epoch_batches(len(self._views.images), self._config, epoch)
         size = self._config.micro_batch or self._config.batch_size
         own_rows = [self._processes.share(range(len(batch))) for batch in batches]
         rows = [[own[start : start + size] for start in range(0, len(own), size)] for own in own_rows]
@@ -82,28 +73,27 @@ class FeatureSource:
             yield StepBatch(len(batch), parts, islice(encoded, len(parts)))
 
     def _encode(self, batches: list[NDArray[np.int64]], epoch: int) -> Iterator[Batch]:
-        config = self._config
+        views = self._views
         return encode_batches(
-            self._backbone,
-            self._images,
-            training_views(self._backbone, config),
+            views.backbone,
+            views.images,
+            views.transform,
             batches,
-            precision=config.precision,
-            workers=config.workers,
-            seed=config.seed,
+            precision=views.precision,
+            workers=views.workers,
+            seed=views.seed,
             epoch=epoch,
         )
 
     def _look_up(self, bank: Bank, batches: list[NDArray[np.int64]], epoch: int) -> Iterator[Batch]:
         rng = np.random.default_rng([self._config.seed, VIEW_STREAM, epoch])
-        n_views = self._config.views if self._config.augment else 1
-        view_of = rng.integers(n_views, size=len(self._images))
+        view_of = rng.integers(self._views.n_views, size=len(self._views.images))
         for batch in batches:
             yield batch, bank.rows(view_of[batch], batch)
 
 
 def epoch_batches(n_images: int, config: TrainConfig, epoch: int) -> list[NDArray[np.int64]]:
-    """Shuffled batches of an epoch; the last incomplete one is dropped, as published, unless it is the only one."""
+    """Shuffle images into batches; an incomplete last batch is dropped, as published, unless it is the only one."""
     order = np.random.default_rng([config.seed, ORDER_STREAM, epoch]).permutation(n_images)
     size = min(config.batch_size, n_images)
     return [order[start : start + size] for start in range(0, n_images - size + 1, size)]

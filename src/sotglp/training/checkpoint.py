@@ -1,4 +1,4 @@
-"""The state of a fit after an epoch, from which a killed run goes on to the same result."""
+"""The state of a fit after an epoch, from which an interrupted run resumes to the same result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FREE_SETTINGS = {"workers"}
 
 
 def run_identity(model: AdaptedModel, images: ImageSet, config: TrainConfig) -> str:
-    """A digest of everything that a run's result depends on, so that no run goes on from another one's state."""
+    """Digest all that a run's result depends on, so that no run resumes from the checkpoint of another."""
     parts = {
         "model": model.config.model_dump(),
         "training": config.model_dump(exclude=_FREE_SETTINGS),
@@ -43,7 +43,7 @@ def run_identity(model: AdaptedModel, images: ImageSet, config: TrainConfig) -> 
 
 @dataclass
 class Checkpoint:
-    """A place for the state of one run.
+    """The checkpoint file of one run.
 
     Attributes
     ----------
@@ -64,12 +64,12 @@ class Checkpoint:
         scaler: torch.amp.GradScaler,
         history: list[dict[str, float]],
     ) -> None:
-        """Keep the state after ``len(history)`` epochs, in place of the one before.
+        """Store the state after ``len(history)`` epochs, in place of the previous one.
 
         Raises
         ------
         SotglpError
-            If another run that is still going keeps its state there, or the disk refuses the write.
+            If another run uses the file or it can't be written.
         """
         tensors = model.kept_tensors()
         for name in list(tensors):
@@ -85,7 +85,7 @@ class Checkpoint:
     def read(
         self, model: AdaptedModel, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
     ) -> list[dict[str, float]]:
-        """Put the kept state into a run's parts and return its history; an empty one if nothing was kept.
+        """Restore the stored state and return its history; an empty one if there is no file.
 
         Raises
         ------
@@ -97,26 +97,26 @@ class Checkpoint:
         try:
             tensors, record = read_tensors(self.path, "checkpoint")
         except SotglpError as error:
-            raise SotglpError(f"{error}; begin anew with --force") from error
+            raise SotglpError(f"{error}; start again with --force") from error
         if record.pop(CHECKSUM_KEY, None) != _checksum(tensors, record):
-            raise SotglpError(f"{self.path} is damaged (its checksum is another): begin anew with --force")
+            raise SotglpError(f"{self.path} is damaged (its checksum differs): start again with --force")
         if record.get("identity") != self.identity:
             raise SotglpError(
-                f"{self.path} belongs to a run with other settings, images or weights: repeat that run's command with "
-                "--resume, or begin anew with --force"
+                f"{self.path} belongs to a run with other settings, images or weights: repeat the command of that run "
+                "with --resume, or start again with --force"
             )
         try:
             history = checked_history(record["history"])
             loss_scale = float(record["loss_scale"])
             _copy_state(tensors, model, optimizer)
         except (KeyError, TypeError, ValueError) as error:
-            raise SotglpError(f"{self.path} is damaged ({error}): begin anew with --force") from error
+            raise SotglpError(f"{self.path} is damaged ({error}): start again with --force") from error
         if scaler.is_enabled():
             scaler.load_state_dict({**scaler.state_dict(), "scale": loss_scale})
         return history
 
     def _claim(self) -> None:
-        """Hold the file that is there now, so that two runs never write over each other's state."""
+        """Lock the current file, so that two runs never overwrite each other's state."""
         if self._claimed is not None:
             if self.path.exists() and os.path.samestat(os.fstat(self._claimed.fileno()), self.path.stat()):
                 return
@@ -125,12 +125,12 @@ class Checkpoint:
             self._claimed = claim(self.path)
         except ClaimedError as error:
             raise SotglpError(
-                f"{self.path} is in use by a run that is still going: wait for its end, or give another name for the "
-                "model file"
+                f"{self.path} is in use by another run: wait until it ends, or choose another name for the model file"
             ) from error
         except OSError as error:
             raise SotglpError(
-                f"{self.path} can't be written ({os_reason(error)}): remove it, or give another name for the model file"
+                f"{self.path} can't be written ({os_reason(error)}): remove it, or choose another name for the model "
+                "file"
             ) from error
 
 
@@ -146,7 +146,7 @@ def _checksum(tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> str:
 def _copy_state(tensors: dict[str, Tensor], model: AdaptedModel, optimizer: torch.optim.Optimizer) -> None:
     for name in model.kept_tensors():
         parameter: Tensor = getattr(model, name)
-        # Copying would spread a smaller tensor over a larger one.
+        # copy_ would broadcast a smaller tensor.
         if tensors[name].shape != parameter.shape:
             raise ValueError(f"its {name} has another shape than the model's")
         parameter.copy_(tensors[name])
@@ -155,6 +155,6 @@ def _copy_state(tensors: dict[str, Tensor], model: AdaptedModel, optimizer: torc
             if key.startswith(STATE_PREFIX) and owner == name:
                 if value.ndim > 0 and value.shape != parameter.shape:
                     raise ValueError(f"its {key} has another shape than the model's")
-                # AdamW counts its steps on the CPU, wherever the parameters are.
+                # AdamW counts steps on the CPU.
                 device = "cpu" if value.ndim == 0 else parameter.device
                 optimizer.state[parameter][part] = value.to(device)

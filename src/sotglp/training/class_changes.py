@@ -1,4 +1,4 @@
-"""Classes that come, go and change their names in a trained model, while what it learned for the others stays."""
+"""Add, remove and rename classes of a trained model without changing what it learned for the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sotglp.settings import Precision, TrainConfig
 from sotglp.training.fit import drawn_shots, train
 
 STEPS_ALONE = 5
-"""Steps on images of the new class alone, unless epochs are set; see docs/class_changes.md for longer runs."""
+"""Steps on images of the new class alone, unless epochs are set."""
 
 
 def with_class(
@@ -38,39 +38,38 @@ def with_class(
     unreadable: list[UnreadableImageError] | None = None,
     show_progress: bool = False,
 ) -> AdaptedModel:
-    """A model that knows one class more, the last one; all that was learned for the others stays bit for bit.
+    """Return a model with one more class, the last one; the parameters of the other classes stay bit for bit.
 
-    Where each class has prompts of its own, as in SOT-GLP, those of the new class start from the mean of the others'
-    and are learned, and nothing else is. Tip-Adapter keeps the images' features as further keys, which are not trained
-    further, and needs no ``others``. Where all that was learned belongs to all classes alike, the name is enough. A
-    model that remembers its shots remembers the new images too.
+    If each class has its own prompts, as in SOT-GLP, only those of the new class are learned, starting from the mean of
+    the others'. Tip-Adapter stores the images' features as further keys and ignores ``others``. Methods without
+    parameters of single classes need only the name. A shot memory is extended with the new images.
 
     Parameters
     ----------
     model : AdaptedModel
-        A trained model of C classes; it stays as it is.
+        A trained model of C classes, which is not changed.
     name : str
         The new class.
     images : ImageSet
-        Images of it; labels are not looked at.
+        Images of the new class; labels are ignored.
     config : TrainConfig
         Settings of the run; ``shots`` images of each class are drawn. Without ``epochs`` there are about 100 steps
-        with ``others``, and ``STEPS_ALONE`` without: nothing then keeps the new class from taking images of the old
-        ones, and the longer it learns, the more it takes.
+        with ``others``, but only ``STEPS_ALONE`` without, since nothing then keeps the new class from attracting
+        images of the others.
     others : ImageSet or None
         Labelled images of old classes.
     cache_dir : Path or None
-        Folder where encoded views are kept for this and other runs; None keeps them in memory for this one.
+        Folder of the feature cache; None keeps features in memory.
     unreadable : list or None
-        Collects drawn images that can't be decoded, which are then left out; None raises at the first.
+        Collects drawn images that can't be decoded, which are skipped; None raises at the first.
     show_progress : bool, default False
         Show progress bars on a terminal.
 
     Raises
     ------
     SotglpError
-        If there is such a class already, or one that gives the same prompt, if the kind of model learns from all images
-        at once, or if images or settings can't be used.
+        If the class exists or has the same prompt as another, the kind of model has to be fitted on all classes at
+        once, or images or settings are invalid.
     """
     _refuse_twin(model, name)
     names = [*model.class_names, name]
@@ -83,7 +82,7 @@ def with_class(
             shots = ImageSet(own.images + others.images, (*(own.labels or ()), *(others.labels or ())))
         shots = readable_images(drawn_shots(shots, config), unreadable)
         own = shots.take(np.array(shots.labels) == name)
-        grown = _learned(grown, shots, config, others is None, cache_dir, show_progress)
+        grown = _learn_last_class(grown, shots, config, others is None, cache_dir, show_progress)
     elif model.shots:
         own = readable_images(drawn_shots(own, config), unreadable)
     if model.shots:
@@ -91,7 +90,7 @@ def with_class(
     return grown
 
 
-def _learned(
+def _learn_last_class(
     grown: AdaptedModel,
     shots: ImageSet,
     config: TrainConfig,
@@ -99,7 +98,6 @@ def _learned(
     cache_dir: Path | None,
     show_progress: bool,
 ) -> AdaptedModel:
-    """The grown model, after it has learned its last class from the shots."""
     if grown.needs_shot_features:
         features = encode_image_features(grown.backbone, shots, config.inference_config(), cache_dir)
         grown.partial_fit_features(features, torch.from_numpy(shots.targets(grown.class_names)))
@@ -107,58 +105,57 @@ def _learned(
     if alone and config.epochs is None:
         steps = len(shots) // min(config.batch_size, len(shots))
         config = config.model_copy(update={"epochs": math.ceil(STEPS_ALONE / steps)})
-    _leave_only_last_rows(grown)
+    _freeze_old_rows(grown)
     train(_LastClass(grown, config.precision), shots, config, cache_dir=cache_dir, show_progress=show_progress)
     return _moved(grown, grown.class_names, range(len(grown.class_names)))
 
 
 def without_class(model: AdaptedModel, name: str) -> AdaptedModel:
-    """A model without one of its classes; what was learned for the others stays, and so does their order.
+    """Return a model without one of its classes; the others stay as they are, in their order.
 
     Raises
     ------
     SotglpError
         If there is no such class, or only one would be left.
     """
-    place = model.class_index(name)
-    left = [other for other in range(len(model.class_names)) if other != place]
+    removed = model.class_index(name)
+    left = [index for index in range(len(model.class_names)) if index != removed]
     if len(left) < 2:
-        raise SotglpError(f"the class {name!r} can't be removed, since a classifier needs two: add another one first")
-    names = [model.class_names[other] for other in left]
-    return _moved(model, names, left)
+        raise SotglpError(f"the class {name!r} can't be removed, since a classifier needs two: add another class first")
+    return _moved(model, [model.class_names[index] for index in left], left)
 
 
 def renamed(model: AdaptedModel, old: str, new: str) -> AdaptedModel:
-    """A model with another name for one of its classes; its place and all that was learned stay.
+    """Return a model with another name for one of its classes; class indices and learned parameters stay.
 
-    Predictions change with the name's text features, where the kind of model looks at any.
+    Predictions change with the text features of the name, unless the method uses no text.
 
     Raises
     ------
     SotglpError
-        If there is no class ``old``, or another one is called ``new`` or gives the same prompt.
+        If there is no class ``old``, or another class is called ``new`` or has the same prompt.
     """
-    place = model.class_index(old)
+    index = model.class_index(old)
     _refuse_twin(model, new)
-    names = [*model.class_names[:place], new, *model.class_names[place + 1 :]]
+    names = [*model.class_names[:index], new, *model.class_names[index + 1 :]]
     return _moved(model, names, range(len(names)))
 
 
 def _moved(model: AdaptedModel, names: Sequence[str], origins: Sequence[int | None]) -> AdaptedModel:
-    """A model of these classes, each with what the class at its origin has learned and remembers."""
+    """Build a model of these classes with the learned rows and shots of their origins."""
     moved = build_model(model.backbone, names, model.config).inherit(model, origins)
     moved.shots = model.shots.of_classes(origins) if model.shots else None
     return moved
 
 
 def _refuse_twin(model: AdaptedModel, name: str) -> None:
-    """Refuse the very same name; those that only read alike are refused wherever a model is built."""
+    """Refuse an equal name; building a model refuses names with equal prompts."""
     if name in model.class_names:
-        raise SotglpError(f"the model has a class {name!r} already: give another name")
+        raise SotglpError(f"the model already has a class {name!r}: choose another name")
 
 
 class _OldRowsBefore(nn.Module):
-    """Rows of old classes, which never change, before those that are learned."""
+    """Prepends the fixed rows of old classes to learned rows."""
 
     def __init__(self, old: Tensor) -> None:
         super().__init__()
@@ -172,8 +169,8 @@ class _OldRowsBefore(nn.Module):
         return rows[len(self.old) :].clone()
 
 
-def _leave_only_last_rows(model: AdaptedModel) -> None:
-    """Let a model learn the rows of its last class alone: no momentum or weight decay reaches other values."""
+def _freeze_old_rows(model: AdaptedModel) -> None:
+    """Make only the rows of the last class learnable, out of reach of momentum and weight decay elsewhere."""
     for name, own in model.named_parameters():
         if name not in model.class_rows:
             own.requires_grad_(False)
@@ -183,7 +180,7 @@ def _leave_only_last_rows(model: AdaptedModel) -> None:
 
 
 class _LastClass(AdaptedModel):
-    """A model whose last class alone changes: the text of the others is encoded once, not at every step."""
+    """A model whose last class alone is trained, so that the text of the others is encoded only once."""
 
     def __init__(self, model: AdaptedModel, precision: Precision) -> None:
         super().__init__(model.backbone, model.class_names, model.config)
@@ -193,21 +190,16 @@ class _LastClass(AdaptedModel):
             self._old_text = model.encode_text(range(len(model.class_names) - 1))
 
     def encode_text(self, classes: Sequence[int] | None = None) -> TextFeatures:
-        wanted = slice(None) if classes is None else list(classes)
+        chosen = slice(None) if classes is None else list(classes)
         new = self.model.encode_text([len(self.class_names) - 1])
-        whole = (torch.cat(parts)[wanted] for parts in zip(self._old_text, new, strict=True))
+        whole = (torch.cat(parts)[chosen] for parts in zip(self._old_text, new, strict=True))
         return TextFeatures(*whole)
 
     def draw_prompts(self, n_images: int, dropout: float, generator: torch.Generator | None = None) -> Tensor | None:
         return self.model.draw_prompts(n_images, dropout, generator)
 
     def compare(
-        self,
-        encoded: EncodedImages,
-        text: TextFeatures,
-        *,
-        drawn_prompts: Tensor | None = None,
-        for_loss: bool = False,
+        self, encoded: EncodedImages, text: TextFeatures, *, drawn_prompts: Tensor | None = None, for_loss: bool = False
     ) -> Outputs:
         return self.model.compare(encoded, text, drawn_prompts=drawn_prompts, for_loss=for_loss)
 

@@ -1,4 +1,4 @@
-"""The one fit loop: prompts and projection learned by SGD on a frozen backbone."""
+"""The fit loop of all methods: SGD or AdamW on a frozen backbone, in one or several processes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ History = list[dict[str, float]]
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained model, its history, and the images that it saw."""
+    """A trained model, its history and its training images."""
 
     model: AdaptedModel
     history: History
@@ -57,7 +57,7 @@ def adapt(
     show_progress: bool = False,
     title: str = "training",
 ) -> Fitted:
-    """Draw shots from labelled images and learn a model on them.
+    """Draw shots from labelled images and fit a model on them.
 
     Parameters
     ----------
@@ -66,28 +66,28 @@ def adapt(
     images : ImageSet
         Labelled images.
     model_config : Settings
-        Settings of the model: :class:`~sotglp.settings.ModelConfig` for SOT-GLP, those of another method for that.
+        Settings of the model, whose class determines the kind of model.
     config : TrainConfig
         Settings of the run.
     classes : sequence of str or None
-        Class names in the model's order; None takes the labels, sorted.
+        Class names in the model's order; None uses the sorted labels.
     checkpoint : Path or None
-        Where the state after each epoch is kept.
+        File that stores the state after each epoch.
     resume : bool, default False
-        Go on from ``checkpoint``, if it is there.
+        Resume from ``checkpoint`` if it exists.
     cache_dir : Path or None
-        Folder where encoded views are kept for this and other runs; None keeps them in memory for this one.
+        Folder of the feature cache; None keeps features in memory.
     unreadable : list or None
-        Collects drawn images that can't be decoded, which are then left out; None raises at the first.
+        Collects drawn images that can't be decoded, which are skipped; None raises at the first.
     show_progress : bool, default False
         Show progress bars on a terminal.
     title : str
-        Text of the bar of the steps.
+        Title of the progress bar.
 
     Raises
     ------
     SotglpError
-        If images, classes or settings can't be used, or the loss stops being a number.
+        If images, classes or settings are invalid, or training diverges.
 
     References
     ----------
@@ -114,7 +114,7 @@ def adapt(
 
 
 def drawn_shots(images: ImageSet, config: TrainConfig) -> ImageSet:
-    """The labelled images that a run with these settings learns from; all of them where no number is set."""
+    """Draw the training images of a run; all of them if ``shots`` is None."""
     if config.shots is None:
         return images
     return images.take(draw_shots(images.labels or (), config.shots, config.seed, draw=config.draw))
@@ -131,10 +131,10 @@ def train(
     show_progress: bool = False,
     title: str = "training",
 ) -> History:
-    """Train what a model learns in place; see :func:`adapt`. A model without anything to train has an empty history.
+    """Train a model in place and return its history, which is empty if it has no learnable parameters.
 
-    Where several processes were launched, each encodes its share of the images and of the classes, and all end with the
-    same model: that of a single process, up to rounding.
+    Arguments are those of :func:`adapt`. If several processes were launched, each encodes its share of the images and
+    of the classes, and all end with the same model: that of a single process, up to rounding.
     """
     targets = torch.from_numpy(images.targets(model.class_names))
     if model.needs_shot_features:
@@ -148,7 +148,7 @@ def train(
     show_progress = show_progress and processes.is_first
     scaler = torch.amp.GradScaler(device.type, enabled=half_dtype(device, config.precision) is torch.float16)
     history = checkpoint.read(model, optimizer, scaler) if checkpoint and resume else []
-    processes.wait()  # so that nobody reads a checkpoint that another one has written since
+    processes.wait()  # before any process writes a newer checkpoint
     steps = len(images) // min(config.batch_size, len(images))
     epochs = config.n_epochs(len(images))
     if len(history) == epochs:
@@ -161,10 +161,10 @@ def train(
             rate = config.learning_rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            tally = np.zeros(4)  # loss, global loss, local loss, right answers; summed over images
+            tally = np.zeros(4)  # loss, global loss, local loss, correct predictions; summed over images
             n_seen = 0
             for step, batch in enumerate(source.steps(epoch)):
-                generator = torch.Generator().manual_seed(_number(config.seed, DROPOUT_STREAM, epoch, step))
+                generator = torch.Generator().manual_seed(_seed(config.seed, DROPOUT_STREAM, epoch, step))
                 try:
                     tally += _step(model, optimizer, scaler, batch, targets, config, processes, generator)
                 except NonFiniteCostError as error:
@@ -198,7 +198,7 @@ def _step(
     processes: Processes,
     generator: torch.Generator,
 ) -> NDArray[np.float64]:
-    """One step of SGD; returns losses and right answers, summed over the images of all processes."""
+    """Take one step and return losses and correct predictions, summed over the images of all processes."""
     optimizer.zero_grad()
     device = model.backbone.device
     classes = processes.share(range(len(model.class_names)))
@@ -206,8 +206,8 @@ def _step(
         text = model.encode_text(classes or [0])
     if not classes:  # more processes than classes: no rows, which still take part in all sums
         text = TextFeatures(*(part[:0] for part in text))
-    # Text is encoded once for all parts of the batch, each class by one process: the parts add up gradients at its
-    # features, which then go back through it once.
+    # Text is encoded once for all parts of the batch, each class by one process. Parts accumulate gradients at the text
+    # features, which are then propagated to the prompts once.
     leaves = _gather(text, classes, len(model.class_names), processes)
     drawn = model.draw_prompts(batch.size, config.prompt_dropout, generator)
     tally = torch.zeros(4, dtype=torch.float64)
@@ -219,12 +219,12 @@ def _step(
         loss = model.compute_loss(outputs, part_targets)
         scaler.scale(loss.total * (len(indices) / batch.size)).backward()
         losses = [loss.total.item(), loss.global_.item(), loss.local.item()]
-        tally += torch.tensor([*(len(indices) * value for value in losses), _n_right(model, loss, part_targets)])
-    slopes = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
-    processes.add_up([*slopes, tally])
-    learned = [(own, slope[classes]) for own, slope in zip(text, slopes, strict=True) if own.requires_grad]
+        tally += torch.tensor([*(len(indices) * value for value in losses), _n_correct(model, loss, part_targets)])
+    gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+    processes.add_up([*gradients, tally])
+    learned = [(own, gradient[classes]) for own, gradient in zip(text, gradients, strict=True) if own.requires_grad]
     if learned:
-        torch.autograd.backward([own for own, _ in learned], [slope for _, slope in learned])
+        torch.autograd.backward([own for own, _ in learned], [gradient for _, gradient in learned])
     processes.add_up_gradients(model.learned)
     scaler.step(optimizer)
     scaler.update()
@@ -232,7 +232,7 @@ def _step(
 
 
 def _gather(text: TextFeatures, classes: list[int], n_classes: int, processes: Processes) -> TextFeatures:
-    """Features of all classes from those that each process encoded, as leaves that collect gradients where learned."""
+    """Collect the features that each process encoded, as leaves that accumulate gradients if learned."""
     if len(classes) == n_classes:
         return TextFeatures(*(own.detach().requires_grad_(own.requires_grad) for own in text))
     whole = []
@@ -245,22 +245,21 @@ def _gather(text: TextFeatures, classes: list[int], n_classes: int, processes: P
 
 
 @torch.no_grad()
-def _n_right(model: AdaptedModel, loss: Loss, targets: Tensor) -> int:
+def _n_correct(model: AdaptedModel, loss: Loss, targets: Tensor) -> int:
     return int((model.probabilities(loss.outputs).argmax(dim=-1) == targets).sum())
 
 
-def _number(*key: int) -> int:
-    """A seed of its own for each key."""
+def _seed(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 
 def _is_finite(model: AdaptedModel) -> bool:
-    """Whether the step left numbers in everything learned; its loss tells only of the step before."""
+    """Whether all learned parameters are finite; the loss only shows the step before."""
     return all(bool(parameter.isfinite().all()) for parameter in model.learned)
 
 
 def _diverged(epoch: int, step: int, config: TrainConfig) -> SotglpError:
     return SotglpError(
-        f"training stopped at epoch {epoch + 1}, step {step + 1}, since its numbers went beyond all bounds: lower the "
-        f"learning rate (now {config.learning_rate}) or use precision fp32"
+        f"training diverged at epoch {epoch + 1}, step {step + 1}: lower the learning rate (now "
+        f"{config.learning_rate}) or use precision fp32"
     )

@@ -1,8 +1,8 @@
-"""Newton's method for the transport problems on which Sinkhorn sweeps crawl.
+"""Newton's method for transport problems on which Sinkhorn sweeps converge slowly.
 
-Entropic transport is a smooth concave maximisation over one potential per column: given those, the best potential of
-every row has a closed form. Newton's method on that function converges quadratically however small epsilon is, where
-the error of a Sinkhorn sweep shrinks by a factor that tends to 1.
+Entropic transport is a smooth concave maximisation over one potential per column, since the best row potentials then
+have a closed form. Newton's method converges quadratically on it for any epsilon, whereas the rate of Sinkhorn sweeps
+tends to 1 as epsilon decreases.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ COOLING = 5.0
 """Factor between two temperatures; 2 to 10 take equally many steps."""
 
 RIDGE = 1e-15
-"""Curvature added to every column, as a part of the largest column mass: the size of float64 rounding errors."""
+"""Curvature added to every column relative to the largest column mass, the size of float64 rounding errors."""
 
 TINY = torch.finfo(torch.float64).tiny
-"""Keeps quotients finite where relaxed marginals let all mass vanish."""
+"""Keeps quotients finite if relaxed marginals let all mass vanish."""
 
 
 @dataclass(frozen=True)
 class Problems:
-    """A batch of transport problems in float64, and how far each one is solved.
+    """A batch of transport problems in float64 and the state of their solution.
 
     The plan of a problem is `reference * exp(-reduced_cost / temperature)`.
 
@@ -36,13 +36,11 @@ class Problems:
     reduced_cost : Tensor, shape (B, K, N)
         Cost less both potentials, in units of the cost.
     log_reference : Tensor, shape (B, K, N)
-        Logarithm of the product of the marginals that the problem was given with.
-    log_row : Tensor, shape (B, K)
-        Logarithm of the mass each row has to hold. With relaxed marginals it moves with the potentials.
-    log_column : Tensor, shape (B, N)
-        The same for columns.
+        Logarithm of the product of the given marginals.
+    log_row, log_column : Tensor, shapes (B, K) and (B, N)
+        Logarithm of the target mass of each row and column, which depends on the potentials if marginals are relaxed.
     temperature : Tensor, shape (B,)
-        Entropic regularisation, in units of the cost, at which the problem is being solved.
+        Current entropic regularisation, in units of the cost.
     """
 
     reduced_cost: Tensor
@@ -52,7 +50,7 @@ class Problems:
     temperature: Tensor
 
     def __getitem__(self, index: Tensor) -> Problems:
-        """Those problems of the batch that `index` (a mask or indices, shape (B,)) picks."""
+        """Select problems by a mask or indices of shape (B,)."""
         return Problems(
             self.reduced_cost[index],
             self.log_reference[index],
@@ -62,7 +60,7 @@ class Problems:
         )
 
     def transposed(self) -> Problems:
-        """The same problems with rows and columns exchanged."""
+        """Exchange rows and columns."""
         return Problems(self.reduced_cost.mT, self.log_reference.mT, self.log_column, self.log_row, self.temperature)
 
 
@@ -78,12 +76,12 @@ def solve_by_newton(problems: Problems, slack: float, tolerance: float, max_iter
     tolerance : float
         Largest total-variation error of the column marginals, relative to the mass of the problem.
     max_iterations : int
-        Most Newton steps a problem may take.
+        Maximum number of Newton steps of a problem.
 
     Returns
     -------
     plans : Tensor, shape (B, K, N)
-        Row marginals hold to rounding, column marginals to the tolerance where that was reached.
+        Row marginals hold to rounding, column marginals to the tolerance if it was reached.
     errors : Tensor, shape (B,)
         Total-variation error of the column marginals, relative to the mass.
 
@@ -105,44 +103,44 @@ def solve_by_newton(problems: Problems, slack: float, tolerance: float, max_iter
     errors = torch.full_like(final_temperature, torch.inf)
     pending = torch.arange(len(plans), device=plans.device)
     for iteration in range(max_iterations + 1):
-        if iteration == max_iterations:  # what is given up on must at least be a plan, and an error, at its own epsilon
+        if iteration == max_iterations:  # unsolved problems return a plan and an error at their own epsilon
             state = replace(state, temperature=final_temperature)
         state, plan = _fill_rows(state, slack)
         residual = state.log_column.exp() - plan.sum(1)
         error = total_variation(residual, state.log_column.exp())
         cold = state.temperature <= final_temperature
         finished = (error <= tolerance) & cold | (iteration == max_iterations)
-        # A host look per step costs little beside the linear solve of that step.
+        # One synchronisation per step costs little compared with its linear solve.
         if finished.any():
             plans[pending[finished]] = plan[finished]
             errors[pending[finished]] = error[finished]
-            going_on = ~finished
-            pending, final_temperature = pending[going_on], final_temperature[going_on]
+            left = ~finished
+            pending, final_temperature = pending[left], final_temperature[left]
             if len(pending) == 0:
                 break
-            state, plan, residual = state[going_on], plan[going_on], residual[going_on]
+            state, plan, residual = state[left], plan[left], residual[left]
         state = _newton_step(state, plan, residual, final_temperature, slack)
     return plans, errors
 
 
 def total_variation(residual: Tensor, target: Tensor) -> Tensor:
-    """Half the summed absolute `residual` of mass per column, relative to the summed `target` (both (..., N)).
+    """Compute half the summed absolute `residual` of mass per column, relative to the summed `target` (both (..., N)).
 
-    To first order no entry of the plan is further than this, times the mass, from the exact plan's: the correction is
-    an electrical flow that feeds the lacking columns, and no edge of it carries more than is fed.
+    To first order it bounds the error of every entry of the plan relative to the mass: the correction is an electrical
+    flow into the columns with too little mass, and no edge carries more than the total flow.
     """
     return residual.abs().sum(-1) / (2 * target.sum(-1)).clamp(min=TINY)
 
 
 def _fill_rows(state: Problems, slack: float) -> tuple[Problems, Tensor]:
-    """Set every row potential to its best value, given those of the columns; also return the plan (B, K, N)."""
+    """Set the row potentials to their optimum for those of the columns; also return the plan (B, K, N)."""
     temperature = state.temperature[:, None]
     log_plan = state.log_reference - state.reduced_cost / temperature[:, :, None]
     gain = (state.log_row - log_plan.logsumexp(2)) / (1 + slack * temperature)  # (B, K)
     filled = replace(
         state,
-        # Subtracting from the reduced cost itself, and not keeping potentials beside the cost, leaves the entries
-        # that carry mass small, so that they stay exact even where the cost is 1e6 times the temperature.
+        # Subtracting potentials from the cost keeps the entries that carry mass small, and so exact even if the cost is
+        # 1e6 times the temperature.
         reduced_cost=state.reduced_cost - (temperature * gain)[:, :, None],
         log_row=state.log_row - slack * temperature * gain,
     )
@@ -150,21 +148,21 @@ def _fill_rows(state: Problems, slack: float) -> tuple[Problems, Tensor]:
 
 
 def _newton_step(state: Problems, plan: Tensor, residual: Tensor, final_temperature: Tensor, slack: float) -> Problems:
-    """Move the column potentials uphill, and cool down those problems that are nearly solved at their temperature."""
+    """Update the column potentials, and lower the temperature of problems that are nearly solved."""
     softness = slack * state.temperature[:, None]  # (B, 1): 0 for hard marginals
     row_mass = plan.sum(2, keepdim=True).clamp(min=TINY)
     coupling = plan.mT @ (plan / (row_mass * (1 + softness[:, :, None])))  # (B, N, N)
     coupling.diagonal(dim1=1, dim2=2).zero_()
     target = state.log_column.exp()
-    # The diagonal as a sum of positive terms, not as "column mass minus coupling with itself": nearly separate blocks
-    # of a plan hang together by entries far smaller than the rounding error of that difference.
+    # The diagonal is a sum of positive terms, not a difference of column mass and self-coupling, whose rounding error
+    # exceeds the small entries that connect nearly separate blocks of a plan.
     curvature = coupling.sum(2) + softness * target + softness / (1 + softness) * plan.sum(1)
     curvature = (curvature + RIDGE * target.amax(1, keepdim=True)).clamp(min=TINY)
     hessian = torch.diag_embed(curvature) - coupling
     direction = torch.linalg.solve_ex(hessian, residual[:, :, None])[0].squeeze(2)  # (B, N)
 
     # Along the direction the third derivative is at most `step_bound` times the second. For such functions this damping
-    # never overshoots the maximum, tends to the full step near it, and is right for a single exponential far from it.
+    # never overshoots the maximum, tends to the full step near it, and is exact for a single exponential.
     step_bound = direction.clamp(min=0).amax(1) - direction.clamp(max=0).amin(1)
     step_bound = step_bound * (1 + 3 * softness / (1 + softness)).squeeze(1)
     damping = torch.where(step_bound > 0, torch.log1p(step_bound) / step_bound, 1.0)
@@ -175,6 +173,6 @@ def _newton_step(state: Problems, plan: Tensor, residual: Tensor, final_temperat
         state,
         reduced_cost=state.reduced_cost - move[:, None, :],
         log_column=state.log_column - slack * move,
-        # Within reach 1 Newton converges quadratically. Cooling earlier leaves a gap that grows with each cooling.
+        # Within step bound 1 Newton converges quadratically; the gap of an earlier cooling would grow each time.
         temperature=torch.where(step_bound <= 1, cooler, state.temperature),
     )

@@ -1,4 +1,4 @@
-"""How the local prompts of a class share an image: whether they look at different patches or at the same ones."""
+"""Statistics of transport plans: the mass on each patch, and how the local prompts of a class share the patches."""
 
 from __future__ import annotations
 
@@ -10,21 +10,14 @@ from torch.nn import functional as F
 
 
 def patch_mass(plan: Tensor, support: Tensor, n_patches: int) -> Tensor:
-    """Mass that a plan puts on each patch of an image, from each prompt; 0 off the support.
+    """Sum the mass of a plan over each patch of an image and each prompt, (B, C, P, N); 0 off the support.
 
     Parameters
     ----------
-    plan : Tensor
-        From :meth:`sotglp.SOTGLP.transport`, (B, C, K, N).
-    support : Tensor
-        Patch indices from there: (B, C, K) shared by the prompts, or (B, C, K, N), each prompt's own.
+    plan, support : Tensor
+        From :meth:`sotglp.SOTGLP.transport`: (B, C, K, N), and (B, C, K) or (B, C, K, N).
     n_patches : int
         Patches of an image, P.
-
-    Returns
-    -------
-    Tensor
-        (B, C, P, N).
     """
     patches = support if support.ndim == plan.ndim else support.unsqueeze(-1)
     mass = plan.new_zeros(*plan.shape[:-2], n_patches, plan.shape[-1])
@@ -32,77 +25,37 @@ def patch_mass(plan: Tensor, support: Tensor, n_patches: int) -> Tensor:
 
 
 def class_mass(plan: Tensor, support: Tensor, classes: Tensor, n_patches: int) -> Tensor:
-    """Mass that the plan of one class for each image puts on its patches, from each of the class's prompts.
-
-    Parameters
-    ----------
-    plan, support, n_patches
-        See :func:`patch_mass`.
-    classes : Tensor
-        The class to look at for each image, (B,).
-
-    Returns
-    -------
-    Tensor
-        (B, P, N).
-    """
+    """Compute :func:`patch_mass` of one class for each image, ``classes`` (B,); returns (B, P, N)."""
     each = torch.arange(classes.shape[0], device=classes.device)
     return patch_mass(plan[each, classes, None], support[each, classes, None], n_patches)[:, 0]
 
 
 def prompt_overlap(mass: Tensor) -> Tensor:
-    """Share of its mass that a prompt has in common with another one, averaged over pairs of prompts.
+    """Compute the share of mass that two prompts have in common, averaged over pairs of prompts, (...).
 
-    Each prompt's mass is scaled to the sum 1; two prompts have in common the sum over patches of the smaller of both.
-
-    Parameters
-    ----------
-    mass : Tensor
-        From :func:`patch_mass`, (..., P, N), not negative.
-
-    Returns
-    -------
-    Tensor
-        (...): 1 if all prompts take the same patches alike, 0 if no two share one. A single prompt shares none, and
-        one without mass shares none with any: 0.
+    ``mass`` (..., P, N) comes from :func:`patch_mass`; each prompt's is scaled to the sum 1, and two prompts have in
+    common the sum over patches of the smaller of both. The result is 1 if all prompts have the same mass, and 0 if no
+    two share a patch or there is a single prompt.
     """
     n_prompts = mass.shape[-1]
-    # Of all pairs with the prompt at place k from below, it is the smaller one in n - 1 - k: no pair has to be formed.
+    # The prompt at rank k is the smaller one in n - 1 - k pairs, so no pair has to be formed.
     ascending = shares(mass, dim=-2).sort(dim=-1).values
     times_smaller = torch.arange(n_prompts - 1, -1, -1, dtype=mass.dtype, device=mass.device)
     return (ascending * times_smaller).sum(dim=(-2, -1)) / max(n_prompts * (n_prompts - 1) / 2, 1)
 
 
 def dominance(mass: Tensor) -> Tensor:
-    """Share of all mass that the prompt with most of it has.
+    """Compute the largest share of the mass (..., P, N) that one prompt has, (...), at least 1 / N; 0 without mass.
 
-    The marginals of balanced transport and equal plans fix it at 1 / N; it tells something of relaxed transport.
-
-    Parameters
-    ----------
-    mass : Tensor
-        From :func:`patch_mass`, (..., P, N), not negative.
-
-    Returns
-    -------
-    Tensor
-        (...): from 1 / N, where all prompts have the same, to 1; 0 where there is no mass at all.
+    It is 1 / N for balanced transport and uniform plans, so it is informative for relaxed transport only.
     """
     return shares(mass.sum(dim=-2), dim=-1).amax(dim=-1)
 
 
 def plan_entropy(plan: Tensor) -> Tensor:
-    """Entropy of a transport plan over that of a plan of equal parts.
+    """Compute the entropy of a transport plan (..., K, N) divided by that of the uniform plan, (...).
 
-    Parameters
-    ----------
-    plan : Tensor
-        From :meth:`sotglp.SOTGLP.transport`, (..., K, N), not negative.
-
-    Returns
-    -------
-    Tensor
-        (...): 1 if all patches of the support and all prompts are joined alike, 0 if one pair has all mass.
+    It is 1 for the uniform plan, and 0 if one patch and prompt have all mass.
     """
     pairs = shares(plan.flatten(-2), dim=-1)
     entropy: Tensor = torch.special.entr(pairs).sum(dim=-1)
@@ -110,17 +63,9 @@ def plan_entropy(plan: Tensor) -> Tensor:
 
 
 def prompt_similarity(local_text: Tensor) -> Tensor:
-    """Mean cosine between two local prompts of a class.
+    """Compute the mean cosine between two local prompts of a class, (C,); 0 for a single prompt.
 
-    Parameters
-    ----------
-    local_text : Tensor
-        Local features from :meth:`sotglp.SOTGLP.encode_text`, (C, N, d), of any length.
-
-    Returns
-    -------
-    Tensor
-        (C,), from -1 to 1; 0 where there is a single prompt.
+    ``local_text`` holds local features from :meth:`sotglp.SOTGLP.encode_text`, (C, N, d), of any length.
     """
     unit = F.normalize(local_text, dim=-1)
     first, second = torch.triu_indices(unit.shape[-2], unit.shape[-2], offset=1, device=unit.device)
@@ -128,5 +73,5 @@ def prompt_similarity(local_text: Tensor) -> Tensor:
 
 
 def shares(values: Tensor, dim: int) -> Tensor:
-    """Values, not negative, scaled to the sum 1 along a dimension; zeros stay."""
+    """Scale non-negative values to the sum 1 along a dimension; zeros stay."""
     return values / values.sum(dim=dim, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)

@@ -1,9 +1,9 @@
 """Entropic optimal transport between the kept patches and the local prompts of a class.
 
-Many small problems are solved at once and each as if it were alone. Sinkhorn sweeps solve those that are easy at
-their epsilon; Newton's method (`sotglp.transport.newton`) solves the others, and those with relaxed marginals. All
-arithmetic is in float64: at the sizes of this project it costs a third more time than float32, and float32 can't hold
-the marginals to 1e-6 once cost / epsilon is large. Mixed precision (autocast) leaves float64 alone.
+Batches of small independent problems are solved together. Sinkhorn sweeps solve those that are easy at their epsilon;
+Newton's method (`sotglp.transport.newton`) solves the others, and those with relaxed marginals. All arithmetic is in
+float64, which autocast does not change: at these sizes it takes a third more time than float32, and float32 can't hold
+the marginals to 1e-6 once cost / epsilon is large.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ MAX_SWEEPS = 60
 """Sweeps after which Newton's method takes over; at epsilon 0.1 and cosine costs 99.9 % of problems need fewer."""
 
 SWEEPS_PER_CHECK = 10
-"""Sweeps between two looks at which problems are solved; on a GPU each look waits for the queue to drain."""
+"""Sweeps between two checks of which problems are solved; on a GPU each check synchronises."""
 
 SWEEP_SPREAD = 100.0
-"""Largest absolute exponent of a kernel that sweeps scale: its products are far inside float64's range (exp(709))."""
+"""Largest absolute exponent of a kernel that sweeps scale, far inside float64's range (exp(709))."""
 
 ENTRIES_AT_ONCE = 2**20
 """Plan entries solved together, which bounds temporary memory to about 100 MB."""
 
 MAX_COST_PER_RELAXATION = 200
-"""Beyond this the mass of a relaxed plan changes by more than exp(100): all or nothing, and Newton's steps get lost."""
+"""Beyond this the mass of a relaxed plan changes by more than exp(100), and Newton's method fails."""
 
 MARGINAL_SUM_TOLERANCE = 1e-5
 """Relative difference of the marginals' sums that counts as float32 rounding."""
@@ -50,7 +50,7 @@ def sinkhorn(
     tolerance: float | None = None,
     max_iterations: int = 500,
 ) -> Tensor:
-    r"""Transport plans that minimise cost plus entropy, for a batch of independent problems.
+    r"""Compute transport plans that minimise cost plus entropy, for a batch of independent problems.
 
     Balanced (`relaxation` None), with a and b the marginals: the minimum over plans T >= 0 with row sums a and column
     sums b of `sum(T * cost) + epsilon * KL(T, a b^T)`. Relaxed, with weight rho: the minimum over all T >= 0 of
@@ -68,7 +68,7 @@ def sinkhorn(
         Positive mass of every row. Default: 1 / K.
     column_marginal : Tensor, broadcastable to (..., N), optional
         Positive mass of every column. Default: 1 / N. In balanced problems it must have the sum of the row marginal;
-        a relative difference below 1e-5 is taken for rounding and scaled away.
+        a relative difference below 1e-5 counts as rounding and is scaled away.
     relaxation : float, optional
         Weight rho of the penalty on marginals, in units of the cost; at least 1/200 of the largest absolute
         cost. Default: marginals are hard constraints.
@@ -77,8 +77,8 @@ def sinkhorn(
         first order no entry of the plan is further off than this (twice this, if relaxed). Default: 1e-11 for float64
         cost, 1e-7 otherwise.
     max_iterations : int
-        Most Newton steps a problem may take, where sweeps are not enough. A few tens are usual; 160 were seen
-        at 60 x 40 and a cost range of 1e6 epsilon.
+        Maximum number of Newton steps of a problem that sweeps do not solve. A few tens are usual; the largest seen is
+        160, at 60 x 40 and a cost range of 1e6 epsilon.
 
     Returns
     -------
@@ -88,14 +88,12 @@ def sinkhorn(
     Raises
     ------
     SotglpError
-        If cost is not a finite floating tensor with at least one row and column, epsilon, relaxation, tolerance or
-        max_iterations is not positive, relaxation is too small for the cost, a marginal is not positive or has
-        another shape, or marginals differ in sum.
+        If an argument is out of range or has a wrong shape, cost is not finite, or marginals differ in sum.
 
     Warns
     -----
     SotglpWarning
-        If some problem did not reach the tolerance; the message says how far it is off.
+        If a problem did not reach the tolerance.
 
     References
     ----------
@@ -127,16 +125,16 @@ def sinkhorn(
 
 
 def marginal_error(plan: Tensor, row_marginal: Tensor | None = None, column_marginal: Tensor | None = None) -> Tensor:
-    """Largest absolute difference between a plan's row and column sums and its marginals.
+    """Compute the largest absolute difference between a plan's row and column sums and its marginals.
 
     Parameters
     ----------
     plan : Tensor, shape (..., K, N)
         Transport plans.
     row_marginal : Tensor, broadcastable to (..., K), optional
-        Mass every row should have. Default: 1 / K.
+        Expected mass of every row. Default: 1 / K.
     column_marginal : Tensor, broadcastable to (..., N), optional
-        Mass every column should have. Default: 1 / N.
+        Expected mass of every column. Default: 1 / N.
 
     Returns
     -------
@@ -185,14 +183,14 @@ def _check_cost(cost: Tensor, relaxation: float | None) -> None:
 
 
 def _in_float64(values: Tensor) -> Tensor:
-    """The values in float64, on the CPU where their own device (Apple's GPUs) has no float64."""
+    """Convert to float64, on the CPU if the device (Apple's GPUs) has no float64."""
     return (values.cpu() if values.device.type == "mps" else values).double()
 
 
 def _flatten_batch(
     cost: Tensor, row_marginal: Tensor | None, column_marginal: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Costs (B, K, N) and marginals (B, K) and (B, N) in float64, with B the product of the batch dimensions."""
+    """Flatten to costs (B, K, N) and marginals (B, K) and (B, N) in float64."""
     *batch, n_rows, n_columns = cost.shape
     costs = _in_float64(cost).reshape(math.prod(batch), n_rows, n_columns)
     rows = _marginal(row_marginal, "row_marginal", (*batch, n_rows), costs)
@@ -214,7 +212,7 @@ def _marginal(values: Tensor | None, name: str, shape: tuple[int, ...], costs: T
 
 
 def _equal_sums(rows: Tensor, columns: Tensor) -> Tensor:
-    """The column marginals (B, N), scaled to the sum of the row marginals (B, K)."""
+    """Scale the column marginals (B, N) to the sum of the row marginals (B, K)."""
     row_sum, column_sum = rows.sum(1, keepdim=True), columns.sum(1, keepdim=True)
     if ((row_sum - column_sum).abs() > MARGINAL_SUM_TOLERANCE * row_sum).any():
         raise SotglpError("row_marginal and column_marginal must have the same sum unless relaxation is given")
@@ -222,7 +220,7 @@ def _equal_sums(rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _prepare(costs: Tensor, rows: Tensor, columns: Tensor, epsilon: float, slack: float) -> Problems:
-    """Put the problems (B, K, N) into a form whose costs are centred about 0."""
+    """Centre the costs of the problems (B, K, N) about 0."""
     log_rows, log_columns = rows.log(), columns.log()
     middle = (costs.amax((1, 2)) + costs.amin((1, 2))) / 2
     # A constant may move from the cost into the potentials and so, with slack, into the mass that marginals must hold.
@@ -240,7 +238,7 @@ def _prepare(costs: Tensor, rows: Tensor, columns: Tensor, epsilon: float, slack
 def _solve(
     costs: Tensor, rows: Tensor, columns: Tensor, epsilon: float, slack: float, tolerance: float, max_iterations: int
 ) -> tuple[Tensor, Tensor]:
-    """Plans (B, K, N) and their total-variation errors (B,)."""
+    """Solve for plans (B, K, N) and their total-variation errors (B,)."""
     problems = _prepare(costs, rows, columns, epsilon, slack)
     if slack > 0:  # sweeps find the total mass of a relaxed plan too slowly to pay
         return solve_by_newton(problems, slack, tolerance, max_iterations)
@@ -252,10 +250,7 @@ def _solve(
 
 
 def _sweep(problems: Problems, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Scale columns and rows to their marginals in turn.
-
-    Problems that stay unsolved, or are too spread out to scale, have an infinite error.
-    """
+    """Scale columns and rows in turn; unsolved problems have an infinite error."""
     log_kernels = problems.log_reference - problems.reduced_cost / problems.temperature[:, None, None]
     plans = torch.empty_like(log_kernels)
     errors = torch.full_like(problems.temperature, torch.inf)
@@ -275,9 +270,9 @@ def _sweep(problems: Problems, tolerance: float) -> tuple[Tensor, Tensor]:
         solved = error <= tolerance
         plans[pending[solved]] = plan[:, :, solved].permute(2, 0, 1)
         errors[pending[solved]] = error[solved]
-        going_on = ~solved
-        pending, kernel = pending[going_on], kernel[:, :, going_on]
-        row_mass, column_mass, row_scale = row_mass[:, going_on], column_mass[:, going_on], row_scale[:, going_on]
+        left = ~solved
+        pending, kernel = pending[left], kernel[:, :, left]
+        row_mass, column_mass, row_scale = row_mass[:, left], column_mass[:, left], row_scale[:, left]
     return plans, errors
 
 
@@ -286,8 +281,8 @@ def _warn_of_failures(errors: Tensor, tolerance: float, max_iterations: int) -> 
     if failed.any():
         warnings.warn(
             f"{int(failed.sum())} of {len(errors)} transport problems did not converge in {max_iterations} Newton "
-            f"steps: their marginals are off by up to {float(errors[failed].max()):.2g} of the mass, where "
-            f"{tolerance:.2g} was asked for; raise epsilon or max_iterations",
+            f"steps: the error of their marginals is up to {float(errors[failed].max()):.2g} of the mass, beyond the "
+            f"tolerance {tolerance:.2g}; raise epsilon or max_iterations",
             SotglpWarning,
             stacklevel=3,
         )
