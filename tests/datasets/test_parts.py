@@ -68,12 +68,9 @@ def test_extra_classes(folder, part):
     assert f"has classes in {part} without training images: a fox, dog;" in refused(parts, folder)
 
 
-def test_one_number_with_two_names(folder):
+def test_a_number_with_two_names_and_a_name_with_two_numbers(folder):
     parts = {"train": samples(folder, ("a", 4, "cat")), "test": samples(folder, ("b", 4, "tiger"))}
     assert "has two names for class 4, 'cat' and 'tiger';" in refused(parts, folder)
-
-
-def test_one_name_with_two_numbers(folder):
     train = samples(folder, ("a", 4, "big_cat"), ("b", 7, "big cat"))
     assert "has the name 'big cat' for two classes, 4 and 7;" in refused({"train": train, "test": train}, folder)
 

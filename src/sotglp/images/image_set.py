@@ -177,7 +177,7 @@ class ImageSet:
 
 def is_tensor(value: object) -> TypeIs[torch.Tensor]:
     """Whether a value is a torch tensor, without importing torch where nothing else has."""
-    if "torch" not in sys.modules:
+    if sys.modules.get("torch") is None:
         return False
     import torch
 
