@@ -24,12 +24,6 @@ def classifier(backbone: Backbone, method: str, **parameters: Any) -> MethodClas
     return MethodClassifier(method, backbone, **{"settings": QUICK, "shots": None, **parameters})
 
 
-@pytest.fixture
-def paths(class_folders: Path) -> tuple[list[str], list[str]]:
-    files = sorted(class_folders.glob("*/*.png"))
-    return [str(file) for file in files], [file.parent.name for file in files]
-
-
 @parametrize_with_checks([MethodClassifier()])
 def test_scikit_learns_own_checks(estimator: MethodClassifier, check: Any) -> None:
     check(estimator)

@@ -31,12 +31,6 @@ def classifier(backbone: Backbone, **parameters: Any) -> SOTGLPClassifier:
 
 
 @pytest.fixture
-def paths(class_folders: Path) -> tuple[list[str], list[str]]:
-    files = sorted(class_folders.glob("*/*.png"))
-    return [str(file) for file in files], [file.parent.name for file in files]
-
-
-@pytest.fixture
 def fitted(tiny_backbone: Backbone, paths: tuple[list[str], list[str]]) -> SOTGLPClassifier:
     return classifier(tiny_backbone).fit(*paths)
 
@@ -81,7 +75,17 @@ NOT_FOR_IMAGES = {
 
 
 @parametrize_with_checks(
-    [TablePainter(Backbone.from_open_clip(tiny_clip()), epochs=12, augment=False, shots=None, learning_rate=0.05)],
+    [
+        TablePainter(
+            Backbone.from_open_clip(tiny_clip()),
+            epochs=4,
+            learning_rate=0.1,
+            n_local_prompts=2,
+            top_k=4,
+            augment=False,
+            shots=None,
+        )
+    ],
     expected_failed_checks=lambda _: NOT_FOR_IMAGES,
 )
 def test_scikit_learns_checks_of_classifiers(estimator: TablePainter, check: Any) -> None:

@@ -74,7 +74,7 @@ def test_other_weights_are_refused(model: SOTGLP, tmp_path: Path) -> None:
 
 
 def test_backbone_inside(tmp_path: Path) -> None:
-    backbone = Backbone.load(SMALL, seed=5, image_size=64)
+    backbone = Backbone.load("tiny", "none", seed=5)
     model = SOTGLP(backbone, NAMES, top_k=2)
     with torch.no_grad():
         backbone.clip.ln_final.bias += 1  # type: ignore[union-attr, operator]
@@ -83,7 +83,7 @@ def test_backbone_inside(tmp_path: Path) -> None:
     loaded = load_model(tmp_path / "whole").model
     images = torch.randn(1, 3, 64, 64)
     assert torch.equal(loaded(images).global_logits, model(images).global_logits)
-    with pytest.raises(SotglpError, match="other weights of ViT-S-32-alt"):
+    with pytest.raises(SotglpError, match="other weights of tiny"):
         load_model(tmp_path / "lean")
 
 
@@ -179,7 +179,7 @@ def test_a_local_weight_file_gets_the_activation_that_was_trained_with(quick_tag
 
 
 def test_a_file_without_activation_and_preprocessing_means_the_names_own(tmp_path: Path) -> None:
-    backbone = Backbone.load(SMALL, seed=5, image_size=64)
+    backbone = Backbone.load("tiny", "none", seed=5)
     model = SOTGLP(backbone, NAMES, top_k=2)
     save_model(tmp_path / "new", model, include_backbone=True)
     older = read_record(tmp_path / "new").backbone
@@ -194,7 +194,7 @@ def test_a_file_without_activation_and_preprocessing_means_the_names_own(tmp_pat
 
 @pytest.mark.parametrize("include_backbone", [True, False])
 def test_the_patch_stream_comes_back(tmp_path: Path, include_backbone: bool) -> None:
-    backbone = Backbone.load(SMALL, seed=5, image_size=64, patch_attention="ordinary")
+    backbone = Backbone.load("tiny", "none", seed=5, patch_attention="ordinary")
     model = SOTGLP(backbone, NAMES, top_k=2)
     path = tmp_path / "m"
     save_model(path, model, include_backbone=include_backbone)
@@ -203,18 +203,18 @@ def test_the_patch_stream_comes_back(tmp_path: Path, include_backbone: bool) -> 
     images = torch.randn(1, 3, 64, 64)
     assert torch.equal(loaded(images).local_logits, model(images).local_logits)
     with pytest.raises(SotglpError, match=r"trained on ordinary patch tokens of .* given has value ones"):
-        load_model(path, backbone=Backbone.load(SMALL, seed=5, image_size=64))
+        load_model(path, backbone=Backbone.load("tiny", "none", seed=5))
 
 
 def test_a_file_without_a_patch_stream_means_values(tmp_path: Path) -> None:
-    backbone = Backbone.load(SMALL, seed=5, image_size=64)
+    backbone = Backbone.load("tiny", "none", seed=5)
     save_model(tmp_path / "new", SOTGLP(backbone, NAMES, top_k=2))
     older = read_record(tmp_path / "new").backbone
     del older["patch_attention"]
     path = rewrite(tmp_path / "new", tmp_path / "old", {"backbone": older})
     assert load_model(path)[0].backbone.patch_attention == "value"
     with pytest.raises(SotglpError, match="trained on value patch tokens"):
-        load_model(path, backbone=Backbone.load(SMALL, seed=5, image_size=64, patch_attention="ordinary"))
+        load_model(path, backbone=Backbone.load("tiny", "none", seed=5, patch_attention="ordinary"))
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def tokenize_classes(class_names: Sequence[str], n_context: int, context_length:
     """
     if len(class_names) < 2:
         raise SotglpError(
-            f"a classifier needs at least two classes, but there is {len(class_names)}: add images of another class"
+            f"a classifier needs at least two classes, not {len(class_names)} class: add images of another one"
         )
     tokenizer = clip_tokenizer()
     seen: dict[tuple[int, ...], str] = {}

@@ -31,12 +31,6 @@ def calibration_of(fitted: SOTGLPClassifier) -> Calibration:
 
 
 @pytest.fixture
-def paths(class_folders: Path) -> tuple[list[str], list[str]]:
-    files = sorted(class_folders.glob("*/*.png"))
-    return [str(file) for file in files], [file.parent.name for file in files]
-
-
-@pytest.fixture
 def few(tiny_backbone: Backbone, paths: Any) -> SOTGLPClassifier:
     """Learned from four images of each class, so that two are left; wrong now and then."""
     return classifier(tiny_backbone, epochs=2, shots=4, learning_rate=0.01).fit(*paths)
@@ -218,3 +212,36 @@ def test_labels_without_a_class_name_are_refused_by_position(tiny_backbone: Back
     X = [f"{index}.png" for index in range(len(labels))]
     with pytest.raises(SotglpError, match=r"^label \d is "):
         classifier(tiny_backbone).fit(X, np.array(labels, dtype=object))
+
+
+def test_numpy_scalars_are_taken_as_numbers(paths: Any, tmp_path: Path) -> None:
+    X, y = paths
+
+    def run(name: str, whole: Any, real: Any) -> tuple[SOTGLPClassifier, bytes]:
+        fitted = SOTGLPClassifier(
+            "tiny",
+            image_size=whole(64),
+            shots=whole(4),
+            epochs=whole(1),
+            seed=whole(3),
+            learning_rate=real(0.25),
+            top_k=whole(3),
+            augment=False,
+        ).fit(X, y)
+        fitted.calibrate(X, real(0.8), "mcm", real(0.5), y=y, folds=whole(2)).save(tmp_path / name)
+        return fitted, (tmp_path / name).read_bytes()
+
+    plain, content = run("plain", int, float)
+    for whole, real in ((np.int64, np.float64), (np.int32, np.float32)):
+        fitted, same = run(whole.__name__, whole, real)
+        assert calibration_of(fitted).rejection.threshold == calibration_of(plain).rejection.threshold
+        assert same == content or real is np.float32  # 0.8 is stored as the nearest float32
+        np.testing.assert_array_equal(fitted.predict_sets(X[:3], real(0.9)), plain.predict_sets(X[:3], 0.9))
+        assert [one.label for one in fitted.explain(X[0], whole(2)).classes] == [
+            one.label for one in plain.explain(X[0], 2).classes
+        ]
+
+
+def test_explain_takes_one_label_or_several(few: SOTGLPClassifier, paths: Any) -> None:
+    for classes in ("blue sea", ["blue sea"], np.array(["blue sea"])):
+        assert [one.label for one in few.explain(paths[0][0], classes).classes] == ["blue sea"]
