@@ -33,6 +33,9 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-6, 1e6
 MAX_IMAGE_SIDE = 2048
 """Longest side of a backbone's input in pixels: 16,384 patches of a ViT-B/16. Published models go up to 512."""
 
+MAX_SKLEARN_SEED = 2**32
+"""Seeds of scikit-learn are below; larger seeds of sotglp are taken modulo it."""
+
 PRESETS = "presets"
 """Folder of the presets in the package."""
 
@@ -46,7 +49,7 @@ MOST_EPOCHS = 200
 class Settings(BaseModel):
     """Named values that are checked when they are set and never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -120,7 +123,7 @@ class TrainConfig(Settings):
     remember: bool = Field(True, description="keep features of the shots, for OOD scores that compare with them")
     precision: Precision = Field("auto", description="arithmetic of the backbone; auto is fp16 on a GPU, else fp32")
     workers: int = Field(0, ge=0, description="processes that decode images")
-    seed: int = Field(1, ge=0, description="seed of every random draw")
+    seed: int = Field(1, ge=0, lt=2**63, description="seed of every random draw")
 
     def n_epochs(self, n_images: int) -> int:
         """Passes over ``n_images``: as set, or enough for LEAST_STEPS steps within FEWEST_EPOCHS and MOST_EPOCHS."""

@@ -32,8 +32,11 @@ def check_output(path: Path, *, force: bool) -> None:
     """
     if os.path.isdir(path):
         raise SotglpError(f"{path} is a folder: give the name of a file")
-    if os.path.exists(path) and not force:
-        raise _exists(path)
+    if os.path.exists(path):
+        if not os.path.isfile(path):
+            raise SotglpError(f"{path} is a pipe or a device: give the name of a file, or - for standard output")
+        if not force:
+            raise _exists(path)
     try:
         with _temporary(path):
             pass

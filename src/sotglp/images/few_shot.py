@@ -103,7 +103,7 @@ def _proportional(
     # Heavy, and not needed where images are only listed.
     from sklearn.model_selection import StratifiedShuffleSplit
 
-    splitter = StratifiedShuffleSplit(n_splits=1, train_size=int(n_drawn), random_state=int(seed))
+    splitter = StratifiedShuffleSplit(n_splits=1, train_size=int(n_drawn), random_state=int(seed) % MAX_SKLEARN_SEED)
     drawn, _ = next(splitter.split(np.zeros(len(targets)), targets))
     taken = np.bincount(targets[drawn], minlength=len(classes))
     missed = [name for name, count in zip(classes, taken, strict=True) if count == 0]

@@ -80,7 +80,7 @@ def cross_fit(
         If a class has fewer images than there are folds.
     """
     n_folds = folds_of(images, n_folds)
-    splitter = StratifiedKFold(n_folds, shuffle=True, random_state=config.seed)
+    splitter = StratifiedKFold(n_folds, shuffle=True, random_state=config.seed % MAX_SKLEARN_SEED)
     folds = np.empty(len(images), dtype=np.int64)
     for fold, (_, held_out) in enumerate(splitter.split(folds, images.targets(model.class_names))):
         folds[held_out] = fold
