@@ -81,9 +81,19 @@ def test_changes_find_their_place() -> None:
         Preset().changed({"shots": 0})
 
 
-def test_errors_name_the_value() -> None:
-    with pytest.raises(SotglpError, match="precision = 'fp8' can't be used"):
-        checked(TrainConfig, {"precision": "fp8"})
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (TrainConfig, "precision", "fp8"),
+        (TrainConfig, "seed", 2**63),
+        *((TrainConfig, name, inf) for name in ("learning_rate", "weight_decay") for inf in (math.inf, math.nan)),
+        *((ModelConfig, name, inf) for name in ("epsilon", "relaxation") for inf in (math.inf, math.nan)),
+        *((InferenceConfig, "temperature", value) for value in (0.0, 1e-40, 1e40, math.inf, math.nan)),
+    ],
+)
+def test_errors_name_the_value(kind: type[Settings], name: str, value: object) -> None:
+    with pytest.raises(SotglpError, match=re.escape(f"{name} = {value!r} can't be used")):
+        checked(kind, {name: value})
 
 
 def test_names_of_settings_that_are_no_text(tmp_path: Path) -> None:

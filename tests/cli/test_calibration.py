@@ -160,7 +160,7 @@ def test_info_tells_of_the_calibration(model: Path, plain: Path, capsys: Any, mo
     )
     assert line == (
         f"calibrated  unknown below knn {about['rejection']['threshold']:.6g}, from 12 images in 4 folds of the shots; "
-        f"of the classes' own images 53.8% pass on average, {low:.1%} to {high:.1%} in nine of ten cases; temperature "
+        f"expected acceptance of known images 53.8% (90% interval {low:.1%} to {high:.1%}); temperature "
         f"{about['temperature']:.3g}"
     )
     assert json.loads(printed(capsys, monkeypatch, "info", plain, "--json", "-"))["calibration"] is None
@@ -184,7 +184,7 @@ def test_calibrating_on_other_images(
     before = found.calibration_.rejection
     broken.unlink()
     assert found.calibrate(root).calibration_.rejection == before
-    assert "from 11 images in images kept from training" in printed(capsys, monkeypatch, "info", out)
+    assert "from 11 images in held-out images" in printed(capsys, monkeypatch, "info", out)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_calibrating_on_other_images(
         (["--calibrate", "--tpr", "1.01"], "tpr = 1.01 must be above 0 and at most 1"),
         (["--calibrate", "--tpr", "nan"], "tpr = nan must be above 0"),
         (["--calibrate", "--ood-method", "oracle"], "ood_method = 'oracle'"),
-        (["--calibrate", "--ood-method", "knn", "--set", "remember=false"], "remember=false keeps nothing of them"),
+        (["--calibrate", "--ood-method", "knn", "--set", "remember=false"], "remember=false doesn't keep"),
         (["--calibrate", "--shots", "1"], "'blue sea' has 1 image"),
         (["--calibrate-on", "absent"], "absent"),
         (["--calibrate-on", "TRAIN"], "is for calibration and is trained on too"),
@@ -218,7 +218,7 @@ def test_calibrations_that_cannot_be_made_are_refused_before_the_fit(
         "NO_LABELS": tmp_path / "no_labels.csv",
         "STRANGE": tmp_path / "strange.csv",
     }
-    monkeypatch.setattr("sotglp.training.fit.adapt", None)
+    monkeypatch.setattr("sotglp.cli.fit_model.adapt", None)
     out = tmp_path / "out" / "m.safetensors"
     command = ["fit", data / "train", "--out", out, *FIT, *(places.get(option, option) for option in options)]
     error = fails(capsys, monkeypatch, *command)
@@ -232,7 +232,7 @@ def test_a_class_with_a_single_image_is_refused_before_the_fit(
     root = shutil.copytree(data / "train", tmp_path / "train")
     for place in (1, 2, 3):
         (root / "green leaf" / f"{place}.png").unlink()
-    monkeypatch.setattr("sotglp.training.fit.adapt", None)
+    monkeypatch.setattr("sotglp.cli.fit_model.adapt", None)
     error = fails(capsys, monkeypatch, "fit", root, "--out", tmp_path / "m.safetensors", *FIT, "--calibrate")
     assert "'green leaf' has 1 image" in error
     assert "calibrate on images that are not trained on" in error
@@ -248,7 +248,7 @@ def test_decisions_that_were_not_calibrated_are_refused(
     assert "--coverage needs a calibrated model" in refused(plain, "--coverage", 0.9)
     assert "coverage = 1.5 must be above 0 and below 1" in refused(model, "--coverage", 1.5)
     assert "coverage = 0.0 must be above 0" in refused(model, "--coverage", 0)
-    assert "is for the score knn at temperature 1: leave --ood-method" in refused(
+    assert "applies to the score knn at temperature 1: leave --ood-method" in refused(
         model, "--unknown", "--ood-method", "mcm"
     )
     assert "compares images with the shots" in refused(plain, "--ood-method", "knn")
@@ -274,7 +274,7 @@ def test_a_new_run_forgets_the_folds_of_a_stopped_one(
     def stopped(*_: Any, **__: Any) -> None:
         raise SotglpError("stopped here")
 
-    monkeypatch.setattr("sotglp.scoring.cross_fit.cross_fit", stopped)
+    monkeypatch.setattr("sotglp.cli.fit_model.cross_fit", stopped)
     command = ["fit", data / "train", "--out", tmp_path / "m.safetensors", *FIT, "--calibrate"]
     assert "stopped here" in fails(capsys, monkeypatch, *command, "--force")
     assert not stale.exists()
@@ -313,7 +313,7 @@ def test_two_processes_calibrate_as_one_does(model: Path, data: Path, tmp_path: 
     options = ["--calibrate", "--tpr", "0.5", "--ood-method", "knn", "--num-processes", "2", *cache]
     done = sotglp("fit", data / "train", "--out", tmp_path / "m", *FIT, *options)
     assert done.stderr == ""
-    assert done.stdout.count("calibrated: 53.8% pass") == 1
+    assert done.stdout.count("calibrated: 53.8% accepted") == 1
     one, two = (SOTGLPClassifier.load(path).calibration_ for path in (model, tmp_path / "m"))
     assert one is not None
     assert two is not None

@@ -82,7 +82,3 @@ def test_mistakes_end_in_one_sentence(
         said = fails(capsys, monkeypatch, "predict", exported, data / "test", *option)
         assert f"{option[0]} can't be changed for {exported}" in said
     assert "there is no exported model" in fails(capsys, monkeypatch, "predict", data / "none.onnx", data / "test")
-
-
-def test_help_has_an_example() -> None:
-    assert "sotglp export birds.safetensors --out birds.onnx" in sotglp("export", "--help").stdout

@@ -157,15 +157,6 @@ def test_mistakes_end_in_one_sentence(
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
-def test_help_has_an_example_of_either_kind(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    printed = run(monkeypatch, capsys, "report", "--help")
-    assert "sotglp report birds.safetensors photos/test --ood photos/no_birds --out birds.html" in printed
-    assert "sotglp report results --out report" in printed
-
-
 @pytest.mark.slow
 def test_a_report_on_500_photos_is_small(model: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)

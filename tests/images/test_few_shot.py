@@ -156,3 +156,9 @@ def test_some_names():
     assert some_names(["a"]) == "a"
     assert some_names(list("abcde")) == "a, b, c, d, e"
     assert some_names(list("abcdefg")) == "a, b, c, d, e and 2 more"
+
+
+def test_seeds_beyond_those_of_scikit_learn_draw_too():
+    labels = shuffled([5, 5])
+    drawn = silently(labels, 2, 5_000_000_000, draw="published")
+    np.testing.assert_array_equal(drawn, silently(labels, 2, 5_000_000_000 % 2**32, draw="published"))

@@ -165,7 +165,7 @@ def _build_from_tag(name: str, tag: str, image_size: int | None, seed: int) -> n
 
 
 def _load_file(model: nn.Module, name: str, path: Path) -> None:
-    if not path.is_file():
+    if not os.path.isfile(path):
         tags = _tags(name)
         raise SotglpError(
             f"{str(path)!r} is neither a weight file nor a tag of {name}{_nearest(str(path), tags)}; its tags are "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +80,7 @@ def _unlabelled(source: str, root: Path) -> ImageSet:
     if source in datasets.names():
         return datasets.find(source).load(root).test
     path = root / source
-    return ImageSet.from_manifest(path) if path.is_file() else ImageSet.from_flat_folder(path)
+    return ImageSet.from_manifest(path) if os.path.isfile(path) else ImageSet.from_flat_folder(path)
 
 
 def _labelled(source: str, root: Path) -> Splits:

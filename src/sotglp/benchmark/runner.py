@@ -76,7 +76,7 @@ def run_suite(run_config: RunConfig, out: Path, *, n_processes: int = 1, show_pr
     """
     keys = {_key(run_config, plan): plan for plan in plan_cells(run_config.suite)}
     path = out / RESULTS_FILE
-    done = {result.key: result for result in read(path)} if path.exists() else {}
+    done = {result.key: result for result in read(path)} if os.path.exists(path) else {}
     check_output(path, force=True)
     n_before = sum(key in done for key in keys)
     failed = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict
 from typing import Annotated
@@ -72,6 +73,8 @@ def prune_cache(
     check_outputs({"--json": json_file})
     if older_than is None and keep is None and not everything:
         raise SotglpError("nothing selects what to remove: give --older-than DAYS, --keep SIZE or --all")
+    if older_than is not None and not math.isfinite(older_than):
+        raise SotglpError(f"older_than = {older_than} is not a number of days: give one such as 30")
     keep_bytes = None if keep is None else _bytes_of(keep)
     root = cache_dir or default_cache_dir()
     removed = prune(root, older_than_days=older_than, keep_bytes=keep_bytes, everything=everything)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -35,7 +36,7 @@ def report_benchmark(results_path: Path, out: Path, *, svg: bool, force: bool, j
     SotglpError
         If there are no results, they are of several backbones, or a file can't be written.
     """
-    path = results_path / RESULTS_FILE if results_path.is_dir() else results_path
+    path = results_path / RESULTS_FILE if os.path.isdir(results_path) else results_path
     everything = read(path)
     results = latest(everything)
     _check(path, results)

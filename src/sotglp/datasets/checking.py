@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def check(entry: Entry, root: Path) -> Finding:
         problems += _differences(entry, len(splits.classes), counts, other_split)
     return Finding(
         name=entry.name,
-        found=splits is not None or entry.path(root).is_dir(),
+        found=splits is not None or os.path.isdir(entry.path(root)),
         complete=not problems,
         n_classes=len(splits.classes) if splits else None,
         counts=counts,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ class Entry:
     def path(self, root: Path) -> Path:
         """Return the dataset's folder below a data root: the first that exists, or ``folder``."""
         paths = [root / folder for folder in (self.folder, *self.other_folders)]
-        return next((path for path in paths if path.is_dir()), paths[0])
+        return next((path for path in paths if os.path.isdir(path)), paths[0])
 
     def load(self, root: Path) -> Splits:
         """Read the dataset below a data root.
@@ -91,7 +92,7 @@ class Entry:
             If it is missing, incomplete or damaged.
         """
         path = self.path(root)
-        if not path.is_dir():
+        if not os.path.isdir(path):
             how = f"download it with `sotglp data prepare {self.name}`" if self.download else f"get it at {self.source}"
             raise SotglpError(f"{path} does not exist, so {self.title} can't be read: {how}, or set another data root")
         return self.read(path)

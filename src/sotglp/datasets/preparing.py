@@ -13,7 +13,7 @@ from sotglp.files.atomic import os_reason
 
 def check_obtainable(entry: Entry, root: Path) -> None:
     """Raise SotglpError with the dataset's source and layout if it neither exists nor can be downloaded."""
-    if entry.download is None and not entry.path(root).is_dir():
+    if entry.download is None and not os.path.isdir(entry.path(root)):
         raise SotglpError(
             f"{entry.title} can't be downloaded automatically: get it at {entry.source} and put it in "
             f"{entry.path(root)}, with the layout {', '.join(entry.layout)}"
@@ -43,7 +43,7 @@ def prepare(entry: Entry, root: Path) -> bool:
         If it can't be downloaded, the download fails, or the folder can't be written.
     """
     check_obtainable(entry, root)
-    if entry.download is None or entry.path(root).exists():
+    if entry.download is None or os.path.exists(entry.path(root)):
         return False
     try:
         root.mkdir(parents=True, exist_ok=True)

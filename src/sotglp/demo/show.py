@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from functools import partial
 from pathlib import Path
@@ -86,11 +87,11 @@ def check_folder(out: Path, *, force: bool) -> None:
     """
     photos = out / PHOTOS
     for folder in (out, photos):
-        if folder.exists() and not folder.is_dir():
+        if os.path.exists(folder) and not os.path.isdir(folder):
             raise SotglpError(f"{folder} is a file, and a folder has to go there: give another folder")
     for name in (MODEL, PICTURE):
         check_output(out / name, force=force)
-    if photos.exists() and not force:
+    if os.path.exists(photos) and not force:
         raise SotglpError(f"{photos} exists: give another folder, or --force (force=True) to replace photos in it")
 
 

@@ -42,7 +42,7 @@ def maybe_labelled(X: Any, y: ArrayLike | None) -> ImageSet:
     """Images, with labels if there are any in y, a folder of class folders or a manifest."""
     if y is not None:
         return labelled(X, y)[0]
-    if isinstance(X, str | os.PathLike) and (Path(X).is_dir() or Path(X).suffix.lower() in MANIFEST_SUFFIXES):
+    if isinstance(X, str | os.PathLike) and (os.path.isdir(X) or Path(X).suffix.lower() in MANIFEST_SUFFIXES):
         try:
             return ImageSet.from_path(X)
         except SotglpError:
@@ -55,6 +55,6 @@ def unlabelled(X: Any) -> ImageSet:
     if not isinstance(X, str | os.PathLike):
         return ImageSet.from_items(X)
     path = Path(X)
-    if path.is_dir():
+    if os.path.isdir(path):
         return ImageSet.from_flat_folder(path)
     return ImageSet.from_items([path]) if path.suffix.lower() in IMAGE_SUFFIXES else ImageSet.from_manifest(path)

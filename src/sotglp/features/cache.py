@@ -121,7 +121,7 @@ class FeatureStore:
 
     def _write_label(self) -> None:
         label = self.path / LABEL_FILE
-        if not label.exists() or label.read_bytes() != self._label:
+        if not os.path.exists(label) or label.read_bytes() != self._label:
             place_file(label, lambda beside: beside.write_bytes(self._label), force=True, durable=False)
 
 

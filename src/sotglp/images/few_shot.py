@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sotglp.errors import SotglpError, SotglpWarning, some_names
-from sotglp.settings import Draw
+from sotglp.settings import MAX_SKLEARN_SEED, Draw
 
 _MOST_SEED = 2**32 - 1
 

@@ -16,7 +16,7 @@ from sotglp.features.distributed import Processes
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.scoring.predict import Predictions, predict
-from sotglp.settings import InferenceConfig, TrainConfig
+from sotglp.settings import MAX_SKLEARN_SEED, InferenceConfig, TrainConfig
 from sotglp.training.fit import adapt
 
 MAX_FOLDS = 5

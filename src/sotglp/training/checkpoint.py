@@ -92,7 +92,7 @@ class Checkpoint:
         SotglpError
             If the file is damaged or belongs to a run with other settings or images.
         """
-        if not self.path.exists():
+        if not os.path.exists(self.path):
             return []
         try:
             tensors, record = read_tensors(self.path, "checkpoint")
@@ -118,7 +118,7 @@ class Checkpoint:
     def _claim(self) -> None:
         """Lock the current file, so that two runs never overwrite each other's state."""
         if self._claimed is not None:
-            if self.path.exists() and os.path.samestat(os.fstat(self._claimed.fileno()), self.path.stat()):
+            if os.path.exists(self.path) and os.path.samestat(os.fstat(self._claimed.fileno()), self.path.stat()):
                 return
             self._claimed.close()
         try:
