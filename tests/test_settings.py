@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 
 import pytest
 
 from sotglp import SotglpError
-from sotglp.settings import Preset, TrainConfig, checked, load_preset, presets
+from sotglp.settings import InferenceConfig, ModelConfig, Preset, Settings, TrainConfig, checked, load_preset, presets
 
 # DESIGN's table of published settings: epochs, batch, learning rate, N, zero-shot template.
 PUBLISHED = {
