@@ -32,7 +32,7 @@ import pytest
 import typer
 import yaml
 from PIL import Image
-from sybil import Example, Sybil
+from sybil import Example, Lexeme, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 
@@ -207,8 +207,10 @@ def check_options(arguments: list[str]) -> None:
 
 def run_python(example: Example) -> None:
     """Run a Python block with the backbone `tiny` and few epochs."""
+    code = example.parsed
     for pattern, replacement in IN_PYTHON:
-        example.parsed.text = pattern.sub(replacement, example.parsed.text)
+        code = pattern.sub(replacement, code)
+    example.parsed = Lexeme(code, example.parsed.offset, example.parsed.line_offset)
     PythonEvaluator()(example)
 
 
@@ -217,7 +219,7 @@ def run_yaml(example: Example) -> None:
     from sotglp.benchmark.suite import load_suite
 
     values = yaml.safe_load(example.parsed)
-    named = SAVED_AS.search(example.document.text[: example.start].rsplit("\n\n", 3)[1].strip())
+    named = SAVED_AS.search(example.document.text[: example.start].strip().rsplit("\n\n", 1)[-1])
     name = named["name"] if named else "block.yaml"
     Path(name).write_text(str(example.parsed))
     if {"datasets", "methods"} <= values.keys():
