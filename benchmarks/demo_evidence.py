@@ -33,7 +33,7 @@ from sotglp.demo.comparison import (
 )
 from sotglp.demo.task import draw_class_pictures, image_set
 from sotglp.demo.world import COLOURS, FILLS, NO_PART, SHAPES, slot_shares, with_article
-from sotglp.features.views import encode_batches, in_order
+from sotglp.features.views import Views, in_order
 from sotglp.images.image_set import ImageSet
 from sotglp.scoring.evaluate import evaluate
 from sotglp.settings import ModelConfig, TrainConfig
@@ -60,9 +60,8 @@ REAL_SETTINGS = TrainConfig(epochs=60, learning_rate=0.05)
 
 
 def image_features(backbone: Backbone, images: ImageSet) -> np.ndarray:
-    batches = encode_batches(
-        backbone, images, backbone.preprocess, in_order(len(images), 100), precision="fp32", workers=0, unreadable=None
-    )
+    views = Views(backbone, images, backbone.preprocess, precision="fp32")
+    batches = views.encode_batches(in_order(len(images), 100))
     return torch.cat([F.normalize(encoded.image_features, dim=-1) for _, encoded in batches]).numpy()
 
 

@@ -52,9 +52,9 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     seen: list[tuple[int, int]] = []
     encode = Views.encode
 
-    def noted(self: Views, view: int, indices: Any, *rest: Any) -> None:
+    def noted(self: Views, view: int, indices: Any, *rest: Any) -> Any:
         seen.extend((view, int(index)) for index in indices)
-        encode(self, view, indices, *rest)
+        return encode(self, view, indices, *rest)
 
     monkeypatch.setattr(Views, "encode", noted)
     return seen

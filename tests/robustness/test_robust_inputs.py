@@ -23,7 +23,7 @@ from PIL import Image
 from sotglp import SOTGLP, Backbone, SotglpError
 from sotglp.cli import main
 from sotglp.errors import UnreadableImageError
-from sotglp.features.views import encode_batches, in_order
+from sotglp.features.views import Views, in_order
 from sotglp.images.decode import open_image
 from sotglp.images.digest import content_digest
 from sotglp.images.few_shot import draw_shots
@@ -340,9 +340,8 @@ def test_links_that_loop_or_lead_nowhere(tmp_path: Path, picture: bytes) -> None
 
 def encode(images: ImageSet, unreadable: list[UnreadableImageError]) -> list[torch.Tensor]:
     backbone = Backbone.from_open_clip(tiny_clip())
-    batches = encode_batches(
-        backbone, images, backbone.preprocess, in_order(len(images)), precision="fp32", unreadable=unreadable
-    )
+    views = Views(backbone, images, backbone.preprocess, precision="fp32")
+    batches = views.encode_batches(in_order(len(images)), unreadable=unreadable)
     return [encoded.image_features for _, encoded in batches]
 
 

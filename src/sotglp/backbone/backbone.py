@@ -198,7 +198,7 @@ class Backbone(nn.Module):
     @property
     def embed_dim(self) -> int:
         """Size of the joint embedding, d."""
-        return self.tower.embed_dim
+        return int(self._visual.output_dim)
 
     @property
     def logit_scale(self) -> float:
@@ -268,7 +268,7 @@ class Backbone(nn.Module):
                 f"images of shape {tuple(images.shape)} don't fit {self.name}, which takes (B, 3, {height}, {width}): "
                 "use backbone.preprocess"
             )
-        images = images.to(self.device, self.tower.dtype)
+        images = images.to(self.device)
         if self.device.type != "cpu":
             return self.tower.encode(images)
         parts = images.split(max(1, CPU_TOKENS // (1 + self.n_patches)))

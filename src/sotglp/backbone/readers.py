@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, get_args
 
-import torch
 from torch import Tensor, nn
 
 from sotglp.backbone.resnet import ResnetReader
@@ -18,14 +17,9 @@ from sotglp.settings import PatchAttention
 
 
 class TowerReader(Protocol):
-    """Reads image features and patch tokens from one kind of image tower.
+    """Reads image features and patch tokens from one kind of image tower, which it holds without copying.
 
-    Parameters
-    ----------
-    visual : nn.Module
-        The tower. The reader holds it without copying anything.
-    patch_attention : {"value", "ordinary"}
-        Source of a ViT's patch tokens.
+    The constructor raises a SotglpError for a variant of the tower, or a ``patch_attention``, that isn't supported.
 
     Attributes
     ----------
@@ -37,20 +31,12 @@ class TowerReader(Protocol):
         Height and width of a patch in input pixels.
     patch_width : int
         Width of a patch token, W.
-    embed_dim : int
-        Size of the joint embedding, d.
-    dtype : torch.dtype
-        Type of the images that the tower takes.
-
-    Raises
-    ------
-    UnsupportedTowerError
-        If the tower is a variant that is not supported.
-    SotglpError
-        If the tower has no such patch tokens.
     """
 
     title: ClassVar[str]
+    patch_grid: tuple[int, int]
+    patch_size: tuple[int, int]
+    patch_width: int
 
     def __init__(self, visual: nn.Module, patch_attention: PatchAttention) -> None: ...
 
@@ -63,21 +49,6 @@ class TowerReader(Protocol):
     def is_configured(vision: Mapping[str, Any]) -> bool:
         """Return whether open_clip builds a supported tower of this kind from a ``vision_cfg``."""
         ...
-
-    @property
-    def patch_grid(self) -> tuple[int, int]: ...  # noqa: D102
-
-    @property
-    def patch_size(self) -> tuple[int, int]: ...  # noqa: D102
-
-    @property
-    def patch_width(self) -> int: ...  # noqa: D102
-
-    @property
-    def embed_dim(self) -> int: ...  # noqa: D102
-
-    @property
-    def dtype(self) -> torch.dtype: ...  # noqa: D102
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Encode preprocessed images (B, 3, H, W) into image features (B, d) and patch tokens (B, P, W)."""
@@ -96,10 +67,8 @@ def make_reader(visual: nn.Module, patch_attention: PatchAttention) -> TowerRead
 
     Raises
     ------
-    UnsupportedTowerError
-        If there is no reader for this kind or variant of tower.
     SotglpError
-        For an unknown ``patch_attention``, or one that the tower does not have.
+        If the tower isn't supported, or ``patch_attention`` is unknown or not for this tower.
     """
     kinds = get_args(PatchAttention)
     if patch_attention not in kinds:
@@ -109,8 +78,3 @@ def make_reader(visual: nn.Module, patch_attention: PatchAttention) -> TowerRead
             return reader(visual, patch_attention)
     titles = " or ".join(reader.title for reader in READERS)
     raise UnsupportedTowerError(f"image tower {type(visual).__name__}", f"patch tokens need {titles}")
-
-
-def is_configured(vision: Mapping[str, Any]) -> bool:
-    """Return whether open_clip builds a supported image tower from a ``vision_cfg``."""
-    return any(reader.is_configured(vision) for reader in READERS)

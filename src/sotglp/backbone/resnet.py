@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
-import torch
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
 from sotglp.errors import SotglpError
 from sotglp.settings import PatchAttention
-
-STRIDE = 32
-"""Side of a patch, that is of a cell of the last feature map, in input pixels."""
 
 
 class ResnetReader:
@@ -31,7 +27,12 @@ class ResnetReader:
     def __init__(self, visual: nn.Module, patch_attention: PatchAttention) -> None:
         if patch_attention == "ordinary":
             raise SotglpError("a ResNet has no ordinary patch tokens: leave patch_attention at 'value'")
-        self._visual = cast(Any, visual)
+        self._visual = tower = cast(Any, visual)
+        size = tower.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        self.patch_size = 32, 32  # the stride of the last feature map
+        self.patch_grid = height // 32, width // 32
+        self.patch_width = int(tower.output_dim)
 
     @staticmethod
     def reads(visual: nn.Module) -> bool:
@@ -43,37 +44,10 @@ class ResnetReader:
         """Return whether open_clip builds a ModifiedResNet from a ``vision_cfg``."""
         return isinstance(vision.get("layers"), list) and not vision.get("timm_model_name")
 
-    @property
-    def patch_grid(self) -> tuple[int, int]:
-        """Rows and columns of the last feature map."""
-        size = self._visual.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return height // STRIDE, width // STRIDE
-
-    @property
-    def patch_size(self) -> tuple[int, int]:
-        """Height and width of a patch in input pixels."""
-        return STRIDE, STRIDE
-
-    @property
-    def patch_width(self) -> int:
-        """Width of a patch, d."""
-        return self.embed_dim
-
-    @property
-    def embed_dim(self) -> int:
-        """Size of the joint embedding, d."""
-        return int(self._visual.output_dim)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the weights."""
-        return cast(torch.dtype, self._visual.conv1.weight.dtype)
-
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Encode images (B, 3, H, W) into ``visual(images)``, (B, d), and projected patches (B, P, d)."""
         visual = self._visual
-        feature_map = visual.stem(images)
+        feature_map = visual.stem(images.to(visual.conv1.weight.dtype))
         for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
             feature_map = layer(feature_map)  # at last (B, 32 width, H / 32, W / 32)
         pool = visual.attnpool

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
@@ -34,6 +34,9 @@ class VitReader:
             )
         if not all(isinstance(block, ResidualAttentionBlock) for block in self._visual.transformer.resblocks):
             raise UnsupportedTowerError("image tower", "V-V attention is not defined in its custom attention blocks")
+        self.patch_grid: tuple[int, int] = tuple(self._visual.grid_size)
+        self.patch_size: tuple[int, int] = tuple(self._visual.patch_size)
+        self.patch_width = int(self._visual.ln_post.normalized_shape[0])
 
     @staticmethod
     def reads(visual: nn.Module) -> bool:
@@ -46,36 +49,9 @@ class VitReader:
         is_vit = not (isinstance(vision.get("layers"), list) or vision.get("timm_model_name"))
         return is_vit and not vision.get("attentional_pool") and vision.get("pool_type", "tok") == "tok"
 
-    @property
-    def patch_grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
-        rows, columns = self._visual.grid_size
-        return rows, columns
-
-    @property
-    def patch_size(self) -> tuple[int, int]:
-        """Height and width of a patch in input pixels."""
-        height, width = self._visual.patch_size
-        return height, width
-
-    @property
-    def patch_width(self) -> int:
-        """Width of a patch token, W."""
-        return int(self._visual.ln_post.normalized_shape[0])
-
-    @property
-    def embed_dim(self) -> int:
-        """Size of the joint embedding, d."""
-        return int(self._visual.output_dim)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the weights."""
-        return cast(torch.dtype, self._visual.conv1.weight.dtype)
-
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Encode images (B, 3, H, W) as :func:`encode_vit` does."""
-        return encode_vit(self._visual, images, self._patch_attention)
+        return encode_vit(self._visual, images.to(self._visual.conv1.weight.dtype), self._patch_attention)
 
     def project(self, patch_tokens: Tensor) -> Tensor:
         """Project patch tokens (B, P, W) into the joint space, (B, P, d)."""

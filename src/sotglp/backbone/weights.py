@@ -14,7 +14,8 @@ import torch
 from open_clip.factory import load_checkpoint
 from torch import nn
 
-from sotglp.backbone import embedded, readers
+from sotglp.backbone import embedded
+from sotglp.backbone.readers import READERS
 from sotglp.backbone.safe_load import check_weight_file
 from sotglp.backbone.text import TextTower
 from sotglp.errors import SotglpError
@@ -54,7 +55,8 @@ def chosen_weights(name: str, pretrained: str | os.PathLike[str] | None) -> str 
 
 def _is_supported(config: Mapping[str, Any]) -> bool:
     """Whether both towers of a configuration are supported, without building them."""
-    return readers.is_configured(config["vision_cfg"]) and TextTower.is_configured(config["text_cfg"])
+    reads_images = any(reader.is_configured(config["vision_cfg"]) for reader in READERS)
+    return reads_images and TextTower.is_configured(config["text_cfg"])
 
 
 def build_clip(

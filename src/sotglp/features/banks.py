@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sotglp.console.progress import note, progress_bar
 from sotglp.console.text import readable_size
@@ -51,15 +51,17 @@ class MemoryBank:
         self._check_size(views.n_views * n_images * (4 * views.backbone.embed_dim + 2 * n_patches * width))
         with progress_bar("encoding views", views.n_views * n_images, "images", show=show_progress) as advance:
             for view in range(views.n_views):
-                views.encode(view, range(n_images), self._store, advance)
+                for index, image_features, patches in views.encode(view, range(n_images)):
+                    self._store(view, index, round_row(image_features, patches))
+                    advance(1, "")
 
     def rows(self, views: NDArray[np.int64], indices: NDArray[np.int64]) -> EncodedImages:
         """See :class:`Bank`."""
         rows = (self._rows[key] for key in zip(views.tolist(), indices.tolist(), strict=True))
         return stack_rows(rows, projected=self._views.projected)
 
-    def _store(self, view: int, index: int, image_features: Tensor, patches: Tensor) -> None:
-        row = self._rows[view, index] = round_row(image_features, patches)
+    def _store(self, view: int, index: int, row: Row) -> None:
+        self._rows[view, index] = row
         # Rows in float32 take more than was expected.
         self._n_bytes += sum(tensor.nbytes for tensor in row)
         self._check_size(self._n_bytes)
@@ -130,7 +132,7 @@ class DiskBank:
         with progress_bar("encoding views", len(own), "images", show=show_progress) as advance:
             for view in range(views.n_views):
                 indices = [index for of, index in own if of == view]
-                views.encode(view, indices, self._store, advance, unreadable)
+                self._encode(view, indices, advance, unreadable)
         processes.wait()
         self.readable = np.array(
             [i for i, content in enumerate(self._contents) if content and self._cache.has(self._key(0, i))],
@@ -147,7 +149,7 @@ class DiskBank:
         row = self._cache.read(key)
         if row is None:
             # Damaged, or pruned meanwhile.
-            self._views.encode(view, [index], self._store)
+            self._encode(view, [index])
             row = self._cache.read(key)
         if row is None:
             raise SotglpError(
@@ -160,8 +162,16 @@ class DiskBank:
         seed = self._views.seed
         return FeatureStore.key(self._contents[index], None if seed is None else (seed, view, index))
 
-    def _store(self, view: int, index: int, image_features: Tensor, patches: Tensor) -> None:
-        self._cache.write(self._key(view, index), image_features, patches)
+    def _encode(
+        self,
+        view: int,
+        indices: list[int],
+        advance: Callable[[int, str], None] = lambda *_: None,
+        unreadable: list[UnreadableImageError] | None = None,
+    ) -> None:
+        for index, image_features, patches in self._views.encode(view, indices, unreadable):
+            self._cache.write(self._key(view, index), image_features, patches)
+            advance(1, "")
 
 
 def fill_bank(views: Views, cache_dir: Path | None, processes: Processes, *, show_progress: bool = False) -> Bank:

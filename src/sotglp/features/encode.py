@@ -14,7 +14,7 @@ from sotglp.errors import UnreadableImageError
 from sotglp.features.banks import DiskBank
 from sotglp.features.distributed import Processes
 from sotglp.features.rows import EncodedImages
-from sotglp.features.views import Batch, Views, encode_batches, in_order
+from sotglp.features.views import Batch, Views, in_order
 from sotglp.images.image_set import ImageSet
 from sotglp.settings import InferenceConfig
 
@@ -51,15 +51,7 @@ def encode_images(
     views = Views(backbone, images, backbone.preprocess, precision=inference.precision, workers=inference.workers)
     about = views.describe() if cache_dir else None
     if cache_dir is None or about is None:
-        yield from encode_batches(
-            backbone,
-            images,
-            backbone.preprocess,
-            in_order(len(images), inference.batch_size),
-            precision=inference.precision,
-            workers=inference.workers,
-            unreadable=unreadable,
-        )
+        yield from views.encode_batches(in_order(len(images), inference.batch_size), unreadable=unreadable)
         return
     bank = DiskBank(
         views,

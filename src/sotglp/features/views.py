@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,51 +23,6 @@ ENCODING_BATCH = 32
 
 Batch = tuple[NDArray[np.int64], EncodedImages]
 """Indices in the image set (B,), and these images encoded."""
-
-
-def encode_batches(
-    backbone: Backbone,
-    images: ImageSet,
-    transform: Callable[[Any], Tensor],
-    batches: Sequence[NDArray[np.int64]],
-    *,
-    precision: Precision,
-    workers: int = 0,
-    seed: int | None = None,
-    epoch: int = 0,
-    unreadable: list[UnreadableImageError] | None = None,
-) -> Iterator[Batch]:
-    """Decode, transform and encode images in given batches.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        Encodes the images.
-    images : ImageSet
-        The image set that ``batches`` index.
-    transform : callable
-        Image to tensor (3, H, W).
-    batches : sequence of arrays
-        Indices of each batch's images.
-    precision : {"auto", "fp32", "bf16", "fp16"}
-        Arithmetic of the backbone.
-    workers : int, default 0
-        Processes that decode.
-    seed, epoch
-        Determine the random draws of an augmenting transform.
-    unreadable : list or None
-        Collects images that can't be decoded; None raises at the first.
-
-    Raises
-    ------
-    UnreadableImageError
-        At an image that can't be decoded, unless ``unreadable`` collects it.
-    """
-    loaded = load_batches(images, transform, batches, workers=workers, seed=seed, epoch=epoch, unreadable=unreadable)
-    for indices, pixels in loaded:
-        with torch.no_grad(), autocast(backbone.device, precision):
-            encoded = EncodedImages(*backbone.encode_image(pixels))
-        yield indices, encoded
 
 
 def in_order(n_images: int, batch_size: int = ENCODING_BATCH) -> list[NDArray[np.int64]]:
@@ -119,47 +74,53 @@ class Views:
         width = self.backbone.embed_dim if self.projected else self.backbone.patch_width
         return self.backbone.n_patches, width
 
-    def encode(
+    def encode_batches(
         self,
-        view: int,
-        indices: Sequence[int],
-        store: Callable[[int, int, Tensor, Tensor], None],
-        advance: Callable[[int, str], None] = lambda *_: None,
+        batches: Iterable[NDArray[np.int64]],
+        view: int = 0,
         unreadable: list[UnreadableImageError] | None = None,
-    ) -> None:
-        """Encode one view of some images.
+    ) -> Iterator[Batch]:
+        """Decode, transform and encode one view of the images, in given batches.
 
         Parameters
         ----------
-        view : int
-            Number of the view, from 0.
-        indices : sequence of int
-            Indices of the images.
-        store : callable
-            Receives view, index, image features (d,) and patches (P, W) of each image.
-        advance : callable
-            Receives the number of images of each batch, and a text for the progress bar.
+        batches : iterable of arrays
+            Indices of each batch's images.
+        view : int, default 0
+            Number of the view, from which the random draws of an augmenting transform follow.
         unreadable : list or None
-            See :func:`encode_batches`.
+            Collects images that can't be decoded; None raises at the first.
+
+        Raises
+        ------
+        UnreadableImageError
+            At an image that can't be decoded, unless ``unreadable`` collects it.
         """
-        chosen = np.asarray(indices, dtype=np.int64)
-        for batch, encoded in encode_batches(
-            self.backbone,
+        loaded = load_batches(
             self.images,
             self.transform,
-            [chosen[part] for part in in_order(len(chosen))],
-            precision=self.precision,
+            list(batches),
             workers=self.workers,
             seed=self.seed,
             epoch=view,
             unreadable=unreadable,
-        ):
-            patches = encoded.patch_tokens
+        )
+        for indices, pixels in loaded:
+            with torch.no_grad(), autocast(self.backbone.device, self.precision):
+                encoded = EncodedImages(*self.backbone.encode_image(pixels))
             if self.projected:
-                patches = self.backbone.project_patches(patches)
-            for index, features, own_patches in zip(batch.tolist(), encoded.image_features, patches, strict=True):
-                store(view, index, features, own_patches)
-            advance(len(batch), "")
+                patches = self.backbone.project_patches(encoded.patch_tokens)
+                encoded = encoded._replace(patch_tokens=patches, projected=True)
+            yield indices, encoded
+
+    def encode(
+        self, view: int, indices: Sequence[int], unreadable: list[UnreadableImageError] | None = None
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Encode one view of some images; yield index, image features (d,) and patches (P, W) of each."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        parts = (chosen[part] for part in in_order(len(chosen)))
+        for batch, encoded in self.encode_batches(parts, view, unreadable):
+            yield from zip(batch.tolist(), encoded.image_features, encoded.patch_tokens, strict=True)
 
     def describe(self) -> dict[str, Any] | None:
         """Return all that the features depend on besides the images; None if preprocessing was given as code."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sotglp.features.banks import Bank, fill_bank
 from sotglp.features.distributed import Processes
-from sotglp.features.views import Batch, Views, encode_batches, training_views
+from sotglp.features.views import Batch, Views, training_views
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.settings import TrainConfig
@@ -47,6 +47,7 @@ class FeatureSource:
         show_progress: bool,
     ) -> None:
         self._config, self._processes = config, processes
+        is_stored = config.views > 0 or not config.augment
         self._views = Views(
             model.backbone,
             images,
@@ -55,10 +56,11 @@ class FeatureSource:
             n_views=config.views if config.augment else 1,
             precision=config.precision,
             workers=config.workers,
-            projected=model.local_projection is None,  # stored in the joint space if no projection is learned
+            # Stored in the joint space if no projection is learned.
+            projected=is_stored and model.local_projection is None,
         )
         self._bank: Bank | None = None
-        if self._views.n_views > 0:
+        if is_stored:
             self._bank = fill_bank(self._views, cache_dir, processes, show_progress=show_progress)
 
     def steps(self, epoch: int) -> Iterator[StepBatch]:
@@ -68,22 +70,12 @@ class FeatureSource:
         own_rows = [self._processes.share(range(len(batch))) for batch in batches]
         rows = [[own[start : start + size] for start in range(0, len(own), size)] for own in own_rows]
         flat = [batch[part] for batch, parts in zip(batches, rows, strict=True) for part in parts]
-        encoded = self._encode(flat, epoch) if self._bank is None else self._look_up(self._bank, flat, epoch)
+        if self._bank is None:
+            encoded = self._views.encode_batches(flat, epoch)
+        else:
+            encoded = self._look_up(self._bank, flat, epoch)
         for batch, parts in zip(batches, rows, strict=True):
             yield StepBatch(len(batch), parts, islice(encoded, len(parts)))
-
-    def _encode(self, batches: list[NDArray[np.int64]], epoch: int) -> Iterator[Batch]:
-        views = self._views
-        return encode_batches(
-            views.backbone,
-            views.images,
-            views.transform,
-            batches,
-            precision=views.precision,
-            workers=views.workers,
-            seed=views.seed,
-            epoch=epoch,
-        )
 
     def _look_up(self, bank: Bank, batches: list[NDArray[np.int64]], epoch: int) -> Iterator[Batch]:
         rng = np.random.default_rng([self._config.seed, VIEW_STREAM, epoch])
