@@ -16,7 +16,7 @@ def tiny():
     return Backbone.load("tiny")
 
 
-def test_weights_come_back_from_half_precision_and_untrained_tokens_from_a_seed():
+def test_weights_are_unpacked_from_half_precision_and_untrained_tokens_from_a_seed():
     weights = build_tiny(3).state_dict()
     trained = [5, 49406, 320]
     back, again = (unpack(pack(weights, trained)) for _ in range(2))
@@ -37,11 +37,11 @@ def test_the_file_is_small():
     assert len((resources.files("sotglp") / "backbone" / "weights_data" / FILE).read_bytes()) <= 6_000_000
 
 
-def test_the_weights_are_the_ones_that_docs_and_model_files_speak_of(tiny):
+def test_the_fingerprint_is_the_documented_one(tiny):
     assert tiny.fingerprint == FINGERPRINT
 
 
-def test_it_is_a_plain_open_clip_model_that_the_backbone_reads_rightly(tiny):
+def test_it_is_a_plain_open_clip_model(tiny):
     assert type(tiny.clip) is open_clip.CLIP
     images = torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -50,16 +50,7 @@ def test_it_is_a_plain_open_clip_model_that_the_backbone_reads_rightly(tiny):
     assert patches.shape == (5, 64, CONFIG["vision_cfg"]["width"])
 
 
-def test_another_image_size_resizes_the_positions(tiny):
-    larger = Backbone.load("tiny", image_size=96)
-    assert larger.n_patches == 144
-    with torch.no_grad():
-        features, _ = larger.encode_image(torch.zeros(1, 3, 96, 96))
-    assert torch.isfinite(features).all()
-    assert torch.equal(larger.clip.visual.conv1.weight, tiny.clip.visual.conv1.weight)
-
-
-def test_a_seed_decides_random_weights_and_torchs_own_generator_is_left_alone():
+def test_the_seed_determines_random_weights_and_torchs_generator_is_restored():
     torch.manual_seed(0)
     before = torch.get_rng_state()
     one, again, other = build_tiny(1), build_tiny(1), build_tiny(2)
@@ -69,7 +60,7 @@ def test_a_seed_decides_random_weights_and_torchs_own_generator_is_left_alone():
     assert not torch.equal(one.visual.conv1.weight, other.visual.conv1.weight)
 
 
-def test_what_was_trained_changes_its_own_rows_alone():
+def test_trained_tokens_change_only_their_rows():
     weights = build_tiny(3).state_dict()
     one, other = (unpack(pack(weights, trained))["token_embedding.weight"] for trained in ([7, 0, 49407, 7], [11]))
     assert (one != other).any(dim=1).nonzero().flatten().tolist() == [0, 7, 11, 49407]
@@ -90,8 +81,11 @@ def test_text_features_are_open_clips_own(tiny):
     torch.testing.assert_close(model.encode_text().global_[:, 0], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_positions_are_stretched_as_a_picture_is(tiny):
-    larger = load_tiny(image_size=96).state_dict()
+def test_positions_are_resized_like_an_image(tiny):
+    backbone = Backbone.load("tiny", image_size=96)
+    assert backbone.n_patches == 144
+    assert torch.isfinite(backbone.encode_image(torch.zeros(1, 3, 96, 96))[0]).all()
+    larger = backbone.clip.state_dict()
     own = tiny.clip.state_dict()
     assert {name for name in own if not torch.equal(larger[name], own[name])} == {"visual.positional_embedding"}
     table = own["visual.positional_embedding"]

@@ -140,7 +140,7 @@ class Backbone(nn.Module):
         preprocess : callable or None, default None
             PIL image to tensor (3, H, W); None builds open_clip's evaluation transform for the model's image size.
         patch_attention : {"value", "ordinary"}, default "value"
-            Source of a ViT's patch tokens: the stream of V-V attention, as published, or the ordinary one.
+            See :meth:`load`.
 
         Raises
         ------

@@ -36,14 +36,7 @@ _TRAINED_TOKENS = "trained_tokens"
 def build_tiny(seed: int, *, image_size: int | None = None, quick_gelu: bool = False) -> nn.Module:
     """Build the architecture with random weights that depend on the seed alone.
 
-    Parameters
-    ----------
-    seed : int
-        Seed of the weights.
-    image_size : int or None
-        Side of the input in pixels; None for 64.
-    quick_gelu : bool, default False
-        Use QuickGELU instead of GELU.
+    The side of the input is ``image_size`` pixels, or 64; the activation is GELU, or QuickGELU.
     """
     vision = CONFIG["vision_cfg"] | ({} if image_size is None else {"image_size": image_size})
     with torch.random.fork_rng(devices=[]):
@@ -53,13 +46,7 @@ def build_tiny(seed: int, *, image_size: int | None = None, quick_gelu: bool = F
 
 
 def load_tiny(*, image_size: int | None = None) -> nn.Module:
-    """Build the architecture with the packaged weights.
-
-    Parameters
-    ----------
-    image_size : int or None
-        Side of the input in pixels, to which position embeddings are resized; None for 64.
-    """
+    """Build the architecture with the packaged weights, position embeddings resized to ``image_size`` pixels."""
     clip = build_tiny(0, image_size=image_size)
     weights = unpack(_packed())
     resize_pos_embed(weights, clip)

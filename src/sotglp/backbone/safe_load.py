@@ -31,17 +31,7 @@ def check_weight_file(path: Path) -> None:
     may contain plain tensors only, uncompressed, in the format of torch 1.6 and later. Older formats and TorchScript
     archives are not read.
 
-    Parameters
-    ----------
-    path : Path
-        A file; its suffix determines the format.
-
-    Raises
-    ------
-    SotglpError
-        If it is refused.
-    Exception
-        Of any kind from zipfile, pickletools or torch, if the file is damaged.
+    A refused file raises a SotglpError, a damaged one any exception of zipfile, pickletools or torch.
     """
     if path.suffix == ".safetensors":
         check_header_length(path, "weight file")

@@ -38,13 +38,8 @@ def is_known(name: str) -> bool:
 def chosen_weights(name: str, pretrained: str | os.PathLike[str] | None) -> str | None:
     """Resolve ``pretrained`` to a tag or a file, or None for random weights.
 
-    Parameters
-    ----------
-    name : str
-        Architecture.
-    pretrained : str, path or None
-        ``"auto"`` selects OpenAI's weights, or the embedded model's own, which None selects there too; ``"none"`` and
-        otherwise None select random ones.
+    ``"auto"`` is OpenAI's weights, or the embedded model's own, which None means there too; ``"none"`` and otherwise
+    None are random ones.
     """
     default = "auto" if name == embedded.NAME else "none"
     choice = default if pretrained is None else str(pretrained)
@@ -101,13 +96,7 @@ def build_clip(
 
 
 def weight_shapes(name: str, image_size: int) -> dict[str, torch.Size]:
-    """Return names and shapes of an architecture's weights without allocating them.
-
-    Raises
-    ------
-    SotglpError
-        For an unknown or unsupported name or a wrong image size, as :func:`build_clip`.
-    """
+    """Return names and shapes of an architecture's weights without allocating them; raises as :func:`build_clip`."""
     _check_architecture(name, image_size)
     model = _build_random(name, image_size, 0, quick_gelu=False, device="meta")
     return {key: value.shape for key, value in model.state_dict().items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,20 +50,17 @@ class MemoryBank:
         self._check_size(views.n_views * n_images * (4 * views.backbone.embed_dim + 2 * n_patches * width))
         with progress_bar("encoding views", views.n_views * n_images, "images", show=show_progress) as advance:
             for view in range(views.n_views):
-                for index, image_features, patches in views.encode(view, range(n_images)):
-                    self._store(view, index, round_row(image_features, patches))
+                for index, *row in views.encode(view, range(n_images)):
+                    self._rows[view, index] = round_row(*row)
+                    # Rows in float32 take more than was expected.
+                    self._n_bytes += sum(tensor.nbytes for tensor in self._rows[view, index])
+                    self._check_size(self._n_bytes)
                     advance(1, "")
 
     def rows(self, views: NDArray[np.int64], indices: NDArray[np.int64]) -> EncodedImages:
         """See :class:`Bank`."""
         rows = (self._rows[key] for key in zip(views.tolist(), indices.tolist(), strict=True))
         return stack_rows(rows, projected=self._views.projected)
-
-    def _store(self, view: int, index: int, row: Row) -> None:
-        self._rows[view, index] = row
-        # Rows in float32 take more than was expected.
-        self._n_bytes += sum(tensor.nbytes for tensor in row)
-        self._check_size(self._n_bytes)
 
     def _check_size(self, n_bytes: int) -> None:
         if n_bytes > MAX_MEMORY_BYTES:
@@ -80,16 +76,14 @@ class DiskBank:
 
     Parameters
     ----------
-    views : Views
-        Views to store.
-    about : mapping
-        From :meth:`Views.describe`.
+    views, about
+        Views to store, and their description by :meth:`Views.describe`.
     root : Path
         Folder of the cache.
     processes : Processes
         Processes that share the encoding.
     unreadable : list or None
-        Collects images that can't be decoded; None raises at the first.
+        Collects images that can't be decoded; None raises an UnreadableImageError at the first.
     show_progress : bool, default False
         Report how much is written, and show a progress bar on a terminal.
 
@@ -102,8 +96,6 @@ class DiskBank:
     ------
     SotglpError
         If the disk has too little space for the views, or they can't be written.
-    UnreadableImageError
-        At an image that can't be decoded, unless ``unreadable`` collects it.
     """
 
     def __init__(
@@ -132,7 +124,9 @@ class DiskBank:
         with progress_bar("encoding views", len(own), "images", show=show_progress) as advance:
             for view in range(views.n_views):
                 indices = [index for of, index in own if of == view]
-                self._encode(view, indices, advance, unreadable)
+                for index, *row in views.encode(view, indices, unreadable):
+                    self._cache.write(self._key(view, index), *row)
+                    advance(1, "")
         processes.wait()
         self.readable = np.array(
             [i for i, content in enumerate(self._contents) if content and self._cache.has(self._key(0, i))],
@@ -149,7 +143,8 @@ class DiskBank:
         row = self._cache.read(key)
         if row is None:
             # Damaged, or pruned meanwhile.
-            self._encode(view, [index])
+            for _, *encoded in self._views.encode(view, [index]):
+                self._cache.write(key, *encoded)
             row = self._cache.read(key)
         if row is None:
             raise SotglpError(
@@ -162,26 +157,9 @@ class DiskBank:
         seed = self._views.seed
         return FeatureStore.key(self._contents[index], None if seed is None else (seed, view, index))
 
-    def _encode(
-        self,
-        view: int,
-        indices: list[int],
-        advance: Callable[[int, str], None] = lambda *_: None,
-        unreadable: list[UnreadableImageError] | None = None,
-    ) -> None:
-        for index, image_features, patches in self._views.encode(view, indices, unreadable):
-            self._cache.write(self._key(view, index), image_features, patches)
-            advance(1, "")
-
 
 def fill_bank(views: Views, cache_dir: Path | None, processes: Processes, *, show_progress: bool = False) -> Bank:
-    """Encode views: to disk where there is a cache folder and :meth:`Views.describe` works, else to memory.
-
-    Raises
-    ------
-    SotglpError
-        If there is too little space for them.
-    """
+    """Encode views, to disk if there is a cache folder and :meth:`Views.describe` describes them, else to memory."""
     about = views.describe() if cache_dir else None
     if cache_dir is None or about is None:
         return MemoryBank(views, show_progress=show_progress)

@@ -18,14 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from sotglp.errors import SotglpError
-from sotglp.features.cache_folder import (
-    FORMAT_VERSION,
-    LABEL_FILE,
-    SECONDS_PER_DAY,
-    VERSION_KEY,
-    group_name,
-    lock_cache,
-)
+from sotglp.features.cache_folder import LABEL_FILE, SECONDS_PER_DAY, group_name, label_content, lock_cache
 from sotglp.features.rows import Row, round_row
 from sotglp.files.atomic import os_reason, place_file
 
@@ -54,18 +47,14 @@ class FeatureStore:
     def __init__(self, root: Path, about: Mapping[str, Any]) -> None:
         self.root = root
         self.path = root / group_name(about)
-        self._label = json.dumps({VERSION_KEY: FORMAT_VERSION, "about": dict(about)}, indent=2, sort_keys=True).encode()
+        self._label = label_content(about)
 
     @staticmethod
     def key(content: str, view: Sequence[int] | None) -> str:
         """Return the name of an entry, 64 hexadecimal digits.
 
-        Parameters
-        ----------
-        content : str
-            :func:`sotglp.images.digest.content_digest` of the image.
-        view : sequence of int or None
-            Numbers that determine a random view, such as seed, view and index; None for the centre crop.
+        ``content`` is the image's :func:`sotglp.images.digest.content_digest`. ``view`` holds the numbers that
+        determine a random view, such as seed, view and index; None is the centre crop.
         """
         numbers = None if view is None else [int(number) for number in view]
         return hashlib.sha256(json.dumps([content, numbers]).encode()).hexdigest()
@@ -75,13 +64,7 @@ class FeatureStore:
         return os.path.isfile(self._file(key))
 
     def write(self, key: str, image_features: Tensor, patches: Tensor) -> None:
-        """Store the features of one view, (d,) and (P, W), as :func:`round_row` rounds them; replace an existing entry.
-
-        Raises
-        ------
-        SotglpError
-            If a value is not finite, or the disk refuses the write.
-        """
+        """Store the features of one view, (d,) and (P, W), rounded by :func:`round_row`; replace an existing entry."""
         file = self._file(key)
         content = _pack(_entry_name(file), round_row(image_features, patches))
         try:

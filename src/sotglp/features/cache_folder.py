@@ -24,13 +24,7 @@ SECONDS_PER_DAY = 86400.0
 
 
 def default_cache_dir() -> Path:
-    """Return the cache folder: $SOTGLP_CACHE, else sotglp in $XDG_CACHE_HOME, else ~/.cache/sotglp.
-
-    Raises
-    ------
-    SotglpError
-        If there is no home folder.
-    """
+    """Return the cache folder: $SOTGLP_CACHE, else sotglp in $XDG_CACHE_HOME, else ~/.cache/sotglp."""
     if own := os.environ.get("SOTGLP_CACHE"):
         return Path(own).expanduser()
     shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
@@ -50,6 +44,11 @@ def group_name(about: Mapping[str, Any], version: int = FORMAT_VERSION) -> str:
     """Return the folder name of the entries that depend on ``about``, as a version of the format computes it."""
     canonical = json.dumps([version, dict(about)], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def label_content(about: Mapping[str, Any]) -> bytes:
+    """Return what a group's ``LABEL_FILE`` holds."""
+    return json.dumps({VERSION_KEY: FORMAT_VERSION, "about": dict(about)}, indent=2, sort_keys=True).encode()
 
 
 def lock_cache(root: Path) -> BaseFileLock:

@@ -1,4 +1,4 @@
-"""The processes that work on one run together: one, unless a launcher started several."""
+"""The processes of a run: one, unless a launcher started several."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 
 
 class LostProcessError(SotglpError):
-    """Another of the processes that share a run has ended."""
+    """Another process of the run has ended."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -27,12 +27,14 @@ class LostProcessError(SotglpError):
 
 
 class Processes:
-    """One process among those that share a run, as ``accelerate launch`` or ``--num-processes`` started them.
+    """One process of a run that ``accelerate launch`` or ``--num-processes`` may have started several of.
+
+    :meth:`add_up`, :meth:`add_up_gradients` and :meth:`wait` raise a LostProcessError if another process has ended.
 
     Parameters
     ----------
     device : torch.device
-        Where this process computes; on the CPU they talk by gloo.
+        Device of this process; on the CPU, processes communicate by gloo.
 
     Attributes
     ----------
@@ -47,42 +49,30 @@ class Processes:
             from accelerate import PartialState
 
             self._state = PartialState(cpu=device.type == "cpu")
-            # The threads of a group that is still open when the interpreter goes can end the process with SIGABRT.
+            # The threads of a group that is still open when the interpreter exits can end the process with SIGABRT.
             atexit.register(self._state.destroy_process_group)
             self.index, self.count = self._state.process_index, self._state.num_processes
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes what is written once."""
+        """Whether this process writes the files of the run."""
         return self.index == 0
 
     def share(self, items: Sequence[Item]) -> list[Item]:
-        """Own part of some work: every ``count``-th item."""
+        """Return this process's share of some work: every ``count``-th item."""
         return list(items[self.index :: self.count])
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Put the sum over all processes in the place of each tensor.
-
-        Raises
-        ------
-        LostProcessError
-            If another process has ended.
-        """
+        """Replace each tensor by its sum over all processes."""
         if self.count > 1:
             from accelerate.utils import reduce
 
-            with _losses_told():
+            with _detect_lost_process():
                 for tensor in tensors:
                     tensor.copy_(reduce(tensor.to(self._device), reduction="sum"))
 
     def add_up_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Sum gradients over all processes, also those that only some processes have.
-
-        Raises
-        ------
-        LostProcessError
-            If another process has ended.
-        """
+        """Sum gradients over all processes, also those that only some processes have."""
         if self.count == 1:
             return
         n_processes = torch.tensor([float(parameter.grad is not None) for parameter in parameters])
@@ -94,25 +84,19 @@ class Processes:
         self.add_up([parameter.grad for parameter in learned if parameter.grad is not None])
 
     def wait(self) -> None:
-        """Wait until every process is here.
-
-        Raises
-        ------
-        LostProcessError
-            If another process has ended.
-        """
+        """Wait for all processes."""
         if self.count > 1:
-            with _losses_told():
+            with _detect_lost_process():
                 self._state.wait_for_everyone()
 
 
 @contextmanager
-def _losses_told() -> Iterator[None]:
-    """One sentence in the place of what torch raises when another process is gone."""
+def _detect_lost_process() -> Iterator[None]:
+    """Convert the error that torch raises when another process has ended."""
     try:
         yield
     except RuntimeError as error:
-        # On the CPU torch has no type of its own for it.
+        # On the CPU, torch has no exception type for it.
         if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             raise
         raise LostProcessError from error

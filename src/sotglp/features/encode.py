@@ -41,26 +41,15 @@ def encode_images(
     cache_dir : Path or None
         Folder where features are stored for other runs, patches in half precision; None stores nothing.
     unreadable : list or None
-        Collects images that can't be decoded; None raises at the first.
-
-    Raises
-    ------
-    UnreadableImageError
-        At an image that can't be decoded, unless ``unreadable`` collects it.
+        Collects images that can't be decoded; None raises an UnreadableImageError at the first.
     """
     views = Views(backbone, images, backbone.preprocess, precision=inference.precision, workers=inference.workers)
     about = views.describe() if cache_dir else None
     if cache_dir is None or about is None:
         yield from views.encode_batches(in_order(len(images), inference.batch_size), unreadable=unreadable)
         return
-    bank = DiskBank(
-        views,
-        about,
-        cache_dir,
-        Processes(backbone.device),
-        unreadable=unreadable,
-        show_progress=inference.show_progress,
-    )
+    processes = Processes(backbone.device)
+    bank = DiskBank(views, about, cache_dir, processes, unreadable=unreadable, show_progress=inference.show_progress)
     for batch in in_order(len(bank.readable), inference.batch_size):
         indices = bank.readable[batch]
         yield indices, bank.rows(np.zeros_like(indices), indices)

@@ -80,21 +80,9 @@ class Views:
         view: int = 0,
         unreadable: list[UnreadableImageError] | None = None,
     ) -> Iterator[Batch]:
-        """Decode, transform and encode one view of the images, in given batches.
+        """Decode, transform and encode one view of the images, in batches given by their indices.
 
-        Parameters
-        ----------
-        batches : iterable of arrays
-            Indices of each batch's images.
-        view : int, default 0
-            Number of the view, from which the random draws of an augmenting transform follow.
-        unreadable : list or None
-            Collects images that can't be decoded; None raises at the first.
-
-        Raises
-        ------
-        UnreadableImageError
-            At an image that can't be decoded, unless ``unreadable`` collects it.
+        ``unreadable`` collects images that can't be decoded; without it, the first raises an UnreadableImageError.
         """
         loaded = load_batches(
             self.images,
