@@ -67,6 +67,7 @@ NAMED: dict[str, tuple[dict[str, Any], str]] = {
 LOAD = """
 import json, resource, sys
 from pathlib import Path
+from sotglp.model_file.load import load_model
 from support.no_network import forbid_network
 from sotglp import SotglpError
 
