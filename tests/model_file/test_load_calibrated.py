@@ -1,17 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from sotglp import Backbone, SotglpError, SotglpWarning
@@ -26,10 +22,11 @@ from sotglp.scoring.cross_fit import cross_fit
 from sotglp.scoring.predict import predict, predict_each
 from sotglp.settings import InferenceConfig, ModelConfig, Preset, TrainConfig
 from sotglp.training.fit import Fitted, adapt
+from support.model_files import Change, rewrite
 from support.samples import make_class_folders, tiny_clip
 
 CONFIG = TrainConfig(epochs=1, batch_size=8, learning_rate=0.02, augment=False, shots=None)
-READING = InferenceConfig(ood_method="knn")
+INFERENCE = InferenceConfig(ood_method="knn")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +46,7 @@ def calibrations(fitted: Fitted, images: ImageSet) -> dict[str, Calibration]:
         "held out": calibrate_held_out(fitted.model, images, InferenceConfig(ood_method="transport"), 0.8),
         "unlabelled": calibrate_held_out(fitted.model, unlabelled, InferenceConfig(temperature=0.5), 0.9),
         "crossed": calibrate_crossed(
-            cross_fit(fitted.model, images, CONFIG, READING, n_folds=3), images, READING, 0.75
+            cross_fit(fitted.model, images, CONFIG, INFERENCE, n_folds=3), images, INFERENCE, 0.75
         ),
     }
 
@@ -83,10 +80,13 @@ def test_a_calibration_comes_back_to_the_same_decisions(
     assert inference.threshold_of(after) == before.rejection.threshold
 
     def decisions(whole: AdaptedModel, calibration: Calibration) -> list[Any]:
-        said = predict_each([whole, *calibration.fold_models], images, inference, score_all=False)
-        decided = [calibration.rejects(said[0].ood_scores), calibration.probabilities(said[0].probabilities)]
+        predictions = predict_each([whole, *calibration.fold_models], images, inference, score_all=False)
+        decided = [
+            calibration.rejects(predictions[0].ood_scores),
+            calibration.probabilities(predictions[0].probabilities),
+        ]
         if how != "unlabelled":
-            decided.append(calibration.sets(np.stack([one.probabilities for one in said]), 0.7))
+            decided.append(calibration.sets(np.stack([one.probabilities for one in predictions]), 0.7))
         return decided
 
     for found, expected in zip(decisions(model, after), decisions(fitted.model, before), strict=True):
@@ -103,8 +103,8 @@ def test_a_calibration_comes_back_to_the_same_decisions(
 def test_equal_runs_give_equal_bytes(fitted: Fitted, images: ImageSet, crossed_file: Path, tmp_path: Path) -> None:
     torch.manual_seed(4)
     again = adapt(fitted.model.backbone, images, fitted.model.config, CONFIG)
-    crossed = cross_fit(again.model, images, CONFIG, READING, n_folds=3)
-    save_model(tmp_path / "m", again.model, calibration=calibrate_crossed(crossed, images, READING, 0.75))
+    crossed = cross_fit(again.model, images, CONFIG, INFERENCE, n_folds=3)
+    save_model(tmp_path / "m", again.model, calibration=calibrate_crossed(crossed, images, INFERENCE, 0.75))
     assert (tmp_path / "m").read_bytes() == crossed_file.read_bytes()
 
 
@@ -130,23 +130,13 @@ def test_shots_come_back_to_the_same_scores(fitted: Fitted, images: ImageSet, cr
 def test_every_methods_calibration_comes_back(images: ImageSet, fitted: Fitted, tmp_path: Path, method: str) -> None:
     settings = METHODS[method].settings_on(Preset(), {})[0]
     own = adapt(fitted.model.backbone, images, settings, CONFIG)
-    crossed = cross_fit(own.model, images, CONFIG, READING, n_folds=2)
-    before = calibrate_crossed(crossed, images, READING, 0.9)
+    crossed = cross_fit(own.model, images, CONFIG, INFERENCE, n_folds=2)
+    before = calibrate_crossed(crossed, images, INFERENCE, 0.9)
     save_model(tmp_path / "m", own.model, calibration=before)
     _, after = reload(tmp_path / "m", fitted.model.backbone)
     assert after is not None
     for ours, theirs in zip(after.fold_models, before.fold_models, strict=True):
         np.testing.assert_array_equal(predict(ours, images).probabilities, predict(theirs, images).probabilities)
-
-
-def rewrite(path: Path, target: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], object]) -> Path:
-    """A copy of a model file whose record and tensors were changed in place."""
-    with safe_open(path, framework="pt") as file:
-        record = json.loads(file.metadata()["sotglp"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    change(record, tensors)
-    safetensors.torch.save_file(tensors, target, {"sotglp": json.dumps(record)})
-    return target
 
 
 @pytest.mark.parametrize("threshold", [None, {"threshold": 0.5, "method": "gl-mcm", "temperature": 1.0, "tpr": 0.95}])
@@ -169,63 +159,27 @@ def test_a_file_of_format_1_is_read_without_its_threshold(
     assert all("old has a threshold of an older sotglp" in str(one.message) for one in told)
     assert calibration is None
     assert model.shots is None
-    said = [predict(one, images) for one in (model, fitted.model)]
-    np.testing.assert_array_equal(said[0].probabilities, said[1].probabilities)
+    predictions = [predict(one, images) for one in (model, fitted.model)]
+    np.testing.assert_array_equal(predictions[0].probabilities, predictions[1].probabilities)
     with pytest.raises(SotglpError, match="compares images with the shots"):
-        predict(model, images, READING)
+        predict(model, images, INFERENCE)
 
 
-BAD_RECORDS: dict[str, tuple[tuple[str, ...], Any]] = {
-    "no calibration": (("calibration",), "yes"),
-    "a list": (("calibration",), [1, 2]),
-    "an unknown score": (("calibration", "ood_method"), "oracle"),
-    "a temperature that is not a number": (("calibration", "ood_temperature"), float("nan")),
-    "a temperature of 0": (("calibration", "temperature"), 0),
-    "an infinite temperature": (("calibration", "temperature"), float("inf")),
-    "an infinite threshold": (("calibration", "rejection", "threshold"), float("-inf")),
-    "a threshold in words": (("calibration", "rejection", "threshold"), "high"),
-    "a threshold that is not a number": (("calibration", "rejection", "threshold"), float("nan")),
-    "a share above 1": (("calibration", "rejection", "tpr"), 1.5),
-    "an average above 1": (("calibration", "rejection", "expected_tpr"), 95),
-    "half an interval": (("calibration", "rejection", "interval"), [0.5]),
-    "an interval beyond 1": (("calibration", "rejection", "interval"), [0.5, 1.5]),
-    "no images": (("calibration", "rejection", "n"), 0),
-    "no rejection": (("calibration", "rejection"), None),
-    "folds without end": (("calibration", "n_folds"), 10**12),
-    "fewer folds than none": (("calibration", "n_folds"), -1),
-    "half a fold": (("calibration", "n_folds"), 2.5),
-    "something more": (("calibration", "more"), 1),
-}
-
-
-@pytest.mark.parametrize("name", BAD_RECORDS)
-def test_a_damaged_record_is_one_sentence(crossed_file: Path, tmp_path: Path, name: str) -> None:
-    (*way, last), value = BAD_RECORDS[name]
-
-    def damage(record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        for step in way:
-            record = record[step]
-        record[last] = value
-
-    with pytest.raises(SotglpError, match=r"^[^\n]*bad can't be read as a model file: its record is damaged[^\n]*$"):
-        read_record(rewrite(crossed_file, tmp_path / "bad", damage))
-
-
-def without(name: str) -> Callable[[dict[str, Any], dict[str, Tensor]], object]:
+def without(name: str) -> Change:
     return lambda record, tensors: tensors.pop(name)
 
 
-def put(name: str, value: Tensor) -> Callable[[dict[str, Any], dict[str, Tensor]], object]:
+def put(name: str, value: Tensor) -> Change:
     return lambda record, tensors: tensors.update({name: value})
 
 
-def told(name: str, value: Any) -> Callable[[dict[str, Any], dict[str, Tensor]], object]:
+def told(name: str, value: Any) -> Change:
     return lambda record, tensors: record["calibration"].update({name: value})
 
 
 PROBABILITIES, FOLDS = "calibration.true_probabilities", "calibration.folds"
 TOGETHER, SHOTS = "the parts of its calibration do not fit together", "the features of its shots do not fit"
-BAD_TENSORS: dict[str, tuple[Callable[[dict[str, Any], dict[str, Tensor]], object], str]] = {
+BAD_TENSORS: dict[str, tuple[Change, str]] = {
     "no probabilities": (without(PROBABILITIES), TOGETHER),
     "probabilities in a table": (put(PROBABILITIES, torch.full((4, 3), 0.5)), TOGETHER),
     "too few probabilities": (put(PROBABILITIES, torch.full((11,), 0.5)), TOGETHER),
@@ -246,12 +200,12 @@ BAD_TENSORS: dict[str, tuple[Callable[[dict[str, Any], dict[str, Tensor]], objec
     "a fold with other prompts": (put("fold2.global_prompts", torch.zeros(1)), "its global_prompts is missing"),
     "NaN in a fold": (put("fold0.local_projection", torch.full((64, 64), torch.nan)), "finite numbers"),
     "no features": (without("shots.features"), SHOTS),
-    "no regions": (without("shots.regions"), "the features of the shots and their classes do not fit"),
+    "no regions": (without("shots.regions"), "have different numbers of rows"),
     "no classes of shots": (without("shots.classes"), SHOTS),
     "a class of shots that is not there": (put("shots.classes", torch.full((12,), 3)), SHOTS),
     "narrow features": (put("shots.features", torch.ones(12, 31)), SHOTS),
     "half features": (put("shots.features", torch.ones(12, 32, dtype=torch.float16)), SHOTS),
-    "fewer features": (put("shots.features", torch.ones(11, 32)), "the features of the shots and their classes"),
+    "fewer features": (put("shots.features", torch.ones(11, 32)), "have different numbers of rows"),
     "NaN in features": (put("shots.features", torch.full((12, 32), torch.nan)), "finite numbers"),
 }
 
