@@ -51,11 +51,6 @@ def model(tiny_backbone: Backbone) -> Directions:
     return Directions(tiny_backbone, NAMES)
 
 
-@pytest.fixture
-def images() -> Tensor:
-    return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-
-
 def test_only_what_takes_gradients_is_learned(model: Directions) -> None:
     assert [id(parameter) for parameter in model.learned] == [id(model.directions)]
 

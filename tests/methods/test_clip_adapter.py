@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sotglp import Backbone, SotglpError
+from sotglp import Backbone
 from sotglp.features.encode import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.clip_adapter import ClipAdapter
@@ -18,11 +18,6 @@ from sotglp.settings import Preset
 from sotglp.training.fit import Fitted, adapt
 
 NAMES = ["cat", "golden_retriever", "polka dot"]
-
-
-@pytest.fixture
-def images() -> Tensor:
-    return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 def fit(backbone: Backbone, shots: ImageSet, **changes: Any) -> Fitted:
@@ -107,9 +102,3 @@ def test_new_classes_keep_the_network(tiny_backbone: Backbone, class_folders: Pa
     vectors = ZeroShot(tiny_backbone, NAMES).class_vectors
     image = torch.nn.functional.normalize(tiny_backbone.encode_image(images)[0], dim=-1)
     torch.testing.assert_close(other(images).global_logits, trained.class_logits(image, vectors))  # type: ignore[operator]
-
-
-@pytest.mark.parametrize(("name", "value"), [("reduction", 0), ("mix", 1.1), ("mix", -0.1)])
-def test_settings_that_cannot_be_used(tiny_backbone: Backbone, name: str, value: object) -> None:
-    with pytest.raises(SotglpError, match=f"{name} = {value}"):
-        ClipAdapter(tiny_backbone, NAMES, **{name: value})

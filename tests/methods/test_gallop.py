@@ -18,11 +18,6 @@ from support.prompt_models import NAMES, fit, said_by_open_clip, start, stir
 TARGETS = torch.tensor([0, 1, 2, 0, 1])
 
 
-@pytest.fixture
-def images() -> Tensor:
-    return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-
-
 def stirred(backbone: Backbone, **settings: Any) -> GalLoP:
     model: GalLoP = start(backbone, "gallop", **{"top_k": 3, "scale_step": 4, **settings})
     stir(model.global_prompts, model.local_prompts, model.local_projection)
@@ -213,8 +208,3 @@ def test_outputs_of_another_model_are_not_judged(tiny_backbone: Backbone, images
     foreign = SOTGLP(tiny_backbone, NAMES)(images)
     with pytest.raises(SotglpError, match="needs the outputs of its own compare"):
         model.compute_loss(foreign, TARGETS)
-
-
-def test_settings_that_cannot_be_used(tiny_backbone: Backbone) -> None:
-    with pytest.raises(SotglpError, match="scale_step = -1"):
-        start(tiny_backbone, "gallop", scale_step=-1)

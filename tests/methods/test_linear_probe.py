@@ -102,8 +102,3 @@ def test_a_class_without_an_image_is_named(tiny_backbone: Backbone, images: Imag
     seen = images.take([i for i, label in enumerate(images.labels or ()) if label in names[:n_with_images]])
     with pytest.raises(SotglpError, match=f"no image of the class '{names[n_with_images]}'"):
         adapt(tiny_backbone, seen, LinearProbeConfig(), TrainConfig(shots=None), classes=names)
-
-
-def test_settings_that_cannot_be_used(tiny_backbone: Backbone) -> None:
-    with pytest.raises(SotglpError, match="inverse_regularisation = 0"):
-        LinearProbe(tiny_backbone, ["a", "b"], inverse_regularisation=0)

@@ -11,16 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from sotglp import Backbone, SotglpError
+from sotglp import Backbone
 from sotglp.features.encode import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.locoop import LoCoOp, ood_patch_loss
 from support.prompt_models import NAMES, fit, start, stir
-
-
-@pytest.fixture
-def images() -> Tensor:
-    return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -185,9 +180,3 @@ def test_new_classes_get_the_learned_context(tiny_backbone: Backbone, class_fold
     assert isinstance(other, LoCoOp)
     assert other.config == trained.config
     assert torch.equal(other.global_prompts, trained.global_prompts)
-
-
-@pytest.mark.parametrize(("name", "value"), [("ood_weight", -0.1), ("rank", 0), ("rank", 1.1)])
-def test_settings_that_cannot_be_used(tiny_backbone: Backbone, name: str, value: object) -> None:
-    with pytest.raises(SotglpError, match=f"{name} = {value}"):
-        start(tiny_backbone, "locoop", **{name: value})

@@ -21,11 +21,6 @@ from support.samples import make_class_folders
 NAMES = ["cat", "golden_retriever", "polka dot"]
 
 
-@pytest.fixture
-def images() -> torch.Tensor:
-    return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-
-
 def start(backbone: Backbone, name: str, seed: int = 1) -> AdaptedModel:
     return build_model(backbone, NAMES, find_method(name).settings_on(Preset(), {})[0], seed)
 

@@ -1,81 +1,314 @@
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import sotglp.methods.local_match
 from sotglp import SOTGLP, Backbone
-from sotglp.errors import OldClassesOnlyError
-from sotglp.images.image_set import ImageSet
-from sotglp.methods.method import METHODS
-from sotglp.settings import ModelConfig, Preset, TrainConfig
-from support.prompt_models import NAMES, fit, said_by_open_clip, start
+from sotglp.features.encode import EncodedImages
+from sotglp.scoring import ood
+
+NAMES = ["cat", "golden retriever", "polka dot texture"]
 
 
-@pytest.fixture
-def images() -> Tensor:
-    return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+def test_gradients_are_the_slope_of_the_loss(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone.double(), NAMES, n_local_prompts=2, top_k=4).double()
+    targets = torch.tensor([0, 1, 2, 0, 1])
+    plan, _ = model.transport(images)
+
+    def loss() -> Tensor:
+        return model.loss(images.double(), targets, prompt_dropout=0.0).total
+
+    # The plan takes no gradient: hold it still while the parameters are moved.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sotglp.methods.local_match, "sinkhorn", lambda *_, **__: plan.double())
+        loss().backward()
+        for parameter in (model.global_prompts, model.local_prompts, model.local_projection):
+            assert parameter is not None
+            assert parameter.grad is not None
+            direction = torch.randn_like(parameter)
+            with torch.no_grad():
+                parameter += 1e-5 * direction
+                above = loss()
+                parameter -= 2e-5 * direction
+                below = loss()
+                parameter += 1e-5 * direction
+            slope = float((parameter.grad * direction).sum())
+            assert float(above - below) / 2e-5 == pytest.approx(slope, rel=2e-3)
 
 
-def test_it_is_the_published_model() -> None:
-    assert METHODS["sot-glp"].settings_on(Preset(), {}) == (ModelConfig(), TrainConfig())
-    free = METHODS["sot-glp-projection-free"].settings_on(Preset(), {})
-    assert free == (ModelConfig(learn_projection=False), TrainConfig())
+def test_one_prompt_and_all_patches_is_mean_pooling(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, n_local_prompts=1, top_k=16, learn_projection=False)
+    _, tokens = tiny_backbone.encode_image(images)
+    patches = F.normalize(tiny_backbone.project_patches(tokens), dim=-1)
+    prompts = F.normalize(model.encode_text().local[:, 0], dim=-1)
+    torch.testing.assert_close(model(images).local_logits, (patches @ prompts.T).mean(dim=1), rtol=1e-4, atol=1e-6)
 
 
-def test_the_projection_free_one_learns_prompts_alone(tiny_backbone: Backbone, class_folders: Path) -> None:
-    shots = ImageSet.from_path(class_folders)
-    free, whole = (fit(tiny_backbone, shots, name).model for name in ("sot-glp-projection-free", "sot-glp"))
+def test_local_factor(tiny_backbone: Backbone, images: Tensor) -> None:
+    published = SOTGLP(tiny_backbone, NAMES)(images).local_logits
+    plain = SOTGLP(tiny_backbone, NAMES, local_factor="1")(images).local_logits
+    torch.testing.assert_close(plain, 4 * published, rtol=1e-6, atol=0)
+
+
+def test_shapes_and_start(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2, n_local_prompts=5, top_k=7)
+    assert model.global_prompts.shape == (2, 4, 32)
+    assert model.local_prompts.shape == (3, 5, 4, 32)
+    assert torch.equal(model.global_prompts[0], model.global_prompts[1])
+    assert model.local_projection is not None
+    assert torch.equal(model.local_projection, torch.eye(64))
+    plan, support = model.transport(images)
+    assert (plan.shape, support.shape) == ((5, 3, 7, 5), (5, 3, 7))
+    torch.testing.assert_close(plan.sum(dim=-1), torch.full((5, 3, 7), 1 / 7), rtol=0, atol=1e-6)
+    torch.testing.assert_close(plan.sum(dim=-2), torch.full((5, 3, 5), 1 / 5), rtol=0, atol=1e-6)
+    text = model.encode_text()
+    assert (text.global_.shape, text.local.shape) == ((3, 2, 32), (3, 5, 32))
+    assert model.predict_proba(images).sum(dim=-1).tolist() == pytest.approx([1] * 5)
+
+
+def test_projection_starts_as_the_projection_free_variant(tiny_backbone: Backbone, images: Tensor) -> None:
+    free = SOTGLP(tiny_backbone, NAMES, learn_projection=False)
     assert free.local_projection is None
-    assert [name for name, value in free.named_parameters() if value.requires_grad] == [
-        "global_prompts",
-        "local_prompts",
-    ]
-    assert not torch.equal(whole.local_projection, torch.eye(64))
+    torch.testing.assert_close(
+        free(images).local_logits, SOTGLP(tiny_backbone, NAMES)(images).local_logits, rtol=1e-5, atol=1e-7
+    )
 
 
-def test_one_prompt_on_all_patches_is_the_mean_of_their_cosines(tiny_backbone: Backbone, images: Tensor) -> None:
-    model = start(tiny_backbone, "sot-glp-projection-free", n_local_prompts=1, top_k=None)
+def test_starting_features_of_global_prompts_are_zero_shot_text(tiny_backbone: Backbone) -> None:
+    import open_clip
+
+    model = SOTGLP(tiny_backbone, NAMES)
+    expected = tiny_backbone.clip.encode_text(open_clip.tokenize([f"a photo of a {name}" for name in NAMES]))
+    torch.testing.assert_close(model.encode_text().global_[:, 0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_classes_in_another_order_give_the_same_columns(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES)
+    turned = SOTGLP(tiny_backbone, NAMES[::-1])
+    with torch.no_grad():
+        turned.local_prompts.copy_(model.local_prompts.flip(0))
+    for one, other in zip(model(images)[:2], turned(images)[:2], strict=True):
+        torch.testing.assert_close(one, other.flip(1), rtol=1e-5, atol=1e-6)
+
+
+def test_an_image_is_judged_alone(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES)
+    torch.testing.assert_close(model(images)[1][3:4], model(images[3:4])[1], rtol=1e-5, atol=1e-6)
+
+
+def test_prompt_dropout_averages_drawn_prompts_for_each_image(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=4)
+    with torch.no_grad():
+        model.global_prompts += torch.randn(model.global_prompts.shape, generator=torch.Generator().manual_seed(1))
+    text = model.encode_text()
+    features = EncodedImages(*tiny_backbone.encode_image(images))
+    each = torch.einsum("bd,cmd->bcm", F.normalize(features[0], dim=-1), F.normalize(text.global_, dim=-1))
+    # int(0.5 * 4) prompts of 4 are left out, so 2 are drawn, with replacement.
+    drawn = model.draw_prompts(len(images), 0.5, torch.Generator().manual_seed(2))
+    found = model.compare(features, text, drawn_prompts=drawn)
+    pairs = torch.stack([(each[..., i] + each[..., j]) / 2 for i in range(4) for j in range(4)], dim=-1)
+    matches = (found.global_logits.unsqueeze(-1) - pairs).abs().amax(dim=1) < 1e-6
+    assert matches.any(dim=-1).all()
+    again = model.draw_prompts(len(images), 0.5, torch.Generator().manual_seed(2))
+    assert drawn is not None
+    assert torch.equal(drawn, again)
+    assert model.draw_prompts(len(images), 0.0) is None
+
+
+def test_every_prompt_is_drawn_about_equally_often(tiny_backbone: Backbone) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=3)
+    drawn = model.draw_prompts(3000, 0.75, torch.Generator().manual_seed(0))
+    assert drawn is not None
+    assert torch.bincount(drawn.flatten(), minlength=3).tolist() == pytest.approx([1000] * 3, abs=100)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_keeps_transport_and_softmax_in_float32(
+    tiny_backbone: Backbone, images: Tensor, dtype: torch.dtype
+) -> None:
+    model = SOTGLP(tiny_backbone, NAMES)
+    exact = model.predict_proba(images)
+    with torch.autocast("cpu", dtype=dtype):
+        outputs = model(images)
+        plan, _ = model.transport(images)
+        probabilities = model.predict_proba(images)
+    assert {tensor.dtype for tensor in (*outputs[:4], plan, probabilities)} == {torch.float32}
+    torch.testing.assert_close(plan.sum(dim=-1), torch.full(plan.shape[:-1], 1 / 10), rtol=0, atol=1e-6)
+    torch.testing.assert_close(probabilities, exact, rtol=0, atol=0.02)
+
+
+def test_relaxed_transport_differs(tiny_backbone: Backbone, images: Tensor) -> None:
+    plan, _ = SOTGLP(tiny_backbone, NAMES, relaxation=0.5).transport(images)
+    assert (plan.sum(dim=-1) - 0.1).abs().max() > 1e-4
+
+
+def test_global_prompts_alone(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2, branches="global")
+    assert model.local_prompts is None
+    assert model.local_projection is None
+    assert [name for name, value in model.named_parameters() if value.requires_grad] == ["global_prompts"]
+    whole = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2)
+    outputs, scale = model(images), tiny_backbone.logit_scale
+    torch.testing.assert_close(outputs.global_logits, whole(images).global_logits, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(model.predict_proba(images), torch.softmax(scale * outputs.global_logits, dim=-1))
+    targets = torch.tensor([0, 1, 2, 0, 1])
+    loss = model.loss(images, targets, prompt_dropout=0.0)
+    assert loss.local.item() == 0
+    torch.testing.assert_close(loss.total, F.cross_entropy(scale * outputs.global_logits, targets))
+    loss.total.backward()
+    assert model.global_prompts.grad is not None
+    assert model.global_prompts.grad.abs().max() > 0
+
+
+def test_global_prompts_look_at_patches_for_ood_scores(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2, branches="global", template="a photo of {} seen at sea")
+    with torch.no_grad():
+        model.global_prompts += 0.02 * torch.randn(
+            model.global_prompts.shape, generator=torch.Generator().manual_seed(0)
+        )
+    text, outputs = model.encode_text(), model(images)
+    assert torch.equal(text.local, text.global_)
+    assert text.global_.requires_grad
+    assert not text.local.requires_grad
     patches = F.normalize(tiny_backbone.project_patches(tiny_backbone.encode_image(images)[1]), dim=-1)
-    prompts = torch.stack(
-        [said_by_open_clip(tiny_backbone, own[0], name) for own, name in zip(model.local_prompts, NAMES, strict=True)]
-    )
-    torch.testing.assert_close(model(images).local_logits, (patches @ prompts.T).mean(dim=1), rtol=1e-4, atol=1e-5)
+    expected = torch.einsum("bpd,cmd->bpcm", patches, F.normalize(text.global_, dim=-1)).mean(dim=-1)
+    torch.testing.assert_close(outputs.patch_logits, expected, rtol=1e-5, atol=1e-6)
+    assert outputs.local_logits.isfinite().all()
+    assert ood.score(model, images).isfinite().all()
+    plan, support = model.transport(images)
+    assert (plan.shape, support.shape) == ((5, 3, 10, 2), (5, 3, 10))
+    # One class less, one class more: chosen classes are the same ones.
+    torch.testing.assert_close(model.encode_text([2, 0]).local, text.local[[2, 0]], rtol=1e-5, atol=1e-6)
 
 
-def test_global_prompts_alone_decide_among_new_classes(
-    tiny_backbone: Backbone, class_folders: Path, images: Tensor
+def test_the_loss_of_global_prompts_costs_no_matching(
+    tiny_backbone: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained = fit(tiny_backbone, ImageSet.from_path(class_folders), "sot-glp").model
-    other = trained.for_new_classes(NAMES)
-    assert isinstance(other, SOTGLP)
-    assert not other.training
-    assert other.local_prompts is None
-    assert other.local_projection is None
-    assert torch.equal(other.global_prompts, trained.global_prompts)
-    text = torch.stack(
-        [torch.stack([said_by_open_clip(tiny_backbone, own, name) for own in trained.global_prompts]) for name in NAMES]
-    )
-    cosines = torch.einsum("bd,cmd->bcm", F.normalize(tiny_backbone.encode_image(images)[0], dim=-1), text)
-    expected = (tiny_backbone.logit_scale * cosines.mean(dim=-1)).softmax(dim=-1).detach()
-    torch.testing.assert_close(other.predict_proba(images), expected, rtol=1e-4, atol=1e-5)
+    model = SOTGLP(tiny_backbone, NAMES, branches="global")
+    monkeypatch.setattr("sotglp.methods.sot_glp.match_patches", None)
+    outputs = model.loss(images, torch.tensor([0, 1, 2, 0, 1])).outputs
+    # NaN, so that nobody takes what was not computed for a cosine.
+    assert outputs.local_logits.isnan().all()
+    assert outputs.local_logits.shape == (5, 3)
+    assert outputs.patch_logits.isnan().all()
+    assert outputs.patch_logits.shape == (5, 16, 3)
 
 
-def test_shared_local_contexts_go_to_new_classes_too(
-    tiny_backbone: Backbone, class_folders: Path, images: Tensor
-) -> None:
-    trained = fit(tiny_backbone, ImageSet.from_path(class_folders), "sot-glp", local_contexts="shared").model
-    other = trained.for_new_classes(NAMES)
-    for name in trained.kept:
-        assert torch.equal(getattr(other, name), getattr(trained, name))
-    outputs = other(images)
-    expected = (tiny_backbone.logit_scale * (outputs.global_logits + outputs.local_logits) / 2).softmax(dim=-1)
-    torch.testing.assert_close(other.predict_proba(images), expected.detach())
+def test_local_prompts_alone(tiny_backbone: Backbone, images: Tensor) -> None:
+    model, whole = SOTGLP(tiny_backbone, NAMES, branches="local"), SOTGLP(tiny_backbone, NAMES)
+    assert {name for name, value in model.named_parameters() if value.requires_grad} == {
+        "local_prompts",
+        "local_projection",
+    }
+    outputs, scale = model(images), tiny_backbone.logit_scale
+    for ours, theirs in zip(outputs, whole(images), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not model.encode_text().global_.requires_grad
+    torch.testing.assert_close(model.predict_proba(images), torch.softmax(scale * outputs.local_logits, dim=-1))
+    targets = torch.tensor([0, 1, 2, 0, 1])
+    loss = model.loss(images, targets)
+    assert loss.global_.item() == 0
+    torch.testing.assert_close(loss.total, F.cross_entropy(scale * outputs.local_logits, targets))
+    loss.total.backward()
+    assert model.global_prompts.grad is None
+    assert model.local_prompts is not None
+    assert model.local_prompts.grad is not None
+    assert model.local_prompts.grad.abs().max() > 0
 
 
-def test_local_contexts_alone_say_nothing_of_new_classes(tiny_backbone: Backbone) -> None:
-    with pytest.raises(OldClassesOnlyError, match="a model of kind sot-glp has learned nothing"):
-        start(tiny_backbone, "sot-glp", branches="local").for_new_classes(["dog", "sea"])
+def test_matching(tiny_backbone: Backbone, images: Tensor) -> None:
+    shared = {how: SOTGLP(tiny_backbone, NAMES, matching=how).transport(images) for how in ("transport", "uniform")}
+    plan, support = shared["uniform"]
+    assert torch.equal(support, shared["transport"][1])
+    torch.testing.assert_close(plan, torch.full((5, 3, 10, 4), 1 / 40))
+    plan, support = SOTGLP(tiny_backbone, NAMES, matching="per-prompt").transport(images)
+    assert (plan.shape, support.shape) == ((5, 3, 10, 4), (5, 3, 10, 4))
+    # Where a class has one prompt and keeps all patches, there is nothing to choose.
+    outputs = [
+        SOTGLP(tiny_backbone, NAMES, n_local_prompts=1, top_k=16, matching=how)(images).local_logits
+        for how in ("transport", "uniform", "per-prompt")
+    ]
+    for one in outputs[1:]:
+        torch.testing.assert_close(one, outputs[0], rtol=1e-5, atol=1e-7)
+
+
+def test_shared_local_contexts_are_those_of_every_class(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2, local_contexts="shared")
+    own = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2)
+    assert model.local_prompts is not None
+    assert own.local_prompts is not None
+    assert model.local_prompts.shape == (1, 4, 4, 32)
+    assert not torch.equal(model.local_prompts[0, 0], model.local_prompts[0, 1])
+    with torch.no_grad():
+        own.local_prompts.copy_(model.local_prompts.expand_as(own.local_prompts))
+    for found, expected in zip(model.encode_text(), own.encode_text(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for found, expected in zip(model(images), own(images), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    chosen = model.encode_text([2, 0])
+    torch.testing.assert_close(chosen.local, model.encode_text().local[[2, 0]], rtol=1e-5, atol=1e-5)
+    # Each class pulls at the same contexts: their slope is the sum of what it would be at contexts of its own.
+    targets = torch.tensor([0, 1, 2, 0, 1])
+    for one in (model, own):
+        one.loss(images, targets, prompt_dropout=0.0).total.backward()
+    assert model.local_prompts.grad is not None
+    assert own.local_prompts.grad is not None
+    summed = own.local_prompts.grad.sum(dim=0, keepdim=True)
+    assert (model.local_prompts.grad - summed).norm() < 1e-4 * summed.norm()
+    assert model.global_prompts.grad is not None
+    assert own.global_prompts.grad is not None
+    assert (model.global_prompts.grad - own.global_prompts.grad).norm() < 1e-4 * own.global_prompts.grad.norm()
+
+
+def test_shared_local_contexts_alone(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, local_contexts="shared", branches="local")
+    text = model.encode_text()
+    assert text.local.requires_grad
+    assert not text.global_.requires_grad
+    loss = model.loss(images, torch.tensor([0, 1, 2, 0, 1]))
+    loss.total.backward()
+    assert loss.global_.item() == 0
+    assert model.global_prompts.grad is None
+    assert model.local_prompts is not None
+    assert model.local_prompts.grad is not None
+    assert model.local_prompts.grad.abs().max() > 0
+
+
+def test_without_local_prompts_there_is_nothing_to_share(tiny_backbone: Backbone, images: Tensor) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, local_contexts="shared", branches="global")
+    assert model.local_prompts is None
+    for found, expected in zip(model(images), SOTGLP(tiny_backbone, NAMES, branches="global")(images), strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("matching", ["transport", "uniform", "per-prompt"])
+def test_no_top_k_keeps_all_patches(tiny_backbone: Backbone, images: Tensor, matching: Any) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, top_k=None, matching=matching)
+    assert (model.config.top_k, model.top_k) == (None, 16)
+    plan, support = model.transport(images)
+    assert plan.shape == (5, 3, 16, 4)
+    in_order = support.sort(dim=2).values
+    assert torch.equal(in_order, torch.arange(16).view(1, 1, 16, *[1] * (support.ndim - 3)).expand_as(in_order))
+    for found, expected in zip(
+        model(images), SOTGLP(tiny_backbone, NAMES, top_k=16, matching=matching)(images), strict=True
+    ):
+        assert torch.equal(found, expected)
+
+
+def test_resnet_backbone_end_to_end() -> None:
+    from support.towers import small_resnet
+
+    backbone = Backbone.from_open_clip(small_resnet())
+    model = SOTGLP(backbone, NAMES, top_k=3)
+    loss = model.loss(torch.randn(2, 3, 64, 64), torch.tensor([0, 2]))
+    loss.total.backward()
+    assert model.local_projection is not None
+    assert model.local_projection.shape == (24, 24)
+    for parameter in (model.global_prompts, model.local_prompts, model.local_projection):
+        assert parameter.grad is not None
+        assert parameter.grad.abs().max() > 0

@@ -23,11 +23,6 @@ NAMES = ["cat", "golden_retriever", "a rare north american water bird", "polka d
 TEMPLATES = ["a photo of a {}.", "a photo of a {}, a type of pet.", "{} texture."]
 
 
-@pytest.fixture
-def images() -> Tensor:
-    return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-
-
 def said_by_open_clip(backbone: Backbone, sentences: list[str]) -> Tensor:
     """Unit text features of whole sentences of 77 tokens."""
     return F.normalize(backbone.clip.encode_text(open_clip.tokenize(sentences)), dim=-1)
