@@ -95,7 +95,7 @@ def best_patch(backbone: Backbone) -> dict[str, float]:
     return {"hit": float(hit[there].mean()), "chance": float(lies_on[there].mean()), "n": int(there.sum())}
 
 
-def on_real_photos(data: Path, name: str, weights: str, seed: int) -> dict[str, Any]:
+def on_real_photos(data: Path, name: str, weights: str, *, seed: int) -> dict[str, Any]:
     """Accuracy of SOT-GLP with sixteen shots of a real set, on trained or on random weights."""
     backbone = Backbone.load("tiny", weights, seed=seed)
     train, test = (ImageSet.from_path(data / name / part) for part in ("train", "test"))
@@ -127,7 +127,7 @@ def measure(kind: str, name: str, shots: int, seed: int, data: Path | None, sets
         return best_patch(Backbone.load("tiny", patch_attention=name))  # type: ignore[arg-type]
     if kind == "photos":
         assert data is not None
-        return on_real_photos(data, *name.split("/"), seed)
+        return on_real_photos(data, *name.split("/"), seed=seed)
     train = draw_shots_of_task(shots, seed)
     if name == PROBE:
         return linear_probe(Backbone.load("tiny"), train, sets)

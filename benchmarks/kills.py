@@ -27,11 +27,11 @@ from pathlib import Path
 
 import numpy as np
 
+from sotglp.cli.fit import CHECKPOINT_SUFFIX
 from sotglp.features.cache import FeatureStore
 from sotglp.features.prune import cache_groups, prune
 from sotglp.files.tensors import read_tensors
 from sotglp.files.versions import installed_versions
-from sotglp.training.checkpoint import checkpoint_path
 
 EPOCHS = 40
 SETTINGS = ("--backbone", "tiny", "--shots", "4", "--epochs", str(EPOCHS))
@@ -182,6 +182,10 @@ class Experiment:
     def _torn(self, out: Path, cached: bool) -> set[Path]:
         """Files that were being written beside the model, and in the cache if it is in use."""
         return {path for folder in (out.parent, *[self.cache] * cached) for path in folder.rglob(".*.part")}
+
+
+def checkpoint_path(out: Path) -> Path:
+    return Path(f"{out}{CHECKPOINT_SUFFIX}")
 
 
 def _wait_for_checkpoint(process: subprocess.Popen[str], out: Path) -> None:

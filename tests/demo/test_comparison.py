@@ -14,7 +14,7 @@ from sotglp.demo.comparison import (
     draw_test_sets,
     evaluate_method,
     fit_method,
-    look_at_prompts,
+    measure_prompts,
     part_shares,
     parts_of_class,
     pixels_of,
@@ -56,9 +56,9 @@ def test_shares_of_parts_agree_with_counting_pixels_and_leave_strangers_out(sets
 
 def test_mass_spread_over_all_patches_lies_on_parts_as_chance_has_it(backbone, sets):
     model = SOTGLP(backbone, few_shot_task().names, matching="uniform", top_k=64)
-    looked = look_at_prompts(model, sets)
-    assert looked["mass_on_parts"] == pytest.approx(looked["chance"], abs=1e-6)
-    assert looked["overlap"] == pytest.approx(1, abs=1e-5)
+    measured = measure_prompts(model, sets)
+    assert measured["mass_on_parts"] == pytest.approx(measured["chance"], abs=1e-6)
+    assert measured["overlap"] == pytest.approx(1, abs=1e-5)
 
 
 def test_zero_shot_is_the_nearest_name(backbone, sets):
@@ -124,8 +124,8 @@ def test_shares_of_parts_on_a_grid_that_is_not_square(sets):
 @pytest.mark.parametrize("matching", ["transport", "per-prompt"])
 def test_looking_at_prompts_against_a_slow_loop(backbone, sets, matching, monkeypatch):
     model = SOTGLP(backbone, few_shot_task().names, n_local_prompts=3, top_k=6, matching=matching, seed=5)
-    monkeypatch.setattr(comparison, "PICTURES_AT_ONCE", 7)  # of 60 pictures: the last share of them is smaller
-    told = look_at_prompts(model, sets)
+    monkeypatch.setattr(comparison, "BATCH_SIZE", 7)  # of 60 pictures: the last share of them is smaller
+    measured = measure_prompts(model, sets)
     shares = part_shares(sets.pictures, sets.targets, backbone.patch_grid).double().numpy()
     plans, supports = model.transport(pixels_of(backbone, sets.images.images))
     pairs = ((0, 1), (0, 2), (1, 2))
@@ -143,7 +143,7 @@ def test_looking_at_prompts_against_a_slow_loop(backbone, sets, matching, monkey
     cosines = torch.stack([(text[:, a] * text[:, b]).sum(dim=-1) for a, b in pairs])
     expected = (np.mean(on_parts), shares.mean(), np.mean(overlaps), float(cosines.mean()))
     keys = ("mass_on_parts", "chance", "overlap", "similarity")
-    assert [told[key] for key in keys] == pytest.approx(expected, abs=1e-5)
+    assert [measured[key] for key in keys] == pytest.approx(expected, abs=1e-5)
 
 
 def test_no_test_picture_is_a_training_picture(sets):

@@ -91,7 +91,7 @@ def test_labels_tell_the_class_and_what_it_was_taken_for(drawn, model, sets):
     for row, (i, k) in enumerate(zip((4, 0, 13), predicted, strict=True)):
         said = panels(drawn)[row][0].get_ylabel().replace("\n", " ")
         name, other = (model.class_names[j] for j in (sets.targets[i], k))
-        assert said == (f"{name} (found)" if name == other else f"{name} (taken for {other})")
+        assert said == (f"{name} (correct)" if name == other else f"{name} (predicted {other})")
 
 
 def test_both_verdicts_can_be_read(model, sets, monkeypatch, tmp_path):
@@ -101,7 +101,7 @@ def test_both_verdicts_can_be_read(model, sets, monkeypatch, tmp_path):
     draw_gallery(model, sets, [0, 1], tmp_path / "p.png")
     labels = [figures[0].axes[row * (N_PROMPTS + 3)].get_ylabel().replace("\n", " ") for row in (0, 1)]
     names = model.class_names
-    assert labels == [f"{names[0]} (found)", f"{names[1]} (taken for {names[5]})"]
+    assert labels == [f"{names[0]} (correct)", f"{names[1]} (predicted {names[5]})"]
 
 
 @pytest.mark.parametrize("chosen", [[2], [0, 1, 2, 3, 4]], ids=len)

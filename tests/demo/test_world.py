@@ -82,7 +82,7 @@ def test_later_slots_are_painted_over_earlier_ones(monkeypatch):
         radius = np.tile(np.linspace(13, 9, MOST_PARTS, dtype=np.float32), (n_pictures, 1))
         return Placement(np.full((*here.shape, 2), middle, np.float32), radius, np.zeros_like(radius))
 
-    monkeypatch.setattr(world, "_place", all_in_the_middle)
+    monkeypatch.setattr(world, "_draw_placement", all_in_the_middle)
     parts = draw_parts(n_pictures, np.random.default_rng(0), fewest=2, most=4)
     here = parts[:, :, 0] != NO_PART
     parts[here] = [0, 0, 0]

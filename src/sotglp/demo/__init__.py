@@ -1,1 +1,1 @@
-"""A small world of coloured shapes, a CLIP trained on it, and the demonstration that uses both."""
+"""The demo: methods compared on painted pictures of coloured shapes, offline."""

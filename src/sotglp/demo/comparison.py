@@ -1,4 +1,4 @@
-"""Methods side by side on the demonstration's task: the same backbone, pictures, training and evaluation."""
+"""Compare methods on the task of the demo, with the same backbone, pictures, training and evaluation."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from sotglp.training.fit import adapt
 from sotglp.transport.plans import class_mass, prompt_overlap, prompt_similarity
 
 SETTINGS = TrainConfig(epochs=20, learning_rate=0.2, augment=False)
-"""Training of the demonstration; the learning rate was chosen on pictures of other seeds (docs/demo.md)."""
+"""Training of the demo; the learning rate was chosen on pictures of other seeds."""
 
-PICTURES_AT_ONCE = 100
+BATCH_SIZE = 100
 
 
 def variant(name: str, *, uses_shots: bool = True, **settings: Any) -> Method:
-    """SOT-GLP with other settings, as a method of its own; one that uses no shots stays as it starts."""
+    """Return SOT-GLP with other settings as a method; without shots it keeps its initial weights."""
     return Method(name, name, "arXiv 2603.08347", SOTGLP.kind, settings=settings, uses_shots=uses_shots)
 
 
@@ -44,7 +44,7 @@ METHODS = (
 
 
 class DemoSets(NamedTuple):
-    """Pictures to test on: of the classes, with their truth, and of none of them, by name."""
+    """Test pictures of the classes, with their ground truth, and out-of-distribution sets by name."""
 
     pictures: Pictures
     targets: NDArray[np.int64]
@@ -53,13 +53,13 @@ class DemoSets(NamedTuple):
 
 
 def draw_shots_of_task(shots: int, seed: int) -> ImageSet:
-    """Labelled training pictures, ``shots`` of each class."""
+    """Draw labelled training pictures, ``shots`` per class."""
     pictures, targets = draw_class_pictures(shots, seed)
     return image_set(pictures.images, targets)
 
 
 def draw_test_sets(per_class: int, n_others: int, seed: int) -> DemoSets:
-    """Test pictures that no training seed below ``seed`` draws, and near, mid and far ones of no class."""
+    """Draw test pictures, and near, mid and far OOD pictures; smaller seeds are those of training."""
     pictures, targets = draw_class_pictures(per_class, seed)
     others = {
         "near": image_set(draw_near(n_others, seed).images),
@@ -72,7 +72,7 @@ def draw_test_sets(per_class: int, n_others: int, seed: int) -> DemoSets:
 def fit_method(
     method: Method, backbone: Backbone, train: ImageSet, settings: TrainConfig, *, show_progress: bool = False
 ) -> SOTGLP:
-    """The method's model, trained on all of ``train`` if it is one to train."""
+    """Return the model of a method, trained on ``train`` if the method uses shots."""
     names = few_shot_task().names
     config, _ = method.settings_on(Preset(), {})
     if not method.uses_shots:
@@ -82,38 +82,32 @@ def fit_method(
 
 
 def evaluate_method(model: SOTGLP, sets: DemoSets) -> dict[str, Any]:
-    """Accuracy with its interval, out-of-distribution measures, and, with local prompts, what those looked at.
-
-    Returns
-    -------
-    dict
-        What :func:`sotglp.scoring.evaluate.evaluate` gives, ``interval`` (95 %, Wilson's), and ``local``: see
-        :func:`look_at_prompts`; None without local prompts.
+    """Evaluate a model: :func:`sotglp.scoring.evaluate.evaluate`, the Wilson ``interval`` (95 %) of the accuracy, and
+    ``local`` from :func:`measure_prompts`, None without local prompts.
     """
     result = evaluate(model, sets.images, sets.others)
     n_correct = round(result["accuracy"] * result["n"])
     interval = binomtest(n_correct, result["n"]).proportion_ci(method="wilson")
     result["interval"] = (float(interval.low), float(interval.high))
-    result["local"] = look_at_prompts(model, sets) if model.local_prompts is not None else None
+    result["local"] = measure_prompts(model, sets) if model.local_prompts is not None else None
     return result
 
 
 @torch.no_grad()
-def look_at_prompts(model: SOTGLP, sets: DemoSets) -> dict[str, float]:
-    """Where the local prompts of the true class look, averaged over the class pictures.
+def measure_prompts(model: SOTGLP, sets: DemoSets) -> dict[str, float]:
+    """Measure where the local prompts of the true class put their mass, averaged over pictures.
 
     Returns
     -------
     dict
-        ``mass_on_parts``: mean share of true parts' pixels in the patches, weighted by the plan's mass; ``chance``: the
-        same with equal mass on all patches; ``overlap``: of the prompts' patches; ``similarity``: mean cosine between
-        the prompts of a class; fractions from 0 to 1, the cosine from -1.
+        ``mass_on_parts``: share of true parts in the patches, weighted by transport mass; ``chance``: the same for
+        uniform mass; ``overlap`` of two prompts; ``similarity``: mean cosine between the prompts of a class.
     """
     backbone = model.backbone
     shares = part_shares(sets.pictures, sets.targets, backbone.patch_grid)
     on_parts, overlaps = [], []
-    for start in range(0, len(sets.targets), PICTURES_AT_ONCE):
-        chosen = slice(start, start + PICTURES_AT_ONCE)
+    for start in range(0, len(sets.targets), BATCH_SIZE):
+        chosen = slice(start, start + BATCH_SIZE)
         pixels = pixels_of(backbone, sets.images.images[chosen])
         mass = mass_of_class(model, pixels, torch.from_numpy(sets.targets[chosen]))
         overlaps.append(prompt_overlap(mass))
@@ -127,39 +121,24 @@ def look_at_prompts(model: SOTGLP, sets: DemoSets) -> dict[str, float]:
 
 
 def mass_of_class(model: SOTGLP, pixels: Tensor, classes: Tensor) -> Tensor:
-    """Mass that the plan of one class for each image puts on its patches, from each of the class's prompts.
-
-    Parameters
-    ----------
-    model : SOTGLP
-        With local prompts.
-    pixels : Tensor
-        Preprocessed images, (B, 3, H, W).
-    classes : Tensor
-        The class to look at for each image, (B,).
-
-    Returns
-    -------
-    Tensor
-        (B, P, N).
-    """
+    """Return the mass of each prompt on each patch (B, P, N), in the plan of one class per image, (B,)."""
     plan, support = model.transport(pixels)
     return class_mass(plan, support, classes, model.backbone.n_patches)
 
 
 def pixels_of(backbone: Backbone, pictures: Iterable[Any]) -> Tensor:
-    """PIL images as the backbone takes them, (B, 3, H, W)."""
+    """Preprocess PIL images, (B, 3, H, W)."""
     return torch.stack([backbone.preprocess(picture) for picture in pictures])
 
 
 def part_shares(pictures: Pictures, targets: NDArray[np.int64], grid: tuple[int, int]) -> Tensor:
-    """Share of each patch's pixels that show a part of the picture's class, (n, P)."""
+    """Return the share of each patch's pixels that show a part of the picture's class, (n, P)."""
     belongs = parts_of_class(pictures, targets)[:, None]  # (n, 1, S)
     return torch.from_numpy((slot_shares(pictures, grid) * belongs).sum(axis=-1)).float()
 
 
 def parts_of_class(pictures: Pictures, targets: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which slots of a picture hold a part of its class, and not a stranger, (n, S)."""
+    """Return which slots contain a part of the picture's class, not a distractor, (n, S)."""
     wanted = few_shot_task().parts[targets]  # (n, 3, 3)
     alike = (pictures.parts[:, :, None] == wanted[:, None]).all(axis=-1).any(axis=-1)
     result: NDArray[np.bool_] = alike & (pictures.parts[:, :, 0] != NO_PART)
@@ -169,7 +148,7 @@ def parts_of_class(pictures: Pictures, targets: NDArray[np.int64]) -> NDArray[np
 def compare_methods(
     backbone: Backbone, train: ImageSet, sets: DemoSets, settings: TrainConfig, *, show_progress: bool = False
 ) -> tuple[dict[str, dict[str, Any]], SOTGLP]:
-    """Fit and judge every method; returns the results by name, with ``seconds`` of fitting, and the last model."""
+    """Fit and evaluate all methods; return results by name, with ``seconds`` of fitting, and the last model."""
     results = {}
     for method in METHODS:
         started = time.perf_counter()

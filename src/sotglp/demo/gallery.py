@@ -1,4 +1,4 @@
-"""A picture for people: test pictures, the true parts in them, and what each local prompt of the class took."""
+"""A figure of test pictures, their true parts, and the mass of each local prompt on patches."""
 
 from __future__ import annotations
 
@@ -21,31 +21,19 @@ INK = "#1a1a1a"
 OUTLINE = "#e8590c"
 
 SUPPORT = ListedColormap(["#6b7f99"])
-"""One colour, which is none of those that tell mass."""
+"""A colour that the colour map of mass does not contain."""
 
 
 @torch.no_grad()
 def draw_gallery(model: SOTGLP, sets: DemoSets, chosen: list[int], target: Path) -> None:
-    """Draw one row for each chosen test picture.
-
-    Parameters
-    ----------
-    model : SOTGLP
-        With local prompts.
-    sets : DemoSets
-        Test pictures.
-    chosen : list of int
-        Positions of the pictures to show.
-    target : Path
-        PNG to write.
-    """
+    """Write a PNG with a row per chosen test picture, for a model with local prompts."""
     backbone, n_prompts = model.backbone, model.config.n_local_prompts
     pixels = pixels_of(backbone, (sets.images.images[i] for i in chosen))
     predicted = model.predict_proba(pixels).argmax(dim=1)
     mass = mass_of_class(model, pixels, predicted)  # (B, P, N)
     mass = mass / mass.sum(dim=1, keepdim=True).clamp(min=1e-12)
 
-    # Panels of an inch and a half, and room for names on the left and the scale on the right.
+    # Panels of 1.5 inches, and space for names on the left and the colour bar on the right.
     figure = Figure(figsize=(1.5 * (n_prompts + 3) + 2.7, 1.55 * len(chosen) + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(chosen), n_prompts + 3, squeeze=False)
@@ -64,8 +52,8 @@ def draw_gallery(model: SOTGLP, sets: DemoSets, chosen: list[int], target: Path)
         _overlay(panels[row, 2], image, true, kept.reshape(backbone.patch_grid), SUPPORT, 1)
         for panel, values in zip(panels[row, 3:], mass[row].T.numpy(), strict=True):
             shown = _overlay(panel, image, true, values.reshape(backbone.patch_grid), "viridis_r", brightest)
-        name, said = (model.class_names[k].replace(" and ", "\nand ") for k in (sets.targets[i], predicted[row]))
-        verdict = f"{name}\n(found)" if name == said else f"{name}\n(taken for\n{said})"
+        name, answer = (model.class_names[k].replace(" and ", "\nand ") for k in (sets.targets[i], predicted[row]))
+        verdict = f"{name}\n(correct)" if name == answer else f"{name}\n(predicted\n{answer})"
         panels[row, 0].set_ylabel(verdict, fontsize=8, color=INK, rotation=0, ha="right", va="center")
     for panel in panels.flat:
         panel.set_xticks([])
@@ -84,7 +72,7 @@ def _overlay(
     colours: str | Colormap,
     brightest: float,
 ) -> AxesImage:
-    """A faint grey picture, the true parts outlined, patches coloured by value; those of no mass stay clear."""
+    """A faint grey picture with outlined true parts and patches coloured by mass, transparent at zero."""
     panel.imshow(255 - (255 - image.mean(axis=2)) * 0.5, cmap="gray", vmin=0, vmax=255)
     patches: AxesImage = panel.imshow(
         np.ma.masked_less_equal(values, 1e-4),
@@ -94,6 +82,6 @@ def _overlay(
         vmax=brightest,
         alpha=0.8,
     )
-    if true.any():  # matplotlib warns of nothing to outline
+    if true.any():  # matplotlib warns if there is no contour
         panel.contour(true, levels=[0.5], colors=OUTLINE, linewidths=0.9)
     return patches

@@ -1,4 +1,4 @@
-"""Brushes of the demo world: shapes, fills, backgrounds and textures, many pictures at a time."""
+"""Paint batches of shapes, fills, backgrounds and textures."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ SIZE = 64
 """Side of a picture in pixels."""
 
 WINDOW = 34
-"""Side of the square in pixels that a part is painted in; the largest part fits."""
+"""Side in pixels of the square in which a part is painted, large enough for all parts."""
 
 BACKGROUND = 255
-"""Mark in a part map for pixels that show no part."""
+"""Value of pixels without a part in a part map."""
 
 Grid = NDArray[np.floating[Any]]
-"""One number for each pixel of pictures or windows, float32 while it runs."""
+"""One number per pixel of pictures or windows; float32 at run time."""
 
 _TAU = np.float32(2 * np.pi)
 
-# numpy's own names, with what they return told to a type checker.
+# Typed aliases of numpy's functions.
 _sin: Callable[[Grid], Grid] = np.sin
 _cos: Callable[[Grid], Grid] = np.cos
 _sqrt: Callable[[Grid], Grid] = np.sqrt
@@ -40,18 +40,18 @@ def _from_0_to_1(values: Grid) -> Grid:
 
 
 class Placement(NamedTuple):
-    """Where parts lie: centre (m, 2) as row and column in pixels, radius (m,) in pixels, turn (m,) in radians."""
+    """Centre (m, 2) as row and column in pixels, radius (m,) in pixels and rotation (m,) in radians of m parts."""
 
     centre: NDArray[np.float32]
     radius: NDArray[np.float32]
     turn: NDArray[np.float32]
 
     def corner(self) -> NDArray[np.int64]:
-        """First row and column of each part's window, (m, 2)."""
+        """Return the first row and column of each part's window, (m, 2)."""
         return np.floor(self.centre).astype(np.int64) - WINDOW // 2
 
     def grid(self) -> tuple[Grid, Grid]:
-        """Pixels of each part's window as seen from its centre: rightwards and downwards, (m, WINDOW, WINDOW)."""
+        """Return x and y of each pixel of a part's window relative to its centre, (m, WINDOW, WINDOW)."""
         away = self.corner() - self.centre
         steps = np.arange(WINDOW, dtype=np.float32)
         down = (steps[None] + away[:, :1].astype(np.float32))[:, :, None]
@@ -61,15 +61,7 @@ class Placement(NamedTuple):
 
 
 def shape_masks(shapes: NDArray[np.int64], where: Placement) -> Grid:
-    """How much of each pixel a part covers, from 0 to 1, (m, WINDOW, WINDOW).
-
-    Parameters
-    ----------
-    shapes : ndarray
-        Shape of each part, an index into the world's SHAPES, (m,).
-    where : Placement
-        Of the m parts.
-    """
+    """Return the coverage of each pixel by m parts, from 0 to 1, (m, WINDOW, WINDOW); shapes index SHAPES, (m,)."""
     right, down = where.grid()
     radius = where.radius[:, None, None]
     right /= radius
@@ -141,20 +133,13 @@ _INSIDE: tuple[Callable[[Grid, Grid], Grid], ...] = (
     _arrow,
     _hourglass,
 )
-"""Depth inside a shape of radius 1, in the order of the world's SHAPES; negative outside."""
+"""Signed depth inside a shape of radius 1, in the order of SHAPES."""
 
 
 def fill_tones(fills: NDArray[np.int64], where: Placement, rng: np.random.Generator) -> Grid:
-    """Brightness of each pixel's paint, 1 for a part's own colour and less in its pattern, (m, WINDOW, WINDOW).
+    """Return the brightness of m parts, 1 for the colour and less in the pattern, (m, WINDOW, WINDOW).
 
-    Parameters
-    ----------
-    fills : ndarray
-        Fill of each part, an index into the world's FILLS, (m,).
-    where : Placement
-        Of the m parts.
-    rng : numpy.random.Generator
-        Draws phase, direction and depth of the patterns.
+    ``fills`` index FILLS, (m,); ``rng`` draws phase, direction and depth of the patterns.
     """
     right, down = where.grid()
     phase = rng.uniform(0, 2 * np.pi, (2, len(fills), 1, 1)).astype(np.float32)
@@ -189,7 +174,7 @@ def _zigzag(x: Grid, y: Grid, pace: Grid, phase: Grid) -> Grid:
 
 
 _PATTERN: tuple[Callable[[Grid, Grid, Grid, Grid], Grid], ...] = (_plain, _striped, _dotted, _checkered, _zigzag)
-"""In the order of the world's FILLS; 1 and more where the paint is dark, 0 and less where it is light."""
+"""In the order of FILLS; 1 and more is dark, 0 and less is light."""
 
 
 def paint_parts(
@@ -202,7 +187,7 @@ def paint_parts(
     shades: NDArray[np.float32],
     where: Placement,
 ) -> None:
-    """Paint one part into each of some pictures, in place.
+    """Paint one part into each of m pictures, in place.
 
     Parameters
     ----------
@@ -211,9 +196,9 @@ def paint_parts(
     part_map : ndarray
         All part maps, (n, SIZE, SIZE); pixels that are mostly covered get ``slot``.
     pictures : ndarray
-        Which m of the n pictures.
+        Indices of the m pictures.
     slot : int
-        Mark of the parts in the map.
+        Value of the parts in the map.
     masks, tones : ndarray
         Coverage and brightness, (m, WINDOW, WINDOW).
     shades : ndarray
@@ -236,7 +221,7 @@ def paint_parts(
 
 
 def paint_background(n_pictures: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Muted, blotchy backgrounds with a few lines and specks that mean nothing, (n, SIZE, SIZE, 3)."""
+    """Paint muted, blotchy backgrounds with a few distracting lines and specks, (n, SIZE, SIZE, 3)."""
     grey = rng.uniform(50, 190, (n_pictures, 1, 1, 1))
     coarse = grey + rng.normal(0, 15, (n_pictures, 1, 1, 3)) + rng.normal(0, 20, (n_pictures, 5, 5, 1))
     coarse = coarse + rng.normal(0, 8, (n_pictures, 5, 5, 3))
@@ -250,7 +235,7 @@ def paint_background(n_pictures: int, rng: np.random.Generator) -> NDArray[np.fl
 
 
 def smooth(coarse: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Blow up coarse grids (n, k, k, c) to (n, SIZE, SIZE, c), linearly between their points."""
+    """Resize coarse grids (n, k, k, c) to (n, SIZE, SIZE, c) by bilinear interpolation."""
     k, channels = coarse.shape[1], coarse.shape[3]
     position = np.linspace(0, k - 1, SIZE)
     weights = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(k))).astype(np.float32)  # (SIZE, k)
@@ -274,7 +259,7 @@ def _draw_lines(canvas: NDArray[np.float32], rng: np.random.Generator) -> None:
 
 
 def paint_textures(n_pictures: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Gratings, cells, clouds and weaves over the whole picture, without any part, uint8 (n, SIZE, SIZE, 3)."""
+    """Paint gratings, cells, clouds and weaves over whole pictures without parts, uint8 (n, SIZE, SIZE, 3)."""
     kinds = rng.integers(len(_TEXTURES), size=n_pictures)
     light = np.empty((n_pictures, SIZE, SIZE, 1), dtype=np.float32)
     for kind, texture in enumerate(_TEXTURES):
@@ -287,7 +272,7 @@ def paint_textures(n_pictures: int, rng: np.random.Generator) -> NDArray[np.uint
 
 
 def _turned_grid(n_pictures: int, rng: np.random.Generator) -> tuple[Grid, Grid]:
-    """Pixels of whole pictures along two axes at a right angle, turned by chance, (n, SIZE, SIZE)."""
+    """Two perpendicular coordinates of the pixels, randomly rotated, (n, SIZE, SIZE)."""
     down, right = np.mgrid[:SIZE, :SIZE].astype(np.float32)
     angle = rng.uniform(0, np.pi, (n_pictures, 1, 1)).astype(np.float32)
     return _cos(angle) * right + _sin(angle) * down, _cos(angle) * down - _sin(angle) * right
@@ -301,7 +286,7 @@ def _gratings(n_pictures: int, rng: np.random.Generator) -> Grid:
 
 
 def _cells(n_pictures: int, rng: np.random.Generator) -> Grid:
-    """A mosaic: each pixel has the shade of the site that is nearest, and seams are dark."""
+    """Voronoi cells of random shades with dark borders."""
     n_sites = 60
     zoom = rng.uniform(0.6, 1, (n_pictures, 1, 1)).astype(np.float32)
     down, right = (zoom * axis for axis in np.mgrid[:SIZE, :SIZE].astype(np.float32))
@@ -327,7 +312,7 @@ def _clouds(n_pictures: int, rng: np.random.Generator) -> Grid:
 
 
 def _weaves(n_pictures: int, rng: np.random.Generator) -> Grid:
-    """Light threads one way and darker ones the other way, over and under by turns."""
+    """Light and dark threads, alternately over and under each other."""
     width = rng.uniform(4, 9, (n_pictures, 1, 1)).astype(np.float32)
     (across, warp), (along, weft) = (np.modf(axis / width + 100) for axis in _turned_grid(n_pictures, rng))
     over = (warp + weft) % 2 == 0
@@ -335,4 +320,4 @@ def _weaves(n_pictures: int, rng: np.random.Generator) -> Grid:
 
 
 _TEXTURES: tuple[Callable[[int, np.random.Generator], Grid], ...] = (_gratings, _cells, _clouds, _weaves)
-"""How light each pixel is, from 0 to 1, (n, SIZE, SIZE)."""
+"""Lightness of each pixel, from 0 to 1, (n, SIZE, SIZE)."""

@@ -1,4 +1,4 @@
-"""The demonstration from end to end: pictures, methods, a table, a gallery and a model to go on with."""
+"""The demo from end to end: pictures, methods, results, a figure and a model."""
 
 from __future__ import annotations
 
@@ -31,33 +31,22 @@ N_OTHERS = 300
 SHOWN = 5
 
 TEST_SEED = 1_000_000
-"""Far above any training seed, whose pictures it must not repeat."""
+"""Far above all training seeds, so that pictures differ."""
 
 
 def run_demo(out: Path, *, seed: int = 1, force: bool = False, show_progress: bool = True) -> dict[str, Any]:
-    """Compare methods on the demonstration's task and leave pictures, a model and a gallery in a folder.
-
-    Parameters
-    ----------
-    out : Path
-        Folder for ``photos``, ``model.safetensors`` and ``plan.png``.
-    seed : int, default 1
-        Of the training pictures and of training.
-    force : bool, default False
-        Replace what an earlier demonstration left.
-    show_progress : bool, default True
-        Show progress bars on a terminal.
+    """Compare methods on the task of the demo; write ``photos``, ``model.safetensors`` and ``plan.png`` to a folder.
 
     Returns
     -------
     dict
-        ``methods``: results by name, see :func:`sotglp.demo.comparison.evaluate_method`; ``shots``, ``seed`` and
+        ``methods``: results by name from :func:`sotglp.demo.comparison.evaluate_method`; ``shots``, ``seed`` and
         ``seconds``.
 
     Raises
     ------
     SotglpError
-        Before any work, if the folder can't be written or, unless ``force`` is set, holds such files.
+        Before any work, if the folder can't be written or, unless ``force`` is set, contains such files.
     """
     started = time.perf_counter()
     check_folder(out, force=force)
@@ -78,30 +67,30 @@ def run_demo(out: Path, *, seed: int = 1, force: bool = False, show_progress: bo
 
 
 def check_folder(out: Path, *, force: bool) -> None:
-    """Find out before long work whether a demonstration can be written to a folder.
+    """Check that a folder can be written.
 
     Raises
     ------
     SotglpError
-        If it is a file, can't be written or, unless ``force`` is set, holds what a demonstration writes.
+        If it is a file, can't be written or, unless ``force`` is set, contains output of the demo.
     """
     photos = out / PHOTOS
     for folder in (out, photos):
         if os.path.exists(folder) and not os.path.isdir(folder):
-            raise SotglpError(f"{folder} is a file, and a folder has to go there: give another folder")
+            raise SotglpError(f"{folder} is a file: choose another folder")
     for name in (MODEL, PICTURE):
         check_output(out / name, force=force)
     if os.path.exists(photos) and not force:
-        raise SotglpError(f"{photos} exists: give another folder, or --force (force=True) to replace photos in it")
+        raise SotglpError(f"{photos} exists: choose another folder, or --force (force=True) to replace photos in it")
 
 
 def save_photos(folder: Path, images: ImageSet) -> None:
-    """Write painted pictures as PNG, in a folder for each class where there are labels; the same names each time."""
+    """Write painted pictures as PNG, in a folder per class if they have labels."""
     for i, image in enumerate(images.images):
-        # The folder is called as the class is, to the letter: the model knows its classes by these names.
+        # Folder names must equal class names, which the model uses.
         path = folder / (images.labels[i] if images.labels else "") / f"{i:04}.png"
         assert isinstance(image, Image.Image)
         try:
             place_file(path, partial(image.save, format="PNG"), force=True, durable=False)
         except OSError as error:
-            raise SotglpError(f"{path} can't be written ({os_reason(error)}): make room for it") from error
+            raise SotglpError(f"{path} can't be written ({os_reason(error)}): free disk space") from error

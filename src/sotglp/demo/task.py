@@ -1,4 +1,4 @@
-"""The demonstration's task: twenty classes of pictures that share their parts, and pictures that are none of them."""
+"""The few-shot task of the demo: twenty classes that share parts, and out-of-distribution pictures."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Task(NamedTuple):
     parts : ndarray
         Parts of each class, (N_CLASSES, PARTS_OF_A_CLASS, 3).
     names : tuple of str
-        What the classes are called: their parts by colour and shape. Fills are left for the shots to tell.
+        Class names: their parts by colour and shape. Fills can be learned only from shots.
     pool : ndarray
-        All parts that occur, (_POOL_SIZE, 3); each is in five classes, so that no single part decides.
+        All parts, (_POOL_SIZE, 3); each is in five classes, so that no single part identifies a class.
     """
 
     parts: Parts
@@ -51,7 +51,7 @@ class Task(NamedTuple):
 
 
 def few_shot_task() -> Task:
-    """The one task of the demonstration, the same at each call."""
+    """Return the task of the demo, the same at each call."""
     rng = np.random.default_rng(_CLASS_SEED)
     pairs = rng.permutation(KNOWN_SHAPES * len(COLOURS))[:_POOL_SIZE]
     pool = np.stack([pairs // len(COLOURS), pairs % len(COLOURS), rng.integers(KNOWN_FILLS, size=_POOL_SIZE)], axis=-1)
@@ -62,14 +62,14 @@ def few_shot_task() -> Task:
 
 
 def _balanced_triples(rng: np.random.Generator) -> list[tuple[int, int, int]]:
-    """Draw classes until every part of the pool is in as many of them, and no two begin with the same two parts."""
+    """Draw classes such that all parts are equally frequent, and no two classes begin with the same two parts."""
     each = N_CLASSES * PARTS_OF_A_CLASS // _POOL_SIZE
     while True:
         left = np.full(_POOL_SIZE, each)
         triples: list[tuple[int, int, int]] = []
-        taken: set[frozenset[int]] = set()  # parts of classes, and the two that each begins with
+        taken: set[frozenset[int]] = set()  # all parts, and the first two parts, of each class
         for _ in range(N_CLASSES):
-            # Parts that are needed most first, ties by chance.
+            # The least used parts first, ties at random.
             order = np.lexsort([rng.random(_POOL_SIZE), -left])
             first, second, third = rng.permutation(order[:PARTS_OF_A_CLASS]).tolist()
             triple = (first, second, third)
@@ -89,7 +89,7 @@ def _name(parts: Parts) -> str:
 
 
 def contains_class(parts: Parts) -> NDArray[np.bool_]:
-    """Whether a picture shows all parts of a class of the task by shape and colour, whatever their fills; (n,)."""
+    """Return whether a picture has all parts of some class by shape and colour, whatever their fills, (n,)."""
     wanted = few_shot_task().parts[:, :, :2]  # (C, 3, 2)
     alike = (parts[:, None, None, :, :2] == wanted[None, :, :, None]).all(axis=-1)  # (n, C, 3, S)
     result: NDArray[np.bool_] = alike.any(axis=-1).all(axis=-1).any(axis=-1)
@@ -97,28 +97,28 @@ def contains_class(parts: Parts) -> NDArray[np.bool_]:
 
 
 def draw_class_pictures(per_class: int, seed: int) -> tuple[Pictures, NDArray[np.int64]]:
-    """Pictures of every class and their class indices (n,), classes in turn.
+    """Paint pictures of every class, with their class indices (n,).
 
-    In half of the pictures there is one more part, of a shape and colour that no class has.
+    Half of the pictures have an additional part of a shape and colour that no class has.
     """
     task = few_shot_task()
     rng = np.random.default_rng([seed, 0])
     targets = np.tile(np.arange(N_CLASSES), per_class)
-    return _paint_beside_strangers(task.parts[targets], rng), targets
+    return _paint_with_distractors(task.parts[targets], rng), targets
 
 
 def draw_near(n_pictures: int, seed: int) -> Pictures:
-    """Unseen combinations of three parts of the pool: as near to a class as can be."""
+    """Paint near-OOD pictures: combinations of three parts of the pool that are no class."""
     task = few_shot_task()
     rng = np.random.default_rng([seed, 1])
     classes = {frozenset(map(tuple, one)) for one in task.parts.tolist()}
     others = [three for three in combinations(task.pool.tolist(), 3) if frozenset(map(tuple, three)) not in classes]
     chosen = np.array(others)[rng.integers(len(others), size=n_pictures)]
-    return _paint_beside_strangers(chosen, rng)
+    return _paint_with_distractors(chosen, rng)
 
 
 def draw_mid(n_pictures: int, seed: int) -> Pictures:
-    """Three parts of shapes or fills that never came in pretraining."""
+    """Paint mid-OOD pictures: three parts of shapes or fills that pretraining did not include."""
     rng = np.random.default_rng([seed, 2])
     parts = draw_parts(n_pictures, rng, fewest=3, most=3)
     unseen_shape = rng.random((n_pictures, 1)) < 0.5
@@ -131,28 +131,28 @@ def draw_mid(n_pictures: int, seed: int) -> Pictures:
 
 
 def draw_far(n_pictures: int, seed: int) -> NDArray[np.uint8]:
-    """Textures without any part."""
+    """Paint far-OOD pictures: textures without parts."""
     return paint_textures(n_pictures, np.random.default_rng([seed, 3]))
 
 
 def image_set(images: NDArray[np.uint8], targets: NDArray[np.int64] | None = None) -> ImageSet:
-    """Painted pictures as the library takes them, with class names for labels where there are targets."""
+    """Wrap painted pictures as an image set, with class names as labels if there are targets."""
     names = few_shot_task().names
     labels = None if targets is None else [names[i] for i in targets]
     return ImageSet.from_items([Image.fromarray(image) for image in images], labels)
 
 
-def _paint_beside_strangers(parts: Parts, rng: np.random.Generator) -> Pictures:
-    """Paint the parts in any order, in half of the pictures with a stranger among them."""
-    extra = _strangers(len(parts), rng)
+def _paint_with_distractors(parts: Parts, rng: np.random.Generator) -> Pictures:
+    """Paint the parts in random order, in half of the pictures with a distractor among them."""
+    extra = _distractors(len(parts), rng)
     extra[rng.random(len(parts)) < 0.5] = NO_PART
     together = np.concatenate([parts, extra[:, None]], axis=1)
     order = rng.random(together.shape[:2]).argsort(axis=1)
     return paint(np.take_along_axis(together, order[:, :, None], axis=1), rng)
 
 
-def _strangers(n_pictures: int, rng: np.random.Generator) -> Parts:
-    """Parts of shapes and colours that the pool does not have, (n, 3)."""
+def _distractors(n_pictures: int, rng: np.random.Generator) -> Parts:
+    """Parts of shapes and colours that are not in the pool, (n, 3)."""
     pool = {tuple(pair) for pair in few_shot_task().pool[:, :2].tolist()}
     pairs = [(s, c) for s in range(KNOWN_SHAPES) for c in range(len(COLOURS)) if (s, c) not in pool]
     chosen = np.array(pairs)[rng.integers(len(pairs), size=n_pictures)]

@@ -1,7 +1,7 @@
-"""A world of coloured, patterned shapes: what can be in a picture, and how pictures of it are drawn by chance.
+"""Random pictures of coloured, patterned shapes.
 
-A *part* is a shape, a colour and a fill. Parts of n pictures are held as (n, S, 3) integers, S slots of (shape, colour,
-fill) painted in that order; a slot without a part is -1 throughout.
+A *part* is a shape, a colour and a fill. Parts of n pictures are (n, S, 3) integers: S slots of (shape, colour, fill),
+painted in that order; an empty slot is -1 throughout.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white"
 FILLS = ("plain", "striped", "dotted", "checkered", "zigzag")
 
 KNOWN_SHAPES = 8
-"""The first shapes are drawn for pretraining; the others come in out-of-distribution pictures alone."""
+"""Number of shapes used in pretraining; the others occur only in out-of-distribution pictures."""
 
 KNOWN_FILLS = 4
-"""The first fills are drawn for pretraining; the others come in out-of-distribution pictures alone."""
+"""Number of fills used in pretraining; the others occur only in out-of-distribution pictures."""
 
 MOST_PARTS = 4
 NO_PART = -1
@@ -47,22 +47,22 @@ RGB = np.array(
     ],
     dtype=np.float32,
 )
-"""Colours before they vary from part to part, (8, 3), from 0 to 255."""
+"""Mean RGB values of COLOURS, (8, 3), from 0 to 255."""
 
 Parts = NDArray[np.int64]
 
 
 class Pictures(NamedTuple):
-    """Painted pictures and the truth about them.
+    """Painted pictures and their ground truth.
 
     Attributes
     ----------
     images : ndarray
         uint8, (n, SIZE, SIZE, 3).
     part_map : ndarray
-        Which part is seen at a pixel: its slot, or BACKGROUND; uint8, (n, SIZE, SIZE).
+        Slot of the part visible at each pixel, or BACKGROUND; uint8, (n, SIZE, SIZE).
     parts : ndarray
-        What was painted, (n, S, 3).
+        (n, S, 3).
     """
 
     images: NDArray[np.uint8]
@@ -73,27 +73,13 @@ class Pictures(NamedTuple):
 def draw_parts(
     n_pictures: int, rng: np.random.Generator, *, fewest: int = 1, most: int = 3, pool: Parts | None = None
 ) -> Parts:
-    """Draw what is in each picture; no two parts of a picture agree in shape and colour.
+    """Draw ``fewest`` to ``most`` parts per picture, no two with the same shape and colour; (n, MOST_PARTS, 3).
 
-    Parameters
-    ----------
-    n_pictures : int
-        Pictures, n.
-    rng : numpy.random.Generator
-        Draws.
-    fewest, most : int, default 1 and 3
-        Bounds on the number of parts of a picture, at most MOST_PARTS.
-    pool : ndarray or None
-        Parts to draw from, (m, 3); None draws known shapes, colours and fills independently.
-
-    Returns
-    -------
-    ndarray
-        (n, MOST_PARTS, 3), -1 in slots without a part.
+    ``pool`` (m, 3) restricts the parts; None draws known shapes, colours and fills independently.
     """
     count = rng.integers(fewest, most + 1, n_pictures)
     if pool is None:
-        # Pairs of shape and colour without repetition: the first places of a shuffled list of them.
+        # Distinct pairs of shape and colour: the first entries of a random permutation.
         pairs = rng.random((n_pictures, KNOWN_SHAPES * len(COLOURS))).argpartition(MOST_PARTS, axis=1)[:, :MOST_PARTS]
         fills = rng.integers(KNOWN_FILLS, size=pairs.shape)
         parts = np.stack([pairs // len(COLOURS), pairs % len(COLOURS), fills], axis=-1)
@@ -106,26 +92,19 @@ def draw_parts(
 
 
 def paint(parts: Parts, rng: np.random.Generator) -> Pictures:
-    """Paint pictures of given parts, everything else by chance.
+    """Paint pictures of given parts (n, S, 3), with random background, position, size, rotation, shade and noise.
 
-    Backgrounds, places, sizes, turns, shades and noise vary; parts may overlap a little, later slots over earlier ones.
-
-    Parameters
-    ----------
-    parts : ndarray
-        (n, S, 3), -1 in slots without a part.
-    rng : numpy.random.Generator
-        The same generator state gives the same pictures, bit for bit.
+    Parts may overlap slightly, later slots over earlier ones. The generator state determines the pictures bit for bit.
     """
     n_pictures, n_slots = parts.shape[:2]
     canvas = paint_background(n_pictures, rng)
     part_map = np.full((n_pictures, SIZE, SIZE), BACKGROUND, dtype=np.uint8)
     here = parts[:, :, 0] != NO_PART
-    place = _place(here, rng)
+    placement = _draw_placement(here, rng)
     shades = np.clip(RGB[parts[:, :, 1]] + rng.normal(0, 14, (n_pictures, n_slots, 3)), 0, 255).astype(np.float32)
     for slot in range(n_slots):
         shown = here[:, slot].nonzero()[0]
-        where = Placement(*(values[shown, slot] for values in place))
+        where = Placement(*(values[shown, slot] for values in placement))
         masks = shape_masks(parts[shown, slot, 0], where)
         tones = fill_tones(parts[shown, slot, 2], where, rng)
         paint_parts(canvas, part_map, shown, slot, masks, tones, shades[shown, slot], where)
@@ -137,14 +116,9 @@ def paint(parts: Parts, rng: np.random.Generator) -> Pictures:
 
 
 def slot_shares(pictures: Pictures, grid: tuple[int, int]) -> NDArray[np.float64]:
-    """Share of each patch's pixels that show the part of each slot, (n, P, S).
+    """Return the share of each patch's pixels that show the part of each slot, (n, P, S).
 
-    Parameters
-    ----------
-    pictures : Pictures
-        n of them.
-    grid : tuple of int
-        Rows and columns of patches, divisors of SIZE; P is their product.
+    ``grid`` has the numbers of rows and columns of patches, divisors of SIZE; P is their product.
     """
     rows, columns = grid
     blocks = pictures.part_map.reshape(-1, rows, SIZE // rows, columns, SIZE // columns)
@@ -157,8 +131,8 @@ def with_article(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
-def _place(here: NDArray[np.bool_], rng: np.random.Generator) -> Placement:
-    """Size, turn and place of each part: of several tries, the one that keeps the parts of a picture farthest apart."""
+def _draw_placement(here: NDArray[np.bool_], rng: np.random.Generator) -> Placement:
+    """Radius, rotation and centre of each part: the random draw of ten with the parts farthest apart."""
     n_pictures, n_slots = here.shape
     radius = rng.uniform(8, 13, (n_pictures, n_slots)).astype(np.float32)
     tries = rng.uniform(0, 1, (n_pictures, 10, n_slots, 2)).astype(np.float32)
