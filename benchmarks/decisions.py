@@ -194,8 +194,8 @@ def main() -> None:
     plot_coverages(coverages, n_left, arguments.docs / "pictures" / "coverage.png")
     plot_rates(rates, arguments.docs / "pictures" / "threshold.png")
     (arguments.docs / "decisions_measured.md").write_text(
-        "# Decisions on the shared photos, measured\n\n`benchmarks/decisions.py` writes this file. "
-        f"docs/trust.md says what it means.\n\n{table(judged, drawn, errors)}\n"
+        "# Thresholds and sets\n\n`benchmarks/decisions.py` writes this file. "
+        f"[Unknown images](unknown.md) explains the quantities.\n\n{table(judged, drawn, errors)}\n"
     )
 
 

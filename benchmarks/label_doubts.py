@@ -28,18 +28,16 @@ WORSTS = (0.5, 0.9)
 SMALLEST = 1e-9
 """All images whose own class is not the first, as doubts."""
 
-INTRODUCTION = """# Wrong labels, found
+INTRODUCTION = """# Doubtful labels
 
-`benchmarks/label_doubts.py` writes this file. Backbone `tiny`; of each training set, 5 % of the labels were changed to
-another class at random: mean ± standard deviation over three seeds. *Accuracy* is that of the regression that judges,
-out of fold, against the labels as they were. *Reported* are images whose own class is in the latter half (`worst=0.5`,
-the default) or in the last tenth (0.9); *precision* is the share of changed labels among them, *recall* the share of
-changed labels that they are, *average precision* that of the whole ranking, *chance* that of a random one.
+`benchmarks/label_doubts.py` writes this page. Backbone `tiny`; 5 % of the labels of each training set were replaced
+at random; mean ± standard deviation over three seeds. *Accuracy*: out-of-fold accuracy of the regression against
+the true labels. *Reported*: images whose given class ranks in the lower half (`worst=0.5`, the default) or the last
+tenth (0.9). *Precision* and *recall* refer to the replaced labels; *average precision* to the whole ranking;
+*chance* to a random ranking.
 
-The backbone has seen painted pictures alone, those of the last row among them in kind: there it can tell classes apart,
-and most of what it reports is wrong indeed. On photos it hardly can, and most of what it reports is right: the accuracy
-says how far the doubts are to be trusted. A label that is wrong at random comes at any place with the same probability:
-only about a tenth of them can be found in the last tenth, so half is the default.
+In the painted world, which the backbone knows, most flagged labels are wrong. On photos, most flagged labels are
+correct: trust the flags only where the accuracy is high.
 
 | set | classes | images | changed | accuracy | average precision | chance | worst | reported | precision | recall |
 |---|---|---|---|---|---|---|---|---|---|---|"""

@@ -14,11 +14,11 @@ import numpy as np
 from ood_scores import FORMS, WITHOUT_PLAN
 from sotglp.scoring.ood import SCORES
 
-INTRODUCTION = """# OOD scores, measured
+INTRODUCTION = """# OOD scores
 
 `benchmarks/ood_scores.py` and `benchmarks/ood_report.py` write this file. Backbone `tiny`, SOT-GLP, 16 shots, three
 seeds: AUROC / FPR at 95 % TPR in %, means over seeds, temperature 1. `painted` is the world of `sotglp demo`, the only
-pictures that this backbone knows. docs/trust.md says what the tables mean.
+pictures that this backbone knows. [Unknown images](unknown.md) explains the scores.
 """
 
 

@@ -33,9 +33,8 @@ its images anew.
 | part | classes | images | seconds | plain | times faster | MiB | plain | times smaller |
 |---|---|---|---|---|---|---|---|---|
 """
-FOOT = """
-The plain text of 100 classes goes forward and backward in groups of 50, since 24 GiB don't hold it as a whole: that
-leaves its arithmetic as it is and takes less memory than all at once. It was not run at 500 and 1000 classes.
+FOOT = """ The plain text of 100 classes runs in groups of 50 classes, because 24 GiB do not hold it at once. It was
+not run with 500 and 1000 classes.
 
 """
 

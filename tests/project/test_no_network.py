@@ -91,10 +91,3 @@ def test_imports_and_commands_that_need_no_download_ask_for_none(tmp_path: Path)
     done = without_network(tmp_path, "-c", COMMANDS, text=json.dumps([[*map(str, command)] for command in commands]))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("done: ") == len(commands)
-
-
-@pytest.mark.slow
-def test_the_demonstration_asks_for_nothing(tmp_path: Path) -> None:
-    done = without_network(tmp_path, "-m", "sotglp", "demo", "--out", tmp_path / "demo")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "demo").is_dir()
