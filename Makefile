@@ -1,26 +1,27 @@
-# Everything sets itself up: a virtual environment in .venv with the package in it.
+# Targets create a virtual environment in .venv with the package in it.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test lint types unit docs audit fuzz kills demo pretrain evidence speed load rates compare trust onnx clean
+.PHONY: help test lint types unit docs audit lowest fuzz kills demo pretrain evidence speed load rates compare trust onnx clean
 
 help:
-	@echo "make demo      compare methods on painted pictures, with a small model that lies in the package"
-	@echo "make test      what CI runs: lint, types, all tests"
-	@echo "make unit      the quick tests alone"
+	@echo "make demo      compare methods on painted images with the packaged model"
+	@echo "make test      lint, type checks and all tests, as CI does"
+	@echo "make unit      quick tests only"
 	@echo "make docs      build the documentation into build/site"
-	@echo "make audit     look the installed packages up among known vulnerabilities"
-	@echo "make fuzz      broken images, tables, model files and settings for ten minutes, to build/fuzz.json"
-	@echo "make kills     a hundred fits killed and resumed, to docs/kills.md (about an hour)"
+	@echo "make audit     check the installed packages for known vulnerabilities"
+	@echo "make lowest    quick tests with the lowest declared versions on the oldest Python at hand"
+	@echo "make fuzz      fuzz images, tables, model files and settings for ten minutes, to build/fuzz.json"
+	@echo "make kills     kill and resume a hundred fits, to docs/kills.md (about an hour)"
 	@echo "make pretrain  train that model from scratch, to build/pretrain (about an hour)"
-	@echo "make evidence  the demonstration over seeds and shots, to docs/demo_evidence.md (about half an hour)"
+	@echo "make evidence  the demo over seeds and shots, to docs/demo_evidence.md (about half an hour)"
 	@echo "make rates     learning rates of the methods, to docs/learning_rates.md (about five minutes)"
 	@echo "make compare   all methods on ../shared/data, to docs/comparison (about an hour in all)"
-	@echo "make trust     OOD scores, decisions, class changes and label doubts on ../shared/data, to docs (about an hour)"
-	@echo "make speed     time and memory beside the plain way, to docs/speed.md (about 20 minutes)"
+	@echo "make trust     OOD scores, decisions, class changes and doubtful labels on ../shared/data (about an hour)"
+	@echo "make speed     time and memory against a plain implementation, to docs/speed.md (about 20 minutes)"
 	@echo "make load      the web server with 32 clients, to docs/serve_load.md (about three minutes)"
-	@echo "make onnx      exported models beside the model itself, to docs/onnx_measured.md (about ten minutes)"
+	@echo "make onnx      exported models against the model, to docs/onnx_measured.md (about ten minutes)"
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +33,8 @@ $(VENV)/.ready: pyproject.toml
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell
 
 types: $(VENV)/.ready
 	$(BIN)/mypy
@@ -39,7 +42,7 @@ types: $(VENV)/.ready
 unit: $(VENV)/.ready
 	$(BIN)/pytest -m "not slow"
 
-# A file's tests stay together, since they share what is slow to make; one thread for each process is enough then.
+# Tests of a file share fixtures that are slow to make, so they stay in one process; each process uses one thread.
 test: lint types
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
@@ -48,6 +51,9 @@ docs: $(VENV)/.ready
 
 audit: $(VENV)/.ready
 	$(BIN)/python .ci/audit
+
+lowest:
+	.ci/lowest
 
 # Coverage-guided where atheris can be installed, with mutations of our own where it can't.
 fuzz: $(VENV)/.ready

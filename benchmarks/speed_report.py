@@ -33,8 +33,9 @@ its images anew.
 | part | classes | images | seconds | plain | times faster | MiB | plain | times smaller |
 |---|---|---|---|---|---|---|---|---|
 """
-FOOT = """ The plain text of 100 classes runs in groups of 50 classes, because 24 GiB do not hold it at once. It was
-not run with 500 and 1000 classes.
+FOOT = """
+The plain text of 100 classes runs in groups of 50 classes, because 24 GiB do not hold it at once. It was not
+run with 500 and 1000 classes.
 
 """
 

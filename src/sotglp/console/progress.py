@@ -50,6 +50,10 @@ def progress_bar(title: str, total: int, unit: str, *, show: bool) -> Iterator[A
             return Text(f"{task.speed:.1f} {unit}/s" if task.speed else f"- {unit}/s", style="progress.data.speed")
 
     console = Console(stderr=True)
+    if not (show and console.is_terminal):
+        # Before 14.3, rich prints an empty line at the end of a disabled bar.
+        yield lambda n, note: None
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -58,7 +62,7 @@ def progress_bar(title: str, total: int, unit: str, *, show: bool) -> Iterator[A
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, disable=not (show and console.is_terminal)) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=total, note="")
         yield lambda n, note: bar.update(task, advance=n, note=note)
 
