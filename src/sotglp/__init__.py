@@ -26,7 +26,7 @@ __all__ = [
     "transport",
 ]
 
-_ROOM_OF = {
+_MODULE_OF = {
     "SOTGLP": "methods.sot_glp",
     "Backbone": "backbone.backbone",
     "SOTGLPClassifier": "estimators.sot_glp",
@@ -37,9 +37,9 @@ _ROOM_OF = {
 
 
 def __getattr__(name: str) -> Any:
-    # torch and open_clip take seconds to import: `sotglp --help` must not wait for them.
-    if name in _ROOM_OF:
-        return getattr(import_module(f"sotglp.{_ROOM_OF[name]}"), name)
+    # Importing torch and open_clip takes seconds, which `sotglp --help` must not wait for.
+    if name in _MODULE_OF:
+        return getattr(import_module(f"sotglp.{_MODULE_OF[name]}"), name)
     if name in __all__:
         return import_module(f"sotglp.{name}")
     raise AttributeError(f"module 'sotglp' has no attribute {name!r}")

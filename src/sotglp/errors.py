@@ -1,4 +1,4 @@
-"""Errors that a person can act on."""
+"""Errors and warnings, each one sentence that says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ _LONGEST = 80
 
 
 class SotglpError(ValueError):
-    """Something a user gave can't be used; the message is one sentence that says what and what to do.
-
-    The command line prints the message alone and exits with code 2.
-    """
+    """An input can't be used; the command line prints the message alone and exits with code 2."""
 
 
 class UnknownNameError(SotglpError):
-    """A name that stands for nothing; ``kind`` says what it was taken for, ``known`` which names there are."""
+    """An unknown name of a ``kind``, such as "method"; ``known`` are the supported names."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = list(known)
@@ -37,11 +34,11 @@ class UnsupportedTowerError(SotglpError):
 
 
 class OldClassesOnlyError(SotglpError):
-    """A model was asked for other classes than its own, and has learned nothing that they could use."""
+    """A model was asked for classes that it wasn't trained on, which its kind doesn't support."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(
-            f"a model of kind {kind} has learned nothing that other classes could use: train one on those classes"
+            f"a model of kind {kind} only predicts the classes that it was trained on: train one on the new classes"
         )
 
 
@@ -51,13 +48,13 @@ class UnreadableImageError(SotglpError):
     Parameters
     ----------
     source : str
-        Name of the image: its path, or what else it is known by.
+        Path or other name of the image.
     reason : str
-        What is wrong with it and what to do; the end of a sentence without its full stop.
+        What is wrong with it and what to do, as the end of a sentence without full stop.
     """
 
     def __init__(self, source: str, reason: str) -> None:
-        # Both go into args because an exception is pickled (from a worker process) as its class and its args.
+        # Both are in args, since exceptions of worker processes are pickled as class and args.
         super().__init__(source, reason)
         self.source = source
         self.reason = reason
@@ -67,11 +64,11 @@ class UnreadableImageError(SotglpError):
 
 
 class SotglpWarning(UserWarning):
-    """The work goes on, but not quite as the user asked."""
+    """The result differs from what the user asked for."""
 
 
 def some_names(names: Sequence[str]) -> str:
-    """Names in a row for a message, cut after five of them: "a, b, c, d, e and 7 more"."""
+    """Join names for a message and shorten after five: "a, b, c, d, e and 7 more"."""
     more = len(names) - _MOST_NAMES
     return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
@@ -83,21 +80,13 @@ class _Short(reprlib.Repr):
         self.maxstring = self.maxother = self.maxlong = _LONGEST
 
     def repr_int(self, x: int, level: int) -> str:
-        # Python refuses to write out whole numbers beyond some thousand digits.
+        # Python refuses to format integers of many thousand digits.
         if x.bit_length() > 1000:
             return f"a whole number of {x.bit_length()} bits"
         return super().repr_int(x, level)
 
 
 def short_repr(value: object) -> str:
-    """Show a value as ``repr`` does, cut where it is long.
-
-    A few bytes of YAML can name a value whose ``repr`` fills all memory.
-
-    Parameters
-    ----------
-    value : object
-        Anything that was read from a file or given by a user.
-    """
+    """Shorten the ``repr`` of a value, since a few bytes of YAML can hold one whose ``repr`` exceeds all memory."""
     text = _Short().repr(value)
     return text if len(text) <= 3 * _LONGEST else text[: 3 * _LONGEST] + "..."

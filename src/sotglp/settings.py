@@ -1,4 +1,4 @@
-"""Settings of a model and of a training run, with the published values as presets."""
+"""Settings of models, training and inference, with the published values as presets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OodMethod = Literal[
 ]
 
 SHOT_SCORES: frozenset[OodMethod] = frozenset({"knn", "mahalanobis", "transport"})
-"""Those that compare images with the shots, which a model must remember."""
+"""Scores that compare images with the shots, which the model must store."""
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-6, 1e6
 """Bounds of temperatures: beyond them, scaled logits overflow or vanish in float32."""
@@ -40,14 +40,14 @@ PRESETS = "presets"
 """Folder of the presets in the package."""
 
 LEAST_STEPS = 100
-"""Steps of a run whose epochs are not set: minutes on two CPU cores. The published runs take thousands."""
+"""Optimiser steps if ``epochs`` is None: minutes on 2 CPU cores. The published runs take thousands."""
 
 FEWEST_EPOCHS = 5
 MOST_EPOCHS = 200
 
 
 class Settings(BaseModel):
-    """Named values that are checked when they are set and never change."""
+    """Base of all settings: validated, immutable, without unknown names, infinity or NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -82,7 +82,7 @@ class ModelConfig(PromptConfig):
 
 
 class InferenceConfig(Settings):
-    """How images are read and scored."""
+    """Settings of decoding, encoding and scoring at inference."""
 
     batch_size: int = Field(32, ge=1, description="images encoded at once")
     workers: int = Field(0, ge=0, description="processes that decode images")
@@ -100,7 +100,7 @@ class InferenceConfig(Settings):
 
 
 class TrainConfig(Settings):
-    """How prompts are trained.
+    """Settings of training.
 
     Optimiser, schedule and prompt dropout are the published ones. Epochs and views are ours, for a laptop: the presets
     of the eleven benchmarks hold the published values of both.
@@ -108,7 +108,7 @@ class TrainConfig(Settings):
 
     shots: int | None = Field(16, ge=1, description="images drawn of each class; none takes all")
     draw: Draw = Field("per-class", description="how shots are drawn when classes differ in size")
-    epochs: int | None = Field(None, ge=1, description="passes over the drawn images; none for about 100 steps")
+    epochs: int | None = Field(None, ge=1, description="passes over the shots; none for about 100 steps")
     batch_size: int = Field(32, ge=1, description="images of one step")
     micro_batch: int | None = Field(
         None, ge=1, description="images held at once, gradients added up; none for the batch"
@@ -126,31 +126,31 @@ class TrainConfig(Settings):
     seed: int = Field(1, ge=0, lt=2**63, description="seed of every random draw")
 
     def n_epochs(self, n_images: int) -> int:
-        """Passes over ``n_images``: as set, or enough for LEAST_STEPS steps within FEWEST_EPOCHS and MOST_EPOCHS."""
+        """Return ``epochs``, or enough for LEAST_STEPS steps, between FEWEST_EPOCHS and MOST_EPOCHS."""
         if self.epochs is not None:
             return self.epochs
         steps = n_images // min(self.batch_size, n_images)
         return min(max(math.ceil(LEAST_STEPS / steps), FEWEST_EPOCHS), MOST_EPOCHS)
 
     def inference_config(self) -> InferenceConfig:
-        """How a run reads images that it does not train on."""
+        """Return the inference settings of images that the run doesn't train on."""
         return InferenceConfig(precision=self.precision, workers=self.workers)
 
 
 class Preset(Settings):
-    """Published settings of one dataset, or ours for a folder of one's own."""
+    """Published settings of a dataset, or the defaults for a user's folder."""
 
     model: ModelConfig = ModelConfig()
     training: TrainConfig = TrainConfig()
     zero_shot_template: str = "a photo of a {}."
 
     def changed(self, values: Mapping[str, Any]) -> Preset:
-        """These settings with others in place of some, each found by its name in the model or the training.
+        """Return these settings with changed values, by name in the model or training settings.
 
         Raises
         ------
         SotglpError
-            If there is no setting of that name, or its value can't be used.
+            If a name is unknown or a value can't be used.
         """
         check_names(values, {*ModelConfig.model_fields, *TrainConfig.model_fields})
 
@@ -162,13 +162,7 @@ class Preset(Settings):
 
 
 def check_names(values: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse names of settings that there are not.
-
-    Raises
-    ------
-    UnknownNameError
-        For the first of them.
-    """
+    """Raise UnknownNameError for the first name that is not ``known``."""
     known = sorted(known)
     for name in values:
         if name not in known:
@@ -176,15 +170,15 @@ def check_names(values: Iterable[str], known: Iterable[str]) -> None:
 
 
 def checked(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
-    """Build settings from values, with one clear sentence where one is wrong.
+    """Build settings from values.
 
     Raises
     ------
     SotglpError
-        Naming the first value that can't be used.
+        Naming the first invalid value.
     """
     try:
-        # Not kind(**values), which needs names that are text before anything is checked.
+        # kind(**values) would need all names to be text.
         return kind.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
@@ -195,17 +189,17 @@ def checked(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
 
 
 def presets() -> list[str]:
-    """Names of the presets, sorted."""
+    """Return the names of the presets, sorted."""
     return packaged_names(PRESETS)
 
 
 def load_preset(name: str) -> Preset:
-    """Read a preset by name, or from a YAML file of one's own.
+    """Load a preset by name, or from a user's YAML file.
 
     Raises
     ------
     SotglpError
-        If there is none of that name, or the file can't be used.
+        If the name is unknown or the file can't be used.
     """
     values = read_packaged(PRESETS, "preset", name) or {}
     if not isinstance(values, dict):

@@ -65,7 +65,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data list",
         "benchmark few-shot --dry-run",
         "predict {}/m.onnx {}/train/red_brick",
-        "--show-completion",
     ],
 )
 def test_no_heavy_library_is_imported(files: Path, command: str) -> None:
@@ -86,6 +85,17 @@ def test_every_command_is_listed_with_its_summary() -> None:
     text = " ".join(sotglp("--help").stdout.replace("│", " ").split())
     for name, summary in COMMANDS.items():
         assert f"{name} {summary}" in text
+
+
+@pytest.mark.parametrize(("words", "found"), [("sotglp ev", "evaluate"), ("sotglp fit --calibrate-", "--calibrate-on")])
+def test_the_shell_completes_commands_and_options(words: str, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "_SOTGLP_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": len(words.split()) - 1,
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    assert found in sotglp().stdout.split()
 
 
 def test_an_unknown_command_suggests_the_nearest() -> None:

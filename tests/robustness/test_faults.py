@@ -119,7 +119,7 @@ def fill_disk(patch: pytest.MonkeyPatch, pattern: str, after: int = 0) -> None:
 @pytest.mark.parametrize(
     ("pattern", "after", "words", "left"),
     [
-        (r"\.[0-9a-f]{64}\.safetensors\..*", 5, "features can't be kept in", ["m"]),
+        (r"\.[0-9a-f]{64}\.safetensors\..*", 5, "features can't be written to", ["m"]),
         (r"\.m\.checkpoint\..*", 0, "m.checkpoint can't be written", ["m"]),
         (r"\.m\.checkpoint\..*", 1, "m.checkpoint can't be written", ["m", "m.checkpoint"]),
         (r"\.m\.[0-9a-f]{8}\.part", 0, "m can't be written", ["m", "m.checkpoint"]),
@@ -220,7 +220,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", sorted(DAMAGES.keys() - {"a folder"}))
 def test_a_damaged_cache_entry_is_computed_again(data: Path, whole: Path, tmp_path: Path, damage: str) -> None:
     cache = tmp_path / "cache"
     command = ["fit", data / "train", *FIT, "--cache-dir", cache]
@@ -253,7 +253,7 @@ def test_a_damaged_checkpoint_is_named(
     DAMAGES[damage](checkpoint)
     error = refused(*stopped, "--resume")
     assert str(checkpoint) in error
-    assert "start again with --force" in error
+    assert ("is a folder" if damage == "a folder" else "start again with --force") in error
     assert names(tmp_path) == ["m.checkpoint"]
     if damage != "a folder":
         inside(*stopped, "--force")
@@ -627,7 +627,7 @@ def test_a_fit_goes_on_when_there_is_room_on_the_disk_again(data: Path, whole: P
     said = mounted(script, full, "fit", data / "train", "--out", full / "m", *FIT, "--no-cache").splitlines()
     errors = [line for line in said if line.startswith("sotglp: error: ")]
     assert len(errors) == 1
-    assert "can't be written (No space left on device): choose a folder" in errors[0]
+    assert "can't be written (No space left on device): choose another name" in errors[0]
     assert said[:2] == ["code 2", "precious"]
     assert said[-len(errors) - 3 : -len(errors)] == ["m", "precious", "precious"]
     assert (kept / "m").read_bytes() == whole.read_bytes()
@@ -648,7 +648,7 @@ def test_places_that_can_only_be_read(data: Path, whole: Path, suite: Path, tmp_
     assert (tmp_path / "second").read_bytes() == whole.read_bytes()
     said = mounted(script, fixed, *fit, "--out", tmp_path / "third", "--shots", 3, "--seed", 5, "--set", "augment=true")
     assert "code 2" in said
-    assert f"features can't be kept in {cache} (Read-only file system)" in said
+    assert f"features can't be written to {cache} (Read-only file system)" in said
     said = mounted(script, fixed, "benchmark", suite, "--root", suite.parent, "--out", fixed / "out", "--no-cache")
     assert "code 2" in said
     assert "can't be written (Read-only file system)" in said

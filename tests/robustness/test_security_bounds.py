@@ -70,6 +70,7 @@ from pathlib import Path
 from sotglp.model_file.load import load_model
 from support.no_network import forbid_network
 from sotglp import SotglpError
+from sotglp.model_file.load import load_model
 
 def kib(field):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field))

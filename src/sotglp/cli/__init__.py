@@ -49,7 +49,7 @@ def _run() -> None:
     else:
         from sotglp.cli.commands import app
 
-        app()
+        app(prog_name="sotglp")
 
 
 def _terminate(*_: object) -> None:

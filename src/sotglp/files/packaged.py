@@ -1,4 +1,4 @@
-"""YAML files that come with the package, by name, and a user's own in their place, by path."""
+"""YAML files of the package, by name, and of the user, by path."""
 
 from __future__ import annotations
 
@@ -13,27 +13,18 @@ from sotglp.files.regular import read_regular
 
 
 def packaged_names(folder: str) -> list[str]:
-    """Names of the YAML files in a folder of the package, sorted, without their ending."""
+    """Return the names of the YAML files in a folder of the package, sorted, without suffix."""
     entries = (resources.files("sotglp") / folder).iterdir()
     return sorted(entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml"))
 
 
 def read_packaged(folder: str, kind: str, name: str) -> Any:
-    """What a file of the package holds, or a file of one's own.
-
-    Parameters
-    ----------
-    folder : str
-        Folder of the package.
-    kind : str
-        What its files are, for messages.
-    name : str
-        A name among ``packaged_names(folder)``, or the path of a file that ends in .yaml or .yml.
+    """Read a YAML file by its name in a folder of the package, or by a path that ends in .yaml or .yml.
 
     Raises
     ------
     SotglpError
-        If there is none of that name, or it can't be read as YAML.
+        If there is none, which the message calls a ``kind``, or it isn't valid YAML.
     """
     try:
         return parse_yaml(_text(folder, kind, name))
@@ -44,20 +35,14 @@ def read_packaged(folder: str, kind: str, name: str) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """What a YAML text says, in plain values.
-
-    Raises
-    ------
-    yaml.YAMLError
-        If it can't be read, for whatever reason.
-    """
+    """Parse YAML into plain values; every failure is a ``yaml.YAMLError``."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         raise
     except RecursionError as error:
         raise yaml.YAMLError("it is nested too deeply") from error
-    except Exception as error:  # a date or number that is none raises whatever its constructor does
+    except Exception as error:  # invalid dates and numbers raise errors of their constructors
         raise yaml.YAMLError(f"it has a value that is not of its kind ({error})") from error
 
 

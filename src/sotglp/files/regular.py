@@ -1,4 +1,4 @@
-"""Files whose reading ends: a pipe waits for a writer for ever, and a device may never run out."""
+"""Reading of regular files only: a pipe would wait for a writer, and a device may never end."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from pathlib import Path
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:
-    """Refuse a path that stands for a pipe, a socket or a device; a folder is left to whoever opens it.
-
-    Only the path's entry is looked at: opening a pipe would already wait.
+    """Refuse pipes, sockets and devices, without opening them; folders pass.
 
     Raises
     ------
     OSError
-        If there is nothing, or something that is neither a file nor a folder; ``strerror`` says which.
+        If the path is missing or is refused.
     ValueError
         If no file can have that name.
     """
@@ -26,12 +24,6 @@ def check_regular(path: str | os.PathLike[str]) -> None:
 
 
 def read_regular(path: Path) -> bytes:
-    """Content of a file; what :func:`check_regular` refuses is refused.
-
-    Raises
-    ------
-    OSError, ValueError
-        See :func:`check_regular`.
-    """
+    """Return the content of a file that :func:`check_regular` accepts."""
     check_regular(path)
     return path.read_bytes()

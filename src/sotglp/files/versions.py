@@ -1,4 +1,4 @@
-"""Versions of what is installed."""
+"""Versions of installed packages."""
 
 from __future__ import annotations
 
@@ -8,13 +8,7 @@ RESULTS_DEPEND_ON = ("sotglp", "torch", "torchvision", "open_clip_torch")
 
 
 def installed_versions(names: tuple[str, ...] = RESULTS_DEPEND_ON) -> dict[str, str]:
-    """Versions that a result depends on, of those that are installed: an exported model runs without torch.
-
-    Parameters
-    ----------
-    names : tuple of str
-        Names of distributions.
-    """
+    """Return the versions of those distributions that are installed: exported models run without torch."""
     versions = {}
     for name in names:
         try:

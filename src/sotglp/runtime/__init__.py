@@ -1,7 +1,6 @@
-"""Prediction with an exported model: onnxruntime, numpy and Pillow are all that it needs.
+"""Prediction with an exported model, which needs onnxruntime, numpy and Pillow only.
 
-Nothing here imports torch, open_clip, scikit-learn, scipy, pydantic, typer or rich, not even through other modules of
-the library; tests/runtime/test_model.py sees to that.
+No module here imports another third-party package, not even indirectly; tests/runtime/test_model.py checks it.
 """
 
 from sotglp.runtime.model import PortableModel, PortablePredictions

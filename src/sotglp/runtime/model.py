@@ -21,12 +21,12 @@ _DECISIONS = ("probabilities", "ood_score", "label_index")
 
 
 class PortablePredictions(NamedTuple):
-    """What an exported model says of n images.
+    """Predictions of an exported model for n images.
 
     Attributes
     ----------
     indices : NDArray
-        Positions of the images that could be read, (n,).
+        Positions of the readable images, (n,).
     probabilities : NDArray
         At the calibrated temperature, (n, C).
     ood_scores : NDArray
@@ -34,8 +34,8 @@ class PortablePredictions(NamedTuple):
     label_indices : NDArray
         The most probable class, (n,).
     maps : NDArray or None
-        Share of its mass that each prompt of that class puts on each patch, (n, N, rows, columns); None of a model
-        without a transport plan.
+        Fraction of the mass of each prompt of that class on each patch, (n, N, rows, columns); None for a model without
+        a transport plan.
     """
 
     indices: NDArray[np.int64]
@@ -46,12 +46,12 @@ class PortablePredictions(NamedTuple):
 
 
 class PortableModel:
-    """A model that ``sotglp export`` wrote; build it with :meth:`load`.
+    """A model that ``sotglp export`` wrote; create it with :meth:`load`.
 
     Attributes
     ----------
     record : PortableRecord
-        What the file tells of itself.
+        Record of the file.
     """
 
     def __init__(self, session: Any, record: PortableRecord) -> None:
@@ -67,33 +67,32 @@ class PortableModel:
         path : path
             The file.
         threads : int or None, default None
-            Threads that compute; None for one on each core.
+            Number of threads; None for one per core.
 
         Raises
         ------
         SotglpError
-            If there is no such file, it is damaged, foreign, of a newer sotglp, or made for more than a runtime of
-            plain operators on the numbers in it; or if onnxruntime is not installed.
+            If the file is missing, damaged, of another program or a newer sotglp, or uses custom operators or external
+            data; or if onnxruntime isn't installed.
         """
-        place = Path(path)
         try:
-            content = read_regular(place)
+            content = read_regular(Path(path))
         except (OSError, ValueError) as error:
-            raise SotglpError(f"there is no exported model {place} that can be read ({_reason(error)})") from error
-        return cls.from_bytes(content, str(place), threads=threads)
+            raise SotglpError(f"there is no exported model {path} that can be read ({_reason(error)})") from error
+        return cls.from_bytes(content, os.fspath(path), threads=threads)
 
     @classmethod
     def from_bytes(cls, content: bytes, name: str, *, threads: int | None = None) -> PortableModel:
-        """Take the content of such a file; ``name`` stands for it in messages. See :meth:`load`."""
+        """Load a model from the content of a file, called ``name`` in messages; see :meth:`load`."""
         try:
             found = look_through(content)
         except ValueError as error:
             raise SotglpError(f"{name} can't be read as an exported model: {_reason(error)}") from error
         if METADATA_KEY not in found.metadata:
-            raise SotglpError(f"{name} is no exported model of sotglp: give one that `sotglp export` wrote")
+            raise SotglpError(f"{name} isn't an exported model of sotglp: give one that `sotglp export` wrote")
         if found.has_external_data or found.domains - STANDARD_DOMAINS:
-            what = "numbers in other files" if found.has_external_data else "operators that are not standard ones"
-            raise SotglpError(f"{name} asks for {what}, which `sotglp export` never does: it is not run")
+            what = "external data" if found.has_external_data else "custom operators"
+            raise SotglpError(f"{name} uses {what}, which `sotglp export` never writes: it isn't loaded")
         try:
             record = parse_record(found.metadata[METADATA_KEY])
             session = _session(content, threads)
@@ -110,12 +109,12 @@ class PortableModel:
         return self.record.classes
 
     def rejects(self, ood_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Whether each image is taken to be of no class, (n,), from its scores.
+        """Return whether each image is rejected as unknown, (n,), from its scores.
 
         Raises
         ------
         SotglpError
-            If the model is not calibrated for its score.
+            If the model isn't calibrated for its score.
         """
         if self.record.threshold is None:
             raise SotglpError("the exported model has no threshold: export one that is calibrated for its OOD score")
@@ -130,23 +129,23 @@ class PortableModel:
         unreadable: list[UnreadableImageError] | None = None,
         show_progress: bool = False,
     ) -> PortablePredictions:
-        """Look at images.
+        """Predict the classes of images.
 
         Parameters
         ----------
         images : sequence of paths, bytes or PIL images
-            n of them.
+            n images.
         batch_size : int, default 32
-            Images that go through the graph at once.
+            Images per batch.
         unreadable : list or None
-            Collects images that can't be decoded, which are then left out; None raises at the first.
+            Collects the errors of images that can't be decoded, which are skipped; None raises the first one.
         show_progress : bool, default False
             Show a progress bar on a terminal.
 
         Raises
         ------
         UnreadableImageError
-            At an image that can't be decoded, unless ``unreadable`` collects it.
+            If an image can't be decoded and ``unreadable`` is None.
         SotglpError
             If there are no images or none can be decoded, ``batch_size`` is below 1, or the graph fails.
         """
@@ -168,12 +167,12 @@ class PortableModel:
         return PortablePredictions(indices, probabilities, scores, labels, shaped)
 
     def run(self, pixels: NDArray[np.float32]) -> list[NDArray[Any]]:
-        """Outputs of the graph for preprocessed images (B, 3, H, W), in the file's order.
+        """Return the outputs of the graph for preprocessed images (B, 3, H, W), in the order of the file.
 
         Raises
         ------
         SotglpError
-            If the graph fails, or says something that is no prediction.
+            If the graph fails, or its outputs are not predictions.
         """
         try:
             outputs: list[NDArray[Any]] = self._session.run(None, {"images": pixels})
@@ -186,7 +185,7 @@ class PortableModel:
             maps, n_patches = outputs[3], self.record.patch_grid[0] * self.record.patch_grid[1]
             fits = fits and maps.ndim == 3 and (len(maps), maps.shape[2]) == (n_images, n_patches)
         if not fits:
-            raise SotglpError("the exported model gives something else than predictions: it is damaged, so export anew")
+            raise SotglpError("the outputs of the exported model are not predictions: it is damaged, export it again")
         return outputs
 
     def _batches(
@@ -213,8 +212,8 @@ def _session(content: bytes, threads: int | None) -> Any:
     except ImportError as error:
         raise SotglpError("an exported model needs onnxruntime: install it with pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is told once, by us
-    # Threads that wait by spinning slow everything down wherever another program wants the processor too.
+    options.log_severity_level = 4  # errors are reported once, by sotglp
+    # Threads that spin while waiting slow down a busy machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -225,7 +224,7 @@ def _session(content: bytes, threads: int | None) -> Any:
 
 
 def _check_shapes(session: Any, record: PortableRecord) -> None:
-    """Refuse a graph that doesn't take these images, or doesn't give what is read from it."""
+    """Refuse a graph whose inputs or outputs don't match the record."""
     taken, given = session.get_inputs(), session.get_outputs()
     pixels = [3, *record.preprocessing.size]
     if [one.name for one in taken] != ["images"] or taken[0].type != "tensor(float)" or taken[0].shape[1:] != pixels:
@@ -234,13 +233,13 @@ def _check_shapes(session: Any, record: PortableRecord) -> None:
         raise ValueError("its outputs are not those of an exported model")
     kinds = {"label_index": "tensor(int64)"}
     if any(one.type != kinds.get(one.name, "tensor(float)") for one in given):
-        raise ValueError("its outputs are of other types than those of an exported model")
+        raise ValueError("its outputs have other types than those of an exported model")
     if given[0].shape[1:] != [len(record.classes)]:
-        raise ValueError("it has other classes than its record says")
+        raise ValueError("it has another number of classes than its record")
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what went wrong."""
+    """Return the first line of an error's message."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     lines = str(error).strip().splitlines()

@@ -1,7 +1,4 @@
-"""What an ONNX file is made of, looked at before a runtime may act on it.
-
-The format is protobuf, of which a handful of field numbers is enough; the package ``onnx`` need not be there.
-"""
+"""Inspection of an ONNX file before a runtime loads it, by a few protobuf fields and without the package ``onnx``."""
 
 from __future__ import annotations
 
@@ -9,9 +6,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
-"""Of operators that every runtime has; others may stand for code of somebody's own."""
+"""Domains of standard operators; others may run custom code."""
 
-# Field numbers of onnx.proto, by message: those that a search for tensors goes down into.
+# Field numbers of onnx.proto, by message, on the paths to tensors.
 _MODEL = {7: "graph", 25: "function"}
 _BELOW = {
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
@@ -27,16 +24,16 @@ _DEEPEST = 32
 
 
 class OnnxContent(NamedTuple):
-    """What a file says of itself.
+    """Findings about a file.
 
     Attributes
     ----------
     metadata : dict
-        Its properties.
+        Metadata properties.
     domains : frozenset of str
-        Where its operators come from.
+        Domains of its operators.
     has_external_data : bool
-        Whether it names other files that hold some of its numbers.
+        Whether some tensors are in other files.
     """
 
     metadata: dict[str, str]
@@ -45,17 +42,12 @@ class OnnxContent(NamedTuple):
 
 
 def look_through(content: bytes) -> OnnxContent:
-    """Look through a model file.
-
-    Parameters
-    ----------
-    content : bytes
-        The whole file.
+    """Inspect the bytes of a model file.
 
     Raises
     ------
     ValueError
-        If it is no protobuf of that kind.
+        If it isn't an ONNX model.
     """
     metadata: dict[str, str] = {}
     domains: set[str] = set()
@@ -85,44 +77,44 @@ def look_through(content: bytes) -> OnnxContent:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
-    """Numbers and contents of a message's fields: bytes, or whole numbers; what has a fixed width counts as 0."""
-    place = 0
-    while place < len(message):
-        key, place = _number(message, place)
+    """Yield field numbers and contents of a message: bytes or integers; fixed-width values are 0."""
+    position = 0
+    while position < len(message):
+        key, position = _number(message, position)
         number, wire = key >> 3, key & 7
         if wire == 0:
-            value, place = _number(message, place)
+            value, position = _number(message, position)
             yield number, value
         elif wire == 2:
-            length, place = _number(message, place)
-            if length > len(message) - place:
+            length, position = _number(message, position)
+            if length > len(message) - position:
                 raise ValueError("it is cut short")
-            yield number, message[place : place + length]
-            place += length
+            yield number, message[position : position + length]
+            position += length
         elif wire in (1, 5):
-            place += 8 if wire == 1 else 4
+            position += 8 if wire == 1 else 4
             yield number, 0
         else:
-            raise ValueError("it is no ONNX model")
+            raise ValueError("it is not an ONNX model")
 
 
-def _number(message: memoryview, place: int) -> tuple[int, int]:
-    """A whole number of seven bits a byte, and the place behind it."""
+def _number(message: memoryview, position: int) -> tuple[int, int]:
+    """Decode a varint, and return it with the position after it."""
     value = 0
-    for position in range(10):
-        if place >= len(message):
+    for shift in range(0, 70, 7):
+        if position >= len(message):
             raise ValueError("it is cut short")
-        byte = message[place]
-        place += 1
-        value |= (byte & 0x7F) << (7 * position)
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, place
-    raise ValueError("it is no ONNX model")
+            return value, position
+    raise ValueError("it is not an ONNX model")
 
 
 def _message(part: memoryview | int) -> memoryview:
     if isinstance(part, int):
-        raise ValueError("it is no ONNX model")
+        raise ValueError("it is not an ONNX model")
     return part
 
 

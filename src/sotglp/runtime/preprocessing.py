@@ -1,4 +1,4 @@
-"""Pixels as the image tower wants them, by Pillow and numpy alone; the same as open_clip's transform for evaluation."""
+"""Preprocessing of images by Pillow and numpy, equal to open_clip's transform for evaluation."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from sotglp.images.framing import ResizeMode, frame_of
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes numbers, in open_clip's words.
+    """Settings of the preprocessing, named as in open_clip.
 
     Attributes
     ----------
     size : tuple of int
         Height and width of the result in pixels.
     mean, std : tuple of float
-        Of the three colours, for pixels from 0 to 1.
+        Of the three channels, for pixels from 0 to 1.
     interpolation : {"bicubic", "bilinear", "random"}
-        Resampling; ``random`` means bicubic wherever nothing is trained.
+        Resampling; ``random`` means bicubic at inference.
     resize_mode : {"shortest", "longest", "squash"}
-        Which side is scaled to ``size``: the shorter one, and the middle is cut out; the longer one, and the rest is
-        filled up; or both, whatever becomes of the proportions.
+        Side that is scaled to ``size``: the shorter one, followed by a centre crop; the longer one, followed by
+        padding; or both, which changes the aspect ratio.
     fill_color : int
-        Gray that fills up.
+        Gray value of the padding.
     """
 
     size: tuple[int, int]
@@ -39,16 +39,16 @@ class Preprocessing:
     fill_color: int
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
-        """Pixels of an RGB image, (3, height, width)."""
+        """Return the pixels of an RGB image, (3, height, width)."""
         values = np.asarray(self._resized(image), dtype=np.float32) / np.float32(255)
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
         return np.ascontiguousarray(((values - mean) / std).transpose(2, 0, 1))
 
     def _resized(self, image: Image.Image) -> Image.Image:
-        """The part of an image that the model sees, at its size, with gray where there is nothing of it."""
+        """Resize, crop and pad an image."""
         height, width = self.size
         frame = frame_of(*image.size, self.size, self.resize_mode)
-        # open_clip scales to other shapes than squares by bicubic resampling, whatever the settings say.
+        # open_clip always uses bicubic resampling for shapes that are not square.
         is_bilinear = self.interpolation == "bilinear" and (self.resize_mode != "shortest" or height == width)
         resample = Image.Resampling.BILINEAR if is_bilinear else Image.Resampling.BICUBIC
         scaled = image.resize((max(frame.width, 1), max(frame.height, 1)), resample)

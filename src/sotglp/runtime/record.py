@@ -1,4 +1,4 @@
-"""What an exported file tells of itself: one JSON among its properties."""
+"""The record of an exported model: JSON in the metadata of the ONNX file."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ _MOST_SIDE = 4096
 
 @dataclass(frozen=True)
 class PortableRecord:
-    """What an exported file tells beside its graph.
+    """Record of an exported model.
 
     Attributes
     ----------
     classes : tuple of str, int or float
-        Class labels, C of them, in the order of the probabilities.
+        C class labels, in the order of the probabilities.
     preprocessing : Preprocessing
-        How an image becomes the graph's input.
+        Preprocessing of images.
     patch_grid : tuple of int
         Rows and columns of patches; P is their product.
     ood_method : str
-        Score in the file; see :func:`sotglp.ood.score`.
+        In-distribution score of the graph; see :func:`sotglp.ood.score`.
     ood_temperature : float
         Temperature of that score.
     threshold : float or None
-        Images with a smaller score are of none of the classes; None if the model is not calibrated for this score.
+        Images with a smaller score are rejected; None if the model isn't calibrated for this score.
     calibration : dict or None
-        All that the model file told of its calibration.
+        Calibration record of the model file.
     quantized : bool
-        Whether weights are in eight bits.
+        Whether weights have 8 bits.
     backbone : dict
         Name, weights and fingerprint of the backbone.
     versions : dict
-        What wrote the file.
+        Versions of the packages that wrote the file.
     """
 
     classes: tuple[str | int | float, ...]
@@ -55,29 +55,29 @@ class PortableRecord:
 
 
 def parse_record(text: str) -> PortableRecord:
-    """Read the JSON.
+    """Parse and validate the JSON.
 
     Raises
     ------
     ValueError
-        If it says something else than :class:`PortableRecord` can hold, or comes from a newer sotglp.
+        If it is invalid or written by a newer sotglp.
     """
     try:
-        told = json.loads(text)
-        if told["format_version"] != FORMAT_VERSION:
-            raise ValueError(f"it has format {told['format_version']!r:.20}, and this sotglp reads {FORMAT_VERSION}")
-        threshold = told["threshold"]
+        raw = json.loads(text)
+        if raw["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"it has format {raw['format_version']!r:.20}, and this sotglp reads {FORMAT_VERSION}")
+        threshold = raw["threshold"]
         record = PortableRecord(
-            classes=tuple(told["classes"]),
-            preprocessing=_preprocessing(told["preprocessing"]),
-            patch_grid=_pair(told["patch_grid"]),
-            ood_method=_of(str, told["ood_method"]),
-            ood_temperature=_finite(told["ood_temperature"]),
+            classes=tuple(raw["classes"]),
+            preprocessing=_preprocessing(raw["preprocessing"]),
+            patch_grid=_pair(raw["patch_grid"]),
+            ood_method=_of(str, raw["ood_method"]),
+            ood_temperature=_finite(raw["ood_temperature"]),
             threshold=None if threshold is None else _finite(threshold),
-            calibration=told["calibration"] and _of(dict, told["calibration"]),
-            quantized=_of(bool, told["quantized"]),
-            backbone=_of(dict, told["backbone"]),
-            versions=_of(dict, told["versions"]),
+            calibration=raw["calibration"] and _of(dict, raw["calibration"]),
+            quantized=_of(bool, raw["quantized"]),
+            backbone=_of(dict, raw["backbone"]),
+            versions=_of(dict, raw["versions"]),
         )
         if not record.classes or not all(type(label) in (str, int, float) for label in record.classes):
             raise ValueError("class labels")
@@ -88,21 +88,21 @@ def parse_record(text: str) -> PortableRecord:
     return record
 
 
-def _preprocessing(told: Any) -> Preprocessing:
+def _preprocessing(raw: Any) -> Preprocessing:
     known = {"interpolation": ("bicubic", "bilinear", "random"), "resize_mode": ("shortest", "longest", "squash")}
     for name, choices in known.items():
-        if told[name] not in choices:
+        if raw[name] not in choices:
             raise ValueError(f"its {name} is unknown")
-    if told["mode"] != "RGB":
+    if raw["mode"] != "RGB":
         raise ValueError("its images are not RGB")
-    fill = told["fill_color"]
+    fill = raw["fill_color"]
     if type(fill) is not int or not 0 <= fill <= 255:
-        raise ValueError("its fill_color is no gray")
-    std = _colours(told["std"])
+        raise ValueError("its fill_color is not a gray value")
+    std = _colours(raw["std"])
     if min(std) <= 0:
-        raise ValueError("a deviation of its colours is not above 0")
-    size = _pair(told["size"])
-    return Preprocessing(size, _colours(told["mean"]), std, told["interpolation"], told["resize_mode"], fill)
+        raise ValueError("its std is not above 0")
+    size = _pair(raw["size"])
+    return Preprocessing(size, _colours(raw["mean"]), std, raw["interpolation"], raw["resize_mode"], fill)
 
 
 def _of(kind: type, value: Any) -> Any:
