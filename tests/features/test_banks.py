@@ -11,16 +11,15 @@ from PIL import Image
 from torch import Tensor
 
 from sotglp import Backbone, SotglpError
-from sotglp.errors import UnreadableImageError
 from sotglp.features import banks
 from sotglp.features.banks import DiskBank, MemoryBank, Views, fill_bank
 from sotglp.features.cache import FeatureStore
 from sotglp.features.distributed import Processes
-from sotglp.features.encode import EncodedImages
+from sotglp.features.encode import EncodedImages, encode_images
 from sotglp.features.views import training_views
 from sotglp.images.image_set import ImageSet
 from sotglp.images.views import load_batches
-from sotglp.settings import TrainConfig
+from sotglp.settings import InferenceConfig, TrainConfig
 from support.samples import tiny_clip
 
 ALONE = Processes(torch.device("cpu"))
@@ -193,26 +192,13 @@ def test_an_interrupted_run_encodes_what_is_missing(
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-def test_unreadable_images(tiny_backbone: Backbone, class_folders: Path, tmp_path: Path) -> None:
-    images = ImageSet.from_path(class_folders)
-    assert isinstance(images.images[2], Path)
-    assert isinstance(images.images[7], Path)
-    images.images[2].write_bytes(b"no image")
-    images.images[7].unlink()
-    views = Views(tiny_backbone, images, tiny_backbone.preprocess)
-    with pytest.raises(UnreadableImageError):
-        on_disk(views, tmp_path)
-    found: list[UnreadableImageError] = []
-    bank = on_disk(views, tmp_path, unreadable=found)
-    assert {str(error.source) for error in found} == {str(images.images[2]), str(images.images[7])}
-    assert bank.readable.tolist() == [index for index in range(18) if index not in (2, 7)]
-
-
 def test_preprocessing_given_as_code_is_not_cached(images: ImageSet, tmp_path: Path) -> None:
     backbone = Backbone.from_open_clip(tiny_clip(), preprocess=lambda _: torch.ones(3, 32, 32))
-    bank = fill_bank(Views(backbone, images, backbone.preprocess), tmp_path, ALONE)
+    bank = fill_bank(Views(backbone, images, backbone.preprocess), tmp_path / "cache", ALONE)
     assert isinstance(bank, MemoryBank)
-    assert list(tmp_path.iterdir()) == [tmp_path / "train"]
+    for _ in range(2):
+        assert len(list(encode_images(backbone, images, InferenceConfig(), tmp_path / "cache"))) == 1
+    assert not (tmp_path / "cache").exists()
 
 
 def test_descriptions_are_json_and_differ_where_features_differ(tiny_backbone: Backbone, images: ImageSet) -> None:

@@ -36,7 +36,7 @@ BOUNDLESS: dict[str, tuple[dict[str, Any], dict[str, torch.Tensor | None], str]]
     "prompts, but none": ({"model.n_local_prompts": 10**9}, {"local_prompts": None}, "its local_prompts is missing"),
     "classes": ({"classes": list(range(10**6))}, {}, "its local_prompts is missing or has another shape"),
     "too many classes": ({"classes": list(range(2 * 10**6))}, {}, "its header would have"),
-    "patches": ({"model.top_k": 10**9}, {}, "top_k = 1000000000 patches can't be kept"),
+    "patches": ({"model.top_k": 10**9}, {}, "top_k = 1000000000"),
     "pixels": ({"backbone.image_size": [10**9, 10**9]}, {}, r"backbone.image_size.0: input should be less than"),
     "no pixels": ({"backbone.image_size": [0, 0]}, {}, r"backbone.image_size.0: input should be greater than"),
     "a preprocessing to": (

@@ -87,8 +87,8 @@ def build_clip(
     name = name.replace("/", "-")
     _check_architecture(name, image_size)
     chosen = chosen_weights(name, pretrained)
-    if chosen in _tags(name):
-        return _build_from_tag(name, str(chosen), image_size, seed)
+    if chosen is not None and chosen in _tags(name):
+        return _build_from_tag(name, chosen, image_size, seed)
     model = _build_random(name, image_size, seed, quick_gelu)
     if chosen is not None:
         _load_file(model, name, Path(chosen))

@@ -25,18 +25,9 @@ _LEFTOVER_NAME = re.compile(r"\.(about\.json|[0-9a-f]{64}\.safetensors)\.[0-9a-f
 
 @dataclass(frozen=True)
 class CacheGroup:
-    """Entries that depend on the same weights, preprocessing and precision.
+    """Entries that depend on the same weights, preprocessing and precision, which ``about`` describes.
 
-    Attributes
-    ----------
-    path : Path
-        Folder of the group.
-    about : dict
-        What the entries depend on, as given to :class:`sotglp.features.cache.FeatureStore`.
-    n_entries, n_bytes : int
-        Number of entries, and size of their files.
-    last_used : datetime or None
-        When an entry was last read or written, within a day (UTC); None if there are no entries.
+    ``last_used`` is when an entry was last read or written, within a day (UTC); None if there are no entries.
     """
 
     path: Path
@@ -81,11 +72,11 @@ def prune(
     root : Path
         Folder of the cache. Files that don't belong to the cache are left alone.
     older_than_days : float or None
-        Remove entries that were not used for that many days.
+        Removes entries that were not used for that many days.
     keep_bytes : int or None
-        Remove the least recently used entries until at most that many bytes are left.
+        Removes the least recently used entries until at most that many bytes are left.
     everything : bool
-        Remove all entries.
+        Removes all entries.
 
     Raises
     ------

@@ -11,6 +11,7 @@ from open_clip.model import set_model_preprocess_cfg
 from torch import Tensor
 
 from sotglp.backbone import Backbone
+from sotglp.backbone.precision import choose_device
 from sotglp.backbone.weights import build_clip, is_known, weight_shapes
 from sotglp.errors import SotglpError
 from sotglp.files.tensors import read_tensors
@@ -124,7 +125,7 @@ def _load_backbone(path: Path, record: ModelRecord, pretrained: str | None, devi
         pretrained=known.pretrained,
         seed=known.seed,
         patch_attention=known.patch_attention,
-    ).to(device)
+    ).to(choose_device(str(device)))
 
 
 def _check_backbone(path: Path, record: ModelRecord, backbone: Backbone) -> None:
