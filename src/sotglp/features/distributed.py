@@ -21,8 +21,8 @@ class LostProcessError(SotglpError):
 
     def __init__(self) -> None:
         super().__init__(
-            "another process of this run has ended, without a message of its own probably because it ran out of "
-            "memory: remove the cause and repeat the command with --resume"
+            "another process of this run has ended (without an error of its own, it probably ran out of memory): "
+            "repeat the command with --resume"
         )
 
 
