@@ -74,9 +74,9 @@ def test_numbers_and_unknown_stand_in_one_array(tiny_backbone: Backbone, paths: 
     X, y = paths
     labels = np.array([sorted(COLOURS).index(name) for name in y])
     fitted = classifier(tiny_backbone, epochs=1).fit(X, labels).calibrate(X, tpr=0.5, y=labels)
-    said = fitted.predict(X)
-    assert said.dtype == object
-    assert {type(label) for label in said} == {int, str}
+    predictions = fitted.predict(X)
+    assert predictions.dtype == object
+    assert {type(label) for label in predictions} == {int, str}
     assert fitted.predict(X, reject=False).dtype == labels.dtype
     assert fitted.score(X, labels) == (fitted.predict(X, reject=False) == labels).mean()
 

@@ -69,7 +69,7 @@ class TablePainter(SOTGLPClassifier):
 # Every other check of a classifier passes.
 NOT_FOR_IMAGES = {
     "check_estimators_overwrite_params": "it compares pickles with a deep copy's, which differ for any torch module",
-    "check_methods_sample_order_invariance": "it asks for 1e-9, and a product in float32 rounds by 1e-7 with the place "
+    "check_methods_sample_order_invariance": "it asks for 1e-9, and a product in float32 rounds by 1e-7 with the index "
     "of a row and of the matrix in memory; the test below asks for as much as float32 can give",
 }
 

@@ -27,7 +27,7 @@ def test_nearest_words_by_numpy() -> None:
             (np.argsort(distances), distances, words.by_distance),
             (np.argsort(-cosines), cosines, words.by_cosine),
         ):
-            assert [word.text for word in given] == [token_text(int(tokens[place])) for place in order[:4]]
+            assert [word.text for word in given] == [token_text(int(tokens[index])) for index in order[:4]]
             assert [word.value for word in given] == pytest.approx(values[order[:4]], abs=1e-5)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sotglp import SOTGLP, Backbone
-from sotglp.explain import prompt_use as room
+from sotglp.explain import prompt_use as module
 from sotglp.explain.prompt_use import prompt_use
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
@@ -85,6 +85,6 @@ def test_of_many_images_some_are_looked_at(
     tiny_backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = build_model(tiny_backbone, NAMES, ModelConfig(top_k=4))
-    monkeypatch.setattr(room, "MAX_IMAGES", 3)
-    places = [0, (len(images) - 1) // 2, len(images) - 1]
-    assert prompt_use(model, images) == prompt_use(model, images.take(places))
+    monkeypatch.setattr(module, "MAX_IMAGES", 3)
+    indices = [0, (len(images) - 1) // 2, len(images) - 1]
+    assert prompt_use(model, images) == prompt_use(model, images.take(indices))

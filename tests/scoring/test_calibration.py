@@ -20,7 +20,7 @@ from sotglp.settings import InferenceConfig
 from support.samples import coloured_image, make_class_folders, tiny_clip
 
 KNOWN = np.array([0.9, 0.2, 0.6, 0.4, 0.7, 0.8, 0.5, 0.3, 0.95], np.float32)
-SAID = np.array([[0.05, 0.35, 0.6], [0.91, 0.05, 0.04], [0.34, 0.33, 0.33]], np.float32)
+PROBABILITIES = np.array([[0.05, 0.35, 0.6], [0.91, 0.05, 0.04], [0.34, 0.33, 0.33]], np.float32)
 
 
 def calibration(**changes: object) -> Calibration:
@@ -43,8 +43,8 @@ def test_a_threshold_applies_to_one_score_at_one_temperature() -> None:
 @pytest.mark.parametrize("coverage", [0.5, 0.7, 0.9])
 def test_sets_of_one_model_count_calibration_images(coverage: float) -> None:
     # A model of a fold would have nothing to say here.
-    found = calibration().sets(SAID[None], coverage)
-    for image, row in zip(SAID, found, strict=True):
+    found = calibration().sets(PROBABILITIES[None], coverage)
+    for image, row in zip(PROBABILITIES, found, strict=True):
         for probability, is_in in zip(image, row, strict=True):
             p_value = (1 + sum(known <= probability for known in KNOWN)) / (len(KNOWN) + 1)
             assert is_in == (p_value > 1 - coverage + 1e-9)
@@ -53,9 +53,9 @@ def test_sets_of_one_model_count_calibration_images(coverage: float) -> None:
 @pytest.mark.parametrize("coverage", [0.5, 0.7, 0.9])
 def test_sets_of_folds_ask_the_model_of_each_calibration_images_fold(coverage: float) -> None:
     folds = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])
-    by_fold = np.stack([SAID, SAID[:, ::-1], SAID[::-1]])
+    by_fold = np.stack([PROBABILITIES, PROBABILITIES[:, ::-1], PROBABILITIES[::-1]])
     # The first is the whole model, which learned from all calibration images and must not be asked.
-    found = calibration(folds=folds).sets(np.concatenate([np.full_like(SAID, 1 / 3)[None], by_fold]), coverage)
+    found = calibration(folds=folds).sets(np.concatenate([np.full_like(PROBABILITIES, 1 / 3)[None], by_fold]), coverage)
     for image in range(3):
         for label in range(3):
             n_below = sum(known <= by_fold[fold, image, label] for known, fold in zip(KNOWN, folds, strict=True))
@@ -64,12 +64,12 @@ def test_sets_of_folds_ask_the_model_of_each_calibration_images_fold(coverage: f
 
 def test_no_sets_without_labels() -> None:
     with pytest.raises(SotglpError, match="need a calibration with labels"):
-        calibration(true_probabilities=np.empty(0, np.float32)).sets(SAID[None], 0.9)
+        calibration(true_probabilities=np.empty(0, np.float32)).sets(PROBABILITIES[None], 0.9)
 
 
 def test_no_sets_for_a_coverage_that_is_none() -> None:
     with pytest.raises(SotglpError, match="coverage = 1"):
-        calibration().sets(SAID[None], 1.0)
+        calibration().sets(PROBABILITIES[None], 1.0)
 
 
 INFERENCE = InferenceConfig(ood_method="mcm", temperature=0.1)
@@ -99,24 +99,26 @@ def best_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.01), np.log(100)), method="bounded").x))
 
 
-@pytest.mark.parametrize(("tpr", "place"), [(0.9, 0), (0.8, 2), (0.5, 8)])
+@pytest.mark.parametrize(("tpr", "index"), [(0.9, 0), (0.8, 2), (0.5, 8)])
 def test_held_out_images_give_threshold_temperature_and_probabilities(
-    model: SOTGLP, images: ImageSet, tpr: float, place: int
+    model: SOTGLP, images: ImageSet, tpr: float, index: int
 ) -> None:
     found = calibrate_held_out(model, images, INFERENCE, tpr)
-    said = predict(model, images, INFERENCE)
+    predictions = predict(model, images, INFERENCE)
     labels = images.targets(model.class_names)
     # 18 images: 19 (1 - tpr) of them, rounded down, lie at or below the threshold.
-    assert found.rejection.threshold == np.sort(said.ood_scores)[place]
+    assert found.rejection.threshold == np.sort(predictions.ood_scores)[index]
     assert (found.rejection.n, found.rejection.tpr) == (18, tpr)
-    assert found.temperature == pytest.approx(best_temperature(said.probabilities, labels), rel=1e-3)
-    np.testing.assert_array_equal(found.true_probabilities, [said.probabilities[i, k] for i, k in enumerate(labels)])
+    assert found.temperature == pytest.approx(best_temperature(predictions.probabilities, labels), rel=1e-3)
+    np.testing.assert_array_equal(
+        found.true_probabilities, [predictions.probabilities[i, k] for i, k in enumerate(labels)]
+    )
     assert (found.ood_method, found.ood_temperature) == ("mcm", 0.1)
     assert (found.folds, found.fold_models) == (None, ())
 
 
 def test_labels_are_told_by_name_not_by_place(model: SOTGLP, images: ImageSet) -> None:
-    red = images.take([place for place, label in enumerate(images.labels or ()) if label == "red_brick"])
+    red = images.take([index for index, label in enumerate(images.labels or ()) if label == "red_brick"])
     found = calibrate_held_out(model, red, INFERENCE, 0.9)
     column = model.class_names.index("red_brick")
     np.testing.assert_array_equal(found.true_probabilities, predict(model, red, INFERENCE).probabilities[:, column])
@@ -176,8 +178,8 @@ def test_a_cross_fit_is_calibrated_by_what_its_models_said(model: SOTGLP) -> Non
         [coloured_image(rng, (0, 0, 0)) for _ in labels], [model.class_names[label] for label in labels]
     )
     folds = np.arange(12) // 6
-    said = Predictions(np.arange(12), probabilities, probabilities, probabilities, scores)
-    crossed = CrossFit((model, model), folds, said)
+    predictions = Predictions(np.arange(12), probabilities, probabilities, probabilities, scores)
+    crossed = CrossFit((model, model), folds, predictions)
     found = calibrate_crossed(crossed, images, INFERENCE, 0.7)
     assert found.rejection.threshold == np.sort(scores)[2]  # 13 (1 - 0.7) = 3.9
     assert found.temperature == pytest.approx(best_temperature(probabilities, labels), rel=1e-3)

@@ -33,13 +33,13 @@ def in_set(p_value: Fraction, coverage: int) -> bool:
 @given(SEEDS, st.integers(1, 40), COVERAGES)
 @settings(deadline=None)
 def test_split_sets_by_their_definition(seed: int, n: int, coverage: int) -> None:
-    said, known = tied(seed, 4, 3), tied(seed + 1, n)
-    found = split_sets(said, known, coverage / 100)
+    probabilities, known = tied(seed, 4, 3), tied(seed + 1, n)
+    found = split_sets(probabilities, known, coverage / 100)
     assert found.shape == (4, 3)
     for image in range(4):
         for label in range(3):
             # Papadopoulos' p-value, of the nonconformity 1 - p: how many are at least as strange.
-            strange = 1 - said[image, label]
+            strange = 1 - probabilities[image, label]
             as_strange = sum(1 - one >= strange for one in known)
             assert found[image, label] == in_set(Fraction(1 + as_strange, n + 1), coverage)
 
@@ -47,40 +47,42 @@ def test_split_sets_by_their_definition(seed: int, n: int, coverage: int) -> Non
 @given(SEEDS, st.integers(1, 40), st.integers(1, 6), COVERAGES)
 @settings(deadline=None)
 def test_cross_sets_by_their_definition(seed: int, n: int, n_folds: int, coverage: int) -> None:
-    said, known = tied(seed, n_folds, 3, 4), tied(seed + 1, n)
+    probabilities, known = tied(seed, n_folds, 3, 4), tied(seed + 1, n)
     folds = np.random.default_rng(seed).integers(0, n_folds, n)
-    found = cross_sets(said, known, folds, coverage / 100)
+    found = cross_sets(probabilities, known, folds, coverage / 100)
     assert found.shape == (3, 4)
     for image in range(3):
         for label in range(4):
-            count = sum(known[one] <= said[folds[one], image, label] for one in range(n))
+            count = sum(known[one] <= probabilities[folds[one], image, label] for one in range(n))
             assert found[image, label] == in_set(Fraction(1 + int(count), n + 1), coverage)
 
 
 @given(SEEDS, st.integers(1, 40), COVERAGES, COVERAGES)
 @settings(deadline=None)
 def test_sets_grow_with_coverage(seed: int, n: int, one: int, other: int) -> None:
-    said, known = tied(seed, 3, 5, 4), tied(seed + 1, n)
+    probabilities, known = tied(seed, 3, 5, 4), tied(seed + 1, n)
     folds = np.arange(n) % 3
     less, more = sorted((one, other))
-    assert (split_sets(said[0], known, less / 100) <= split_sets(said[0], known, more / 100)).all()
-    assert (cross_sets(said, known, folds, less / 100) <= cross_sets(said, known, folds, more / 100)).all()
+    assert (split_sets(probabilities[0], known, less / 100) <= split_sets(probabilities[0], known, more / 100)).all()
+    assert (
+        cross_sets(probabilities, known, folds, less / 100) <= cross_sets(probabilities, known, folds, more / 100)
+    ).all()
 
 
 @given(SEEDS, st.integers(1, 40), COVERAGES)
 @settings(deadline=None)
 def test_the_order_of_classes_and_images_changes_nothing_else(seed: int, n: int, coverage: int) -> None:
     draw = np.random.default_rng(seed)
-    said, known, folds = tied(seed, 3, 5, 4), tied(seed + 1, n), draw.integers(0, 3, n)
+    probabilities, known, folds = tied(seed, 3, 5, 4), tied(seed + 1, n), draw.integers(0, 3, n)
     classes, calibration, order = draw.permutation(4), draw.permutation(n), draw.permutation(3)
-    found = cross_sets(said, known, folds, coverage / 100)
+    found = cross_sets(probabilities, known, folds, coverage / 100)
     again = cross_sets(
-        said[order][..., classes], known[calibration], np.argsort(order)[folds][calibration], coverage / 100
+        probabilities[order][..., classes], known[calibration], np.argsort(order)[folds][calibration], coverage / 100
     )
     assert (again == found[:, classes]).all()
     # A class that is likelier than another one in the set is in it too.
-    sets = split_sets(said[0], known, coverage / 100)
-    assert ((said[0] >= np.where(sets, said[0], np.inf).min(axis=1, keepdims=True)) == sets).all()
+    sets = split_sets(probabilities[0], known, coverage / 100)
+    assert ((probabilities[0] >= np.where(sets, probabilities[0], np.inf).min(axis=1, keepdims=True)) == sets).all()
 
 
 @pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
@@ -98,9 +100,9 @@ def test_a_set_may_be_empty() -> None:
 
 def test_one_model_in_all_folds_gives_split_sets() -> None:
     draw = np.random.default_rng(0)
-    said, known = draw.random((20, 6)), draw.random(47)
+    probabilities, known = draw.random((20, 6)), draw.random(47)
     folds = draw.integers(0, 5, 47)
-    assert (cross_sets(np.stack([said] * 5), known, folds, 0.8) == split_sets(said, known, 0.8)).all()
+    assert (cross_sets(np.stack([probabilities] * 5), known, folds, 0.8) == split_sets(probabilities, known, 0.8)).all()
 
 
 class World:
@@ -118,7 +120,7 @@ class World:
 
     @staticmethod
     def wrong_model(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Far too sure, and mistaken about the classes' places and frequencies."""
+        """Far too sure, and mistaken about the classes' indices and frequencies."""
         squares = ((points[:, None] - 1.3 * World.centres - 0.4) ** 2).sum(axis=-1)
         return softmax(-4 * squares + np.arange(5), axis=1)
 
@@ -135,9 +137,9 @@ def test_split_sets_of_a_wrong_model_cover_as_they_promise(n: int, coverage: flo
         points, labels = world.images(n)
         new, right = world.images(n_new)
         # Noise of 1e-9 parts what rounds to 0 or 1, so that no probabilities tie.
-        known, said = (np.clip(world.wrong_model(of), 1e-6, 1 - 1e-6) for of in (points, new))
-        known, said = (values + world.draw.uniform(0, 1e-9, values.shape) for values in (known, said))
-        covered[one] = of_right_class(split_sets(said, of_right_class(known, labels), coverage), right).sum()
+        known, probabilities = (np.clip(world.wrong_model(of), 1e-6, 1 - 1e-6) for of in (points, new))
+        known, probabilities = (values + world.draw.uniform(0, 1e-9, values.shape) for values in (known, probabilities))
+        covered[one] = of_right_class(split_sets(probabilities, of_right_class(known, labels), coverage), right).sum()
     k = math.floor((n + 1) * (1 - Fraction(str(coverage))))
     if k == 0:
         assert (covered == n_new).all()
@@ -155,8 +157,8 @@ def test_ties_never_cost_coverage() -> None:
     for _ in range(200):
         points, labels = world.images(40)
         new, right = world.images(100)
-        known, said = (np.round(world.wrong_model(of), 1) for of in (points, new))
-        covered.append(of_right_class(split_sets(said, of_right_class(known, labels), 0.9), right).mean())
+        known, probabilities = (np.round(world.wrong_model(of), 1) for of in (points, new))
+        covered.append(of_right_class(split_sets(probabilities, of_right_class(known, labels), 0.9), right).mean())
     expected = betabinom(100, 37, 4)
     assert np.mean(covered) > 0.9 - norm.isf(1e-4) * expected.std() / 100 / math.sqrt(200)
 
@@ -179,12 +181,12 @@ def test_cross_sets_of_refitted_models_cover_as_they_should(n: int, coverage: fl
     for draw in range(draws):
         points, labels = world.images(n)
         new, right = world.images(100)
-        known, said = np.zeros(n), np.zeros((n_folds, 100, 5))
+        known, probabilities = np.zeros(n), np.zeros((n_folds, 100, 5))
         for fold in range(n_folds):
             own = folds == fold
             both = refitted(points[~own], labels[~own], np.concatenate([points[own], new]))
-            known[own], said[fold] = of_right_class(both[: own.sum()], labels[own]), both[own.sum() :]
-        covered[draw] = of_right_class(cross_sets(said, known, folds, coverage), right).mean()
+            known[own], probabilities[fold] = of_right_class(both[: own.sum()], labels[own]), both[own.sum() :]
+        covered[draw] = of_right_class(cross_sets(probabilities, known, folds, coverage), right).mean()
     proven = 2 * coverage - 1 - min(2 * (1 - 1 / n_folds) / (n / n_folds + 1), (1 - n_folds / n) / (n_folds + 1))
     assert covered.mean() > proven
     # More than proven is seen of models that say much the same.
@@ -201,7 +203,7 @@ def test_a_coverage_out_of_range_is_refused(coverage: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "known", "message"),
+    ("probabilities", "known", "message"),
     [
         ([[0.5, 0.5]], [], "true_probabilities are of shape (0,): give 1 axes (images), none of them empty"),
         (np.zeros((0, 2)), [0.5], "probabilities are of shape (0, 2)"),
@@ -211,9 +213,9 @@ def test_a_coverage_out_of_range_is_refused(coverage: float) -> None:
         ([[0.5, 0.5]], [0.5, math.nan], "true_probabilities[1] = nan is not between 0 and 1"),
     ],
 )
-def test_invalid_probabilities_are_refused(said: Any, known: Any, message: str) -> None:
+def test_invalid_probabilities_are_refused(probabilities: Any, known: Any, message: str) -> None:
     with pytest.raises(SotglpError, match="^" + re.escape(message)):
-        split_sets(said, known)
+        split_sets(probabilities, known)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from sotglp.training.fit import adapt
 from support.samples import coloured_image, make_class_folders, tiny_clip
 
 CONFIG = TrainConfig(epochs=2, batch_size=8, learning_rate=0.02, augment=False, shots=4, seed=3)
-READING = InferenceConfig(ood_method="knn")
+INFERENCE = InferenceConfig(ood_method="knn")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def model(images: ImageSet) -> SOTGLP:
 
 @pytest.fixture(scope="module")
 def crossed(model: SOTGLP, images: ImageSet) -> CrossFit:
-    return cross_fit(model, images, CONFIG, READING, n_folds=3)
+    return cross_fit(model, images, CONFIG, INFERENCE, n_folds=3)
 
 
 def assert_same(one: CrossFit, other: CrossFit) -> None:
@@ -73,9 +73,9 @@ def test_each_image_is_judged_by_a_model_that_never_saw_it(
         assert len(fitted.images) == (crossed.folds != fold).sum()
         assert torch.equal(crossed.models[fold].local_prompts, fitted.model.local_prompts)
         own = np.flatnonzero(crossed.folds == fold)
-        said = predict(fitted.model, images.take(own), READING, cache_dir=tmp_path)
+        predictions = predict(fitted.model, images.take(own), INFERENCE, cache_dir=tmp_path)
         for name in ("probabilities", "global_logits", "local_logits", "ood_scores"):
-            np.testing.assert_array_equal(getattr(crossed.predictions, name)[own], getattr(said, name))
+            np.testing.assert_array_equal(getattr(crossed.predictions, name)[own], getattr(predictions, name))
     assert crossed.predictions.indices.tolist() == list(range(12))
 
 
@@ -90,9 +90,9 @@ def test_same_seed_same_bits_wherever_images_are_kept(
     crossed: CrossFit, model: SOTGLP, images: ImageSet, tmp_path: Path
 ) -> None:
     torch.manual_seed(9)
-    assert_same(cross_fit(model, images, CONFIG, READING, n_folds=3, cache_dir=tmp_path), crossed)
+    assert_same(cross_fit(model, images, CONFIG, INFERENCE, n_folds=3, cache_dir=tmp_path), crossed)
     assert len(list(tmp_path.rglob("*.safetensors"))) == 12
-    other = cross_fit(model, images, CONFIG.model_copy(update={"seed": 4}), READING, n_folds=3)
+    other = cross_fit(model, images, CONFIG.model_copy(update={"seed": 4}), INFERENCE, n_folds=3)
     assert not np.array_equal(other.folds, crossed.folds)
 
 
@@ -115,7 +115,7 @@ def test_a_killed_cross_fit_resumes_to_the_same_bits(
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "write", write_and_die)
         with pytest.raises(Killed):
-            cross_fit(model, images, CONFIG, READING, n_folds=3, checkpoint=checkpoint)
+            cross_fit(model, images, CONFIG, INFERENCE, n_folds=3, checkpoint=checkpoint)
     assert written == [("m.checkpoint.fold0", 1), ("m.checkpoint.fold0", 2), ("m.checkpoint.fold1", 1)]
     written.clear()
 
@@ -124,7 +124,7 @@ def test_a_killed_cross_fit_resumes_to_the_same_bits(
         written.append((self.path.name, len(state[-1])))
 
     monkeypatch.setattr(Checkpoint, "write", write_and_tell)
-    resumed = cross_fit(model, images, CONFIG, READING, n_folds=3, checkpoint=checkpoint, resume=True)
+    resumed = cross_fit(model, images, CONFIG, INFERENCE, n_folds=3, checkpoint=checkpoint, resume=True)
     assert_same(resumed, crossed)
     # What was done is not done again.
     assert written == [("m.checkpoint.fold1", 2), ("m.checkpoint.fold2", 1), ("m.checkpoint.fold2", 2)]
@@ -163,14 +163,14 @@ def test_too_few_images_are_refused_before_any_fit(
     labels = ["a"] * 8 + ["b"] * n_images
     picture = coloured_image(np.random.default_rng(0), (0, 0, 0))
     with pytest.raises(SotglpError, match=words):
-        cross_fit(model, ImageSet.from_items([picture] * len(labels), labels), CONFIG, READING, n_folds=n_folds)
+        cross_fit(model, ImageSet.from_items([picture] * len(labels), labels), CONFIG, INFERENCE, n_folds=n_folds)
 
 
 @pytest.mark.parametrize("method", ["zero-shot", "linear-probe", "tip-adapter"])
 def test_methods_without_steps_are_judged_too(model: SOTGLP, images: ImageSet, method: str, tmp_path: Path) -> None:
     settings = METHODS[method].config_class(**METHODS[method].settings)
     peer = build_model(model.backbone, images.classes, settings)
-    crossed = cross_fit(peer, images, CONFIG, READING, checkpoint=tmp_path / "m.checkpoint")
+    crossed = cross_fit(peer, images, CONFIG, INFERENCE, checkpoint=tmp_path / "m.checkpoint")
     assert (len(crossed.models), set(crossed.folds)) == (4, {0, 1, 2, 3})
     assert crossed.predictions.probabilities.shape == (12, 3)
     assert list(tmp_path.iterdir()) == []
@@ -193,7 +193,7 @@ def test_pictures_in_memory_in_several_processes_need_no_common_folder(
         return adapt(*arguments, cache_dir=cache_dir, **options)
 
     monkeypatch.setattr("sotglp.scoring.cross_fit.adapt", without_folder)
-    found = cross_fit(model, images, CONFIG, READING, n_folds=3)
+    found = cross_fit(model, images, CONFIG, INFERENCE, n_folds=3)
     assert kept_in == [None] * 3
     np.testing.assert_allclose(found.predictions.probabilities, crossed.predictions.probabilities, atol=1e-3)
 

@@ -36,11 +36,11 @@ def pixels(model: SOTGLP, images: ImageSet) -> torch.Tensor:
 
 
 def test_predictions_are_the_models(model: SOTGLP, images: ImageSet) -> None:
-    said = predict(model, images, InferenceConfig(batch_size=5))
+    predictions = predict(model, images, InferenceConfig(batch_size=5))
     whole = pixels(model, images)
-    np.testing.assert_array_equal(said.indices, range(len(images)))
-    np.testing.assert_allclose(said.probabilities, model.predict_proba(whole), rtol=1e-4)
-    np.testing.assert_allclose(said.ood_scores, ood.score(model, whole), rtol=1e-5)
+    np.testing.assert_array_equal(predictions.indices, range(len(images)))
+    np.testing.assert_allclose(predictions.probabilities, model.predict_proba(whole), rtol=1e-4)
+    np.testing.assert_allclose(predictions.ood_scores, ood.score(model, whole), rtol=1e-5)
 
 
 def test_evaluation_by_hand(model: SOTGLP, images: ImageSet, tmp_path: Path) -> None:
@@ -91,8 +91,8 @@ def test_models_whose_scores_are_not_asked_for_need_no_shots(model: SOTGLP, imag
     other = SOTGLP(model.backbone, images.classes, seed=7)
     model.shots = build_shot_memory(model, images, InferenceConfig())
     inference = InferenceConfig(ood_method="knn")
-    said = predict_each([model, other], images, inference, score_all=False)
-    np.testing.assert_array_equal(said[0].ood_scores, predict(model, images, inference).ood_scores)
+    predictions = predict_each([model, other], images, inference, score_all=False)
+    np.testing.assert_array_equal(predictions[0].ood_scores, predict(model, images, inference).ood_scores)
     with pytest.raises(SotglpError, match="compares images with the shots"):
         predict_each([model, other], images, inference)
 
@@ -109,20 +109,20 @@ def test_evaluation_of_a_calibration_by_hand(model: SOTGLP, images: ImageSet, tm
     inference = InferenceConfig(ood_method="mcm", temperature=0.1)
     calibration = calibrate_held_out(model, images, inference, 0.6)
     result = evaluate(model, images, {"others": others}, inference, calibration=calibration)
-    said, of_others = predict(model, images, inference), predict(model, others, inference)
+    predictions, of_others = predict(model, images, inference), predict(model, others, inference)
     targets = images.targets(model.class_names)
-    right = said.probabilities.argmax(axis=1) == targets
-    accepted = said.ood_scores >= calibration.rejection.threshold
+    right = predictions.probabilities.argmax(axis=1) == targets
+    accepted = predictions.ood_scores >= calibration.rejection.threshold
     assert 0 < accepted.sum() < 18
     assert result["accepted"] == accepted.mean()
     assert result["accuracy_accepted"] == right[accepted].mean()
     assert result["ood"]["others"]["rejected"] == (of_others.ood_scores < calibration.rejection.threshold).mean()
-    assert result["ece"] == pytest.approx(calibration_error(said.probabilities, targets), abs=1e-5)
-    powers = said.probabilities.astype(np.float64) ** (1 / calibration.temperature)
+    assert result["ece"] == pytest.approx(calibration_error(predictions.probabilities, targets), abs=1e-5)
+    powers = predictions.probabilities.astype(np.float64) ** (1 / calibration.temperature)
     tempered = powers / powers.sum(axis=1, keepdims=True)
     assert result["ece_calibrated"] == pytest.approx(calibration_error(tempered, targets), abs=1e-5)
     # OSCR: of all pairs, those where the known image is right and scores higher than the other one; ties count half.
-    pairs = said.ood_scores[:, None] - of_others.ood_scores[None]
+    pairs = predictions.ood_scores[:, None] - of_others.ood_scores[None]
     expected = (right[:, None] * ((pairs > 0) + 0.5 * (pairs == 0))).mean()
     assert result["ood"]["others"]["oscr"] == pytest.approx(expected, abs=1e-6)
     # What does not hang on the calibration is the same without it.
@@ -141,7 +141,7 @@ def test_decisions_are_judged_only_by_the_score_that_they_are_for(model: SOTGLP,
 
 
 def test_among_some_classes_there_is_no_calibration_error(model: SOTGLP, images: ImageSet) -> None:
-    pair = images.take([place for place, label in enumerate(images.labels or ()) if label != "blue sea"])
+    pair = images.take([index for index, label in enumerate(images.labels or ()) if label != "blue sea"])
     calibration = calibrate_held_out(model, images, InferenceConfig(), 0.9)
     result = evaluate(model, pair, among=["red_brick", "green leaf"], calibration=calibration)
     assert not {"ece", "ece_calibrated"} & set(result)

@@ -31,8 +31,8 @@ def drawn_labels(logits: NDArray[np.float64], draw: np.random.Generator) -> NDAr
 @settings(deadline=None)
 def test_tempered_is_the_softmax_of_divided_logits(seed: int, n_classes: int, temperature: float) -> None:
     logits = np.random.default_rng(seed).normal(0, 5, (6, n_classes))
-    said = softmax(logits, axis=1).astype(np.float32)
-    found = tempered(said, temperature)
+    probabilities = softmax(logits, axis=1).astype(np.float32)
+    found = tempered(probabilities, temperature)
     assert found.dtype == np.float32
     expected = torch.softmax(torch.tensor(logits) / temperature, dim=1).numpy()
     # The logarithm of a number in single precision is off by 6e-8, which 1/T multiplies.
@@ -45,22 +45,22 @@ def test_tempered_is_the_softmax_of_divided_logits(seed: int, n_classes: int, te
 def test_the_likeliest_class_stays_so(seed: int, n_classes: int, temperature: float) -> None:
     draw = np.random.default_rng(seed)
     # Whole-numbered logits tie, and large ones underflow to 0.
-    said = softmax(draw.integers(-4, 5, (8, n_classes)) * draw.choice([0.1, 1, 40]), axis=1).astype(np.float32)
-    said[draw.random(8) < 0.2] += np.float32(1e-8)
-    found = tempered(said, temperature)
-    likeliest = np.take_along_axis(found, said.argmax(axis=1)[:, None], axis=1)[:, 0]
+    probabilities = softmax(draw.integers(-4, 5, (8, n_classes)) * draw.choice([0.1, 1, 40]), axis=1).astype(np.float32)
+    probabilities[draw.random(8) < 0.2] += np.float32(1e-8)
+    found = tempered(probabilities, temperature)
+    likeliest = np.take_along_axis(found, probabilities.argmax(axis=1)[:, None], axis=1)[:, 0]
     assert (likeliest == found.max(axis=1)).all()
-    order = said.argsort(axis=1)
+    order = probabilities.argsort(axis=1)
     assert (np.diff(np.take_along_axis(found, order, axis=1), axis=1) >= 0).all()
 
 
 def test_temperature_1_leaves_every_bit() -> None:
-    said = np.random.default_rng(0).dirichlet(np.ones(5), size=50).astype(np.float32)
-    said[3] = [0, 1e-42, 0.5, 0.5, 0]
-    found = tempered(said, 1.0)
-    assert found.tobytes() == said.tobytes()
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(5), size=50).astype(np.float32)
+    probabilities[3] = [0, 1e-42, 0.5, 0.5, 0]
+    found = tempered(probabilities, 1.0)
+    assert found.tobytes() == probabilities.tobytes()
     found[0] = 0
-    assert said[0].any()
+    assert probabilities[0].any()
 
 
 def test_what_underflowed_counts_as_the_smallest_normal_number() -> None:
@@ -76,19 +76,19 @@ def test_no_temperature_of_a_fine_grid_fits_better(seed: int, n_classes: int, fa
     draw = np.random.default_rng(seed)
     logits = draw.normal(0, 2, (60, n_classes))
     targets = drawn_labels(logits, draw)
-    said = softmax(factor * logits, axis=1)
+    probabilities = softmax(factor * logits, axis=1)
 
     def losses(temperatures: NDArray[np.float64]) -> NDArray[np.float64]:
         """Mean negative log-likelihood at each."""
-        scaled = np.log(said) / temperatures[:, None, None]
+        scaled = np.log(probabilities) / temperatures[:, None, None]
         return (logsumexp(scaled, axis=-1) - scaled[:, np.arange(60), targets]).mean(axis=-1)
 
     grid = np.geomspace(LOWEST, HIGHEST, 400)
-    found, best = fit_temperature(said, targets), losses(grid).argmin()
+    found, best = fit_temperature(probabilities, targets), losses(grid).argmin()
     assert losses(np.array([found]))[0] <= losses(grid).min() + 1e-12
     assert grid[max(best - 1, 0)] <= found <= grid[min(best + 1, len(grid) - 1)]
     assert losses(np.array([found]))[0] == pytest.approx(
-        log_loss(targets, tempered(said, found), labels=range(n_classes))
+        log_loss(targets, tempered(probabilities, found), labels=range(n_classes))
     )
 
 
@@ -110,9 +110,9 @@ def test_tempered_probabilities_need_no_further_temperature() -> None:
     draw = np.random.default_rng(1)
     logits = draw.normal(0, 2, (500, 4))
     targets = drawn_labels(logits, draw)
-    said = softmax(3 * logits, axis=1)
-    found = fit_temperature(said, targets)
-    assert fit_temperature(tempered(said, found), targets) == pytest.approx(1, abs=1e-4)
+    probabilities = softmax(3 * logits, axis=1)
+    found = fit_temperature(probabilities, targets)
+    assert fit_temperature(tempered(probabilities, found), targets) == pytest.approx(1, abs=1e-4)
 
 
 def test_the_ends_are_reached_where_nothing_between_is_best() -> None:
