@@ -1,7 +1,7 @@
 """What each backbone is and costs: `python benchmarks/backbones.py`.
 
 Sizes of every architecture that can be adapted come from its shapes alone, without memory for its weights. Some are
-built with random weights as well, each in a process of its own, and encode random images. Writes
+built with random weights as well, each in its own process, and encode random images. Writes
 docs/backbones_measured.md.
 """
 

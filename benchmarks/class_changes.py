@@ -1,7 +1,7 @@
-"""What a class costs that is added to a trained model, beside a fit of all classes anew: about half an hour.
+"""Adding a class to a trained model, compared with a new fit of all classes: about half an hour.
 
 Of each set, three classes are left out in turn: the first, the middle and the last one. Rows are written as JSON lines
-as they are done; a run that was stopped goes on. The tables go to docs/class_changes.md.
+when they are finished; the same command resumes an interrupted run. The tables go to docs/class_changes.md.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
     arguments.rows.touch()
     done = [json.loads(line) for line in arguments.rows.read_text(encoding="utf-8").splitlines()]
     backbone = Backbone.load("tiny")
-    # One run of each class and each seed comes first, so that a run that is stopped tells of all sets.
+    # One run of each class and each seed comes first, so that an interrupted run covers all sets.
     cells = [
         (dataset, place, seed)
         for shift in range(len(SEEDS))

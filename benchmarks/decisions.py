@@ -36,7 +36,7 @@ COVERAGE_SIZE = 100
 
 
 class Judged(NamedTuple):
-    """What the models of one fit say of test images: itself and those of its folds, (1 + F, n, C), and scores (n,)."""
+    """Predictions of a fit and of the models of its folds on test images, (1 + F, n, C), and scores (n,)."""
 
     probabilities: NDArray[np.float32]
     scores: NDArray[np.float32]
@@ -51,10 +51,10 @@ def measure(backbone: Backbone, data: Path, name: str, seed: int) -> Judged:
     training = TrainConfig(shots=16, epochs=60, augment=False, learning_rate=0.2, seed=seed)
     inference = InferenceConfig(ood_method="mahalanobis")
     crossed = cross_fit(fitted.model, fitted.images, training, inference, cache_dir=default_cache_dir())
-    said = predict_each([fitted.model, *crossed.models], test, inference, cache_dir=default_cache_dir())
+    predictions = predict_each([fitted.model, *crossed.models], test, inference, cache_dir=default_cache_dir())
     return Judged(
-        np.stack([one.probabilities for one in said]),
-        said[0].ood_scores,
+        np.stack([one.probabilities for one in predictions]),
+        predictions[0].ood_scores,
         test.targets(fitted.model.class_names),
         crossed,
         calibrate_crossed(crossed, fitted.images, inference, TPR),
@@ -127,7 +127,7 @@ def plot_rates(rates: dict[str, dict[int, NDArray[np.float64]]], out: Path) -> N
     sizes = np.arange(10, max(CALIBRATION_SIZES) + 10)
     ranks = np.array([max(rank_below(int(n), TPR), 1) for n in sizes])
     low, high = beta.interval(0.9, sizes + 1 - ranks, ranks)
-    axis.fill_between(sizes, low, high, color="lightgrey", label="90 % interval that is told")
+    axis.fill_between(sizes, low, high, color="lightgrey", label="90 % interval reported")
     for place, (name, by_size) in enumerate(rates.items()):
         shift = np.array(CALIBRATION_SIZES) * (1 + 0.02 * (place - 1.5))
         medians = [np.median(found) for found in by_size.values()]
@@ -163,13 +163,13 @@ def table(judged: dict[str, list[Judged]], drawn: dict[str, Any], errors: dict[s
         before, after = np.mean(errors[name], axis=0)
         lines.append(
             f"| {name} | {drawn[name][0].mean():.3f} | {drawn[name][1].mean():.1f} of {first.probabilities.shape[-1]} "
-            f"| {told(held)} | {np.mean([sets.sum(axis=1).mean() for sets in crossed]):.1f} | {told(passed)} "
-            f"| {low:.3f} to {high:.3f} | {before:.3f} | {after:.3f} | {told(shots_errors)} |"
+            f"| {spread(held)} | {np.mean([sets.sum(axis=1).mean() for sets in crossed]):.1f} | {spread(passed)} "
+            f"| {low:.3f} to {high:.3f} | {before:.3f} | {after:.3f} | {spread(shots_errors)} |"
         )
     return "\n".join(lines)
 
 
-def told(values: list[Any]) -> str:
+def spread(values: list[Any]) -> str:
     return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 

@@ -1,6 +1,7 @@
-"""What the demonstration's numbers are over seeds and shots: `make evidence`, about half an hour.
+"""The results of the demo over seeds and shots: `make evidence`, about half an hour.
 
-Rows are written as JSON lines as they are done; a run that was stopped goes on. The tables go to docs/demo_evidence.md.
+Rows are written as JSON lines when they are finished; the same command resumes an interrupted run. The tables go to
+docs/demo_evidence.md.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def linear_probe(backbone: Backbone, train: ImageSet, sets: DemoSets) -> dict[st
 
 @torch.no_grad()
 def best_patch(backbone: Backbone) -> dict[str, float]:
-    """How often the patch most like a part's phrase lies on that part, over the task's test pictures."""
+    """How often the patch most similar to a part's phrase shows that part, on the test pictures of the task."""
     pictures, _ = draw_class_pictures(25, TEST_SEED + 1)
     images = pixels_of(backbone, image_set(pictures.images).images)
     patches = torch.cat([backbone.project_patches(backbone.encode_image(part)[1]) for part in images.split(100)])
@@ -89,10 +90,10 @@ def best_patch(backbone: Backbone) -> dict[str, float]:
     phrases = [with_article(f"{FILLS[fill]} {COLOURS[colour]} {SHAPES[shape]}") for shape, colour, fill in wanted]
     text = backbone.clip.encode_text(open_clip.tokenize([f"a photo of {phrase}" for phrase in phrases]))
     similarity = torch.einsum("mpd,md->mp", F.normalize(patches[picture], dim=-1), F.normalize(text, dim=-1))
-    lies_on = (truth[picture] == wanted[:, None]).all(axis=-1)  # (m, P)
-    there = lies_on.any(axis=1)
-    hit = lies_on[np.arange(len(wanted)), similarity.argmax(dim=1).numpy()]
-    return {"hit": float(hit[there].mean()), "chance": float(lies_on[there].mean()), "n": int(there.sum())}
+    shows_part = (truth[picture] == wanted[:, None]).all(axis=-1)  # (m, P)
+    there = shows_part.any(axis=1)
+    hit = shows_part[np.arange(len(wanted)), similarity.argmax(dim=1).numpy()]
+    return {"hit": float(hit[there].mean()), "chance": float(shows_part[there].mean()), "n": int(there.sum())}
 
 
 def on_real_photos(data: Path, name: str, weights: str, *, seed: int) -> dict[str, Any]:
@@ -176,7 +177,8 @@ def report(rows: list[dict[str, Any]]) -> str:
     for kind in ("value", "ordinary"):
         (found_patch,) = of("patches", kind, 0)
         lines.append(
-            f"- {kind} patch tokens: the best patch for a part's phrase lies on the part in {found_patch['hit']:.1%} "
+            f"- {kind} patch tokens: the patch most similar to a part's phrase shows the part in "
+            f"{found_patch['hit']:.1%} "
             f"of {found_patch['n']} cases (chance {found_patch['chance']:.1%})."
         )
     photos = [row["cell"][1] for row in rows if row["cell"][0] == "photos"]

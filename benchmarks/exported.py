@@ -1,6 +1,6 @@
 """An exported model beside the model itself: `python benchmarks/exported.py`; writes docs/onnx_measured.md.
 
-Size, speed, memory, agreement and accuracy. Speed is of pixels that are in memory already, in a process of its own for
+Size, speed, memory, agreement and accuracy. Speed is of pixels that are in memory already, in its own process for
 each row, on two threads; rounds of all rows take turns, so that a machine whose speed varies treats them alike, and the
 best round counts. (Not `onnx.py`: scripts lie on the path of what they import.)
 """
@@ -64,8 +64,8 @@ def tiny_on_photos(folder: Path, data: Path) -> dict[str, Any]:
 
     about["accuracy"] = {"torch": float((predict(model, photos.test).probabilities.argmax(1) == targets).mean())}
     for kind in KINDS[1:]:
-        said = PortableModel.load(folder / f"{kind}.onnx").predict(photos.test.images)
-        about["accuracy"][kind] = float((said.label_indices == targets).mean())
+        predictions = PortableModel.load(folder / f"{kind}.onnx").predict(photos.test.images)
+        about["accuracy"][kind] = float((predictions.label_indices == targets).mean())
     about["n_test"] = len(targets)
     return about
 
@@ -123,7 +123,7 @@ def measured(kind: str, file: Path, batch: int) -> dict[str, float]:
         run(pixels)
         n_images += batch
     rate = n_images / (time.perf_counter() - start)
-    # Not getrusage, which tells of the process that this one was started from, too.
+    # Not getrusage, which includes the parent process.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {"rate": rate, "mebibytes": int(status["VmHWM"].split()[0]) / 2**10}
 

@@ -1,6 +1,6 @@
 """Fits that are killed at random moments and resumed: `python benchmarks/kills.py --runs 100 --seed 1`.
 
-A small `sotglp fit` runs undisturbed once. Then it is run again and again as a process of its own, killed by SIGKILL up
+A small `sotglp fit` runs undisturbed once. Then it is run again and again in its own process, killed by SIGKILL up
 to MOST_KILLS times and finished with --resume. The moments are drawn uniformly from the undisturbed run's duration;
 those behind its first checkpoint are counted from a checkpoint of the killed run, since a busy machine takes its time
 to start. Runs take turns at keeping views in one shared cache, emptied before each of them, and in memory. What comes
@@ -77,11 +77,11 @@ class Outcome:
     equal : bool
         The model file is the undisturbed run's, byte for byte.
     left_over : list of str
-        What lies beside the model file in the end.
+        Other files beside the model file at the end.
     n_broken : int
         Entries of the cache that fail their checksum in the end.
     error : str
-        What the last process said on standard error.
+        Standard error of the last process.
     """
 
     run: int
@@ -204,7 +204,7 @@ def _wait_for_checkpoint(process: subprocess.Popen[str], out: Path) -> None:
 
 
 def _again(out: Path, kills: Sequence[Kill]) -> list[str]:
-    """What a user adds to a command whose last run was killed, as the command itself says."""
+    """Options that a user adds to the command after a killed run."""
     return [*["--resume"] * bool(kills), *["--force"] * out.exists()]
 
 

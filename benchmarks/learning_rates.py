@@ -1,6 +1,6 @@
 """Which learning rate each trained method gets in benchmarks/shared.yaml: `make rates`, about five minutes.
 
-Only training images are looked at: shots of a seed that the suite does not use, and the rest of the training images to
+Only training images are used: shots of a seed that the suite does not use, and the rest of the training images to
 judge by. The table goes to docs/learning_rates.md.
 """
 
@@ -62,7 +62,7 @@ def main() -> None:
                     advance(1, f"{dataset}, {label}, {rate}: {result['accuracy']:.3f}")
     lines = [
         f"Mean accuracy in % on training images that were not drawn ({' and '.join(DATASETS)}; {SHOTS} shots, "
-        f"seed {SEED}); the best rate of each method is bold and stands in benchmarks/shared.yaml.",
+        f"seed {SEED}); the best rate of each method is bold and set in benchmarks/shared.yaml.",
         "",
         "| method | rate: accuracy |",
         "|---|---|",

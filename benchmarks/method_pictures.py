@@ -215,8 +215,8 @@ def draw_plan(seen: Seen, target: Path) -> None:
     numbers(panels[1], cosines, "cosine S", "{:.2f}", dark_below=float(cosines.mean()))
     for panel, (epsilon, plan) in zip(panels[2:], plans.items(), strict=True):
         panel.imshow(plan, cmap="viridis", vmin=0, vmax=brightest, aspect="auto")
-        said = " (default)" if epsilon == seen.model.config.epsilon else ""
-        numbers(panel, plan, f"plan T, ε = {epsilon:g}{said}", "{:.3f}", dark_below=brightest / 2)
+        suffix = " (default)" if epsilon == seen.model.config.epsilon else ""
+        numbers(panel, plan, f"plan T, ε = {epsilon:g}{suffix}", "{:.3f}", dark_below=brightest / 2)
     figure.savefig(target, dpi=110)
 
 

@@ -91,8 +91,8 @@ def main() -> None:
         model, photos, n_classes = prepare(Path(folder))
         with served(model) as (address, process):
             memory = [("at the start", resident(process))]
-            phases, told = asyncio.run(measure(address, photos, lambda: resident(process)))
-            memory += told
+            phases, samples = asyncio.run(measure(address, photos, lambda: resident(process)))
+            memory += samples
     text = INTRODUCTION.format(
         n_classes=n_classes,
         n_clients=N_CLIENTS,
@@ -151,18 +151,18 @@ async def measure(
     address: str, photos: list[bytes], memory: Callable[[], float]
 ) -> tuple[list[Phase], list[tuple[str, float]]]:
     """All phases, and the memory after some numbers of requests of 32 clients."""
-    told: list[tuple[str, float]] = []
+    samples: list[tuple[str, float]] = []
 
     async def run(name: str, n_clients: int, n_requests: int, explained: int = 0) -> Phase:
         return await phase(address, photos, name, n_clients, n_requests, explained)
 
     await run("warm-up", N_CLIENTS, 2 * N_CLIENTS, EXPLAINED)
-    told.append(("after the warm-up", memory()))
+    samples.append(("after the warm-up", memory()))
     alone = await run("/predict", 1, N_ALONE)
     halves = []
     for n_so_far in (N_REQUESTS // 2, N_REQUESTS):
         halves.append(await run("/predict", N_CLIENTS, N_REQUESTS // 2))
-        told.append((f"after {n_so_far} requests", memory()))
+        samples.append((f"after {n_so_far} requests", memory()))
     first, second = halves
     together = Phase(
         "/predict",
@@ -172,10 +172,10 @@ async def measure(
         first.errors + second.errors,
     )
     mixed = await run("mixed", N_CLIENTS, N_REQUESTS, EXPLAINED)
-    told.append((f"after {2 * N_REQUESTS} requests", memory()))
+    samples.append((f"after {2 * N_REQUESTS} requests", memory()))
     again = await run("/predict again", N_CLIENTS, N_REQUESTS)
-    told.append((f"after {3 * N_REQUESTS} requests", memory()))
-    return [alone, together, mixed, again], told
+    samples.append((f"after {3 * N_REQUESTS} requests", memory()))
+    return [alone, together, mixed, again], samples
 
 
 async def phase(address: str, photos: list[bytes], name: str, n_clients: int, n_requests: int, explained: int) -> Phase:

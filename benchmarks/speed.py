@@ -281,14 +281,14 @@ def evaluation(backbone: str, n_classes: int, n_rows: int) -> dict[str, Any]:
             )
         before = _fresh_memory()
         start = time.perf_counter()
-        said = predict(case.model, images, InferenceConfig(), cache_dir=Path(folder))
+        predictions = predict(case.model, images, InferenceConfig(), cache_dir=Path(folder))
         taken = time.perf_counter() - start
-        assert len(said.indices) == n_rows
+        assert len(predictions.indices) == n_rows
         return {"seconds": taken, "MiB": _peak_memory() - before, "rows": n_rows}
 
 
 def run(*arguments: object) -> dict[str, Any]:
-    """One row in a process of its own."""
+    """One row in its own process."""
     done = subprocess.run(
         [sys.executable, __file__, *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True
     )

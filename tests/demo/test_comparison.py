@@ -19,7 +19,6 @@ from sotglp.demo.comparison import (
     parts_of_class,
     pixels_of,
 )
-from sotglp.demo.gallery import draw_gallery
 from sotglp.demo.task import N_CLASSES, few_shot_task
 from sotglp.demo.world import NO_PART, Pictures
 from sotglp.settings import ModelConfig, Preset
@@ -87,17 +86,6 @@ def test_every_method_learns_and_is_judged_alike(backbone, sets, method):
     low, high = result["interval"]
     assert low < result["accuracy"] < high
     assert (result["local"] is None) == (method.name == "global only")
-
-
-def test_the_gallery_has_a_row_for_each_picture(backbone, sets, tmp_path):
-    from PIL import Image
-
-    model = SOTGLP(backbone, few_shot_task().names)
-    draw_gallery(model, sets, [0, 1], tmp_path / "two.png")
-    draw_gallery(model, sets, [0, 1, 2, 3], tmp_path / "four.png")
-    two, four = (Image.open(tmp_path / name) for name in ("two.png", "four.png"))
-    assert two.width == four.width
-    assert four.height > 1.7 * two.height
 
 
 def test_a_part_with_another_fill_is_a_stranger_and_so_is_one_of_another_class():

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -81,10 +80,3 @@ def test_ranks_scale_to_many_images() -> None:
     area = roc_auc_score([1] * 20_000 + [0] * 20_000, np.concatenate([inside, outside]))
     assert found.low < area < found.high
     assert found.high - found.low < 0.01
-
-
-def test_more_images_make_narrower_intervals() -> None:
-    widths = [share(8 * k, 10 * k).interval for k in (1, 10, 100)]
-    assert all(one is not None for one in widths)
-    sizes = [one.high - one.low for one in widths if one is not None]
-    assert all(wide > narrow for wide, narrow in itertools.pairwise(sizes))

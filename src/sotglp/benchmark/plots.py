@@ -72,14 +72,14 @@ def styles(scores: Scores) -> dict[str, Style]:
     found = {}
     for name in scores.methods:
         if name in shotless:
-            place = shotless.index(name)
-            marker = MARKERS[-1 - place % len(MARKERS)]
-            found[name] = Style(SHOTLESS, marker, SHOTLESS_DASHES[place % len(SHOTLESS_DASHES)], 1.3)
+            i = shotless.index(name)
+            marker = MARKERS[-1 - i % len(MARKERS)]
+            found[name] = Style(SHOTLESS, marker, SHOTLESS_DASHES[i % len(SHOTLESS_DASHES)], 1.3)
         else:
-            place = order.index(name)
-            dashes = DASHES[place // len(COLOURS) % len(DASHES)]
+            i = order.index(name)
+            dashes = DASHES[i // len(COLOURS) % len(DASHES)]
             width = 2.2 if name == REFERENCE else 1.2
-            found[name] = Style(COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)], dashes, width)
+            found[name] = Style(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], dashes, width)
     return found
 
 
@@ -107,7 +107,7 @@ def accuracy_by_shots(results: Sequence[Result]) -> Figure | None:
     figure = _figure(2.5 * max(2, n_columns) + 0.4, height)
     axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     drawn = styles(scores)
-    for place, (panel, (title, parts)) in enumerate(zip(axes, panels.items(), strict=False)):
+    for i, (panel, (title, parts)) in enumerate(zip(axes, panels.items(), strict=False)):
         for method in scores.methods:
             _draw_line(panel, scores, method, parts, drawn[method])
         panel.set_title(title, fontsize=10, color=INK, fontweight="bold" if title == MEAN else "normal")
@@ -117,9 +117,9 @@ def accuracy_by_shots(results: Sequence[Result]) -> Figure | None:
         panel.xaxis.set_major_locator(FixedLocator(scores.shots))
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        if place + n_columns >= len(panels):
+        if i + n_columns >= len(panels):
             panel.set_xlabel("shots", fontsize=9, color=INK)
-        if place % n_columns == 0:
+        if i % n_columns == 0:
             panel.set_ylabel("accuracy (%)", fontsize=9, color=INK)
     for panel in axes[len(panels) :]:
         panel.remove()

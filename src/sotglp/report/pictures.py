@@ -17,7 +17,7 @@ DARKNESS = 0.72
 """Opacity of the veil over patches without mass."""
 
 LEVELS = 6
-"""Number of shades; few shades keep paths short, and more can't be told apart by eye."""
+"""Number of shades; few shades keep paths short, and more are indistinguishable."""
 
 
 @dataclass(frozen=True)
