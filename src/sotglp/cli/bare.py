@@ -11,20 +11,11 @@ from collections.abc import Callable, Sequence
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from sotglp.cli.predict import predict
+from sotglp.cli.stand_ins import Option
 from sotglp.errors import SotglpError
 
 OPTION = "--"
-
-
-class Argument:
-    """Stands in for typer's ``Argument`` and ``Option`` in annotations."""
-
-    def __init__(self, *names: str, help: str = "", metavar: str | None = None, min: int | None = None) -> None:
-        self.names, self.help, self.metavar, self.min = names, help, metavar, min
-
-
-class Option(Argument):
-    """See :class:`Argument`."""
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -34,8 +25,6 @@ def run(arguments: Sequence[str]) -> None:
             f"`sotglp {arguments[0]}` needs the full installation, and this one only predicts with exported models: "
             "pip install sotglp"
         )
-    from sotglp.cli.predict import predict
-
     program = argparse.ArgumentParser("sotglp", description="Predict with exported models.")
     commands = program.add_subparsers(title="commands", required=True, metavar="COMMAND")
     summary, _, rest = (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 if TYPE_CHECKING or find_spec("typer"):
     from typer import Argument, Option
 else:
-    from sotglp.cli.bare import Argument, Option
+    from sotglp.cli.stand_ins import Argument, Option
 
 ModelFile: TypeAlias = Annotated[Path, Argument(metavar="MODEL", help="Model file that `sotglp fit` wrote.")]
 Images: TypeAlias = Annotated[list[Path], Argument(metavar="IMAGES...", help="Images, or folders of images.")]
