@@ -18,8 +18,7 @@ from starlette.requests import Request
 from sotglp import SotglpError
 from sotglp.images.decode import open_image
 from sotglp.settings import checked
-from sotglp.web.limits import Limits, Quota
-from sotglp.web.refusal import BusyError, RefusalError
+from sotglp.web.limits import BusyError, Limits, Quota, RefusalError
 from sotglp.web.uploads import received
 from support.web_server import client, files, make_model, png
 
@@ -54,12 +53,12 @@ def post(own: TestClient, *contents: bytes | tuple[str, bytes], **options: Any) 
 def test_what_is_too_large_is_refused(small: TestClient) -> None:
     assert post(small, IMAGE, IMAGE, IMAGE)[0] == 200
     status, error = post(small, IMAGE, ("leaf.jpg", b"x" * 20_001))
-    assert (status, error) == (413, "leaf.jpg is larger than the 0.02 MB that an image may have: make it smaller")
+    assert (status, error) == (413, "leaf.jpg is larger than the allowed 0.02 MB: reduce it")
     assert post(small, ("leaf.jpg", b"x" * 20_000))[0] == 422
     status, error = post(small, IMAGE, IMAGE, IMAGE, IMAGE)
-    assert (status, "more than the 3 images" in error) == (413, True)
+    assert (status, "more than the allowed 3 images" in error) == (413, True)
     status, error = post(small, b"x" * 19_999, b"x" * 19_999, b"x" * 19_999)
-    assert (status, "larger than the 0.05 MB that one may have" in error) == (413, True)
+    assert (status, "larger than the allowed 0.05 MB" in error) == (413, True)
     for data in ({"a": "x" * 10_001}, {f"a{place}": "x" for place in range(17)}):
         status, error = post(small, IMAGE, data=data)
         assert (status, "fields" in error) == (413, True)

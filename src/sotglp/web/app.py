@@ -1,8 +1,10 @@
-"""The application that a server runs: API, page, and what guards both."""
+"""The ASGI application: API, page and middleware."""
 
 from __future__ import annotations
 
+from importlib import resources
 from importlib.metadata import version
+from pathlib import PurePosixPath
 from typing import cast
 
 from fastapi import FastAPI, Request
@@ -13,12 +15,18 @@ from starlette.responses import JSONResponse, Response
 
 from sotglp.errors import SotglpError, short_repr
 from sotglp.web.guards import Bounded, OwnRequestsOnly, SafeHeaders, refusal_response
-from sotglp.web.limits import Limits
+from sotglp.web.limits import Limits, RefusalError
 from sotglp.web.live_model import LiveModel
-from sotglp.web.page_files import INDEX, page_response, read_page
-from sotglp.web.refusal import RefusalError
 from sotglp.web.routes import router
 from sotglp.web.service import Service
+
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+"""Not the table of the system, which some programs on Windows change."""
 
 
 def create_app(live: LiveModel, limits: Limits = Limits(), host: str = "127.0.0.1") -> FastAPI:  # noqa: B008 - frozen
@@ -31,47 +39,48 @@ def create_app(live: LiveModel, limits: Limits = Limits(), host: str = "127.0.0.
     limits : Limits
         Bounds on requests.
     host : str, default "127.0.0.1"
-        Address that the server is bound to; see :class:`sotglp.web.guards.OwnRequestsOnly`.
+        Address that the server binds to; see :class:`sotglp.web.guards.OwnRequestsOnly`.
 
     Returns
     -------
     FastAPI
-        An ASGI application; ``app.state.service`` does its work, and is to be closed at the end.
+        An ASGI application; ``app.state.service`` does the work and must be closed at the end.
     """
     service = Service(live, limits)
     app = FastAPI(
         title="sotglp",
         version=version("sotglp"),
-        summary="Classes of images, how sure, whether they are known, and where the model looked.",
-        # Its page would load scripts from another host.
+        summary="Image classification with calibrated probabilities, rejection of unknown images, and explanations.",
+        # FastAPI's pages load scripts from another host.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
     app.state.service = service
     app.include_router(router)
-    _serve_page(app)
-    _tell_errors(app)
-    app.add_middleware(Bounded, places=service.requests, max_seconds=limits.max_seconds)
+    _add_page(app)
+    _add_error_handlers(app)
+    app.add_middleware(Bounded, quota=service.requests, max_seconds=limits.max_seconds)
     app.add_middleware(OwnRequestsOnly, host=host)
     app.add_middleware(SafeHeaders)
     return app
 
 
-def _serve_page(app: FastAPI) -> None:
-    files = read_page()
+def _add_page(app: FastAPI) -> None:
+    folder = resources.files("sotglp.web") / "page"
+    files = {entry.name: entry.read_bytes() for entry in folder.iterdir() if PurePosixPath(entry.name).suffix in _TYPES}
 
     @app.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return page_response(files, INDEX)
-
     @app.get("/static/{name}", include_in_schema=False)
-    async def static(name: str) -> Response:
-        return page_response(files, name)
+    async def page_file(name: str = "index.html") -> Response:
+        if name not in files:
+            raise RefusalError(404, f"the page has no file {name!r}")
+        media_type = _TYPES[PurePosixPath(name).suffix]
+        return Response(files[name], media_type=media_type, headers={"Cache-Control": "no-cache"})
 
 
-def _tell_errors(app: FastAPI) -> None:
-    """Answer every error with one sentence."""
+def _add_error_handlers(app: FastAPI) -> None:
+    """Answer every error with one sentence as JSON."""
 
     @app.exception_handler(SotglpError)
     async def unusable(_: Request, error: Exception) -> Response:
@@ -81,22 +90,22 @@ def _tell_errors(app: FastAPI) -> None:
     async def invalid(_: Request, error: Exception) -> Response:
         first = cast(RequestValidationError, error).errors()[0]
         where = first["loc"][-1]
-        message = f"{where} = {short_repr(first.get('input'))} can't be used: {first['msg'].lower()}"
+        message = f"{where} = {short_repr(first.get('input'))} is invalid: {first['msg'].lower()}"
         return refusal_response(RefusalError(422, message))
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: Exception) -> Response:
         refusal = cast(HTTPException, error)
         message = {
-            404: f"there is nothing at {short_repr(request.url.path)}: /openapi.json tells what there is",
-            405: f"{request.method} is not for {short_repr(request.url.path)}: /openapi.json tells what is",
+            404: f"there is nothing at {short_repr(request.url.path)}: see /openapi.json",
+            405: f"{request.method} is not supported at {short_repr(request.url.path)}: see /openapi.json",
         }.get(refusal.status_code, str(refusal.detail))
         return JSONResponse({"error": message}, refusal.status_code, refusal.headers)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, __: Exception) -> Response:
-        return refusal_response(RefusalError(400, "the request ended before it was whole"))
+        return refusal_response(RefusalError(400, "the request is incomplete"))
 
     @app.exception_handler(Exception)
     async def failed(_: Request, __: Exception) -> Response:
-        return JSONResponse({"error": "the server failed at this request; its own messages tell more"}, 500)
+        return JSONResponse({"error": "internal server error: see the log of the server"}, 500)

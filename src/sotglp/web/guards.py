@@ -1,4 +1,4 @@
-"""What every request passes before it is looked at, and every answer on its way out."""
+"""Middleware: security headers, refusal of cross-origin requests, limits on open requests and their time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sotglp.web.limits import Quota
-from sotglp.web.refusal import RETRY_SECONDS, BusyError, RefusalError
+from sotglp.web.limits import RETRY_SECONDS, BusyError, Quota, RefusalError
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
@@ -27,13 +26,13 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def refusal_response(error: RefusalError) -> JSONResponse:
-    """The answer that tells why a request was refused."""
+    """Return the answer to a refused request."""
     headers = {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, BusyError) else None
     return JSONResponse({"error": str(error)}, error.status, headers)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this computer reaches a server that is bound to this address or name."""
+    """Return whether a server that binds to this address or name is reachable from this computer only."""
     if host == "localhost":
         return True
     try:
@@ -43,19 +42,19 @@ def is_loopback(host: str) -> bool:
 
 
 class SafeHeaders:
-    """Tells browsers to load nothing from elsewhere, to show the page in no frame, and to take types as they are."""
+    """Middleware that adds security headers to every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and the answer back, with these headers."""
+        """Pass the request on, and add the headers to the answer."""
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(_HEADERS)
-                # Pictures and what was found in them are nobody else's; the page may have changed with the package.
+                # Images and predictions are private; page files set their own value.
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
@@ -63,19 +62,20 @@ class SafeHeaders:
 
 
 class OwnRequestsOnly:
-    """Refuses what other web sites make a browser send here.
+    """Middleware that refuses requests which other web sites make a browser send.
 
-    A site can have its own name resolved to 127.0.0.1 and so read answers (DNS rebinding): its name then stands in
-    Host. It can also send a form here without reading the answer: its name then stands in Origin, and browsers say
-    ``cross-site`` in Sec-Fetch-Site.
+    A site can resolve its name to 127.0.0.1 and read answers (DNS rebinding): then Host holds its name. It can post a
+    form without reading the answer: then Origin holds its name, and Sec-Fetch-Site is ``cross-site``.
 
     Parameters
     ----------
     app : ASGI application
-        What comes after.
+        The next application.
     host : str
-        Address that the server is bound to; any Host will do unless it is a loopback address.
+        Address that the server binds to; Host is checked for loopback addresses only.
     """
+
+    # Starlette's TrustedHostMiddleware answers in plain text, and before version 1 it can't read IPv6 hosts.
 
     def __init__(self, app: ASGIApp, host: str) -> None:
         self._app = app
@@ -91,18 +91,18 @@ class OwnRequestsOnly:
     def _refusal(self, method: str, headers: Headers) -> RefusalError | None:
         host = headers.get("host", "")
         if self._hosts is not None and _host_name(host) not in self._hosts:
-            return RefusalError(400, "this server is for programs on its own computer: call it by localhost")
+            return RefusalError(400, "this server accepts requests from its own computer only: call it as localhost")
         if method in _SAFE_METHODS:
             return None
         origin = headers.get("origin")
-        elsewhere = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
-        if elsewhere or headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-            return RefusalError(403, "the request comes from another web site, and only the page of this one may")
+        cross_origin = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+        if cross_origin or headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            return RefusalError(403, "cross-origin requests are not allowed: use the page of this server")
         return None
 
 
 def _host_name(host: str) -> str:
-    """Name or address of a Host header, without the port."""
+    """Return the name or address of a Host header, without the port."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -110,21 +110,21 @@ def _host_name(host: str) -> str:
 
 
 class Bounded:
-    """Refuses requests beyond a number, and ends those that take too long, upload included.
+    """Middleware that limits the number of open requests, and the time of each, upload included.
 
     Parameters
     ----------
     app : ASGI application
-        What comes after.
-    places : Places
-        One for each request that may be open.
+        The next application.
+    quota : Quota
+        Open requests.
     max_seconds : float
-        Seconds until an answer has to begin.
+        Seconds until an answer has to start.
     """
 
-    def __init__(self, app: ASGIApp, places: Quota, max_seconds: float) -> None:
+    def __init__(self, app: ASGIApp, quota: Quota, max_seconds: float) -> None:
         self._app = app
-        self._places = places
+        self._quota = quota
         self._max_seconds = max_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -133,22 +133,22 @@ class Bounded:
             await self._app(scope, receive, send)
             return
         try:
-            with self._places.held() as take:
+            with self._quota.held() as take:
                 take(1)
                 await self._in_time(scope, receive, send)
         except BusyError as error:
             await refusal_response(error)(scope, receive, send)
 
     async def _in_time(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with anyio.move_on_after(self._max_seconds) as time_left:
+        with anyio.move_on_after(self._max_seconds) as timeout:
 
-            async def begun(message: Message) -> None:
-                # A large model file may take as long as it wants to be downloaded.
-                time_left.deadline = math.inf
+            async def started(message: Message) -> None:
+                # The download of a large model file has no time limit.
+                timeout.deadline = math.inf
                 await send(message)
 
-            await self._app(scope, receive, begun)
-        if time_left.cancelled_caught:
+            await self._app(scope, receive, started)
+        if timeout.cancelled_caught:
             raise BusyError(
                 f"the request took longer than {self._max_seconds:g} seconds: send less at once, or try again later"
             )

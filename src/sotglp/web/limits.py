@@ -1,4 +1,4 @@
-"""What one request, and all of them together, may take."""
+"""Limits on requests, the quotas that all requests share, and the refusals when they are exceeded."""
 
 from __future__ import annotations
 
@@ -8,40 +8,65 @@ from contextlib import contextmanager
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from sotglp.errors import SotglpError
 from sotglp.settings import Settings
-from sotglp.web.refusal import BusyError
 
 MEGABYTE = 10**6
+
+RETRY_SECONDS = 1
+"""Value of the header Retry-After."""
+
+
+class RefusalError(SotglpError):
+    """A request is refused with an HTTP ``status`` and a message."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class BusyError(RefusalError):
+    """The server is busy; the request may succeed later."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(503, message)
+
+
+class TooLargeError(RefusalError):
+    """A request exceeds a limit."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(413, message)
 
 
 class Limits(Settings):
     """Bounds on requests."""
 
-    max_image_bytes: int = Field(20 * MEGABYTE, ge=1, description="bytes of one image file")
-    max_images: int = Field(64, ge=1, description="images of one request")
-    max_request_bytes: int = Field(256 * MEGABYTE, ge=1, description="bytes of one request, all images together")
-    max_seconds: float = Field(60.0, gt=0, description="seconds that a request may take, its upload too")
-    max_queued: int = Field(256, ge=1, description="images that are received and not answered yet, of all requests")
-    max_requests: int = Field(128, ge=1, description="requests that are open at once")
-    max_received_bytes: int = Field(1000 * MEGABYTE, ge=1, description="bytes of all requests that are open")
+    max_image_bytes: int = Field(20 * MEGABYTE, ge=1, description="bytes of an image file")
+    max_images: int = Field(64, ge=1, description="images of a request")
+    max_request_bytes: int = Field(256 * MEGABYTE, ge=1, description="bytes of a request")
+    max_seconds: float = Field(60.0, gt=0, description="seconds of a request, including its upload")
+    max_queued: int = Field(256, ge=1, description="images of all open requests")
+    max_requests: int = Field(128, ge=1, description="open requests")
+    max_received_bytes: int = Field(1000 * MEGABYTE, ge=1, description="bytes of all open requests")
 
     @model_validator(mode="after")
-    def _a_full_request_is_taken(self) -> Self:
+    def _fit_a_full_request(self) -> Self:
         for of_one, of_all in (("max_images", "max_queued"), ("max_request_bytes", "max_received_bytes")):
             if getattr(self, of_all) < getattr(self, of_one):
-                raise ValueError(f"{of_all} is below {of_one}, so that a full request would never be served")
+                raise ValueError(f"{of_all} is below {of_one}, so a full request would never be accepted")
         return self
 
 
 class Quota:
-    """A number of places, some of them taken; who finds too few is to come back later.
+    """A shared number of units, such as bytes or requests.
 
     Parameters
     ----------
     n : int
-        How many there are.
+        Units in all.
     what : str
-        What takes them, for the message.
+        Name of the units, for messages.
     """
 
     def __init__(self, n: int, what: str) -> None:
@@ -51,19 +76,19 @@ class Quota:
 
     @contextmanager
     def held(self) -> Iterator[Callable[[int], None]]:
-        """A function that takes so many places more; all of them are free again at the end of the context.
+        """Return a function that takes units until the end of the context.
 
         Raises
         ------
         BusyError
-            By that function, if fewer are free.
+            By that function, if too few units are free.
         """
         own = 0
 
         def take(n: int) -> None:
             nonlocal own
             if self.n_taken + n > self.n:
-                raise BusyError(f"the server has too many {self._what} to look after: try again in a moment")
+                raise BusyError(f"the server has too many {self._what}: try again in a moment")
             self.n_taken += n
             own += n
 

@@ -19,7 +19,7 @@ from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.predict import text_of
 from sotglp.settings import InferenceConfig, TrainConfig, checked
 from sotglp.training.class_changes import with_class, without_class
-from sotglp.web.refusal import RefusalError
+from sotglp.web.limits import RefusalError
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from sotglp.web.answers import (
     Predictions,
 )
 from sotglp.web.csv_table import predictions_csv
-from sotglp.web.refusal import RefusalError
+from sotglp.web.limits import RefusalError
 from sotglp.web.service import LONGEST_CLASS_NAME, Service
 from sotglp.web.uploads import received
 

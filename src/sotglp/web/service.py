@@ -24,9 +24,8 @@ from sotglp.images.image_set import ImageSet
 from sotglp.scoring.predict import predict
 from sotglp.web.answers import Prediction, Unreadable
 from sotglp.web.batching import Batcher
-from sotglp.web.limits import Limits, Quota
+from sotglp.web.limits import Limits, Quota, RefusalError
 from sotglp.web.live_model import LiveModel, ServedModel
-from sotglp.web.refusal import RefusalError
 from sotglp.web.uploads import Upload
 
 LONGEST_CLASS_NAME = 100
