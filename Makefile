@@ -55,7 +55,7 @@ audit: $(VENV)/.ready
 lowest:
 	.ci/lowest
 
-# Coverage-guided where atheris can be installed, with mutations of our own where it can't.
+# Guided by coverage where atheris can be installed, with Hypothesis elsewhere.
 fuzz: $(VENV)/.ready
 	-$(BIN)/python -m pip install --quiet -e '.[fuzz]'
 	mkdir -p build

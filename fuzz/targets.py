@@ -1,43 +1,38 @@
-"""What is fuzzed: readers of files and settings that a user may have from anywhere."""
+"""Fuzz targets: readers of files and settings that a user may have from anywhere, with valid inputs to start from."""
 
 from __future__ import annotations
 
+import io
+import itertools
+import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import seeds
-from mutate import Mutator, damage_bytes, damage_json, damage_safetensors, damage_text
+import numpy as np
+from PIL import Image
 
 if TYPE_CHECKING:
     from sotglp import SOTGLP
 
-# A target imports what it reads with when it is prepared: with coverage, all of sotglp takes a minute.
-
 Reader = Callable[[bytes], bool]
-"""Reads an input; False where it is refused by a return value instead of an error."""
+"""Reads an input; returns False if it refuses the input without an error."""
+
+Target = Callable[[Path], tuple[list[bytes], Reader]]
+"""Returns valid inputs and the reader; both may use an empty folder."""
+
+# A target imports its reader when it is called: with coverage, all of sotglp takes a minute.
+
+MANIFEST_IMAGES = ("a.png", "b.png")
 
 
-@dataclass(frozen=True)
-class Target:
-    """A reader with whole inputs to start from.
+def _reader(path: Path, read: Callable[[Path], object]) -> Reader:
+    for name in MANIFEST_IMAGES:
+        path.with_name(name).touch()
 
-    Attributes
-    ----------
-    prepare : callable
-        Makes, in an empty folder of its own, the inputs to start from and the reader.
-    mutate : callable
-        The damage that suits this kind of input.
-    """
-
-    prepare: Callable[[Path], tuple[list[bytes], Reader]]
-    mutate: Mutator
-
-
-def _in_file(path: Path, read: Callable[[Path], object]) -> Reader:
     def run(content: bytes) -> bool:
         path.write_bytes(content)
         read(path)
@@ -49,50 +44,91 @@ def _in_file(path: Path, read: Callable[[Path], object]) -> Reader:
 def _images(folder: Path) -> tuple[list[bytes], Reader]:
     from sotglp.images.decode import open_image
 
-    return seeds.images(), lambda content: open_image(content).mode == "RGB"
+    return list(_image_files()), lambda content: open_image(content).mode == "RGB"
+
+
+def _image_files() -> Iterator[bytes]:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 4), dtype=np.uint8)
+    image, exif = Image.fromarray(pixels), Image.Exif()
+    exif.update({0x0112: 6, 0x010F: "a camera"})
+    frames = {"save_all": True, "append_images": [image.rotate(90), image.rotate(180)]}
+    tiff = [("TIFF", {"compression": name}) for name in ("tiff_lzw", "tiff_deflate", "jpeg", "packbits")]
+    formats = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "PPM", "WEBP", "JPEG2000", "AVIF")
+    options = [(name, how) for name in formats for how in ({}, {"exif": exif})]
+    options += [*tiff, ("JPEG", {"progressive": True}), *((name, frames) for name in ("GIF", "PNG", "TIFF", "WEBP"))]
+    for mode, (name, how) in itertools.product(("RGB", "L", "P", "RGBA", "CMYK", "F", "I;16"), options):
+        file = io.BytesIO()
+        try:
+            image.convert("L" if mode == "I;16" else mode).convert(mode).save(file, name, **how)
+        except (OSError, KeyError, ValueError, TypeError):
+            continue  # this format has no such mode or option, or Pillow was built without it
+        yield file.getvalue()
 
 
 def _csv(folder: Path) -> tuple[list[bytes], Reader]:
     from sotglp.images.manifest import read_manifest
 
-    seeds.put_manifest_images(folder)
-    return seeds.csv_manifests(), _in_file(folder / "list.csv", read_manifest)
+    seeds = [
+        b"path,label\na.png,cat\nb.png,dog\n",
+        b'\xef\xbb\xbfsplit,label,path\r\n1,"say ""hi"", cat",a.png\r\n2,"two\nlines","b.png"\r\n',
+        b"path\na.png\n\nb.png\n",
+    ]
+    return seeds, _reader(folder / "list.csv", read_manifest)
 
 
 def _parquet(folder: Path) -> tuple[list[bytes], Reader]:
+    import pyarrow
+    import pyarrow.parquet
+
     from sotglp.images.manifest import read_manifest
 
-    seeds.put_manifest_images(folder)
-    return seeds.parquet_manifests(), _in_file(folder / "list.parquet", read_manifest)
+    paths, labels = list(MANIFEST_IMAGES), ["cat", "dog"]
+    columns: list[dict[str, Any]] = [
+        {"path": paths, "label": labels},
+        {"path": paths, "label": pyarrow.array(labels).dictionary_encode(), "n": [1, 2]},
+        {"label": [1, 2], "path": pyarrow.array(paths, pyarrow.large_string())},
+    ]
+    seeds = []
+    for table, compression in itertools.product(columns, ("none", "snappy", "gzip", "zstd")):
+        sink = pyarrow.BufferOutputStream()
+        pyarrow.parquet.write_table(pyarrow.table(table), sink, compression=compression)
+        seeds.append(sink.getvalue().to_pybytes())
+    return seeds, _reader(folder / "list.parquet", read_manifest)
 
 
 def _split_file(folder: Path) -> tuple[list[bytes], Reader]:
     from sotglp.datasets.split_file import read_split_file
 
-    seeds.put_manifest_images(folder)
-    return seeds.split_files(), _in_file(folder / "split.json", lambda path: read_split_file(path, folder))
+    part = [["a.png", 0, "cat"], ["b.png", 1, "blue_sea"]]
+    seed = json.dumps({"train": part, "val": part[:1], "test": part}).encode()
+    return [seed], _reader(folder / "split.json", lambda path: read_split_file(path, folder))
+
+
+def _yaml_files(folder: str) -> list[bytes]:
+    files = (resources.files("sotglp") / folder).iterdir()
+    return sorted(file.read_bytes() for file in files if file.name.endswith(".yaml"))
 
 
 def _preset(folder: Path) -> tuple[list[bytes], Reader]:
     from sotglp.settings import PRESETS, load_preset
 
-    return seeds.yaml_files(PRESETS), _in_file(folder / "mine.yaml", lambda path: load_preset(str(path)))
+    return _yaml_files(PRESETS), _reader(folder / "mine.yaml", lambda path: load_preset(str(path)))
 
 
 def _suite(folder: Path) -> tuple[list[bytes], Reader]:
     from sotglp.benchmark.suite import SUITES, load_suite
 
-    return seeds.yaml_files(SUITES), _in_file(folder / "mine.yaml", lambda path: load_suite(str(path)))
+    return _yaml_files(SUITES), _reader(folder / "mine.yaml", lambda path: load_suite(str(path)))
 
 
 def _set(folder: Path) -> tuple[list[bytes], Reader]:
-    from sotglp.cli.fit import _settings
+    from sotglp.cli.fit import fit_settings
 
     def run(content: bytes) -> bool:
-        _settings("sot-glp", "folder", {}, [content.decode("utf-8", "surrogateescape")])
+        fit_settings("sot-glp", "folder", {}, [content.decode("utf-8", "surrogateescape")])
         return True
 
-    return seeds.set_values(), run
+    return [b"top_k=20", b"template='a photo of {}'", b"augment=false", b"learning_rate=1e-3", b"relaxation=null"], run
 
 
 def _model() -> SOTGLP:
@@ -123,7 +159,7 @@ def _model_file(folder: Path) -> tuple[list[bytes], Reader]:
         read_record(path)
         load_model(path, backbone=model.backbone)
 
-    return [path.read_bytes()], _in_file(path, read)
+    return [path.read_bytes()], _reader(path, read)
 
 
 def write_exported(path: Path) -> None:
@@ -136,13 +172,14 @@ def write_exported(path: Path) -> None:
 def _exported(folder: Path) -> tuple[list[bytes], Reader]:
     from sotglp.runtime import PortableModel
 
-    # In a process of its own: torch can't trace code that coverage has been put into.
-    script = (
-        "import sys; from pathlib import Path; from targets import write_exported; write_exported(Path(sys.argv[1]))"
-    )
-    command = [sys.executable, "-c", script, str((folder / "m.onnx").resolve())]
-    subprocess.run(command, cwd=Path(__file__).parent, check=True, capture_output=True)
-    return [(folder / "m.onnx").read_bytes()], lambda content: bool(PortableModel.from_bytes(content, "m.onnx").classes)
+    path = folder / "m.onnx"
+    if "atheris" in sys.modules:
+        # torch can't trace code that atheris has instrumented.
+        code = f"from pathlib import Path; from targets import write_exported; write_exported(Path({str(path)!r}))"
+        subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True, capture_output=True)
+    else:
+        write_exported(path)
+    return [path.read_bytes()], lambda content: bool(PortableModel.from_bytes(content, "m.onnx").classes)
 
 
 def _checkpoint(folder: Path) -> tuple[list[bytes], Reader]:
@@ -158,7 +195,7 @@ def _checkpoint(folder: Path) -> tuple[list[bytes], Reader]:
     checkpoint = Checkpoint(folder / "m.checkpoint", "a run")
     scaler = torch.amp.GradScaler("cpu")
     checkpoint.write(model, optimizer, scaler, [{"epoch": 1, "loss": 1.0, "accuracy": 0.5, "learning_rate": 0.1}])
-    read = _in_file(checkpoint.path, lambda _: checkpoint.read(model, optimizer, scaler))
+    read = _reader(checkpoint.path, lambda _: checkpoint.read(model, optimizer, scaler))
     return [checkpoint.path.read_bytes()], read
 
 
@@ -179,17 +216,16 @@ def _cache_entry(folder: Path) -> tuple[list[bytes], Reader]:
     return [path.read_bytes()], run
 
 
-TARGETS = {
-    "image": Target(_images, damage_bytes),
-    "csv": Target(_csv, damage_bytes),
-    "parquet": Target(_parquet, damage_bytes),
-    "model-file": Target(_model_file, damage_safetensors),
-    "exported": Target(_exported, damage_bytes),
-    "checkpoint": Target(_checkpoint, damage_safetensors),
-    "cache-entry": Target(_cache_entry, damage_safetensors),
-    "preset": Target(_preset, damage_text),
-    "suite": Target(_suite, damage_text),
-    "set": Target(_set, damage_text),
-    "split-file": Target(_split_file, damage_json),
+TARGETS: dict[str, Target] = {
+    "image": _images,
+    "csv": _csv,
+    "parquet": _parquet,
+    "model-file": _model_file,
+    "exported": _exported,
+    "checkpoint": _checkpoint,
+    "cache-entry": _cache_entry,
+    "preset": _preset,
+    "suite": _suite,
+    "set": _set,
+    "split-file": _split_file,
 }
-"""Every target by its name."""

@@ -39,7 +39,7 @@ def test_it_serves_until_it_is_told_to_end(model: Path) -> None:
             assert "server" not in said.headers
             # The answer is seen though the client is still sending when it is refused.
             refused = kept_alive.post("/predict", files=files(b"x" * 20_000_000))
-            assert (refused.status_code, "larger than the 0.5 MB" in refused.json()["error"]) == (413, True)
+            assert (refused.status_code, "larger than the allowed 0.5 MB" in refused.json()["error"]) == (413, True)
             process.send_signal(signal.SIGTERM)
             out, err = process.communicate(timeout=30)
         assert (process.returncode, err) == (0, "")
@@ -47,26 +47,21 @@ def test_it_serves_until_it_is_told_to_end(model: Path) -> None:
 
 
 def test_what_keeps_it_from_starting(model: Path, tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        done = sotglp("serve", model, "--port", port, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        f"sotglp: error: port {port} of 127.0.0.1 can't be had (Address already in use): give another with --port\n"
-    )
-
     command = typer.Typer()
     command.command()(serve)
 
     def error(*arguments: object) -> str:
         return str(CliRunner().invoke(command, list(map(str, arguments))).exception)
 
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert f"can't bind to port {port} of 127.0.0.1 (Address already in use)" in error(model, "--port", port)
     assert "there is no model file" in error(tmp_path / "none.safetensors", "--port", 0)
-    assert "of no.such.host.invalid can't be had" in error(model, "--host", "no.such.host.invalid", "--port", 0)
-    assert "max_image_bytes = 0 can't be used" in error(model, "--max-image-mb", 0)
-    assert "max_seconds = -1.0 can't be used" in error(model, "--max-seconds", -1)
+    assert "of no.such.host.invalid (" in error(model, "--host", "no.such.host.invalid", "--port", 0)
+    assert "max_image_mb = 0" in error(model, "--max-image-mb", 0)
+    assert "max_seconds = -1" in error(model, "--max-seconds", -1)
 
 
 def test_other_computers_are_warned_of_and_an_interrupt_ends_it_too(model: Path) -> None:

@@ -1,10 +1,18 @@
-"""What the API answers, field by field."""
+"""Answers of the API: JSON objects, field by field, and predictions as a CSV table."""
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from sotglp.console.output import PREDICTION_COLUMNS, UNKNOWN
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""First characters of a cell that a spreadsheet computes instead of showing it."""
 
 
 class Answer(BaseModel):
@@ -14,20 +22,16 @@ class Answer(BaseModel):
 
 
 class ErrorAnswer(Answer):
-    """Why a request was refused."""
+    """The reason why a request was refused."""
 
-    error: str = Field(description="One sentence that says what is wrong and what to do.")
-
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "example": {"error": "can't read leaf.jpg: it is empty; replace it or leave it out"},
-        },
+    error: str = Field(
+        description="One sentence: what is wrong and what to do.",
+        examples=["can't read leaf.jpg: it is empty; replace it or leave it out"],
     )
 
 
 class Health(Answer):
-    """The server is up, and what it serves."""
+    """State of the server, and the model that it serves."""
 
     status: Literal["ok"]
     version: str = Field(description="Version of sotglp.")
@@ -39,7 +43,7 @@ class Health(Answer):
 
 
 class LimitsAnswer(Answer):
-    """Bounds on one request."""
+    """Limits of one request."""
 
     max_image_bytes: int
     max_images: int
@@ -50,31 +54,33 @@ class LimitsAnswer(Answer):
 class ModelAnswer(Answer):
     """The model as it is served now."""
 
-    classes: list[str] = Field(description="Names of its classes, in its order.", examples=[["oak", "wren"]])
-    added: list[str] = Field(description="Those that were added since the server started.")
+    classes: list[str] = Field(description="Class names, in the model's order.", examples=[["oak", "wren"]])
+    added: list[str] = Field(description="Classes that were added since the server started.")
     kind: str
-    has_maps: bool = Field(description="Whether /explain can tell where it looked.")
-    n_prompts: int = Field(description="Local prompts of a class; 0 without maps.")
+    has_maps: bool = Field(description="Whether the model supports /explain.")
+    n_prompts: int = Field(description="Local prompts per class; 0 without maps.")
     calibrated: bool
-    tpr: float | None = Field(description="Share of images of the classes that the threshold is to let pass.")
+    tpr: float | None = Field(description="Target share of in-distribution images that the threshold accepts.")
     ood_method: str = Field(description="Kind of the in-distribution score.", examples=["gl-mcm"])
-    threshold: float | None = Field(description="Images that score lower are unknown.")
+    threshold: float | None = Field(description="Images with a lower score are unknown.")
     can_add_classes: bool
-    changed: bool = Field(description="Whether classes were added, so that the calibration is gone.")
+    changed: bool = Field(description="Whether classes were added, which removes the calibration.")
     limits: LimitsAnswer
 
 
 class Prediction(Answer):
-    """What the model says of one image."""
+    """Prediction for one image."""
 
-    name: str = Field(description="Name of the file, as it was sent.", examples=["garden.jpg"])
+    name: str = Field(description="File name, as sent.", examples=["garden.jpg"])
     label: str = Field(description="The most probable class.", examples=["wren"])
-    probability: float = Field(ge=0, le=1, description="Of that class, at the calibrated temperature.")
-    ood_score: float = Field(description="Larger is more like the classes.")
+    probability: float = Field(ge=0, le=1, description="Probability of that class, at the calibrated temperature.")
+    ood_score: float = Field(description="In-distribution score; higher means more like the known classes.")
     is_unknown: bool | None = Field(
-        description="Whether the score is below the threshold; null without calibration, or if it was not asked for."
+        description="Whether the score is below the threshold; null if the model isn't calibrated or unknown=false."
     )
-    probabilities: dict[str, float] = Field(description="Of every class.", examples=[{"oak": 0.1, "wren": 0.9}])
+    probabilities: dict[str, float] = Field(
+        description="Probability of every class.", examples=[{"oak": 0.1, "wren": 0.9}]
+    )
 
 
 class Unreadable(Answer):
@@ -85,7 +91,7 @@ class Unreadable(Answer):
 
 
 class Predictions(Answer):
-    """What the model says of each image, in the order of the upload."""
+    """One prediction per image, in the order of the upload."""
 
     predictions: list[Prediction | Unreadable]
 
@@ -95,29 +101,29 @@ class Patch(Answer):
 
     row: int
     column: int
-    box: tuple[float, float, float, float] = Field(description="Left, top, right, bottom in pixels of the picture.")
-    mass: list[float] = Field(description="Share of its mass that each local prompt puts here.")
+    box: tuple[float, float, float, float] = Field(description="Left, top, right, bottom in pixels of the image.")
+    mass: list[float] = Field(description="Share of the mass of each local prompt on this patch.")
 
 
 class ExplainedClass(Answer):
-    """What speaks for one class."""
+    """Scores and patches of one class."""
 
     label: str
     probability: float
     global_score: float = Field(description="Mean cosine of the image with the global prompts.")
-    local_score: float = Field(description="Transported cosine of its patches with the local prompts.")
+    local_score: float = Field(description="Transported cosine of the patches with the local prompts.")
     n_prompts: int
-    patches: list[Patch] = Field(description="Those that some prompt took, the most taken first.")
+    patches: list[Patch] = Field(description="Patches with mass, in descending order of mass.")
 
 
 class ExplanationAnswer(Answer):
-    """What the model says of one image, and where it looked."""
+    """Prediction and transport maps of one image."""
 
-    path: str = Field(description="Name of the file, as it was sent.")
-    width: int = Field(description="Of the upright picture, in pixels.")
+    path: str = Field(description="File name, as sent.")
+    width: int = Field(description="Width of the upright image, in pixels.")
     height: int
     seen: tuple[float, float, float, float] = Field(
-        description="Left, top, right, bottom of the part of the picture that the model saw."
+        description="Left, top, right, bottom of the part of the image that the model sees after cropping."
     )
     ood_score: float
     ood_method: str
@@ -125,18 +131,37 @@ class ExplanationAnswer(Answer):
     threshold: float | None
     is_unknown: bool | None
     classes: list[ExplainedClass]
-    probabilities: dict[str, float] = Field(description="Of every class.")
+    probabilities: dict[str, float] = Field(description="Probability of every class.")
 
 
 class ClassAdded(Answer):
-    """The classes after one was added."""
+    """Classes after one was added."""
 
     classes: list[str]
     added: str
 
 
 class ClassRemoved(Answer):
-    """The classes after one was removed."""
+    """Classes after one was removed."""
 
     classes: list[str]
     removed: str
+
+
+def predictions_csv(predictions: Sequence[Prediction | Unreadable]) -> str:
+    """Return a CSV table with one row per image; an unreadable image has a name and empty cells."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(PREDICTION_COLUMNS)
+    for prediction in predictions:
+        if isinstance(prediction, Unreadable):
+            writer.writerow([_as_text(prediction.name), "", "", ""])
+        else:
+            label = UNKNOWN if prediction.is_unknown else prediction.label
+            writer.writerow([_as_text(prediction.name), _as_text(label), prediction.probability, prediction.ood_score])
+    return buffer.getvalue()
+
+
+def _as_text(cell: str) -> str:
+    """Quote a cell that a spreadsheet would run as a formula: file names come from strangers."""
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell

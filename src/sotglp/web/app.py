@@ -14,38 +14,23 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from sotglp.errors import SotglpError, short_repr
-from sotglp.web.guards import Bounded, OwnRequestsOnly, SafeHeaders, refusal_response
+from sotglp.web.guards import RequestLimits, SameOriginOnly, SecurityHeaders, refusal_response
 from sotglp.web.limits import Limits, RefusalError
 from sotglp.web.live_model import LiveModel
 from sotglp.web.routes import router
 from sotglp.web.service import Service
 
+# Not the system's table of types, which programs on Windows change.
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-"""Not the table of the system, which some programs on Windows change."""
 
 
 def create_app(live: LiveModel, limits: Limits = Limits(), host: str = "127.0.0.1") -> FastAPI:  # noqa: B008 - frozen
-    """Build the application.
-
-    Parameters
-    ----------
-    live : LiveModel
-        The model to serve.
-    limits : Limits
-        Bounds on requests.
-    host : str, default "127.0.0.1"
-        Address that the server binds to; see :class:`sotglp.web.guards.OwnRequestsOnly`.
-
-    Returns
-    -------
-    FastAPI
-        An ASGI application; ``app.state.service`` does the work and must be closed at the end.
-    """
+    """Build the ASGI application of a server that binds to ``host``; close ``app.state.service`` at the end."""
     service = Service(live, limits)
     app = FastAPI(
         title="sotglp",
@@ -60,9 +45,9 @@ def create_app(live: LiveModel, limits: Limits = Limits(), host: str = "127.0.0.
     app.include_router(router)
     _add_page(app)
     _add_error_handlers(app)
-    app.add_middleware(Bounded, quota=service.requests, max_seconds=limits.max_seconds)
-    app.add_middleware(OwnRequestsOnly, host=host)
-    app.add_middleware(SafeHeaders)
+    app.add_middleware(RequestLimits, quota=service.requests, max_seconds=limits.max_seconds)
+    app.add_middleware(SameOriginOnly, host=host)
+    app.add_middleware(SecurityHeaders)
     return app
 
 

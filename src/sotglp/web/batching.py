@@ -1,4 +1,4 @@
-"""Single images of many requests, gathered into batches for the one thread that runs the model."""
+"""Dynamic batching: single images of many requests form batches for the one thread that runs the model."""
 
 from __future__ import annotations
 
@@ -23,34 +23,29 @@ class _Job(Generic[ModelT, ItemT, AnswerT]):
 
 
 class Batcher(Generic[ModelT, ItemT, AnswerT]):
-    """Takes items one by one and hands them to a function in batches, in a thread of its own.
+    """Dynamic batches of single items, which one thread computes; ``n_batches`` counts them.
 
-    What arrives while a batch is under way makes up the next one, so that nobody waits for a batch to fill.
+    Items that arrive while a batch runs form the next one, so that no item waits for a batch to fill.
 
     Parameters
     ----------
     answer : callable
-        Takes a model and a batch of items, and returns an answer for each; it runs in the thread.
+        Function of a model and a batch of items that returns one answer per item; it runs in the thread.
     batch_size : int
-        Items of a batch at most.
-
-    Attributes
-    ----------
-    n_batches : int
-        Batches so far.
+        Maximum number of items per batch.
     """
 
     def __init__(self, answer: Callable[[ModelT, list[ItemT]], Sequence[AnswerT]], batch_size: int) -> None:
         self._answer = answer
         self._batch_size = batch_size
         self._waiting: deque[_Job[ModelT, ItemT, AnswerT]] = deque()
-        # One thread: torch keeps a team of further threads for each one that computes.
+        # One thread: torch starts a pool of threads for each thread that computes.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sotglp-model")
         self._worker: asyncio.Task[None] | None = None
         self.n_batches = 0
 
     async def ask(self, model: ModelT, item: ItemT) -> AnswerT:
-        """What the model answers to one item; only items for the same model share a batch."""
+        """Return the answer for one item; only items for the same model share a batch."""
         answer: asyncio.Future[AnswerT] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Job(model, item, answer))
         if self._worker is None:
@@ -58,11 +53,11 @@ class Batcher(Generic[ModelT, ItemT, AnswerT]):
         return await answer
 
     async def run(self, function: Callable[[], ResultT]) -> ResultT:
-        """Run something else in the model's thread, between two batches."""
+        """Run another function in the same thread, between two batches."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     def close(self) -> None:
-        """Start nothing more; the batch under way ends."""
+        """Start no further batch; the current one ends."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _work(self) -> None:
@@ -76,7 +71,7 @@ class Batcher(Generic[ModelT, ItemT, AnswerT]):
         model, items = batch[0].model, [job.item for job in batch]
         try:
             answers = await self.run(lambda: self._answer(model, items))
-        except Exception as error:  # whatever it is, it belongs to those who wait, and the worker goes on
+        except Exception as error:  # any error goes to the requests of this batch, and the worker continues
             for job in batch:
                 if not job.answer.done():
                     job.answer.set_exception(error)
@@ -87,7 +82,7 @@ class Batcher(Generic[ModelT, ItemT, AnswerT]):
                 job.answer.set_result(answer)
 
     def _next_batch(self) -> list[_Job[ModelT, ItemT, AnswerT]]:
-        """Those that wait longest, as far as they are for the same model and anybody still waits for the answer."""
+        """Return the oldest items for one model, without those whose request was cancelled."""
         batch: list[_Job[ModelT, ItemT, AnswerT]] = []
         while self._waiting and len(batch) < self._batch_size:
             if batch and self._waiting[0].model is not batch[0].model:

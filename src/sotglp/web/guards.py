@@ -41,7 +41,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class SafeHeaders:
+class SecurityHeaders:
     """Middleware that adds security headers to every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -61,21 +61,15 @@ class SafeHeaders:
         await self._app(scope, receive, with_headers)
 
 
-class OwnRequestsOnly:
+class SameOriginOnly:
     """Middleware that refuses requests which other web sites make a browser send.
 
-    A site can resolve its name to 127.0.0.1 and read answers (DNS rebinding): then Host holds its name. It can post a
-    form without reading the answer: then Origin holds its name, and Sec-Fetch-Site is ``cross-site``.
-
-    Parameters
-    ----------
-    app : ASGI application
-        The next application.
-    host : str
-        Address that the server binds to; Host is checked for loopback addresses only.
+    A site can resolve its name to 127.0.0.1 and read answers (DNS rebinding): then Host holds its name, which is
+    checked if ``host``, the address that the server binds to, is a loopback address. It can post a form without reading
+    the answer: then Origin holds its name, and Sec-Fetch-Site is ``cross-site``.
     """
 
-    # Starlette's TrustedHostMiddleware answers in plain text, and before version 1 it can't read IPv6 hosts.
+    # Starlette's TrustedHostMiddleware answers in plain text, and before version 1 it can't parse IPv6 hosts.
 
     def __init__(self, app: ASGIApp, host: str) -> None:
         self._app = app
@@ -109,18 +103,8 @@ def _host_name(host: str) -> str:
         return ""
 
 
-class Bounded:
-    """Middleware that limits the number of open requests, and the time of each, upload included.
-
-    Parameters
-    ----------
-    app : ASGI application
-        The next application.
-    quota : Quota
-        Open requests.
-    max_seconds : float
-        Seconds until an answer has to start.
-    """
+class RequestLimits:
+    """Middleware that limits the number of open requests, and the seconds, upload included, until an answer starts."""
 
     def __init__(self, app: ASGIApp, quota: Quota, max_seconds: float) -> None:
         self._app = app

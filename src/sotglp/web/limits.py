@@ -59,15 +59,7 @@ class Limits(Settings):
 
 
 class Quota:
-    """A shared number of units, such as bytes or requests.
-
-    Parameters
-    ----------
-    n : int
-        Units in all.
-    what : str
-        Name of the units, for messages.
-    """
+    """A number of units, such as bytes, that all requests share; ``what`` names the units in messages."""
 
     def __init__(self, n: int, what: str) -> None:
         self.n = n
@@ -76,13 +68,7 @@ class Quota:
 
     @contextmanager
     def held(self) -> Iterator[Callable[[int], None]]:
-        """Return a function that takes units until the end of the context.
-
-        Raises
-        ------
-        BusyError
-            By that function, if too few units are free.
-        """
+        """Return a function that takes units until the end of the context; BusyError if too few are free."""
         own = 0
 
         def take(n: int) -> None:

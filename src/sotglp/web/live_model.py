@@ -1,4 +1,4 @@
-"""The model that is served, and its successors when classes are added and removed."""
+"""The served model, and its replacement when classes are added or removed."""
 
 from __future__ import annotations
 
@@ -24,24 +24,18 @@ from sotglp.web.limits import RefusalError
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model that requests see as one whole; another one takes its place, and it never changes.
+    """An immutable model with all that predictions need; a class change replaces it as a whole.
 
     Attributes
     ----------
-    model : AdaptedModel
-        The model.
     text : TextFeatures
-        Of its prompts, which would be encoded for each batch otherwise.
+        Features of its prompts, encoded once instead of for each batch.
     labels : tuple
-        Labels of its classes, as its file has them.
-    record : ModelRecord
-        What the file tells.
+        Labels of its classes, as in the model file.
     inference : InferenceConfig
-        How images are read, with the score that the model was calibrated for.
+        Settings of predictions, with the score of the calibration.
     calibration : Calibration or None
-        None once classes have changed.
-    carries_backbone : bool
-        Whether the file holds the backbone's weights.
+        None after classes have changed.
     added : tuple of str
         Names of the classes that were added.
     """
@@ -57,31 +51,25 @@ class ServedModel:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the classes."""
+        """Class names."""
         return list(self.model.class_names)
 
     @property
     def n_prompts(self) -> int:
-        """Local prompts of a class, N; 0 of a model that can't tell where it looked."""
+        """Local prompts per class, N; 0 if the model has no maps."""
         return self.text.local.shape[1] if has_maps(self.model) else 0
 
     @property
     def can_add_classes(self) -> bool:
-        """Whether this kind of model can learn one class more."""
+        """Whether this kind of model can add a class without images of the others."""
         learns_at_once = type(self.model).partial_fit_features is AdaptedModel.partial_fit_features
         return not (self.model.needs_shot_features and learns_at_once)
 
     def with_class(self, name: str, images: ImageSet) -> ServedModel:
-        """Learn one class more, as ``sotglp classes add`` does.
-
-        Raises
-        ------
-        SotglpError
-            See :func:`sotglp.training.class_changes.with_class`.
-        """
+        """Return the model with one more class, like ``sotglp classes add``."""
         known = (self.record.training or TrainConfig()).model_dump()
         label = self.record.label_of(name)
-        # No processes that decode: a server has threads, which a fork would leave in the middle of what they do.
+        # No worker processes: a fork copies the server's threads in the middle of their work.
         config = checked(TrainConfig, known | {"epochs": None, "workers": 0})
         grown = with_class(self.model, str(label), images, config)
         return replace(
@@ -94,7 +82,7 @@ class ServedModel:
         )
 
     def without_class(self, name: str) -> ServedModel:
-        """Forget a class; see :func:`sotglp.training.class_changes.without_class`."""
+        """Return the model without a class."""
         shrunk = without_class(self.model, name)
         return replace(
             self,
@@ -106,7 +94,7 @@ class ServedModel:
         )
 
     def save(self, path: Path) -> None:
-        """Write it to a file, as ``sotglp fit`` and ``sotglp classes`` would."""
+        """Write the model file, like ``sotglp fit`` and ``sotglp classes``."""
         save_model(
             path,
             self.model,
@@ -121,25 +109,10 @@ class ServedModel:
 def load_served(
     model_file: Path, *, pretrained: str | None = None, device: str = "auto", batch_size: int
 ) -> ServedModel:
-    """Read a model file to serve it.
-
-    Parameters
-    ----------
-    model_file : Path
-        The file, which is never written.
-    pretrained, device
-        See :func:`sotglp.model_file.load.load_model`.
-    batch_size : int
-        Images encoded at once.
-
-    Raises
-    ------
-    SotglpError
-        If it can't be read.
-    """
-    told = read_record(model_file).calibration
+    """Load a model file for serving; see :func:`sotglp.model_file.load.load_model`."""
+    calibrated = read_record(model_file).calibration
     values = {"batch_size": batch_size}
-    score = {"ood_method": told.ood_method, "temperature": told.ood_temperature} if told else {}
+    score = {"ood_method": calibrated.ood_method, "temperature": calibrated.ood_temperature} if calibrated else {}
     inference = checked(InferenceConfig, values | score)
     model, record, calibration = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     return ServedModel(
@@ -155,33 +128,19 @@ def load_served(
 
 @dataclass
 class LiveModel:
-    """The model that new requests get; requests under way keep the one that they began with.
-
-    Attributes
-    ----------
-    name : str
-        Name of the model file.
-    current : ServedModel
-        Replaced in one assignment.
-    """
+    """The current model; open requests keep the one that they started with. ``name`` is the file's."""
 
     name: str
     current: ServedModel
     _changes: asyncio.Lock = field(default_factory=asyncio.Lock)
-    # Not the thread that runs the model, since a class takes seconds to learn.
+    # Not the thread of predictions: training a class takes seconds.
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "sotglp-classes"))
 
     def __post_init__(self) -> None:
         self._first = self.current
 
     async def add_class(self, name: str, images: ImageSet) -> ServedModel:
-        """Learn one class more and serve the grown model from then on.
-
-        Raises
-        ------
-        SotglpError
-            If it can't be learned; the model stays as it is then.
-        """
+        """Add a class and serve the new model; after an error the current one stays."""
         async with self._changes:
             now = self.current
             grown = await asyncio.get_running_loop().run_in_executor(self._thread, now.with_class, name, images)
@@ -189,17 +148,11 @@ class LiveModel:
         return grown
 
     async def remove_class(self, name: str) -> ServedModel:
-        """Forget a class that was added; without any, the model and its calibration are those of the file again.
-
-        Raises
-        ------
-        RefusalError
-            404 if no class of that name was added.
-        """
+        """Remove an added class; without any, the model of the file and its calibration are restored."""
         async with self._changes:
             now = self.current
             if name not in now.added:
-                raise RefusalError(404, f"no class {name!r} was added since the server started: only such can go")
+                raise RefusalError(404, f"{name!r} is not a class that was added to this server: see /model")
             if now.added == (name,):
                 self.current = self._first
             else:
@@ -208,5 +161,5 @@ class LiveModel:
         return self.current
 
     def close(self) -> None:
-        """Start no further change."""
+        """Start no further class change."""
         self._thread.shutdown(wait=False, cancel_futures=True)

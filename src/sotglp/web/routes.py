@@ -1,4 +1,4 @@
-"""The paths of the API."""
+"""Paths of the API."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from sotglp.web.answers import (
     LimitsAnswer,
     ModelAnswer,
     Predictions,
+    predictions_csv,
 )
-from sotglp.web.csv_table import predictions_csv
 from sotglp.web.limits import RefusalError
-from sotglp.web.service import LONGEST_CLASS_NAME, Service
+from sotglp.web.service import MAX_CLASS_NAME, Service
 from sotglp.web.uploads import received
 
 router = APIRouter()
 
 _WHY = {
-    400: "The body is broken, or the server was called by another name than its own.",
-    403: "The request comes from another web site.",
-    404: "There is no such thing.",
+    400: "The body is malformed, or the Host header is not the server's.",
+    403: "The request is cross-origin.",
+    404: "Not found.",
     413: "An image, the number of images, or the whole request is too large.",
     415: "The body is not multipart/form-data.",
-    422: "An image can't be read, or a value can't be used.",
-    503: "Too many images or requests are waiting, or this one took too long; Retry-After says when to come back.",
+    422: "An image is unreadable, or a value is invalid.",
+    503: "The server is busy, or the request took too long; retry after Retry-After.",
 }
 
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
 
 _IMAGE = {"type": "string", "format": "binary", "description": "An image file, such as JPEG or PNG."}
 
-Unknown = Annotated[bool, Query(description="Say whether each image is unknown, where the model is calibrated.")]
+Unknown = Annotated[bool, Query(description="Whether to report unknown images; requires a calibrated model.")]
 
 
 def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """How the document tells of refusals."""
+    """Return the documentation of refusals."""
     answers: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorAnswer, "description": _WHY[status]} for status in (400, *statuses, 503)
     }
@@ -58,7 +58,7 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _body(required: list[str], **fields: dict[str, Any]) -> dict[str, Any]:
-    """How the document tells of a multipart body, which is read as it streams in and not by FastAPI."""
+    """Return the documentation of a multipart body, which FastAPI does not read itself."""
     schema = {"type": "object", "properties": fields, "required": required}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
@@ -71,9 +71,9 @@ def _service(request: Request) -> Service:
     return service
 
 
-@router.get("/health", responses=_refusals(), summary="Whether the server is up")
+@router.get("/health", responses=_refusals(), summary="Health check")
 async def health(request: Request) -> Health:
-    """Name of the model file, its kind, backbone and number of classes, and where it runs."""
+    """Return the name of the model file, its kind, backbone, number of classes and device."""
     live = _service(request).live
     model = live.current.model
     return Health(
@@ -87,9 +87,9 @@ async def health(request: Request) -> Health:
     )
 
 
-@router.get("/model", responses=_refusals(), summary="The model and the limits of a request")
+@router.get("/model", responses=_refusals(), summary="Model and limits of a request")
 async def model(request: Request) -> ModelAnswer:
-    """Classes, calibration, and what the model can do; changes with the classes."""
+    """Return classes, calibration and capabilities of the current model."""
     service = _service(request)
     served, limits = service.live.current, service.limits
     rejection = served.calibration.rejection if served.calibration else None
@@ -114,13 +114,11 @@ async def model(request: Request) -> ModelAnswer:
     )
 
 
-@router.post(
-    "/predict", responses=_refusals(403, 413, 415, 422), openapi_extra=_IMAGES, summary="The class of each image"
-)
+@router.post("/predict", responses=_refusals(403, 413, 415, 422), openapi_extra=_IMAGES, summary="Classify images")
 async def predict(request: Request, unknown: Unknown = True) -> Predictions:
-    """Label, probabilities and in-distribution score of each image, in the order of the upload.
+    """Return label, probabilities and in-distribution score of each image, in the order of the upload.
 
-    An image that can't be read has an error in its place, unless no image can be read.
+    An unreadable image has an error instead; the request is refused if no image is readable.
     """
     service = _service(request)
     async with received(request, service.limits, service.received_bytes, "images") as form:
@@ -131,42 +129,42 @@ async def predict(request: Request, unknown: Unknown = True) -> Predictions:
     "/predict.csv",
     responses={
         200: {
-            "description": "A table with the columns path, label, probability and ood_score.",
+            "description": "CSV with the columns path, label, probability and ood_score.",
             "content": {"text/csv": {"schema": {"type": "string"}}},
         },
         **_refusals(403, 413, 415, 422),
     },
     response_class=Response,
     openapi_extra=_IMAGES,
-    summary="The class of each image, as a table",
+    summary="Classify images, as CSV",
 )
 async def predict_csv(request: Request, unknown: Unknown = True) -> Response:
-    """As /predict; the label of an unknown image is `unknown`, and cells of an unreadable one are empty."""
-    said = await predict(request, unknown)
+    """Like /predict; unknown images have the label `unknown`, unreadable ones empty cells."""
+    answer = await predict(request, unknown)
     headers = {"Content-Disposition": 'attachment; filename="predictions.csv"'}
-    return Response(predictions_csv(said.predictions), media_type="text/csv; charset=utf-8", headers=headers)
+    return Response(predictions_csv(answer.predictions), media_type="text/csv; charset=utf-8", headers=headers)
 
 
 @router.post(
     "/explain",
     responses=_refusals(403, 413, 415, 422),
     openapi_extra=_body(["image"], image=_IMAGE),
-    summary="What the model saw in one image",
+    summary="Explain one image",
 )
 async def explain(
     request: Request,
     classes: Annotated[
-        list[str] | None, Query(description="Classes to explain; without any, the most probable one.")
+        list[str] | None, Query(description="Classes to explain; default: the most probable one.")
     ] = None,
-    top: Annotated[int | None, Query(ge=1, description="Explain so many of the most probable classes.")] = None,
+    top: Annotated[int | None, Query(ge=1, description="Number of most probable classes to explain.")] = None,
 ) -> ExplanationAnswer:
-    """Scores of classes, and how each local prompt shares its mass among patches of the picture."""
+    """Return scores per class, and the share of each local prompt's mass on each patch of the image."""
     if classes and top is not None:
-        raise RefusalError(422, "classes and top can't go together: give one of them")
+        raise RefusalError(422, "classes and top exclude each other: give one of them")
     service = _service(request)
     async with received(request, service.limits, service.received_bytes, "image") as form:
         if len(form.uploads) > 1:
-            raise RefusalError(422, f"one image is explained at once, and there are {len(form.uploads)}")
+            raise RefusalError(422, f"/explain takes one image, not {len(form.uploads)}: send them one by one")
         return ExplanationAnswer(**await service.explain(form.uploads[0], classes or [], top or 1))
 
 
@@ -175,16 +173,16 @@ async def explain(
     responses=_refusals(403, 413, 415, 422),
     openapi_extra=_body(
         ["name", "images"],
-        name={"type": "string", "minLength": 1, "maxLength": LONGEST_CLASS_NAME, "examples": ["wren"]},
+        name={"type": "string", "minLength": 1, "maxLength": MAX_CLASS_NAME, "examples": ["wren"]},
         images={"type": "array", "items": _IMAGE, "minItems": 1},
     ),
-    summary="Learn one class more",
+    summary="Add a class",
 )
 async def add_class(request: Request) -> ClassAdded:
-    """Learn a class from a few images of it; it is known to all requests that come later.
+    """Train a class on a few images; later requests use it.
 
-    What the model learned for the other classes stays. Its calibration is gone, since that was for other classes. The
-    model file on disk is not touched: GET /model/file has the new one.
+    The other classes keep their parameters. The calibration is removed, since it holds for the old classes only. The
+    model file on disk is not changed: download the new one from /model/file.
     """
     service = _service(request)
     async with received(request, service.limits, service.received_bytes, "images") as form:
@@ -192,9 +190,9 @@ async def add_class(request: Request) -> ClassAdded:
     return ClassAdded(classes=served.classes, added=served.added[-1])
 
 
-@router.delete("/classes/{name:path}", responses=_refusals(403, 404, 422), summary="Forget a class that was added")
+@router.delete("/classes/{name:path}", responses=_refusals(403, 404, 422), summary="Remove an added class")
 async def remove_class(request: Request, name: str) -> ClassRemoved:
-    """Forget a class that was added since the server started; without any, the calibration is back."""
+    """Remove a class that was added since the server started; without any, the calibration is restored."""
     served = await _service(request).live.remove_class(name)
     return ClassRemoved(classes=served.classes, removed=name)
 
@@ -206,10 +204,10 @@ async def remove_class(request: Request, name: str) -> ClassRemoved:
         **_refusals(),
     },
     response_class=FileResponse,
-    summary="The model as a file",
+    summary="Download the model",
 )
 async def model_file(request: Request) -> FileResponse:
-    """A .safetensors file for `sotglp predict` and the others, with the classes as they are now."""
+    """Return a .safetensors file for `sotglp predict` and other commands, with the current classes."""
     live = _service(request).live
     folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="sotglp-")
     path = Path(folder, "model.safetensors")

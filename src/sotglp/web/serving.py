@@ -1,4 +1,4 @@
-"""The server as a process: a socket, a model, and an end that is orderly."""
+"""The server process: socket, model, start and shutdown."""
 
 from __future__ import annotations
 
@@ -26,47 +26,47 @@ def serve(
     pretrained: str | None = None,
     device: str = "auto",
 ) -> None:
-    """Serve a model until the process is told to end (SIGINT or SIGTERM); requests under way are answered first.
+    """Serve a model until SIGINT or SIGTERM; open requests are answered first. The model file is never written.
 
     Parameters
     ----------
     model_file : Path
-        The model; the file is never written.
+        The model.
     host : str, default "127.0.0.1"
-        Address to bind to. Any other than a loopback address lets other computers in, which need no password.
+        Address to bind to. Any address but a loopback address gives other computers access without a password.
     port : int, default 8000
-        Port; 0 takes a free one. The address is printed once requests are taken.
+        Port; 0 chooses a free one. The address is printed when the server is ready.
     limits : Limits
-        Bounds on requests.
+        Limits on requests.
     batch_size : int, default 32
-        Images judged at once.
+        Images per batch.
     pretrained, device
         See :func:`sotglp.model_file.load.load_model`.
 
     Raises
     ------
     SotglpError
-        If the address can't be had or the model can't be read.
+        If the address is unavailable or the model is unreadable.
     """
     with bound(host, port) as listener:
         served = load_served(model_file, pretrained=pretrained, device=device, batch_size=batch_size)
         app = create_app(LiveModel(model_file.name, served), limits, host)
         config = uvicorn.Config(
             app,
-            # What it would say of its own is said here; errors go through logging all the same.
+            # The greeting replaces uvicorn's messages; errors are logged all the same.
             log_config=None,
             access_log=False,
             server_header=False,
-            # Nobody stands before it whose word on where a request comes from counts.
+            # There is no trusted proxy.
             proxy_headers=False,
             ws="none",
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
-        server = _Server(config, f"{model_file} is served at {_address(listener)} (stop with Ctrl+C)")
+        server = _Server(config, f"Serving {model_file} at {_address(listener)} (stop with Ctrl+C)")
         try:
             server.run(sockets=[listener])
         except (KeyboardInterrupt, SystemExit):
-            # Once it has shut down, uvicorn raises the signal that told it to, for whoever started it.
+            # After its shutdown uvicorn raises the signal again for the process that started it.
             if not server.started:
                 raise
         finally:
@@ -74,7 +74,7 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """Says where it is as soon as it takes requests."""
+    """Server that prints its address when it is ready."""
 
     def __init__(self, config: uvicorn.Config, greeting: str) -> None:
         super().__init__(config)
@@ -86,10 +86,10 @@ class _Server(uvicorn.Server):
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket at this address, before the model is loaded."""
+    """Return a socket bound to this address, before the model is loaded."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # Named, since asyncio sends small answers at once by a socket that says it is TCP; else they wait for 40 ms.
+        # asyncio sets TCP_NODELAY only if the protocol is given; otherwise small answers wait for 40 ms.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -98,8 +98,8 @@ def bound(host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except (OSError, OverflowError) as error:
-        reason = os_reason(error) if isinstance(error, OSError) else "no such port"
-        raise SotglpError(f"port {port} of {host} can't be had ({reason}): give another with --port") from error
+        reason = os_reason(error) if isinstance(error, OSError) else "the port is out of range"
+        raise SotglpError(f"can't bind to port {port} of {host} ({reason}): choose another one with --port") from error
     return listener
 
 

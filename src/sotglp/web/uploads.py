@@ -12,7 +12,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
-from starlette.types import Message, Receive
+from starlette.types import Message
 
 from sotglp.web.limits import MEGABYTE, Limits, Quota, RefusalError, TooLargeError
 
@@ -47,21 +47,10 @@ class Form:
 
 @asynccontextmanager
 async def received(request: Request, limits: Limits, quota: Quota, files: str) -> AsyncIterator[Form]:
-    """Receive a multipart request; its files are deleted at the end of the context.
+    """Receive a multipart request with images in the field ``files``; they are deleted at the end of the context.
 
-    Starlette stores files above 1 MB in temporary files. The limit on the whole request holds while it streams in,
-    the limit on one image once it has arrived.
-
-    Parameters
-    ----------
-    request : Request
-        A request whose body was not read.
-    limits : Limits
-        Limits of a request.
-    quota : Quota
-        Bytes of all open requests.
-    files : str
-        Name of the field that holds the images; files of other fields are ignored.
+    Starlette stores files above 1 MB in temporary files. The limit on the whole request, and the quota of bytes of all
+    open requests, hold while it streams in, the limit on one image once it has arrived.
 
     Raises
     ------
@@ -77,7 +66,7 @@ async def received(request: Request, limits: Limits, quota: Quota, files: str) -
                 raise RefusalError(415, f"the body must be multipart/form-data with a field {files}")
             form = await _parsed(Request(request.scope, body.receive), limits, body)
         except RefusalError:
-            await _drain(request.receive)
+            await body.drain()
             raise
         try:
             yield _checked(form, limits, files)
@@ -86,26 +75,44 @@ async def received(request: Request, limits: Limits, quota: Quota, files: str) -
 
 
 class _Body:
-    """The body of a request: counts bytes against the limits, and remembers its last ones."""
+    """The body of a request: checks its size against the limits, and stores its last bytes."""
 
     def __init__(self, request: Request, limits: Limits, take: Callable[[int], None]) -> None:
         self.tail = b""
+        self.refusal: RefusalError | None = None
         self._receive = request.receive
-        self._limits = limits
+        self._max_bytes = limits.max_request_bytes
         self._take = take
         self._n_bytes = 0
+        self._ended = False
 
     async def receive(self) -> Message:
         """Return the next message of the request."""
-        message = await self._receive()
+        message = await self._next()
         chunk = message.get("body", b"")
         self._n_bytes += len(chunk)
-        if self._n_bytes > self._limits.max_request_bytes:
-            raise TooLargeError(
-                f"the request is larger than the allowed {_megabytes(self._limits.max_request_bytes)}: send fewer images"
-            )
-        self._take(len(chunk))
+        try:
+            if self._n_bytes > self._max_bytes:
+                allowed = _megabytes(self._max_bytes)
+                raise TooLargeError(f"the request is larger than the allowed {allowed}: send fewer images")
+            self._take(len(chunk))
+        except RefusalError as error:
+            self.refusal = error
+            # Before version 1, Starlette's parser closes its files after this error only.
+            raise MultiPartException(str(error)) from error
         self.tail = (self.tail + chunk)[-200:]
+        return message
+
+    async def drain(self) -> None:
+        """Read the rest of a refused request, within limits: a client that is still sending does not see the answer."""
+        left = _DRAINED_BYTES
+        with anyio.move_on_after(_DRAINED_SECONDS):
+            while left > 0 and not self._ended:
+                left -= len((await self._next()).get("body", b""))
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        self._ended = message["type"] != "http.request" or not message.get("more_body", False)
         return message
 
 
@@ -113,6 +120,8 @@ async def _parsed(request: Request, limits: Limits, body: _Body) -> FormData:
     try:
         form = await request.form(max_files=limits.max_images, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES)
     except (HTTPException, MultiPartException) as error:
+        if body.refusal:
+            raise body.refusal from error
         reason = error.detail if isinstance(error, HTTPException) else error.message
         if reason.startswith("Too many files"):
             raise TooLargeError(
@@ -148,17 +157,6 @@ def _checked(form: FormData, limits: Limits, files: str) -> Form:
 
 def _malformed() -> RefusalError:
     return RefusalError(400, "the body is not a complete multipart/form-data: send it again")
-
-
-async def _drain(receive: Receive) -> None:
-    """Read the rest of a refused request, within bounds: a client that is still sending does not see the answer."""
-    left = _DRAINED_BYTES
-    with anyio.move_on_after(_DRAINED_SECONDS):
-        while left > 0:
-            message = await receive()
-            left -= len(message.get("body", b""))
-            if message["type"] != "http.request" or not message.get("more_body", False):
-                return
 
 
 def _megabytes(n_bytes: int) -> str:
