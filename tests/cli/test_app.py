@@ -146,7 +146,7 @@ def test_fit_in_two_processes(model: Path, data: Path, tmp_path: Path) -> None:
         "fit", data / "train", "--out", tmp_path / "n", *FIT, "--set", "top_k=1000", "--num-processes", 2, check=False
     )
     assert late.returncode == 2
-    assert {line[:41] for line in late.stderr.splitlines()} == {"sotglp: error: top_k = 1000 patches can't"}
+    assert {line[:41] for line in late.stderr.splitlines()} == {"sotglp: error: top_k = 1000 exceeds the 4"}
 
 
 def test_a_default_cache_that_cannot_be_written_is_a_warning(
