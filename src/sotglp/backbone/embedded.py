@@ -34,10 +34,7 @@ _TRAINED_TOKENS = "trained_tokens"
 
 
 def build_tiny(seed: int, *, image_size: int | None = None, quick_gelu: bool = False) -> nn.Module:
-    """Build the architecture with random weights that depend on the seed alone.
-
-    The side of the input is ``image_size`` pixels, or 64; the activation is GELU, or QuickGELU.
-    """
+    """Build the architecture, for 64 x 64 pixels by default, with random weights that depend on the seed alone."""
     vision = CONFIG["vision_cfg"] | ({} if image_size is None else {"image_size": image_size})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -15,10 +15,7 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def choose_device(name: str) -> torch.device:
     """Return a device by name; ``auto`` is the first GPU, or the CPU if there is none.
 
-    Raises
-    ------
-    SotglpError
-        If the device is unknown, not available, or holds no values, like ``meta``.
+    Raise a SotglpError if the device is unknown, not available, or holds no values, like ``meta``.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

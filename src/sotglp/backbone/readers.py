@@ -19,18 +19,10 @@ from sotglp.settings import PatchAttention
 class TowerReader(Protocol):
     """Reads image features and patch tokens from one kind of image tower, which it holds without copying.
 
-    The constructor raises a SotglpError for a variant of the tower, or a ``patch_attention``, that isn't supported.
-
-    Attributes
-    ----------
-    title : str
-        Name of the kind of tower, for messages.
-    patch_grid : tuple of int
-        Rows and columns of patches; P is their product.
-    patch_size : tuple of int
-        Height and width of a patch in input pixels.
-    patch_width : int
-        Width of a patch token, W.
+    ``title`` names the kind of tower in messages. ``patch_grid`` holds the rows and columns of patches, whose product
+    is P, ``patch_size`` the height and width of a patch in input pixels, and ``patch_width`` the width of a patch
+    token, W. The constructor raises a SotglpError for a variant of the tower, or a ``patch_attention``, that isn't
+    supported.
     """
 
     title: ClassVar[str]
@@ -63,13 +55,7 @@ READERS: tuple[type[TowerReader], ...] = (VitReader, ResnetReader)
 
 
 def make_reader(visual: nn.Module, patch_attention: PatchAttention) -> TowerReader:
-    """Return the reader of an image tower.
-
-    Raises
-    ------
-    SotglpError
-        If the tower isn't supported, or ``patch_attention`` is unknown or not for this tower.
-    """
+    """Return the reader of an image tower; raise a SotglpError if the tower or ``patch_attention`` isn't supported."""
     kinds = get_args(PatchAttention)
     if patch_attention not in kinds:
         raise SotglpError(f"patch_attention = {patch_attention!r} is unknown: choose one of {', '.join(kinds)}")

@@ -15,11 +15,8 @@ from sotglp.settings import PatchAttention
 class ResnetReader:
     """Reads open_clip's ModifiedResNet; see :class:`sotglp.backbone.readers.TowerReader`.
 
-    Its patches are the attention pool's ``c_proj(v_proj(.))`` of the last feature map: already in the joint space.
-
-    References
-    ----------
-    SOT-GLP, arXiv 2603.08347, section on local features.
+    Its patches are the attention pool's ``c_proj(v_proj(.))`` of the last feature map, so they are in the joint space
+    already (SOT-GLP, arXiv 2603.08347, section on local features).
     """
 
     title: ClassVar[str] = "a ModifiedResNet"

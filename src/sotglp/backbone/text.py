@@ -19,14 +19,10 @@ VOCABULARY_SIZE = 49408
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """Token sequences of equal length, each the continuation of an earlier sequence.
+    """S token sequences of equal length L, each the continuation of an earlier sequence.
 
-    Attributes
-    ----------
-    embeddings : Tensor
-        Token embeddings without positions of S sequences of L tokens, (S, L, d_text).
-    before : Segment or None
-        The segment that they continue, of S' sequences, each the prefix of S / S' adjacent ones; None at [SOT].
+    ``embeddings`` (S, L, d_text) have no positions. ``before`` is the segment that they continue, of S' sequences, each
+    the prefix of S / S' adjacent ones; None at [SOT].
     """
 
     embeddings: Tensor
@@ -51,15 +47,7 @@ class Segment:
 class TextTower:
     """The text tower of an ``open_clip.CLIP`` or ``open_clip.CustomTextCLIP``, whose weights it refers to.
 
-    Parameters
-    ----------
-    clip : nn.Module
-        The open_clip model.
-
-    Raises
-    ------
-    UnsupportedTowerError
-        If the tower is not a causal transformer with CLIP's vocabulary that is pooled at EOT.
+    Raises an UnsupportedTowerError unless it is a causal transformer with CLIP's vocabulary that is pooled at EOT.
     """
 
     def __init__(self, clip: nn.Module) -> None:
@@ -112,24 +100,12 @@ class TextTower:
         return embeddings
 
     def encode(self, segments: Sequence[Segment]) -> list[Tensor]:
-        """Encode sequences with shared prefixes, each shared token once.
+        """Encode sequences with shared prefixes, each shared token once, into features of those that end in [EOT].
 
-        The tower is causal: a token attends only to those before it. So the keys and values of a prefix are the same
-        for all sequences that continue it, and tokens after [EOT] are not needed.
-
-        Parameters
-        ----------
-        segments : sequence of Segment
-            Segments, each after the one that it continues. Those that none continues end in [EOT].
-
-        Returns
-        -------
-        list of Tensor
-            Text features of the segments that end in [EOT], in order, not normalised, (S, d) each.
-
-        References
-        ----------
-        SOT-GLP, arXiv 2603.08347, section on prompts; CLIP, arXiv 2103.00020, section 2.4.
+        Each segment comes after the one that it continues, and those that none continues end in [EOT]; their features
+        are in the same order, not normalised, (S, d) each. The tower is causal: a token attends only to those before
+        it. So the keys and values of a prefix are the same for all sequences that continue it, and tokens after [EOT]
+        are not needed (SOT-GLP, arXiv 2603.08347, section on prompts; CLIP, arXiv 2103.00020, section 2.4).
         """
         text = self._text
         positions = text.positional_embedding

@@ -40,7 +40,7 @@ class VitReader:
 
     @staticmethod
     def reads(visual: nn.Module) -> bool:
-        """Return whether a module is a VisionTransformer."""
+        """See :meth:`TowerReader.reads`."""
         return isinstance(visual, VisionTransformer)
 
     @staticmethod
@@ -62,30 +62,12 @@ class VitReader:
 def encode_vit(
     visual: VisionTransformer, images: Tensor, patch_attention: PatchAttention = "value"
 ) -> tuple[Tensor, Tensor]:
-    """Run a ViT once for its image feature and its patch tokens.
+    """Encode images (B, 3, H, W) into ``visual(images)``, (B, d), and patch tokens after ``ln_post``, (B, P, W).
 
-    For V-V attention, two residual streams share every weight: the ordinary one, h, and a second one, r, that collects
-    the V-V attention of each block and starts from the first block's input plus that block's ordinary attention output.
-
-    Parameters
-    ----------
-    visual : VisionTransformer
-        open_clip tower with CLS pooling.
-    images : Tensor
-        Preprocessed images, (B, 3, H, W).
-    patch_attention : {"value", "ordinary"}, default "value"
-        Stream of the patch tokens: r as published, or h to compare it with.
-
-    Returns
-    -------
-    image_features : Tensor
-        ``visual(images)``, (B, d).
-    patch_tokens : Tensor
-        ``ln_post(r)`` or ``ln_post(h)`` without CLS, (B, P, W).
-
-    References
-    ----------
-    SOT-GLP, arXiv 2603.08347, section on local features.
+    For V-V attention (SOT-GLP, arXiv 2603.08347, section on local features), two residual streams share every weight:
+    the ordinary one, h, and a second one, r, that collects the V-V attention of each block and starts from the first
+    block's input plus that block's ordinary attention output. Patch tokens are those of r for
+    ``patch_attention="value"``, as published, and of h for ``"ordinary"``, without CLS.
     """
     ordinary = visual._embeds(images)  # h, (B, 1 + P, W)
     if patch_attention == "ordinary":

@@ -36,11 +36,7 @@ def is_known(name: str) -> bool:
 
 
 def chosen_weights(name: str, pretrained: str | os.PathLike[str] | None) -> str | None:
-    """Resolve ``pretrained`` to a tag or a file, or None for random weights.
-
-    ``"auto"`` is OpenAI's weights, or the embedded model's own, which None means there too; ``"none"`` and otherwise
-    None are random ones.
-    """
+    """Resolve ``pretrained`` to a tag or a file, or None for random weights; see :meth:`sotglp.Backbone.load`."""
     default = "auto" if name == embedded.NAME else "none"
     choice = default if pretrained is None else str(pretrained)
     if choice.lower() == "auto":
@@ -62,27 +58,10 @@ def build_clip(
     seed: int,
     quick_gelu: bool = False,
 ) -> nn.Module:
-    """Build an open_clip model with pretrained, local or random weights.
+    """Build an open_clip model with pretrained, local or random weights, for a square input of ``image_size`` pixels.
 
-    Parameters
-    ----------
-    name : str
-        open_clip's name of the architecture; ``/`` may replace ``-``.
-    pretrained : str, path or None
-        See :func:`chosen_weights`.
-    image_size : int or None
-        Side of the square input in pixels, to which position embeddings are resized; None for the architecture's
-        default.
-    seed : int
-        Seed of random weights.
-    quick_gelu : bool, default False
-        Use QuickGELU instead of GELU; a tag determines its own activation.
-
-    Raises
-    ------
-    SotglpError
-        For an unknown or unsupported name, an unknown tag, weights that can't be downloaded or read, or an image size
-        that is not 1 to MAX_IMAGE_SIDE.
+    Arguments and errors are those of :meth:`sotglp.Backbone.load`. Position embeddings are resized to ``image_size``; a
+    tag determines its own activation, whatever ``quick_gelu``.
     """
     name = name.replace("/", "-")
     _check_architecture(name, image_size)
@@ -187,10 +166,7 @@ def _load_file(model: nn.Module, name: str, path: Path) -> None:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Return the SHA-256 of names, types, shapes and values of a model's tensors, as ``sha256:`` and 64 digits.
-
-    Equal weights have equal fingerprints on every machine. It takes about a second for ViT-B/16.
-    """
+    """Return the SHA-256 of names, types, shapes and values of a model's tensors, the same on every machine."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -26,15 +26,13 @@ from sotglp.training.fit import drawn_shots
 
 
 class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
-    """Few-shot image classifier with OOD scores, whatever its method.
-
-    Images (X) are paths, PIL images, or a tensor (B, 3, H, W): uint8 pixels are preprocessed like photos, floats are
-    already preprocessed for the backbone. X may also be one path: of a folder with a folder for each class or of a
-    manifest, which needs no y in :meth:`fit`; in other methods also of a folder of images, or of one image.
-    """
+    """Few-shot image classifier with OOD scores, whatever its method; see :class:`sotglp.SOTGLPClassifier` for X."""
 
     def predict(self, X: Any, *, reject: bool = True) -> NDArray[Any]:
-        """Few-shot image classifier with OOD scores, whatever its method; see :class:`sotglp.SOTGLPClassifier`."""
+        """Predict the label of each image, (B,); after :meth:`calibrate`, ``"unknown"`` for images that are rejected.
+
+        ``reject=False`` predicts a label for every image.
+        """
         predictions = self._calibrated_predictions(X)
         labels: NDArray[Any] = self.classes_[predictions.probabilities.argmax(axis=1)]
         if not reject or self.calibration_ is None:
@@ -53,18 +51,9 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
     def predict_sets(self, X: Any, coverage: float = 0.9) -> NDArray[np.bool_]:
         """Predict the set of plausible classes of each image, in the order of ``classes_``, (B, C).
 
-        Parameters
-        ----------
-        X : images
-            See the class.
-        coverage : float, default 0.9
-            Share of images whose set should contain the true class, between 0 and 1. A set may be empty. See
-            :mod:`sotglp.scoring.conformal` for the guarantee.
-
-        Raises
-        ------
-        SotglpError
-            If :meth:`calibrate` has not run with labels.
+        A set should contain the true class of the share ``coverage`` of images, between 0 and 1, and may be empty; see
+        :mod:`sotglp.scoring.conformal` for the guarantee. Raise a SotglpError if :meth:`calibrate` has not run with
+        labels.
         """
         calibration = self._known_calibration()
         models = [self.model_, *calibration.fold_models]

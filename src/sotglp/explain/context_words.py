@@ -32,15 +32,10 @@ class NearWord(NamedTuple):
 
 @dataclass(frozen=True)
 class VectorWords:
-    """Nearest tokens of one context vector.
+    """Nearest tokens of one context vector, by Euclidean distance (ascending), as in CoOp, and by cosine (descending).
 
-    Attributes
-    ----------
-    by_distance : tuple of NearWord
-        By Euclidean distance, as in CoOp, ascending.
-    by_cosine : tuple of NearWord
-        By cosine, descending. The cosine ignores length: the nearest tokens of a short vector by distance are short
-        ones, whatever they mean, and local contexts start short.
+    The cosine ignores length: the nearest tokens of a short vector by distance are short ones, whatever they mean, and
+    local contexts start short.
     """
 
     by_distance: tuple[NearWord, ...]
@@ -60,16 +55,10 @@ Prompt = tuple[VectorWords, ...]
 
 @dataclass(frozen=True)
 class ContextWords:
-    """Nearest tokens of the learned contexts of a model.
+    """Nearest tokens of the learned contexts of a model, among ``n_tokens``.
 
-    Attributes
-    ----------
-    global_ : tuple of Prompt
-        The M global contexts; empty if they were not learned.
-    local : dict of str to tuple of Prompt
-        The N local contexts of each requested class, or of ``ALL_CLASSES``; empty if there are none.
-    n_tokens : int
-        Number of tokens compared.
+    ``global_`` holds the M global contexts; empty if they were not learned. ``local`` holds the N local contexts of
+    each requested class, or of ``ALL_CLASSES``; empty if there are none.
     """
 
     global_: tuple[Prompt, ...]
@@ -95,28 +84,8 @@ def context_words(
 ) -> ContextWords | None:
     """Find the nearest tokens of every vector of the learned contexts, in the frozen token embedding.
 
-    Parameters
-    ----------
-    model : AdaptedModel
-        A trained model.
-    classes : sequence of str or None, default None
-        Classes whose local contexts to use; None for the first ``MAX_CLASSES``.
-    n_nearest : int, default 3
-        Tokens of each vector.
-
-    Returns
-    -------
-    ContextWords or None
-        None for a model that learns no contexts.
-
-    Raises
-    ------
-    UnknownNameError
-        If the model has no such class.
-
-    References
-    ----------
-    CoOp, arXiv 2109.01134, table 4: words of the smallest Euclidean distance.
+    ``classes`` are those whose local contexts to use; None for the first ``MAX_CLASSES``. The result is None for a
+    model that learns no contexts. See CoOp, arXiv 2109.01134, table 4: words of the smallest Euclidean distance.
     """
     if not isinstance(model, SOTGLP):
         return None

@@ -28,21 +28,12 @@ class Bank(Protocol):
     """Encoded views that can be looked up."""
 
     def rows(self, views: NDArray[np.int64], indices: NDArray[np.int64]) -> EncodedImages:
-        """Return one view each of B images.
-
-        :func:`sotglp.features.rows.round_row` decides their precision.
-        """
+        """Return one view each of B images, in the precision that :func:`sotglp.features.rows.round_row` chooses."""
         ...
 
 
 class MemoryBank:
-    """Views in main memory.
-
-    Raises
-    ------
-    SotglpError
-        If they would take more than ``MAX_MEMORY_BYTES``.
-    """
+    """Views in main memory; raises a SotglpError if they would take more than ``MAX_MEMORY_BYTES``."""
 
     def __init__(self, views: Views, *, show_progress: bool = False) -> None:
         n_images, (n_patches, width) = len(views.images), views.patch_shape
@@ -72,30 +63,12 @@ class MemoryBank:
 
 
 class DiskBank:
-    """Views in the feature cache: missing ones are encoded first, all are read when they are looked up.
+    """Views in the feature cache at ``root``: missing ones are encoded first, all are read when they are looked up.
 
-    Parameters
-    ----------
-    views, about
-        Views to store, and their description by :meth:`Views.describe`.
-    root : Path
-        Folder of the cache.
-    processes : Processes
-        Processes that share the encoding.
-    unreadable : list or None
-        Collects images that can't be decoded; None raises an UnreadableImageError at the first.
-    show_progress : bool, default False
-        Report how much is written, and show a progress bar on a terminal.
-
-    Attributes
-    ----------
-    readable : NDArray
-        Indices of the images that could be read.
-
-    Raises
-    ------
-    SotglpError
-        If the disk has too little space for the views, or they can't be written.
+    ``about`` is the description of ``views`` by :meth:`Views.describe`. All ``processes`` share the encoding.
+    ``unreadable`` collects images that can't be decoded; None raises an UnreadableImageError at the first. ``readable``
+    holds the indices of the others. Raises a SotglpError if the disk has too little space for the views, or they can't
+    be written.
     """
 
     def __init__(

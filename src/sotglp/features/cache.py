@@ -26,22 +26,11 @@ CHECKSUM_KEY = "crc32"
 
 
 class FeatureStore:
-    """One group of the cache: the features of one backbone and one preprocessing, one file a view of an image.
+    """One group of the cache: the features of one backbone and one preprocessing, one file per view of an image.
 
-    Any number of processes may write, read and prune entries at once. The constructor writes nothing.
-
-    Parameters
-    ----------
-    root : Path
-        Folder of the cache, created with the first entry.
-    about : mapping
-        All that the features depend on besides the image, as JSON values: fingerprint of the weights, preprocessing,
-        precision, kind of patches. Each mapping has its own group below ``root``.
-
-    Attributes
-    ----------
-    path : Path
-        Folder of the group; its about.json holds ``about``.
+    ``about`` holds all that the features depend on besides the image, as JSON values: fingerprint of the weights,
+    preprocessing, precision, kind of patches. Each mapping has its own group in ``path``, a folder below ``root``. The
+    constructor writes nothing. Any number of processes may write, read and prune entries at once.
     """
 
     def __init__(self, root: Path, about: Mapping[str, Any]) -> None:
@@ -51,10 +40,9 @@ class FeatureStore:
 
     @staticmethod
     def key(content: str, view: Sequence[int] | None) -> str:
-        """Return the name of an entry, 64 hexadecimal digits.
+        """Return the name of an entry, 64 hexadecimal digits, for a :func:`sotglp.images.digest.content_digest`.
 
-        ``content`` is the image's :func:`sotglp.images.digest.content_digest`. ``view`` holds the numbers that
-        determine a random view, such as seed, view and index; None is the centre crop.
+        ``view`` holds the numbers that determine a random view, such as seed, view and index; None is the centre crop.
         """
         numbers = None if view is None else [int(number) for number in view]
         return hashlib.sha256(json.dumps([content, numbers]).encode()).hexdigest()
@@ -79,10 +67,9 @@ class FeatureStore:
             ) from error
 
     def read(self, key: str) -> Row | None:
-        """Return the row of an entry, or None if it is missing or damaged.
+        """Return the row of an entry, or None if it is missing or damaged; a damaged one is removed.
 
-        A damaged entry is removed, so that it is computed again. A read counts as a use of the entry, by which
-        :func:`sotglp.features.prune.prune` orders entries.
+        A read counts as a use of the entry, by which :func:`sotglp.features.prune.prune` orders entries.
         """
         file = self._file(key)
         try:

@@ -29,17 +29,8 @@ class LostProcessError(SotglpError):
 class Processes:
     """One process of a run that ``accelerate launch`` or ``--num-processes`` may have started several of.
 
+    ``index`` is its number, from 0, and ``count`` how many there are. On the CPU, processes communicate by gloo.
     :meth:`add_up`, :meth:`add_up_gradients` and :meth:`wait` raise a LostProcessError if another process has ended.
-
-    Parameters
-    ----------
-    device : torch.device
-        Device of this process; on the CPU, processes communicate by gloo.
-
-    Attributes
-    ----------
-    index, count : int
-        Number of this process, from 0, and how many there are.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -30,18 +30,8 @@ def encode_images(
 ) -> Iterator[Batch]:
     """Encode images in order, in batches.
 
-    Parameters
-    ----------
-    backbone : Backbone
-        Preprocesses and encodes the images.
-    images : ImageSet
-        The images.
-    inference : InferenceConfig
-        Batch size, precision and number of decoding processes.
-    cache_dir : Path or None
-        Folder where features are stored for other runs, patches in half precision; None stores nothing.
-    unreadable : list or None
-        Collects images that can't be decoded; None raises an UnreadableImageError at the first.
+    With ``cache_dir``, features are stored for other runs, patches in half precision. ``unreadable`` collects images
+    that can't be decoded; None raises an UnreadableImageError at the first.
     """
     views = Views(backbone, images, backbone.preprocess, precision=inference.precision, workers=inference.workers)
     about = views.describe() if cache_dir else None

@@ -46,13 +46,7 @@ class Pruned:
 
 
 def cache_groups(root: Path) -> list[CacheGroup]:
-    """List the groups of a cache, the last used first.
-
-    Raises
-    ------
-    SotglpError
-        If ``root`` is not a folder that can be read.
-    """
+    """List the groups of a cache, the last used first."""
     groups = []
     for path, about in _groups(root):
         files = [stat for _, stat in _entries(path)]
@@ -67,21 +61,9 @@ def prune(
 ) -> Pruned:
     """Remove entries, least recently used first, unfinished files of killed processes, and empty groups.
 
-    Parameters
-    ----------
-    root : Path
-        Folder of the cache. Files that don't belong to the cache are left alone.
-    older_than_days : float or None
-        Removes entries that were not used for that many days.
-    keep_bytes : int or None
-        Removes the least recently used entries until at most that many bytes are left.
-    everything : bool
-        Removes all entries.
-
-    Raises
-    ------
-    SotglpError
-        If ``root`` is not a folder that can be read, or a file can't be removed.
+    Entries are removed that were not used for ``older_than_days``, then further ones until at most ``keep_bytes`` are
+    left; or ``everything``. Files that don't belong to the cache are left alone. Raise a SotglpError if ``root`` can't
+    be read, or a file can't be removed.
     """
     groups = [path for path, _ in _groups(root)]
     if not groups:

@@ -19,14 +19,8 @@ MAX_FLOAT16 = torch.finfo(torch.float16).max
 class EncodedImages(NamedTuple):
     """Features of B images from a backbone's image tower.
 
-    Attributes
-    ----------
-    image_features : Tensor
-        (B, d).
-    patch_tokens : Tensor
-        (B, P, W), or (B, P, d) if they are projected.
-    projected : bool
-        Whether the patch tokens are in the joint space already.
+    ``image_features`` (B, d), and ``patch_tokens`` (B, P, W), or (B, P, d) in the joint space if they are
+    ``projected``.
     """
 
     image_features: Tensor
@@ -43,21 +37,10 @@ class EncodedImages(NamedTuple):
 
 
 def round_row(image_features: Tensor, patches: Tensor) -> Row:
-    """Round the features of one view to the precision that they are stored in, on the CPU.
+    """Round image features (d,) and patches (P, W) or (P, d) to the precision that they are stored in, on the CPU.
 
-    Patches are stored in float16, or in float32 where one of their values is beyond 65504.
-
-    Parameters
-    ----------
-    image_features : Tensor, shape (d,)
-        Image features.
-    patches : Tensor, shape (P, W)
-        Patch tokens, or patches in the joint space.
-
-    Raises
-    ------
-    SotglpError
-        If a value is NaN or infinite.
+    Patches are stored in float16, or in float32 where one of their values is beyond 65504. Raise a SotglpError if a
+    value is NaN or infinite.
     """
     if not bool(image_features.isfinite().all() and patches.isfinite().all()):
         raise SotglpError(

@@ -37,26 +37,11 @@ def training_views(backbone: Backbone, config: TrainConfig) -> Callable[[Any], T
 
 @dataclass(frozen=True)
 class Views:
-    """Which views of which images are encoded, and how.
+    """V views of each of n images: which ones are encoded, and how.
 
-    Attributes
-    ----------
-    backbone : Backbone
-        Encodes the images.
-    images : ImageSet
-        n images.
-    transform : callable
-        Image to tensor (3, H, W).
-    seed : int or None
-        Seed of a transform that crops and flips at random; None for the backbone's own preprocessing.
-    n_views : int
-        Views of each image, V.
-    precision : {"auto", "fp32", "bf16", "fp16"}
-        Arithmetic of the backbone.
-    workers : int
-        Processes that decode.
-    projected : bool
-        Patches are projected to the joint space, (P, d), instead of tokens (P, W): for models that learn no projection.
+    ``transform`` converts an image to a tensor (3, H, W). If it crops and flips at random, ``seed`` is its seed; None
+    for the backbone's own preprocessing. ``workers`` processes decode. ``projected`` patches are in the joint space,
+    (P, d), instead of tokens (P, W), for models that learn no projection.
     """
 
     backbone: Backbone
@@ -80,10 +65,7 @@ class Views:
         view: int = 0,
         unreadable: list[UnreadableImageError] | None = None,
     ) -> Iterator[Batch]:
-        """Decode, transform and encode one view of the images, in batches given by their indices.
-
-        ``unreadable`` collects images that can't be decoded; without it, the first raises an UnreadableImageError.
-        """
+        """Decode, transform and encode one view of the images, in batches of indices; see :func:`load_batches`."""
         loaded = load_batches(
             self.images,
             self.transform,

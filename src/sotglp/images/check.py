@@ -25,16 +25,10 @@ class Copies:
 
 @dataclass(frozen=True)
 class SetFinding:
-    """Result of `check_set`.
+    """Result of :func:`check_set`.
 
-    Attributes
-    ----------
-    counts : dict of str to int
-        Readable images of each class, sorted by class name.
-    unreadable : dict of int to UnreadableImageError
-        Errors by image index.
-    copies : tuple of Copies
-        Groups of readable images with the same content, by first index.
+    ``counts`` are the readable images of each class, sorted by class name, ``unreadable`` the errors by image index,
+    and ``copies`` the groups of readable images with the same content, by first index.
     """
 
     counts: dict[str, int]
@@ -94,17 +88,8 @@ def find_unreadable(images: ImageSet) -> dict[int, UnreadableImageError]:
 def readable_images(images: ImageSet, unreadable: list[UnreadableImageError] | None = None) -> ImageSet:
     """Return the labelled images that can be decoded, so that training doesn't fail after an hour.
 
-    Parameters
-    ----------
-    images : ImageSet
-        Labelled images.
-    unreadable : list or None
-        The errors of the other images are appended to it; None raises the first.
-
-    Raises
-    ------
-    SotglpError
-        If an image can't be decoded and ``unreadable`` is None, or no image of a class can.
+    The errors of the others are appended to ``unreadable``; None raises the first. Raise a SotglpError if no image of a
+    class can be decoded.
     """
     found = find_unreadable(images)
     if not found:

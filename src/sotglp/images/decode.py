@@ -89,26 +89,12 @@ _PILLOW_SETTINGS = _PillowSettings()
 
 
 def open_image(source: ImageLike) -> Image.Image:
-    """Decode an image to upright 8-bit RGB.
+    """Decode a path, the bytes of an image file or a PIL image to a new upright 8-bit RGB image without metadata.
 
     The EXIF orientation is applied, transparent pixels become white, 16-bit gray keeps its high byte, and an animation
-    is its first frame. Float gray (mode F) ranges from 0 to 1 if no value is above 1, otherwise from 0 to 255.
-
-    Parameters
-    ----------
-    source : str, os.PathLike, bytes or PIL.Image.Image
-        A path, the content of an image file, or a PIL image, which isn't changed.
-
-    Returns
-    -------
-    PIL.Image.Image
-        A new image of mode RGB without metadata.
-
-    Raises
-    ------
-    UnreadableImageError
-        If the file is missing, damaged, incomplete, a pipe or a device, or the image exceeds `MAX_PIXELS` or
-        `MAX_ASPECT`.
+    is its first frame. Float gray (mode F) ranges from 0 to 1 if no value is above 1, otherwise from 0 to 255. Raise an
+    UnreadableImageError if the file is missing, damaged, incomplete, a pipe or a device, or the image exceeds
+    `MAX_PIXELS` or `MAX_ASPECT`.
     """
     if isinstance(source, Image.Image):
         name = getattr(source, "filename", "") or "an image in memory"

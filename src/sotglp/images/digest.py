@@ -13,13 +13,7 @@ from sotglp.images.image_set import ImageSource, is_tensor
 
 
 def content_digest(source: ImageSource) -> str:
-    """Return the SHA-256 of a file's bytes, a PIL image's upright RGB pixels or a tensor's values, in hexadecimal.
-
-    Raises
-    ------
-    UnreadableImageError
-        If a file can't be read, or a PIL image can't be decoded.
-    """
+    """Return the SHA-256 of a file's bytes, a PIL image's upright RGB pixels or a tensor's values, in hexadecimal."""
     if isinstance(source, Path):
         try:
             return hashlib.sha256(read_regular(source)).hexdigest()

@@ -17,37 +17,15 @@ _MOST_SEED = 2**32 - 1
 
 
 def draw_shots(labels: Sequence[str], shots: int, seed: int, *, draw: Draw = "per-class") -> NDArray[np.int64]:
-    """Draw a few images of each class.
+    """Draw ``shots`` images of each class; return the indices of the drawn ``labels``, ascending.
 
-    If all classes have the same number of images, both draws are scikit-learn's StratifiedShuffleSplit with
-    train_size = shots x classes, which draws exactly `shots` images of each class.
+    The draw "per-class" takes all images of a class that has fewer than ``shots``. The draw "published" takes shots x
+    classes images in proportion to the class sizes, as for the published results, or all if there are no more. If all
+    classes have the same number of images, both are scikit-learn's StratifiedShuffleSplit with train_size = shots x
+    classes, which draws exactly ``shots`` images of each class. ``seed`` is from 0 to 2**32 - 1.
 
-    Parameters
-    ----------
-    labels : sequence of str
-        Labels of the images to draw from.
-    shots : int
-        Images per class, at least 1.
-    seed : int
-        Seed of the draw, 0 to 2**32 - 1.
-    draw : {"per-class", "published"}, default "per-class"
-        "per-class" draws `shots` images of every class, or all of a smaller class. "published" draws shots x classes
-        images in proportion to the class sizes, as for the published results, or all if there are no more.
-
-    Returns
-    -------
-    numpy.ndarray of int64, shape (n_drawn,)
-        Indices into `labels`, ascending.
-
-    Raises
-    ------
-    SotglpError
-        If there are no labels, an argument is out of range, or the published draw is impossible with these class sizes.
-
-    Warns
-    -----
-    SotglpWarning
-        If classes have fewer images than `shots`, or the published draw has no image of a class.
+    Warn if classes have fewer images than ``shots``, or the published draw has no image of a class. Raise a SotglpError
+    if an argument is out of range, or the published draw is impossible with these class sizes.
     """
     _check(labels, shots, seed, draw)
     classes = sorted(set(labels))

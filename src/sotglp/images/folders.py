@@ -17,33 +17,11 @@ _IGNORED_FOLDERS = frozenset(
 
 
 def read_class_folders(root: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """List the images in root/<class name>/**, labelled by the names of the class folders.
+    """List the images in root/<class name>/**, and the name of each image's class folder.
 
     Classes are sorted by name, the images of a class by relative path. Linked folders are followed, but no folder is
     read twice for the same class. Hidden files and folders, folders of operating systems, and files without the suffix
-    of an image are ignored.
-
-    Parameters
-    ----------
-    root : Path
-        The folder of the class folders.
-
-    Returns
-    -------
-    images : tuple of Path
-        Paths that begin with `root`.
-    labels : tuple of str
-        Name of each image's class folder.
-
-    Raises
-    ------
-    SotglpError
-        If the folder doesn't exist, or no class folder has an image.
-
-    Warns
-    -----
-    SotglpWarning
-        If a class folder has no images, or images are outside the class folders; both are ignored.
+    of an image are ignored; so are empty class folders and images outside the class folders, with a SotglpWarning.
     """
     _check_folder(root)
     expected = f"expected {root}/<class name>/image.jpg"
@@ -75,13 +53,7 @@ def read_class_folders(root: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
 
 
 def read_flat_folder(root: Path) -> tuple[Path, ...]:
-    """List all images below a folder, sorted by relative path, ignoring what `read_class_folders` ignores.
-
-    Raises
-    ------
-    SotglpError
-        If the folder doesn't exist or has no images.
-    """
+    """List all images below a folder, sorted by relative path, ignoring what :func:`read_class_folders` ignores."""
     _check_folder(root)
     images = _images_below(root, visited=set())
     if not images:

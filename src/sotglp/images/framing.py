@@ -10,14 +10,9 @@ ResizeMode = Literal["shortest", "longest", "squash"]
 
 @dataclass(frozen=True)
 class Frame:
-    """A resized picture and the position of a model's input in it.
+    """A resized picture of ``width`` x ``height`` pixels and the position of a model's input in it.
 
-    Attributes
-    ----------
-    width, height : int
-        Size of the resized picture in pixels.
-    left, top : int
-        Position of the input's first pixel in the resized picture; negative if the picture is padded.
+    ``left`` and ``top`` are the input's first pixel in the resized picture; negative if the picture is padded.
     """
 
     width: int
@@ -27,21 +22,11 @@ class Frame:
 
 
 def frame_of(width: int, height: int, size: tuple[int, int], mode: ResizeMode) -> Frame:
-    """Compute how a picture is resized and cropped or padded to a model's input.
+    """Compute how a picture is resized and cropped or padded to a model's input of ``size`` (height, width).
 
-    Parameters
-    ----------
-    width, height : int
-        Size of the picture in pixels.
-    size : (int, int)
-        Height and width of the input.
-    mode : {"shortest", "longest", "squash"}
-        ``shortest`` fits the shorter side and crops the longer one, ``longest`` fits the longer side and pads the
-        shorter one, ``squash`` changes the aspect ratio.
-
-    References
-    ----------
-    ``open_clip.transform.image_transform``, and torchvision's ``Resize`` and ``CenterCrop``, with the same rounding.
+    The mode ``shortest`` fits the shorter side and crops the longer one, ``longest`` fits the longer side and pads the
+    shorter one, ``squash`` changes the aspect ratio. Rounding is that of ``open_clip.transform.image_transform``, and
+    of torchvision's ``Resize`` and ``CenterCrop``.
     """
     input_height, input_width = size
     if mode == "squash":

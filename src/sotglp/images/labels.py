@@ -18,17 +18,8 @@ _ADVICE = "give class names as text or whole numbers"
 def label_text(label: object, subject: str = "the label") -> str:
     """Return the class name of a label; whole numbers have no decimal point, and bytes are decoded as UTF-8.
 
-    Parameters
-    ----------
-    label : str, bytes, bool, int or float
-        A label of Python or NumPy. A float must be a whole number.
-    subject : str, default "the label"
-        Subject of an error message.
-
-    Raises
-    ------
-    SotglpError
-        If the label is missing (None or NaN), isn't a whole number, is of another type, or isn't UTF-8.
+    Raise a SotglpError about ``subject`` if the label is missing (None or NaN), not a whole number, of another type, or
+    not UTF-8.
     """
     if isinstance(label, str):
         return str(label)
@@ -50,22 +41,10 @@ def label_text(label: object, subject: str = "the label") -> str:
 
 
 def label_array(labels: Any) -> NDArray[Any]:
-    """Return labels as an array whose values can be compared and have different class names.
+    """Return labels as an array of text, whole numbers or bools, which can be compared and have different class names.
 
-    Parameters
-    ----------
-    labels : array-like
-        Labels as `label_text` takes them. A list of text and numbers becomes text, as `numpy.asarray` converts it.
-
-    Returns
-    -------
-    numpy.ndarray
-        Text, whole numbers or bools, of the shape of `labels`; bytes are decoded.
-
-    Raises
-    ------
-    SotglpError
-        Naming the position and value of the first label that can't be used, or of another kind than the first.
+    A list of text and numbers becomes text, as `numpy.asarray` converts it; bytes are decoded. Raise a SotglpError with
+    position and value of the first label that :func:`label_text` rejects, or that is of another kind than the first.
     """
     if not hasattr(labels, "__array__"):
         if isinstance(labels, str | bytes | os.PathLike) or not isinstance(labels, Iterable):
@@ -89,13 +68,7 @@ def label_array(labels: Any) -> NDArray[Any]:
 
 
 def class_names(labels: Any) -> tuple[str, ...]:
-    """Return the class name of each label of a list.
-
-    Raises
-    ------
-    SotglpError
-        If the labels aren't one list, or one of them can't be used.
-    """
+    """Return the class name of each label of a list; see :func:`label_array`."""
     if not hasattr(labels, "__array__") and isinstance(labels, Iterable) and not isinstance(labels, str | bytes):
         labels = list(labels)
         if all(isinstance(label, str) for label in labels):

@@ -19,25 +19,10 @@ _EXPECTED = "a manifest has the columns path and label"
 
 
 def read_manifest(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...] | None]:
-    """Read the image files and labels that a manifest lists.
+    """Read the image files, all of which exist, and labels that a manifest lists; None without a column `label`.
 
-    Parameters
-    ----------
-    path : Path
-        A .csv file (UTF-8, separated by commas, with a header) or a .parquet file. The column `path` is required;
-        relative paths start at the manifest's folder. The column `label` is optional; other columns are ignored.
-
-    Returns
-    -------
-    images : tuple of Path
-        One for each row; each exists.
-    labels : tuple of str, or None
-        None without a column `label`.
-
-    Raises
-    ------
-    SotglpError
-        If the file can't be read, has no column `path` or no rows, or a row has no path, no label or a missing file.
+    A manifest is a .csv file (UTF-8, separated by commas, with a header) or a .parquet file. The column `path` is
+    required; relative paths start at the manifest's folder. The column `label` is optional; other columns are ignored.
     """
     suffix = path.suffix.lower()
     if suffix not in MANIFEST_SUFFIXES:

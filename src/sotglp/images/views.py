@@ -26,20 +26,11 @@ class ViewDataset(Dataset[View]):
 
     Item i is (i, pixels) or, if image i can't be read, (i, error), since an error raised in a worker process would
     arrive as a long traceback. Files, PIL images and uint8 tensors are passed to the transform as PIL images. Float
-    tensors are preprocessed: augmentation transforms them as tensors, and an evaluation returns them unchanged.
+    tensors are preprocessed: augmentation transforms them as tensors, and an evaluation, without ``seed``, returns them
+    unchanged.
 
-    Parameters
-    ----------
-    images : ImageSet
-        The images.
-    transform : callable
-        Returns a (3, H, W) float32 tensor for a PIL image and, with a seed, for a float tensor. Must be picklable for
-        spawned worker processes.
-    seed : int, optional
-        Seed of the random augmentation, at least 0. The random numbers of view i depend on (seed, epoch, i) alone, and
-        torch's global generator is not changed. None (default) for evaluation without augmentation.
-    epoch : int, default 0
-        Epoch, at least 0, with other views of the same images.
+    The random numbers of view i depend on (seed, epoch, i) alone, and torch's global generator is not changed. The
+    transform must be picklable for spawned worker processes.
     """
 
     def __init__(self, images: ImageSet, transform: Transform, seed: int | None = None, epoch: int = 0) -> None:
@@ -123,35 +114,12 @@ def load_batches(
     epoch: int = 0,
     unreadable: list[UnreadableImageError] | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
-    """Load images in given batches; the pixels don't depend on the number of workers.
+    """Load the images of given batches of indices; yield indices (B,) and pixels (B, 3, H, W), float32.
 
-    Parameters
-    ----------
-    images : ImageSet
-        The images.
-    transform, seed, epoch
-        See `ViewDataset`.
-    batches : sequence of sequences of int
-        Indices of each batch's images in `images`; an index may be repeated.
-    workers : int, default 0
-        Processes that load batches ahead. With 0, and for tensors, batches are loaded in this process.
-    unreadable : list of UnreadableImageError, optional
-        If given, the errors of images that can't be read are appended to it, and these images and empty batches are
-        skipped. By default the first error is raised.
-
-    Yields
-    ------
-    indices : numpy.ndarray of int64, shape (B,)
-        Indices of the images in `images`.
-    pixels : torch.Tensor, float32, shape (B, 3, H, W)
-        The views, at least 1.
-
-    Raises
-    ------
-    UnreadableImageError
-        If an image can't be read and `unreadable` is None.
-    SotglpError
-        If `workers`, `seed` or `epoch` is negative, or a worker process dies.
+    The pixels don't depend on ``workers``, the number of processes that load batches ahead; tensors are always loaded
+    in this process. ``transform``, ``seed`` and ``epoch`` are those of :class:`ViewDataset`. Images that can't be read
+    are skipped and their errors appended to ``unreadable``; None raises the first. A worker that dies raises a
+    SotglpError.
     """
     if workers < 0:
         raise SotglpError(f"workers is {workers}; give the number of processes that load images, at least 0")

@@ -22,18 +22,10 @@ from sotglp.settings import Settings
 class Outputs(NamedTuple):
     """Cosines between images and classes, or a method's own scores in their place.
 
-    A model without local prompts compares patches with its global ones.
-
-    Attributes
-    ----------
-    global_logits : Tensor
-        Mean cosine with the global prompts, (B, C).
-    local_logits : Tensor
-        Transported cosine with the local prompts, (B, C).
-    patch_logits : Tensor
-        Mean cosine of each patch with a class's local prompts, without gradient unless a loss needs one, (B, P, C).
-    plan, support : Tensor or None
-        See :class:`sotglp.methods.local_match.LocalMatch`; None for a model without a plan.
+    ``global_logits`` (B, C) are mean cosines with the global prompts, ``local_logits`` (B, C) transported cosines with
+    the local prompts, and ``patch_logits`` (B, P, C) mean cosines of each patch with a class's local prompts, without
+    gradient unless a loss needs one. A model without local prompts compares patches with its global ones. ``plan`` and
+    ``support`` are those of :class:`sotglp.methods.local_match.LocalMatch`; None for a model without a plan.
     """
 
     global_logits: Tensor
@@ -99,13 +91,7 @@ class AdaptedModel(nn.Module, ABC):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def class_index(self, name: str) -> int:
-        """Return the index of a class.
-
-        Raises
-        ------
-        UnknownNameError
-            If the model has no class of that name.
-        """
+        """Return the index of a class; raise an UnknownNameError if the model has none of that name."""
         if name not in self.class_names:
             raise UnknownNameError("class", name, self.class_names)
         return self.class_names.index(name)
@@ -121,10 +107,7 @@ class AdaptedModel(nn.Module, ABC):
     def partial_fit_features(self, image_features: Tensor, targets: Tensor) -> None:
         """Add image features (n, d) and class indices (n,) after :meth:`fit_features`.
 
-        Raises
-        ------
-        SotglpError
-            If this kind of model has to be fitted on all images at once.
+        Raise a SotglpError if this kind of model has to be fitted on all images at once.
         """
         raise SotglpError(
             f"a model of kind {self.kind} is fitted on the images of all classes at once: fit it again with the new "
@@ -144,18 +127,11 @@ class AdaptedModel(nn.Module, ABC):
     def compare(
         self, encoded: EncodedImages, text: TextFeatures, *, drawn_prompts: Tensor | None = None, for_loss: bool = False
     ) -> Outputs:
-        """Compare encoded images with encoded classes.
+        """Compare B encoded images with encoded classes.
 
-        Parameters
-        ----------
-        encoded : EncodedImages
-            B images; for preprocessed ones, ``EncodedImages(*backbone.encode_image(images))``.
-        text : TextFeatures
-            From :meth:`encode_text`.
-        drawn_prompts : Tensor or None, default None
-            Indices of the global prompts used for each image, from :meth:`draw_prompts`; None uses all.
-        for_loss : bool, default False
-            Skip what the loss does not use; NaN takes its place.
+        For preprocessed images, ``encoded`` is ``EncodedImages(*backbone.encode_image(images))``. ``drawn_prompts`` are
+        the indices of the global prompts used for each image, from :meth:`draw_prompts`; None uses all. ``for_loss``
+        skips what the loss does not use; NaN takes its place.
         """
 
     def draw_prompts(self, n_images: int, dropout: float, generator: torch.Generator | None = None) -> Tensor | None:
@@ -179,10 +155,7 @@ class AdaptedModel(nn.Module, ABC):
     def for_new_classes(self, class_names: Sequence[str]) -> AdaptedModel:
         """Return a model of other classes with the parameters that do not belong to single classes.
 
-        Raises
-        ------
-        OldClassesOnlyError
-            If all learned parameters belong to single classes.
+        Raise an OldClassesOnlyError if all learned parameters belong to single classes.
         """
         raise OldClassesOnlyError(self.kind)
 
@@ -204,13 +177,7 @@ class AdaptedModel(nn.Module, ABC):
         return {name: tensor.detach() for name in self.kept if (tensor := getattr(self, name)) is not None}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy the tensors of a model file into this model.
-
-        Raises
-        ------
-        SotglpError
-            If one is missing or has another shape than in its settings.
-        """
+        """Copy the tensors of a model file into this model; raise a SotglpError if they do not fit its settings."""
         for name in self.kept:
             own, value = getattr(self, name), tensors.get(name)
             if own is None:
@@ -223,13 +190,8 @@ class AdaptedModel(nn.Module, ABC):
     def inherit(self, other: Self, origins: Sequence[int | None]) -> Self:
         """Copy what a model of the same kind and settings learned for other classes, and return this model.
 
-        Parameters
-        ----------
-        other : AdaptedModel
-            The other model, which is not changed.
-        origins : sequence of int or None
-            For each class of this model its index in ``other``; None for a new class, which starts from the mean of
-            all rows there.
+        ``origins`` holds for each class of this model its index in ``other``; None for a new class, which starts from
+        the mean of all rows there.
         """
         rows = {name: getattr(other, name) for name in other.class_rows}
         moved = {

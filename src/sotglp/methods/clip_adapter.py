@@ -20,14 +20,8 @@ from sotglp.settings import Settings
 class ClipAdapter(ZeroShot):
     """Mixes the image feature with the output of two linear layers without bias, each with a ReLU.
 
-    Attributes
-    ----------
-    down, up : Parameter
-        (d / reduction, d) and (d, d / reduction).
-
-    References
-    ----------
-    CLIP-Adapter, arXiv 2110.04544, section 3.2.
+    The weights are ``down`` (d / reduction, d) and ``up`` (d, d / reduction); see CLIP-Adapter, arXiv 2110.04544,
+    section 3.2.
     """
 
     kind: ClassVar[str] = "clip-adapter"
@@ -49,7 +43,7 @@ class ClipAdapter(ZeroShot):
         return F.normalize(mixed, dim=-1) @ vectors.T
 
     def for_new_classes(self, class_names: Sequence[str]) -> AdaptedModel:
-        """Return the same adapter with other classes."""
+        """See :meth:`AdaptedModel.for_new_classes`."""
         return ClipAdapter(self.backbone, class_names, **self.config.model_dump())._with_state_of(self)
 
     def _drawn(self, rows: int, columns: int, generator: torch.Generator) -> Tensor:

@@ -67,12 +67,6 @@ _REMOVED_SETTINGS = {"gallop": {"epsilon", "local_factor", "matching", "relaxati
 
 
 def config_from_record(kind: str, values: Mapping[str, Any]) -> Settings:
-    """Check the settings of a kind of model as a model file of this or an older version stores them.
-
-    Raises
-    ------
-    SotglpError
-        If a setting is unknown or its value is invalid.
-    """
+    """Check the settings of a kind of model as a model file of this or an older version stores them."""
     removed = _REMOVED_SETTINGS.get(kind, set())
     return checked(CONFIG_OF_KIND[kind], {name: value for name, value in dict(values).items() if name not in removed})

@@ -29,9 +29,7 @@ class PromptOutputs(Outputs):
 class GalLoP(SOTGLP):
     """Local prompt j is compared with its K + j ``scale_step`` most similar patches, and has its own loss.
 
-    References
-    ----------
-    GalLoP, arXiv 2407.01400, sections 3.2 (global prompts) and 3.3 (local prompts, multi-scale).
+    See GalLoP, arXiv 2407.01400, sections 3.2 (global prompts) and 3.3 (local prompts, multi-scale).
     """
 
     kind: ClassVar[str] = "gallop"

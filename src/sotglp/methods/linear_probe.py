@@ -21,20 +21,10 @@ MOST_ITERATIONS = 2000
 
 
 class LinearProbe(ZeroShot):
-    """Scikit-learn's logistic regression on image features of unit length.
+    """Scikit-learn's logistic regression on image features of unit length (CLIP, arXiv 2103.00020, appendix).
 
-    Its logits replace scaled cosines. Patches are still compared with sentences, for OOD scores only.
-
-    Attributes
-    ----------
-    weights : Tensor
-        (C, d); zeros before :meth:`fit_features`.
-    intercepts : Tensor
-        (C,).
-
-    References
-    ----------
-    CLIP, arXiv 2103.00020, appendix on linear probes.
+    Its logits replace scaled cosines. Patches are still compared with sentences, for OOD scores only. Before
+    :meth:`fit_features`, ``weights`` (C, d) and ``intercepts`` (C,) are zeros.
     """
 
     kind: ClassVar[str] = "linear-probe"
@@ -59,13 +49,7 @@ class LinearProbe(ZeroShot):
         return True
 
     def fit_features(self, image_features: Tensor, targets: Tensor) -> None:
-        """Fit the regression to features (n, d) and class indices (n,).
-
-        Raises
-        ------
-        SotglpError
-            If a class has no features.
-        """
+        """Fit the regression to features (n, d) and class indices (n,); raise a SotglpError if a class has none."""
         from sklearn.linear_model import LogisticRegression
 
         with_features = set(targets.tolist())

@@ -22,16 +22,9 @@ SIMILARITY_BYTES = 2**26
 class LocalMatch(NamedTuple):
     """Result of matching patches with local prompts.
 
-    Attributes
-    ----------
-    scores : Tensor
-        Local score of each class, (B, C).
-    patch_scores : Tensor
-        Mean cosine of a patch with the N prompts of a class, without gradient, (B, P, C).
-    plan : Tensor
-        Transport plan on the support, without gradient, (B, C, K, N).
-    support : Tensor
-        Patch indices, best first: (B, C, K), or (B, C, K, N) where each prompt has its own.
+    ``scores`` (B, C) are the local scores of classes, ``patch_scores`` (B, P, C) the mean cosines of patches with the N
+    prompts of a class, and ``plan`` (B, C, K, N) the transport plan on the support, the latter two without gradient.
+    ``support`` holds patch indices, best first: (B, C, K), or (B, C, K, N) where each prompt has its own.
     """
 
     scores: Tensor
@@ -55,22 +48,16 @@ def match_patches(
 
     Parameters
     ----------
-    patches : Tensor
-        Patch features of unit length, (B, P, d), float32 or float64.
-    prompts : Tensor
-        Local text features of unit length, (C, N, d), of the same dtype.
+    patches, prompts : Tensor
+        Features of unit length, (B, P, d) and (C, N, d), float32 or float64.
     top_k : int
         Patches in the support of each image and class, K.
-    epsilon : float, default 0.1
-        Entropic regularisation.
-    relaxation : float or None, default None
-        Weight of relaxed marginals; None for balanced transport.
+    epsilon, relaxation
+        Of :func:`sotglp.transport.sinkhorn`, for ``matching="transport"`` only.
     factor : float, default 1.0
         Multiplies the transported similarity; 1 / N in the published method.
     matching : {"transport", "uniform", "per-prompt"}, default "transport"
-        ``transport``: an optimal plan on one support for all prompts of a class. ``uniform``: the plan 1 / (K N) on
-        that support. ``per-prompt``: the same on K patches chosen for each prompt. Only the first uses ``epsilon``
-        and ``relaxation``.
+        See :class:`sotglp.SOTGLP`; the uniform plan is 1 / (K N).
     traceable : bool, default False
         Use a solver that ``torch.export`` can trace, for balanced transport only, and hold all similarities at once.
 
@@ -115,9 +102,9 @@ def _select_patches(
 
 
 class _TransportedSimilarity(torch.autograd.Function):
-    """Sum of T S over the support, (B, C).
+    """Sum of T S over the support, (B, C), where the plan T takes no gradient.
 
-    The plan T takes no gradient, so the gradient with respect to S is T on the support and 0 elsewhere.
+    So the gradient with respect to S is T on the support and 0 elsewhere.
     """
 
     @staticmethod

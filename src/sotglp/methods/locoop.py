@@ -21,11 +21,8 @@ from sotglp.settings import Settings, checked
 class LoCoOp(SOTGLP):
     """Global prompts, trained so that patches where the true class ranks low are unlike every class.
 
-    ``rank`` is a share of the classes; the paper uses rank 200 of ImageNet's 1,000.
-
-    References
-    ----------
-    LoCoOp, arXiv 2306.01293, section 3.3.
+    ``rank`` is a share of the classes; the paper uses rank 200 of ImageNet's 1,000 (LoCoOp, arXiv 2306.01293, section
+    3.3).
     """
 
     kind: ClassVar[str] = "locoop"
@@ -61,18 +58,8 @@ class LoCoOp(SOTGLP):
 def ood_patch_loss(logits: Tensor, targets: Tensor, rank: float) -> Tensor:
     """Compute the mean negative entropy of the patches where the true class is not among the first.
 
-    Parameters
-    ----------
-    logits : Tensor
-        Scaled cosines of patches with classes, (B, P, C).
-    targets : Tensor
-        Class index of each image, (B,).
-    rank : float
-        Share of the C classes that count as first, at least one class.
-
-    References
-    ----------
-    LoCoOp, arXiv 2306.01293, equations 5 and 6.
+    ``logits`` (B, P, C) are scaled cosines of patches with classes, ``targets`` (B,) class indices, and ``rank`` the
+    share of the C classes that count as first, at least one class (LoCoOp, arXiv 2306.01293, equations 5 and 6).
     """
     n_first = max(round(rank * logits.shape[-1]), 1)
     own = logits.gather(-1, targets[:, None, None].expand(-1, logits.shape[1], 1))

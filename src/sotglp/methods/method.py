@@ -18,22 +18,9 @@ from sotglp.settings import Preset, Settings, TrainConfig, check_names, checked
 class Method:
     """A method of adapting a backbone to classes.
 
-    Attributes
-    ----------
-    name : str
-        Name in suites and tables.
-    title : str
-        Name in papers.
-    source : str
-        Where it was published.
-    kind : str
-        Kind of model, as in model files.
-    settings : mapping
-        Settings that differ from the defaults of that kind.
-    training : mapping
-        Settings that differ from the published training of SOT-GLP.
-    uses_shots : bool
-        False for a method that uses no labelled image, so that neither shots nor seeds change it.
+    ``name`` is used in suites and tables, ``title`` in papers, ``kind`` in model files; ``source`` is its publication.
+    ``settings`` differ from the defaults of that kind, ``training`` from the published training of SOT-GLP. A method
+    that doesn't use shots uses no labelled image, so that neither shots nor seeds change it.
     """
 
     name: str
@@ -50,14 +37,9 @@ class Method:
         return CONFIG_OF_KIND[self.kind]
 
     def settings_on(self, preset: Preset, changes: Mapping[str, Any]) -> tuple[Settings, TrainConfig]:
-        """Return the settings of model and training on a dataset.
+        """Return the settings of model and training on a dataset; raise a SotglpError for invalid ``changes``.
 
         Later sources take precedence: the preset of the dataset, the method's own settings, ``changes``.
-
-        Raises
-        ------
-        SotglpError
-            If a name in ``changes`` is unknown or its value is invalid.
         """
         fields = self.config_class.model_fields
         check_names(changes, {*fields, *TrainConfig.model_fields})
@@ -135,13 +117,7 @@ METHODS: dict[str, Method] = {
 
 
 def find_method(name: str) -> Method:
-    """Return the method of that name.
-
-    Raises
-    ------
-    UnknownNameError
-        If the name is unknown.
-    """
+    """Return the method of that name; raise an UnknownNameError if there is none."""
     if name not in METHODS:
         raise UnknownNameError("method", name, METHODS)
     return METHODS[name]

@@ -29,14 +29,10 @@ def clip_tokenizer() -> SimpleTokenizer:
 
 @dataclass(frozen=True)
 class TokenizedClasses:
-    """Tokens of class names for prompts with ``n_context`` learned vectors.
+    """Tokens of C class names for prompts with ``n_context`` learned vectors.
 
-    Attributes
-    ----------
-    tokens : Tensor
-        Tokens of each name and [EOT], padded with 0 on the right, (C, longest).
-    eot_positions : Tensor
-        Index of [EOT] in the whole sequence [SOT] + contexts + name + [EOT], (C,).
+    ``tokens`` (C, longest) are those of each name and [EOT], padded with 0 on the right; ``eot_positions`` (C,) are the
+    indices of [EOT] in the whole sequence [SOT] + contexts + name + [EOT].
     """
 
     tokens: Tensor
@@ -46,12 +42,8 @@ class TokenizedClasses:
 def tokenize_classes(class_names: Sequence[str], n_context: int, context_length: int) -> TokenizedClasses:
     """Tokenize class names for prompts of [SOT] + ``n_context`` learned vectors + name + [EOT].
 
-    ``context_length`` is the maximum number of tokens of the text tower.
-
-    Raises
-    ------
-    SotglpError
-        If there are fewer than two classes, a name is empty or too long, or two names give the same prompt.
+    The text tower takes ``context_length`` tokens. Raise a SotglpError if there are fewer than two classes, a name is
+    empty or too long, or two names give the same prompt.
     """
     if len(class_names) < 2:
         raise SotglpError(
@@ -88,10 +80,7 @@ def tokenize_classes(class_names: Sequence[str], n_context: int, context_length:
 def template_tokens(template: str, context_length: int) -> Tensor:
     """Tokenize a template without its placeholder, which initialises the contexts, (n,).
 
-    Raises
-    ------
-    SotglpError
-        If the template does not hold ``{}`` exactly once, or has no words or too many.
+    Raise a SotglpError if the template does not hold ``{}`` exactly once, or has no words or too many.
     """
     if template.count("{}") != 1:
         raise SotglpError(
@@ -114,14 +103,10 @@ def template_tokens(template: str, context_length: int) -> Tensor:
 def initial_local_contexts(
     n_classes: int, n_prompts: int, n_context: int, width: int, how: LocalInit, generator: torch.Generator
 ) -> Tensor:
-    """Draw local contexts, (C, N, n, d_text).
+    """Draw local contexts, (C, N, n, d_text), as in SOT-GLP, arXiv 2603.08347, implementation details.
 
-    ``xavier`` draws uniformly from +-sqrt(6 / ((N + C) n d_text)), Xavier's rule for the 4-D tensor. ``orthonormal``
-    makes the N prompts of a class orthonormal and scales them by 0.001.
-
-    References
-    ----------
-    SOT-GLP, arXiv 2603.08347, implementation details; Glorot & Bengio 2010 for Xavier's rule.
+    ``xavier`` draws uniformly from +-sqrt(6 / ((N + C) n d_text)), Xavier's rule (Glorot & Bengio 2010) for the 4-D
+    tensor. ``orthonormal`` makes the N prompts of a class orthonormal and scales them by 0.001.
     """
     shape = (n_classes, n_prompts, n_context, width)
     if how == "xavier":

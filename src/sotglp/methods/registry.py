@@ -24,11 +24,5 @@ _KIND_OF: dict[type[Settings], Callable[..., AdaptedModel]] = {model.Config: mod
 
 
 def build_model(backbone: Backbone, class_names: Sequence[str], config: Settings, seed: int = 1) -> AdaptedModel:
-    """Build an untrained model of the kind that the settings belong to; ``seed`` draws its initial weights.
-
-    Raises
-    ------
-    SotglpError
-        If classes or settings are invalid.
-    """
+    """Build an untrained model of the kind that the settings belong to; ``seed`` draws its initial weights."""
     return _KIND_OF[type(config)](backbone, class_names, seed=seed, **config.model_dump())

@@ -16,21 +16,11 @@ NEIGHBOUR = 10
 
 
 class ClassGaussians:
-    """Gaussians of unit features, one for each class with features, with a shared covariance.
+    """Gaussians of unit features (n, d), one for each class with features, with a shared covariance.
 
-    The covariance is shrunk by Ledoit and Wolf's rule, since there are fewer shots than dimensions. It is the identity
-    if no class has two different shots.
-
-    Parameters
-    ----------
-    features : Tensor
-        (n, d), of unit length.
-    classes : Tensor
-        Class index of each, (n,).
-
-    References
-    ----------
-    Ledoit & Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004.
+    The covariance is shrunk by the rule of Ledoit & Wolf ("A well-conditioned estimator for large-dimensional
+    covariance matrices", 2004), since there are fewer shots than dimensions. It is the identity if no class has two
+    different shots.
     """
 
     def __init__(self, features: Tensor, classes: Tensor) -> None:
@@ -57,21 +47,11 @@ class ClassGaussians:
 
 
 class ShotMemory:
-    """Unit features of the shots and of the regions selected in them, and their classes.
+    """Unit features of n shots and of the regions selected in them, and their classes, on the CPU.
 
-    Parameters
-    ----------
-    features : Tensor
-        Image features of unit length, (n, d), float32; all tensors are on the CPU.
-    regions : Tensor
-        Features of unit length from :func:`sotglp.methods.shot_features.region_features`, (n, d).
-    classes : Tensor
-        Class index of each image, (n,), int64.
-
-    Raises
-    ------
-    SotglpError
-        If the shapes differ or there are no features.
+    ``features`` and ``regions``, the latter from :func:`sotglp.methods.shot_features.region_features`, are (n, d),
+    float32, and ``classes`` class indices (n,), int64. Raises a SotglpError if the shapes differ or there are no
+    features.
     """
 
     def __init__(self, features: Tensor, regions: Tensor, classes: Tensor) -> None:
@@ -83,11 +63,8 @@ class ShotMemory:
     def nearest(self, features: Tensor) -> Tensor:
         """Compute the cosine of image features (B, d) with the ``NEIGHBOUR``-th most similar shot, (B,).
 
-        On the unit sphere this gives the same order as the negative distance.
-
-        References
-        ----------
-        Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", arXiv 2204.06507.
+        On the unit sphere this gives the same order as the negative distance of Sun et al., "Out-of-Distribution
+        Detection with Deep Nearest Neighbors", arXiv 2204.06507.
         """
         cosines = unit_features(features) @ self.features.T
         return cosines.topk(min(NEIGHBOUR, cosines.shape[1]), dim=1).values[:, -1]
@@ -95,9 +72,7 @@ class ShotMemory:
     def mahalanobis(self, features: Tensor) -> Tensor:
         """Compute the negative squared Mahalanobis distance of image features (B, d) to the nearest class, (B,).
 
-        References
-        ----------
-        Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples", arXiv 1807.03888.
+        See Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples", arXiv 1807.03888.
         """
         return self._of_images.nearness(unit_features(features))
 

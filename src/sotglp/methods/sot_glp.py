@@ -179,12 +179,7 @@ class SOTGLP(AdaptedModel):
     def compare(
         self, encoded: EncodedImages, text: TextFeatures, *, drawn_prompts: Tensor | None = None, for_loss: bool = False
     ) -> Outputs:
-        """Compare encoded images with encoded prompts; arguments as in :meth:`AdaptedModel.compare`.
-
-        References
-        ----------
-        SOT-GLP, arXiv 2603.08347, sections on global and local scores.
-        """
+        """Compare encoded images with encoded prompts; see :meth:`AdaptedModel.compare`."""
         global_logits = self._global_logits(encoded.image_features, text, drawn_prompts)
         if for_loss and self.config.branches == "global":
             left_out = global_logits.new_tensor(math.nan)
@@ -197,10 +192,7 @@ class SOTGLP(AdaptedModel):
     def draw_prompts(self, n_images: int, dropout: float, generator: torch.Generator | None = None) -> Tensor | None:
         """Draw max(M - int(dropout M), 1) of the M global prompts for each image, with replacement.
 
-        Returns
-        -------
-        Tensor or None
-            Indices, (B, number drawn); None for dropout 0, which uses all M.
+        The result is indices, (B, number drawn); None for dropout 0, which uses all M.
         """
         if dropout == 0:
             return None
@@ -211,12 +203,8 @@ class SOTGLP(AdaptedModel):
     def for_new_classes(self, class_names: Sequence[str]) -> AdaptedModel:
         """Return a model of other classes with the prompts that all classes share.
 
-        Local contexts of the old classes do not transfer, so only the global prompts predict in their place.
-
-        Raises
-        ------
-        OldClassesOnlyError
-            If only local prompts of single classes were learned.
+        Local contexts of the old classes do not transfer, so only the global prompts predict in their place. Raise an
+        OldClassesOnlyError if only local prompts of single classes were learned.
         """
         own_local = bool(self.class_rows)
         if own_local and self.config.branches == "local":
@@ -271,12 +259,7 @@ class SOTGLP(AdaptedModel):
         return self.backbone.logit_scale * cosines
 
     def match(self, encoded: EncodedImages, local_text: Tensor) -> LocalMatch:
-        """Match encoded patches with local features (C, N, d) from :meth:`encode_text`.
-
-        References
-        ----------
-        SOT-GLP, arXiv 2603.08347, sections on sparse support and on optimal transport.
-        """
+        """Match encoded patches with local features (C, N, d) from :meth:`encode_text`; see :func:`match_patches`."""
         patches, prompts = self._local_features(encoded, local_text)
         with torch.autocast(self.backbone.device.type, enabled=False):
             return match_patches(

@@ -33,25 +33,11 @@ class TextFeatures(NamedTuple):
 def encode_prompts(
     text: TextTower, names: TokenizedClasses, global_prompts: Tensor, local_prompts: Tensor
 ) -> TextFeatures:
-    """Encode [SOT] + context + name + [EOT] for every prompt of every class.
+    """Encode [SOT] + context + name + [EOT] for every prompt of C classes (SOT-GLP, arXiv 2603.08347).
 
-    Classes are processed in the order of their names' lengths, so that nothing is padded. Activations for the backward
-    pass are stored up to ``KEPT_BYTES`` and recomputed beyond.
-
-    Parameters
-    ----------
-    text : TextTower
-        The text tower.
-    names : TokenizedClasses
-        Tokens of C names.
-    global_prompts : Tensor
-        (M, n, d_text).
-    local_prompts : Tensor
-        (C, N, n, d_text); N may be 0.
-
-    References
-    ----------
-    SOT-GLP, arXiv 2603.08347, section on prompts.
+    Global prompts (M, n, d_text) are shared by all classes, local ones (C, N, n, d_text) are not; N may be 0. Classes
+    are processed in the order of their names' lengths, so that nothing is padded. Activations for the backward pass are
+    stored up to ``KEPT_BYTES`` and recomputed beyond.
     """
     n_global, n_context, _ = global_prompts.shape
     n_local = local_prompts.shape[1]

@@ -20,16 +20,8 @@ from sotglp.settings import Settings
 class TipAdapter(ZeroShot):
     """Adds to the zero-shot logits a vote of each shot for its class, which decays with the feature distance.
 
-    Attributes
-    ----------
-    keys : Parameter
-        Unit features of the shots, (n, d); empty before :meth:`fit_features`. Frozen unless they are learned.
-    key_classes : Tensor
-        Class index of each key, (n,).
-
-    References
-    ----------
-    Tip-Adapter, arXiv 2111.03930, sections 3.2 and 3.3.
+    ``keys`` (n, d) are unit features of the shots, frozen unless they are learned, and ``key_classes`` (n,) their class
+    indices; there are none before :meth:`fit_features`. See Tip-Adapter, arXiv 2111.03930, sections 3.2 and 3.3.
     """
 
     kind: ClassVar[str] = "tip-adapter"
@@ -50,7 +42,7 @@ class TipAdapter(ZeroShot):
         self._set_keys(F.normalize(image_features.to(self.class_vectors), dim=-1), targets)
 
     def partial_fit_features(self, image_features: Tensor, targets: Tensor) -> None:
-        """Append features (n, d) and class indices (n,) to the keys, which stay as they are."""
+        """Append features (n, d) and class indices (n,) to the keys."""
         further = F.normalize(image_features.to(self.class_vectors), dim=-1)
         self._set_keys(
             torch.cat([self.keys.detach(), further]), torch.cat([self.key_classes, targets.to(self.key_classes)])
@@ -66,13 +58,7 @@ class TipAdapter(ZeroShot):
         return self.eval()
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy the keys of a model file, any number of them.
-
-        Raises
-        ------
-        SotglpError
-            If keys, classes and backbone do not match.
-        """
+        """Copy the keys of a model file, any number of them; see :meth:`AdaptedModel.restore`."""
         keys, classes = (tensors.get(name, torch.empty(0)) for name in self.kept)
         fits = keys.ndim == 2 and keys.shape[1] == self.backbone.embed_dim and classes.shape == keys.shape[:1]
         fits = fits and keys.is_floating_point() and not classes.is_floating_point()

@@ -26,30 +26,11 @@ SENTENCES_AT_ONCE = 256
 
 
 class ZeroShot(AdaptedModel):
-    """Compares images with a unit vector for each class by cosine.
+    """Compares images with a unit vector for each class by cosine (CLIP, arXiv 2103.00020, section 3.1).
 
-    Base class of methods that learn on top of frozen text features. Patches are compared with the same vectors, and
-    the largest cosine over patches is the local score, for OOD scores.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        Frozen CLIP-like model.
-    class_names : sequence of str
-        C names.
-    seed : int
-        Seed of initial weights, which only subclasses have.
-    settings
-        Fields of ``Config``.
-
-    Attributes
-    ----------
-    class_vectors : Tensor
-        (C, d), of unit length.
-
-    References
-    ----------
-    CLIP, arXiv 2103.00020, section 3.1.
+    Base class of methods that learn on top of frozen text features, ``class_vectors`` (C, d). Patches are compared with
+    the same vectors, and the largest cosine over patches is the local score, for OOD scores. ``seed`` draws initial
+    weights, which only subclasses have; ``settings`` are fields of ``Config``.
     """
 
     kind: ClassVar[str] = "zero-shot"
@@ -89,7 +70,7 @@ class ZeroShot(AdaptedModel):
         return Outputs(logits, patch_logits.amax(dim=1), patch_logits)
 
     def for_new_classes(self, class_names: Sequence[str]) -> AdaptedModel:
-        """Return the zero-shot model of other classes."""
+        """See :meth:`AdaptedModel.for_new_classes`."""
         fields = ZeroShotConfig.model_fields
         return ZeroShot(self.backbone, class_names, **{name: getattr(self.config, name) for name in fields}).eval()
 
@@ -98,10 +79,7 @@ class ZeroShot(AdaptedModel):
 def sentence_features(backbone: Backbone, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Encode every template with every class name, not normalised, (C, T, d).
 
-    Raises
-    ------
-    SotglpError
-        If a template does not hold ``{}`` exactly once, or a sentence is too long for the text tower.
+    Raise a SotglpError if a template does not hold ``{}`` exactly once, or a sentence is too long for the text tower.
     """
     tokenizer, text = clip_tokenizer(), backbone.text
     if wrong := [template for template in templates if template.count("{}") != 1]:

@@ -25,16 +25,9 @@ MAX_FOLDS = 5
 
 @dataclass(frozen=True)
 class CrossFit:
-    """Out-of-fold predictions.
+    """Out-of-fold predictions of n images in their order, each by the model of its fold.
 
-    Attributes
-    ----------
-    models : tuple of AdaptedModel
-        For each fold, the model that was trained on all others.
-    folds : NDArray
-        Fold of each image, (n,).
-    predictions : Predictions
-        Of all n images in their order, each by the model of its fold.
+    ``models`` holds for each fold the model that was trained on all others, ``folds`` the fold of each image, (n,).
     """
 
     models: tuple[AdaptedModel, ...]
@@ -55,29 +48,21 @@ def cross_fit(
 ) -> CrossFit:
     """Train a model for each fold of the shots on the other folds, and predict that fold with it.
 
+    Raise a SotglpError if a class has fewer images than there are folds.
+
     Parameters
     ----------
-    model : AdaptedModel
-        The model that was trained on all shots, for its backbone, classes and settings.
-    images : ImageSet
-        The n labelled images that it was trained on.
-    config : TrainConfig
-        Settings of the run; ``shots`` is ignored.
+    model, images, config
+        The model that was trained on all shots, these n labelled images, and the settings of the run without ``shots``.
     inference : InferenceConfig
         How images are read and scored.
     n_folds : int or None
         2 or more; None takes the number of images of the smallest class, at most ``MAX_FOLDS``.
     cache_dir : Path or None
         Folder of the feature cache; None uses a temporary one, or with several processes, memory for each fold.
-    checkpoint : Path or None
-        Checkpoint of the model's run; each fold stores its own beside it until :func:`remove_checkpoints`.
-    resume : bool, default False
-        Resume from such checkpoints.
-
-    Raises
-    ------
-    SotglpError
-        If a class has fewer images than there are folds.
+    checkpoint, resume
+        See :func:`sotglp.training.fit.adapt`; each fold stores its own checkpoint beside that of the model's run, until
+        :func:`remove_checkpoints`.
     """
     n_folds = folds_of(images, n_folds)
     splitter = StratifiedKFold(n_folds, shuffle=True, random_state=config.seed % MAX_SKLEARN_SEED)

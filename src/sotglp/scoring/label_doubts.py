@@ -30,18 +30,8 @@ MAX_FOLDS = 5
 class Doubt:
     """An image whose label is probably wrong.
 
-    Attributes
-    ----------
-    index : int
-        Position of the image.
-    rank : int
-        Rank of its label's class, 1 for the most probable class.
-    n_classes : int
-        Number of classes, C.
-    best : int
-        Index of the most probable class.
-    probability_own, probability_best : float
-        Probabilities of the label's class and of the most probable one.
+    ``index`` is its position, ``rank`` the rank of its label's class among ``n_classes``, 1 for the most probable, and
+    ``best`` the index of the most probable class; both classes with their probabilities.
     """
 
     index: int
@@ -55,21 +45,10 @@ class Doubt:
 def find_doubts(probabilities: ArrayLike, targets: ArrayLike, worst: float = MIN_RANK_FRACTION) -> list[Doubt]:
     """Find images whose label's class ranks low, ordered by the probability of that class, ascending.
 
-    Parameters
-    ----------
-    probabilities : array-like
-        Out-of-fold class probabilities, (n, C), C at least 2.
-    targets : array-like of int
-        Class index of each label, (n,).
-    worst : float, default MIN_RANK_FRACTION
-        Least share of the other classes that rank before the label's, (rank - 1) / (C - 1), above 0 and at most 1. Of
-        two equally probable classes the one with the smaller index ranks first. At most a share of about 1 - ``worst``
-        of labels that are wrong at random can be found.
-
-    Raises
-    ------
-    SotglpError
-        If arrays don't match, a value isn't a probability, or ``worst`` is out of range.
+    ``probabilities`` (n, C) are out-of-fold, C at least 2, and ``targets`` (n,) the class indices of the labels.
+    ``worst``, above 0 and at most 1, is the least share of the other classes that rank before the label's, (rank - 1) /
+    (C - 1); of two equally probable classes the one with the smaller index ranks first. At most a share of about 1 -
+    ``worst`` of labels that are wrong at random can be found.
     """
     table = class_probabilities(probabilities, "probabilities")
     n_images, n_classes = table.shape
@@ -90,12 +69,8 @@ def find_doubts(probabilities: ArrayLike, targets: ArrayLike, worst: float = MIN
 def out_of_fold(features: ArrayLike, targets: ArrayLike, seed: int = 1) -> NDArray[np.float64]:
     """Predict class probabilities (n, C) by a cross-validated logistic regression on unit features (n, d).
 
-    There are five folds, or as many as the smallest class has images.
-
-    Raises
-    ------
-    SotglpError
-        If there are fewer than two classes, or a class has fewer than two images.
+    There are five folds, or as many as the smallest class has images. Raise a SotglpError if there are fewer than two
+    classes, or a class has fewer than two images.
     """
     counts = np.bincount(np.asarray(targets))
     if len(counts) < 2 or counts.min() < 2:

@@ -18,17 +18,7 @@ from sotglp.settings import OodMethod
 
 
 class Evidence(NamedTuple):
-    """What the scores of B images are computed from.
-
-    Attributes
-    ----------
-    outputs : Outputs
-        Cosines of the images and their patches with the classes.
-    model : AdaptedModel or None
-        The model that computed them; None if only outputs are given.
-    encoded : EncodedImages
-        The images; empty without a model.
-    """
+    """What the scores of B images are computed from; ``model`` and ``encoded`` are empty if only outputs are given."""
 
     outputs: Outputs
     model: AdaptedModel | None = None

@@ -43,15 +43,7 @@ def run_identity(model: AdaptedModel, images: ImageSet, config: TrainConfig) -> 
 
 @dataclass
 class Checkpoint:
-    """The checkpoint file of one run.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    identity : str
-        From :func:`run_identity`.
-    """
+    """The checkpoint file of one run, which :func:`run_identity` identifies."""
 
     path: Path
     identity: str
@@ -66,10 +58,7 @@ class Checkpoint:
     ) -> None:
         """Store the state after ``len(history)`` epochs, in place of the previous one.
 
-        Raises
-        ------
-        SotglpError
-            If another run uses the file or it can't be written.
+        Raise a SotglpError if another run uses the file or it can't be written.
         """
         tensors = model.kept_tensors()
         for name in list(tensors):
@@ -87,10 +76,7 @@ class Checkpoint:
     ) -> list[dict[str, float]]:
         """Restore the stored state and return its history; an empty one if there is no file.
 
-        Raises
-        ------
-        SotglpError
-            If the file is damaged or belongs to a run with other settings or images.
+        Raise a SotglpError if the file is damaged or belongs to a run with other settings or images.
         """
         if not os.path.exists(self.path):
             return []

@@ -42,14 +42,14 @@ def with_class(
 
     If each class has its own prompts, as in SOT-GLP, only those of the new class are learned, starting from the mean of
     the others'. Tip-Adapter stores the images' features as further keys and ignores ``others``. Methods without
-    parameters of single classes need only the name. A shot memory is extended with the new images.
+    parameters of single classes need only the name. A shot memory is extended with the new images. Raise a SotglpError
+    if the class exists or has the same prompt as another, the kind of model has to be fitted on all classes at once, or
+    images or settings are invalid.
 
     Parameters
     ----------
-    model : AdaptedModel
-        A trained model of C classes, which is not changed.
-    name : str
-        The new class.
+    model, name
+        A trained model of C classes, which is not changed, and the new class.
     images : ImageSet
         Images of the new class; labels are ignored.
     config : TrainConfig
@@ -58,18 +58,8 @@ def with_class(
         images of the others.
     others : ImageSet or None
         Labelled images of old classes.
-    cache_dir : Path or None
-        Folder of the feature cache; None keeps features in memory.
-    unreadable : list or None
-        Collects drawn images that can't be decoded, which are skipped; None raises at the first.
-    show_progress : bool, default False
-        Show progress bars on a terminal.
-
-    Raises
-    ------
-    SotglpError
-        If the class exists or has the same prompt as another, the kind of model has to be fitted on all classes at
-        once, or images or settings are invalid.
+    cache_dir, unreadable, show_progress
+        See :func:`sotglp.training.fit.adapt`.
     """
     _refuse_twin(model, name)
     names = [*model.class_names, name]
@@ -113,10 +103,7 @@ def _learn_last_class(
 def without_class(model: AdaptedModel, name: str) -> AdaptedModel:
     """Return a model without one of its classes; the others stay as they are, in their order.
 
-    Raises
-    ------
-    SotglpError
-        If there is no such class, or only one would be left.
+    Raise a SotglpError if there is no such class, or only one would be left.
     """
     removed = model.class_index(name)
     left = [index for index in range(len(model.class_names)) if index != removed]
@@ -128,12 +115,8 @@ def without_class(model: AdaptedModel, name: str) -> AdaptedModel:
 def renamed(model: AdaptedModel, old: str, new: str) -> AdaptedModel:
     """Return a model with another name for one of its classes; class indices and learned parameters stay.
 
-    Predictions change with the text features of the name, unless the method uses no text.
-
-    Raises
-    ------
-    SotglpError
-        If there is no class ``old``, or another class is called ``new`` or has the same prompt.
+    Predictions change with the text features of the name, unless the method uses no text. Raise a SotglpError if there
+    is no class ``old``, or another class is called ``new`` or has the same prompt.
     """
     index = model.class_index(old)
     _refuse_twin(model, new)

@@ -6,13 +6,7 @@ from typing import Any
 
 
 def checked_history(raw: Any) -> list[dict[str, float]]:
-    """Check a history read from a file: each entry has at least an epoch, a loss and an accuracy.
-
-    Raises
-    ------
-    TypeError
-        If an entry has another form.
-    """
+    """Check that each entry of a history from a file has an epoch, a loss and an accuracy; else raise TypeError."""
     history: list[dict[str, float]] = []
     for entry in raw:
         if not (isinstance(entry, dict) and {"epoch", "loss", "accuracy"} <= entry.keys()):

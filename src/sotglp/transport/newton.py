@@ -29,18 +29,10 @@ TINY = torch.finfo(torch.float64).tiny
 class Problems:
     """A batch of transport problems in float64 and the state of their solution.
 
-    The plan of a problem is `reference * exp(-reduced_cost / temperature)`.
-
-    Attributes
-    ----------
-    reduced_cost : Tensor, shape (B, K, N)
-        Cost less both potentials, in units of the cost.
-    log_reference : Tensor, shape (B, K, N)
-        Logarithm of the product of the given marginals.
-    log_row, log_column : Tensor, shapes (B, K) and (B, N)
-        Logarithm of the target mass of each row and column, which depends on the potentials if marginals are relaxed.
-    temperature : Tensor, shape (B,)
-        Current entropic regularisation, in units of the cost.
+    The plan of a problem is `reference * exp(-reduced_cost / temperature)`. ``reduced_cost`` (B, K, N) is the cost less
+    both potentials, ``log_reference`` (B, K, N) the logarithm of the product of the given marginals. ``log_row`` (B, K)
+    and ``log_column`` (B, N) are logarithms of the target masses, which depend on the potentials if marginals are
+    relaxed, and ``temperature`` (B,) is the current entropic regularisation, in units of the cost.
     """
 
     reduced_cost: Tensor
@@ -65,25 +57,12 @@ class Problems:
 
 
 def solve_by_newton(problems: Problems, slack: float, tolerance: float, max_iterations: int) -> tuple[Tensor, Tensor]:
-    """Solve each problem at its temperature, cooling down to it from a high one.
+    """Solve each problem at its temperature, cooling down to it from a high one, and return plans (B, K, N) and errors.
 
-    Parameters
-    ----------
-    problems : Problems
-        B problems of K x N entries, with no potential subtracted yet.
-    slack : float
-        One over the weight of the marginal penalty, per unit of cost; 0 for hard marginals.
-    tolerance : float
-        Largest total-variation error of the column marginals, relative to the mass of the problem.
-    max_iterations : int
-        Maximum number of Newton steps of a problem.
-
-    Returns
-    -------
-    plans : Tensor, shape (B, K, N)
-        Row marginals hold to rounding, column marginals to the tolerance if it was reached.
-    errors : Tensor, shape (B,)
-        Total-variation error of the column marginals, relative to the mass.
+    An error (B,) is the total variation of the column marginals relative to the mass; it is at most ``tolerance``
+    unless the problem took ``max_iterations`` Newton steps. Row marginals hold to rounding. No potential is subtracted
+    from the problems yet. ``slack`` is one over the weight of the marginal penalty, per unit of cost; 0 for hard
+    marginals.
 
     References
     ----------

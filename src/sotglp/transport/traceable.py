@@ -19,22 +19,9 @@ TOLERANCE = 1e-9
 def sweep_plans(cost: Tensor, epsilon: float) -> Tensor:
     """Compute transport plans with uniform marginals by at most ``MAX_SWEEPS`` sweeps in float64.
 
-    Parameters
-    ----------
-    cost : Tensor
-        (B, C, K, N). Beyond a range of some hundred ``epsilon`` the kernel leaves the range of float64, and the sweeps
-        may be too few before that: compare with :func:`sotglp.transport.sinkhorn`.
-    epsilon : float
-        Weight of the entropy, in units of the cost.
-
-    Returns
-    -------
-    Tensor
-        (B, C, K, N), of sum 1, in the dtype of ``cost``; row sums hold to rounding.
-
-    References
-    ----------
-    M. Cuturi, "Sinkhorn distances: lightspeed computation of optimal transport", NeurIPS 2013.
+    Cost and plan are (B, C, K, N); row sums hold to rounding. Beyond a range of some hundred ``epsilon`` the kernel
+    leaves the range of float64, and the sweeps may be too few before that: compare with
+    :func:`sotglp.transport.sinkhorn`, which has the references.
     """
     n_rows, n_columns = cost.shape[-2:]
     costs = cost.double()
