@@ -99,7 +99,7 @@ def _finish_block(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
 
 
 def _batched(layer: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
-    """Apply a layer to the tokens of all images, (B, ...), at once."""
+    """Apply a layer to the tokens of all images, (B, ...), at once; see :func:`_per_image`."""
     return layer(*tokens)
 
 

@@ -29,9 +29,14 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
     """Few-shot image classifier with OOD scores, whatever its method; see :class:`sotglp.SOTGLPClassifier` for X."""
 
     def predict(self, X: Any, *, reject: bool = True) -> NDArray[Any]:
-        """Predict the label of each image, (B,); after :meth:`calibrate`, ``"unknown"`` for images that are rejected.
+        """Predict the label of each image, (B,); once calibrated, images below the threshold are "unknown".
 
-        ``reject=False`` predicts a label for every image.
+        Parameters
+        ----------
+        X : images
+            See the class.
+        reject : bool, default True
+            Reject unknown images, if the model is calibrated; otherwise every image gets a label of a class.
         """
         predictions = self._calibrated_predictions(X)
         labels: NDArray[Any] = self.classes_[predictions.probabilities.argmax(axis=1)]
@@ -51,9 +56,18 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
     def predict_sets(self, X: Any, coverage: float = 0.9) -> NDArray[np.bool_]:
         """Predict the set of plausible classes of each image, in the order of ``classes_``, (B, C).
 
-        A set should contain the true class of the share ``coverage`` of images, between 0 and 1, and may be empty; see
-        :mod:`sotglp.scoring.conformal` for the guarantee. Raise a SotglpError if :meth:`calibrate` has not run with
-        labels.
+        Parameters
+        ----------
+        X : images
+            See the class.
+        coverage : float, default 0.9
+            Share of images whose set should contain the true class, between 0 and 1. A set may be empty. See
+            :mod:`sotglp.scoring.conformal` for the guarantee.
+
+        Raises
+        ------
+        SotglpError
+            If :meth:`calibrate` has not run with labels.
         """
         calibration = self._known_calibration()
         models = [self.model_, *calibration.fold_models]

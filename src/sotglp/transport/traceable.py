@@ -21,7 +21,7 @@ def sweep_plans(cost: Tensor, epsilon: float) -> Tensor:
 
     Cost and plan are (B, C, K, N); row sums hold to rounding. Beyond a range of some hundred ``epsilon`` the kernel
     leaves the range of float64, and the sweeps may be too few before that: compare with
-    :func:`sotglp.transport.sinkhorn`, which has the references.
+    :func:`sotglp.transport.sinkhorn`, whose references apply.
     """
     n_rows, n_columns = cost.shape[-2:]
     costs = cost.double()
