@@ -69,11 +69,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/ood_scores.md"))
     arguments = parser.parse_args()
     rows = [json.loads(line) for line in arguments.rows.read_text().splitlines()]
-    forms = (*FORMS, "transport", "mahalanobis", WITHOUT_PLAN, "gl-mcm")
+    forms = (*FORMS, WITHOUT_PLAN)
     parts = [INTRODUCTION]
     for title, names in (
         ("Scores of the library", tuple(SCORES)),
-        ("Scores that use the plan, and three beside", forms),
+        ("Other scores that use the plan, and one without it", forms),
     ):
         for projection in (True, False):
             parts.append(f"## {title}, {'with' if projection else 'without'} the learned projection\n")

@@ -81,8 +81,8 @@ def _sentences(found: Found) -> list[str]:
             rate = row["operations"] / row["ours"]["seconds"]
             what = f"{batch} images" if part == "image" else f"the text of {n_classes} classes"
             lines.append(
-                f"- Encoding {what} does {rate / 1e9:.0f} GFLOP/s in matrix products, {rate / row['peak']:.0%} of the "
-                f"{row['peak'] / 1e9:.0f} that a product of two 2048 x 2048 matrices reached in the same process."
+                f"- {what}: {rate / 1e9:.0f} GFLOP/s in matrix products, {rate / row['peak']:.0%} of "
+                f"{row['peak'] / 1e9:.0f} (product of two 2048 x 2048 matrices)."
             )
         if "open_clip" in row:
             ratio = row["open_clip"]["seconds"] / row["ours"]["seconds"]

@@ -140,8 +140,8 @@ def test_classes_that_the_published_draw_misses_or_cannot_draw_are_named():
         ((["a"], -3, 1), "shots is -3"),
         ((["a"], 1.5, 1), "shots is 1.5"),
         (([], 1, 1), "no labels"),
-        ((["a"], 1, -1), "seed is -1; give an integer from 0 to 4294967295"),
-        ((["a"], 1, 2**32), "seed is 4294967296"),
+        ((["a"], 1, -1), "seed is -1"),
+        ((["a"], 1, 2**63), "seed is 9223372036854775808"),
         ((["a"], 1, None), "seed is None"),
     ],
 )

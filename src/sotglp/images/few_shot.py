@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sotglp.errors import SotglpError, SotglpWarning, some_names
 from sotglp.settings import MAX_SKLEARN_SEED, Draw
 
-_MOST_SEED = 2**32 - 1
+_MAX_SEED = 2**63 - 1
 
 
 def draw_shots(labels: Sequence[str], shots: int, seed: int, *, draw: Draw = "per-class") -> NDArray[np.int64]:
@@ -22,7 +22,8 @@ def draw_shots(labels: Sequence[str], shots: int, seed: int, *, draw: Draw = "pe
     The draw "per-class" takes all images of a class that has fewer than ``shots``. The draw "published" takes shots x
     classes images in proportion to the class sizes, as for the published results, or all if there are no more. If all
     classes have the same number of images, both are scikit-learn's StratifiedShuffleSplit with train_size = shots x
-    classes, which draws exactly ``shots`` images of each class. ``seed`` is from 0 to 2**32 - 1.
+    classes, which draws exactly ``shots`` images of each class. ``seed`` is from 0 to 2**63 - 1; scikit-learn
+    takes it modulo 2**32.
 
     Warn if classes have fewer images than ``shots``, or the published draw has no image of a class. Raise a SotglpError
     if an argument is out of range, or the published draw is impossible with these class sizes.
@@ -46,8 +47,8 @@ def _check(labels: Sequence[str], shots: int, seed: int, draw: Draw) -> None:
         raise SotglpError("there are no labels to draw shots from; give at least one labelled image per class")
     if not isinstance(shots, Integral) or shots < 1:
         raise SotglpError(f"shots is {shots!r}; give the number of images per class, at least 1")
-    if not isinstance(seed, Integral) or not 0 <= seed <= _MOST_SEED:
-        raise SotglpError(f"seed is {seed!r}; give an integer from 0 to {_MOST_SEED}")
+    if not isinstance(seed, Integral) or not 0 <= seed <= _MAX_SEED:
+        raise SotglpError(f"seed is {seed!r}; give an integer from 0 to {_MAX_SEED}")
     if draw not in get_args(Draw):
         raise SotglpError(f"draw is {draw!r}; give one of {', '.join(map(repr, get_args(Draw)))}")
 
