@@ -25,13 +25,7 @@ class Plan:
 
 
 def plan_cells(suite: Suite) -> list[Plan]:
-    """Return all cells of a suite, dataset by dataset; a method without shots has one cell per dataset.
-
-    Raises
-    ------
-    SotglpError
-        If a setting of the suite is invalid.
-    """
+    """Return all cells of a suite, dataset by dataset; a method without shots has one cell per dataset."""
     plans = []
     for dataset in suite.datasets:
         preset = suite.preset(dataset)

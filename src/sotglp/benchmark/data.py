@@ -53,13 +53,7 @@ class BenchmarkData:
 
 
 def load_data(name: str, choice: DatasetChoice, root: Path) -> BenchmarkData:
-    """Load a dataset of a suite, with paths relative to ``root``.
-
-    Raises
-    ------
-    SotglpError
-        If a folder, manifest or dataset is missing or has other content than the suite declares.
-    """
+    """Load a dataset of a suite, with paths relative to ``root``."""
     if (choice.train is None) != (choice.test is None):
         raise SotglpError(f"the dataset {name} in the suite file has only one of train and test: give both, or neither")
     if choice.train is None or choice.test is None:

@@ -15,21 +15,8 @@ def place_labels(
 ) -> NDArray[np.float64]:
     """Place labels around points so that none covers another label, a point or a leader line.
 
-    Coordinate descent: each label in turn moves to its best candidate position, for a few rounds.
-
-    Parameters
-    ----------
-    centres, sizes : NDArray
-        Centres of the points and sizes of their labels in pixels, (n, 2).
-    inside : Bbox
-        Bounds of all labels.
-    pixel : float
-        Pixels per typographic point.
-
-    Returns
-    -------
-    NDArray
-        Centres of the labels, (n, 2).
+    Coordinate descent: each label in turn moves to its best candidate position, for a few rounds. Centres of points,
+    sizes of labels and the returned centres of labels are in pixels, (n, 2); a typographic point has ``pixel`` pixels.
     """
     n = len(centres)
     angles = np.radians(np.arange(0, 360, 15))

@@ -84,14 +84,9 @@ def styles(scores: Scores) -> dict[str, Style]:
 
 
 def accuracy_by_shots(results: Sequence[Result]) -> Figure | None:
-    """Plot mean accuracy over seeds against shots, in a panel per dataset and one for their mean.
+    """Plot mean few-shot accuracy over seeds against shots, in a panel per dataset and one for their mean.
 
     Methods without shots are horizontal lines. None if there is a single number of shots.
-
-    Parameters
-    ----------
-    results : sequence of Result
-        Of the few-shot protocol on one backbone, one per cell.
     """
     scores = Scores(results)
     if len(scores.shots) == 1:

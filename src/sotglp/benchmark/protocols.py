@@ -43,17 +43,8 @@ def run_cell(
 ) -> Outcome:
     """Fit a method to the shots of a dataset, and measure it as the protocol requires.
 
-    Parameters
-    ----------
-    protocol : {"few-shot", "base-to-new"}
-        ``few-shot``: train and test on all classes. ``base-to-new``: train on the first half of the classes, and test
-        on both halves, each among its own classes.
-    backbone, data : Backbone, BenchmarkData
-        Frozen model and images.
-    model_settings, config : Settings, TrainConfig
-        Settings of the method's model and of its training.
-    cache_dir : Path or None
-        Folder of the feature cache; None disables it.
+    ``few-shot``: train and test on all classes. ``base-to-new``: train on the first half of the classes, and test on
+    both halves, each among its own classes.
 
     References
     ----------

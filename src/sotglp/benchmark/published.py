@@ -12,6 +12,7 @@ from sotglp.methods.method import METHODS
 from sotglp.settings import OodMethod
 
 Kind = Literal["accuracy", "auroc", "fpr95", "shift"]
+"""Accuracy on the eleven few-shot benchmarks, OOD detection and domain shift with ImageNet as in-distribution."""
 
 MEAN = "mean"
 """Name of the column with the mean over all other columns of a row."""
@@ -44,21 +45,8 @@ def published(
 ) -> Published | None:
     """Return a published number, or None if there is none for the same setting.
 
-    Parameters
-    ----------
-    kind : {"accuracy", "auroc", "fpr95", "shift"}
-        Accuracy on the eleven few-shot benchmarks, OOD detection with ImageNet as in-distribution, or accuracy of an
-        ImageNet model under domain shift.
-    method : str
-        Name of the method in suites.
-    dataset : str
-        Name of the dataset or OOD set in suites, or ``mean``.
-    shots : int
-        Training images per class; irrelevant for zero-shot methods.
-    backbone : mapping
-        ``name``, ``pretrained`` and ``image_size``, as in a result.
-    score : {"mcm", "l-mcm", "gl-mcm"} or None
-        The OOD score that the source names for the row; None if it names none.
+    ``dataset`` is a dataset or OOD set, or ``mean``; ``score`` is the OOD score that the source names for the row, if
+    any; ``backbone`` has ``name``, ``pretrained`` and ``image_size``, as in a result.
     """
     is_same_backbone = (
         backbone.get("name") in ARCHITECTURES

@@ -87,12 +87,7 @@ class Result(_Record):
 def append(path: Path, result: Result) -> None:
     """Append a result and flush it to disk, replacing the incomplete line of a killed run.
 
-    Several processes may append to the same file.
-
-    Raises
-    ------
-    SotglpError
-        If the disk rejects it; the file is unchanged then.
+    Several processes may append to the same file. If the disk rejects the result, the file is unchanged.
     """
     line = json.dumps(result.model_dump(), ensure_ascii=False).encode() + b"\n"
     try:
@@ -120,18 +115,7 @@ def _write_all(file: io.FileIO, content: bytes) -> None:
 
 
 def read(path: Path) -> list[Result]:
-    """Read the results in the order of their lines; of results with the same key, the last.
-
-    Raises
-    ------
-    SotglpError
-        If the file is missing or one of its lines is not a result.
-
-    Warns
-    -----
-    SotglpWarning
-        If the last line is incomplete, as left by a killed run; it is skipped.
-    """
+    """Read the results in the order of their lines, of the same key the last; an incomplete last line is skipped."""
     try:
         # The last line may end within a character: it is split off before decoding.
         whole, _, torn = path.read_bytes().rpartition(b"\n")

@@ -57,22 +57,6 @@ def run_suite(run_config: RunConfig, out: Path, *, n_processes: int = 1, show_pr
 
     Each result is written as soon as its cell is finished; the same call resumes an interrupted run. A failed cell does
     not stop the others.
-
-    Parameters
-    ----------
-    run_config : RunConfig
-        Suite, data, cache and device.
-    out : Path
-        Folder for results.jsonl.
-    n_processes : int, default 1
-        Number of processes; each uses an equal share of the CPU cores.
-    show_progress : bool, default False
-        Show a progress bar on a terminal.
-
-    Raises
-    ------
-    SotglpError
-        If the suite, its images or the backbone are invalid, results can't be written, or a process is killed.
     """
     keys = {_key(run_config, plan): plan for plan in plan_cells(run_config.suite)}
     path = out / RESULTS_FILE

@@ -96,11 +96,6 @@ def load_suite(name: str) -> Suite:
 
     ``datasets`` and ``methods`` are lists of names, or mappings by name; an entry of ``methods`` contains settings,
     and ``method`` if its label is not the name of the method.
-
-    Raises
-    ------
-    SotglpError
-        If the name is unknown or the file is invalid.
     """
     values = read_packaged(SUITES, "suite", name)
     if not isinstance(values, dict) or not values.get("datasets") or not values.get("methods"):

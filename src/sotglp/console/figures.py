@@ -20,25 +20,13 @@ METADATA: dict[str, dict[str, None]] = {
 
 
 def check_suffix(path: Path) -> None:
-    """Check that a name has the suffix of a supported format.
-
-    Raises
-    ------
-    SotglpError
-        If it has another one.
-    """
+    """Check that a name has the suffix of a supported format."""
     if path.suffix.lower() not in METADATA:
         raise SotglpError(f"{path} must end in {', '.join(METADATA)}, which selects the format")
 
 
 def save_figure(figure: Figure, path: Path, *, force: bool) -> None:
-    """Write a figure as PNG, SVG or PDF, depending on the suffix.
-
-    Raises
-    ------
-    SotglpError
-        If the suffix is another one, ``path`` exists and ``force`` is off, or the disk refuses the write.
-    """
+    """Write a figure as PNG, SVG or PDF, depending on the suffix."""
     import matplotlib as mpl
 
     check_suffix(path)

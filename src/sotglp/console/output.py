@@ -37,33 +37,21 @@ def check_outputs(
 ) -> None:
     """Check before any work that all outputs of a command can be written and that no two of them are the same.
 
-    Parameters
-    ----------
-    results : mapping
-        Targets of JSON and CSV by option; an earlier result is replaced, any other file is kept. ``-`` is standard
-        output, None is not written.
-    files : mapping, optional
-        Other files by option or description.
-    force : bool, default False
-        Replace existing ``files``.
-
-    Raises
-    ------
-    SotglpError
-        If an output can't be written, would replace something else, or is named twice.
+    ``results`` are targets of JSON and CSV by option, ``-`` for standard output; an earlier result is replaced, any
+    other file is kept. Other ``files`` are replaced if ``force`` is set. None is not written.
     """
     named: dict[str, str] = {}
     for option, target in {**results, **(files or {})}.items():
         if target is None:
             continue
-        place = STANDARD_OUTPUT if target == STANDARD_OUTPUT else os.path.realpath(target)
-        if place in named:
-            where = "standard output" if place == STANDARD_OUTPUT else target
-            raise SotglpError(f"{named[place]} and {option} both write to {where}: give two different outputs")
-        named[place] = option
-    for path in (files or {}).values():
-        if path is not None:
-            check_output(path, force=force)
+        path = STANDARD_OUTPUT if target == STANDARD_OUTPUT else os.path.realpath(target)
+        if path in named:
+            where = "standard output" if path == STANDARD_OUTPUT else target
+            raise SotglpError(f"{named[path]} and {option} both write to {where}: give two different outputs")
+        named[path] = option
+    for file in (files or {}).values():
+        if file is not None:
+            check_output(file, force=force)
     for target in results.values():
         _check_result(target)
 
@@ -112,19 +100,7 @@ def write_csv(target: str, header: Sequence[str], rows: Sequence[Sequence[Any]])
 def prediction(
     path: str, classes: Sequence[str | int | float], probabilities: NDArray[np.float32], ood_score: float
 ) -> dict[str, Any]:
-    """Return the entry of one image in JSON.
-
-    Parameters
-    ----------
-    path : str
-        The image.
-    classes : sequence
-        C labels.
-    probabilities : NDArray
-        (C,).
-    ood_score : float
-        Larger is more in-distribution.
-    """
+    """Return the entry of one image in JSON, from its probabilities (C,) of the classes."""
     return {
         "path": path,
         "label": classes[int(probabilities.argmax())],
@@ -139,14 +115,8 @@ def emit_predictions(
 ) -> None:
     """Write predictions as CSV and JSON, and print them unless standard output is for one of these.
 
-    Parameters
-    ----------
-    predictions : sequence of dict
-        From :func:`prediction`; all may have an entry ``set``, a list of labels.
-    about : mapping
-        Further entries of the JSON.
-    csv_file, json_file : str or None
-        Targets; ``-`` for standard output.
+    ``predictions`` come from :func:`prediction`; all may have an entry ``set``, a list of labels. ``about`` is added to
+    the JSON.
     """
     header = [*PREDICTION_COLUMNS, *(["set"] if "set" in predictions[0] else [])]
     if csv_file:

@@ -17,19 +17,7 @@ Advance = Callable[[int, str], None]
 
 @contextmanager
 def progress_bar(title: str, total: int, unit: str, *, show: bool) -> Iterator[Advance]:
-    """Show a progress bar with rate and time left on standard error.
-
-    Parameters
-    ----------
-    title : str
-        Name of the work.
-    total : int
-        Number of units.
-    unit : str
-        Name of a unit, such as ``"images"``.
-    show : bool
-        Whether to show it; nothing is shown if standard error is not a terminal or rich is not installed.
-    """
+    """Show a progress bar on standard error, if that is a terminal and rich is installed."""
     if find_spec("rich") is None:
         yield lambda n, note: None
         return
@@ -74,15 +62,7 @@ def note(text: str, *, show: bool = True) -> None:
 
 
 def note_loading(module: str = "torch", name: str = "PyTorch") -> None:
-    """Note that a library that takes seconds to import is loaded now, unless it already is.
-
-    Parameters
-    ----------
-    module : str, default "torch"
-        Its module.
-    name : str, default "PyTorch"
-        Its name in the note.
-    """
+    """Note that a library that takes seconds to import is loaded now, unless it already is."""
     # Of the processes that share a run, the first one speaks.
     note(f"loading {name}", show=module not in sys.modules and os.environ.get("RANK", "0") == "0")
 

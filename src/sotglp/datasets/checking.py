@@ -16,22 +16,10 @@ from sotglp.files.atomic import os_reason
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of `check`.
+    """Result of `check`, with the numbers of classes and images of each part, as found and as published.
 
-    Attributes
-    ----------
-    name : str
-        Name of the dataset.
-    found, complete : bool
-        Whether its folder exists, and whether it can be read and nothing is missing.
-    n_classes : int or None
-        Classes found; None if the dataset can't be read.
-    counts : mapping
-        Images found in each part.
-    expected_classes, expected_counts
-        Classes and images of the published split.
-    problems, warnings : tuple of str
-        Sentences on what is missing or damaged, and on what isn't as published.
+    ``found`` if the folder exists, ``complete`` if it can be read and nothing is missing; sentences on what is missing
+    or damaged (``problems``), and on what isn't as published (``warnings``).
     """
 
     name: str

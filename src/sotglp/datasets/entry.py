@@ -84,13 +84,7 @@ class Entry:
         return next((path for path in paths if os.path.isdir(path)), paths[0])
 
     def load(self, root: Path) -> Splits:
-        """Read the dataset below a data root.
-
-        Raises
-        ------
-        SotglpError
-            If it is missing, incomplete or damaged.
-        """
+        """Read the dataset below a data root; raise SotglpError if it is missing, incomplete or damaged."""
         path = self.path(root)
         if not os.path.isdir(path):
             how = f"download it with `sotglp data prepare {self.name}`" if self.download else f"get it at {self.source}"

@@ -25,25 +25,7 @@ _TRAIN_SHARE, _VAL_SHARE = 0.5, 0.2
 
 
 def splits_of(parts: Parts, source: Path) -> Splits:
-    """Check the parts of a dataset and order its classes by their numbers.
-
-    Parameters
-    ----------
-    parts : mapping
-        Samples of "train" and "test", and optionally "val".
-    source : Path
-        The file or folder that lists them, for error messages.
-
-    Returns
-    -------
-    Splits
-        Underscores in class names are replaced by spaces.
-
-    Raises
-    ------
-    SotglpError
-        If a part is empty, a class isn't in train, a class has two names or two numbers, or an image doesn't exist.
-    """
+    """Check the parts that ``source`` lists and order the classes by number; names get spaces for underscores."""
     if empty := [part for part, samples in parts.items() if not samples]:
         raise SotglpError(f"{source} has no images for {some_names(empty)}; download the dataset again")
     names = _class_names(parts, source)
@@ -70,17 +52,8 @@ def splits_of(parts: Parts, source: Path) -> Splits:
 def draw_parts(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
     """Draw half of each class for train and a fifth for val; the rest is for test.
 
-    The published splits have these shares, but were drawn with another generator.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        In an order that doesn't depend on the file system.
-
-    Raises
-    ------
-    SotglpError
-        If a class has too few images for three parts.
+    The published splits have these shares, but were drawn with another generator. The order of ``samples`` must not
+    depend on the file system.
     """
     by_class: dict[int, list[Sample]] = {}
     for sample in samples:

@@ -21,26 +21,9 @@ def check_obtainable(entry: Entry, root: Path) -> None:
 
 
 def prepare(entry: Entry, root: Path) -> bool:
-    """Download a dataset unless its folder exists.
+    """Download a dataset unless its folder exists; return whether it was downloaded.
 
     It is downloaded into a hidden folder and renamed at the end, so that an interrupted download is never read.
-
-    Parameters
-    ----------
-    entry : Entry
-        The dataset.
-    root : Path
-        The data root, created if it doesn't exist.
-
-    Returns
-    -------
-    bool
-        Whether the dataset was downloaded.
-
-    Raises
-    ------
-    SotglpError
-        If it can't be downloaded, the download fails, or the folder can't be written.
     """
     check_obtainable(entry, root)
     if entry.download is None or os.path.exists(entry.path(root)):

@@ -32,28 +32,10 @@ def read_published(
     images: tuple[str, ...],
     otherwise: Callable[[Path], tuple[str, Parts]],
 ) -> Splits:
-    """Read the published split of a dataset or, if its split file is missing, another one.
+    """Read the published split of a dataset or, with an OtherSplitWarning if its split file is missing, another one.
 
-    Parameters
-    ----------
-    folder : Path
-        The dataset's folder.
-    split_file : str
-        Name of the split file in ``folder``.
-    images : tuple of str
-        Folders below ``folder`` that its images may be in; the first that exists is used.
-    otherwise : callable
-        Called with ``folder`` if there is no split file; returns a clause for the warning and the parts.
-
-    Raises
-    ------
-    SotglpError
-        If the dataset is damaged, or neither split can be read.
-
-    Warns
-    -----
-    OtherSplitWarning
-        If there is no split file.
+    Images are in the first of the folders ``images`` that exists. ``otherwise`` returns a clause for the warning and
+    the parts.
     """
     if (folder / split_file).is_file():
         return read_split_file(folder / split_file, first_folder(folder, images))
@@ -72,20 +54,7 @@ def read_published(
 
 
 def read_split_file(path: Path, images: Path) -> Splits:
-    """Read the train, validation and test images that a split file lists.
-
-    Parameters
-    ----------
-    path : Path
-        JSON with the lists "train", "val" and "test" of [image file, class number, class name].
-    images : Path
-        Folder that the image files are relative to.
-
-    Raises
-    ------
-    SotglpError
-        If the file can't be read or isn't such JSON, or `splits_of` rejects what it lists.
-    """
+    """Read JSON with the lists "train", "val" and "test" of [image file below ``images``, class number, class name]."""
     content = _read_json(path)
     if not isinstance(content, dict):
         raise SotglpError(f"{path} isn't a split file with the lists train, val and test; download it (see {GUIDE})")

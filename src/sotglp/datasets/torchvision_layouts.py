@@ -56,22 +56,7 @@ def sun397_parts(folder: Path) -> dict[str, list[Sample]]:
 
 
 def fetch(root: Path, *, kind: str, below: str = "") -> None:
-    """Download a dataset.
-
-    Parameters
-    ----------
-    root : Path
-        The data root.
-    kind : str
-        Name of the dataset's class in torchvision.datasets.
-    below : str, default ""
-        Folder in ``root`` to download into, in which torchvision creates its own.
-
-    Raises
-    ------
-    SotglpError
-        If the download fails.
-    """
+    """Download the dataset of the class ``kind`` of torchvision.datasets into the folder ``below`` a data root."""
     from torchvision import datasets
 
     folder = root / below

@@ -97,11 +97,8 @@ def evaluate_method(model: SOTGLP, sets: DemoSets) -> dict[str, Any]:
 def measure_prompts(model: SOTGLP, sets: DemoSets) -> dict[str, float]:
     """Measure where the local prompts of the true class put their mass, averaged over pictures.
 
-    Returns
-    -------
-    dict
-        ``mass_on_parts``: share of true parts in the patches, weighted by transport mass; ``chance``: the same for
-        uniform mass; ``overlap`` of two prompts; ``similarity``: mean cosine between the prompts of a class.
+    ``mass_on_parts``: share of true parts in the patches, weighted by transport mass; ``chance``: the same for uniform
+    mass; ``overlap`` of two prompts; ``similarity``: mean cosine between the prompts of a class.
     """
     backbone = model.backbone
     shares = part_shares(sets.pictures, sets.targets, backbone.patch_grid)

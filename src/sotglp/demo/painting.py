@@ -189,22 +189,8 @@ def paint_parts(
 ) -> None:
     """Paint one part into each of m pictures, in place.
 
-    Parameters
-    ----------
-    canvas : ndarray
-        All pictures, (n, SIZE, SIZE, 3), from 0 to 255.
-    part_map : ndarray
-        All part maps, (n, SIZE, SIZE); pixels that are mostly covered get ``slot``.
-    pictures : ndarray
-        Indices of the m pictures.
-    slot : int
-        Value of the parts in the map.
-    masks, tones : ndarray
-        Coverage and brightness, (m, WINDOW, WINDOW).
-    shades : ndarray
-        Colours, (m, 3).
-    where : Placement
-        Of the m parts.
+    Coverage and brightness are (m, WINDOW, WINDOW), colours (m, 3); ``canvas`` and ``part_map`` have all n pictures,
+    and pixels that are mostly covered get the value ``slot`` in the map.
     """
     corner = where.corner()
     steps = np.arange(WINDOW)

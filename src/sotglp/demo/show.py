@@ -37,16 +37,7 @@ TEST_SEED = 1_000_000
 def run_demo(out: Path, *, seed: int = 1, force: bool = False, show_progress: bool = True) -> dict[str, Any]:
     """Compare methods on the task of the demo; write ``photos``, ``model.safetensors`` and ``plan.png`` to a folder.
 
-    Returns
-    -------
-    dict
-        ``methods``: results by name from :func:`sotglp.demo.comparison.evaluate_method`; ``shots``, ``seed`` and
-        ``seconds``.
-
-    Raises
-    ------
-    SotglpError
-        Before any work, if the folder can't be written or, unless ``force`` is set, contains such files.
+    Return results of ``methods`` by name, ``shots``, ``seed`` and ``seconds``.
     """
     started = time.perf_counter()
     check_folder(out, force=force)
@@ -67,13 +58,7 @@ def run_demo(out: Path, *, seed: int = 1, force: bool = False, show_progress: bo
 
 
 def check_folder(out: Path, *, force: bool) -> None:
-    """Check that a folder can be written.
-
-    Raises
-    ------
-    SotglpError
-        If it is a file, can't be written or, unless ``force`` is set, contains output of the demo.
-    """
+    """Check that a folder can be written and, unless ``force`` is set, contains no output of the demo."""
     photos = out / PHOTOS
     for folder in (out, photos):
         if os.path.exists(folder) and not os.path.isdir(folder):

@@ -23,13 +23,7 @@ class ClaimedError(Exception):
 
 
 def check_output(path: Path, *, force: bool) -> None:
-    """Check before long work that its result can be written.
-
-    Raises
-    ------
-    SotglpError
-        If ``path`` exists and ``force`` is off, is a folder, or can't be written.
-    """
+    """Check before long work that its result can be written; raise SotglpError if it can't or ``path`` exists."""
     if os.path.isdir(path):
         raise SotglpError(f"{path} is a folder: give the name of a file")
     if os.path.exists(path):
@@ -47,21 +41,8 @@ def check_output(path: Path, *, force: bool) -> None:
 def write_file(path: Path, write: Callable[[Path], object], *, force: bool) -> None:
     """Write a temporary file beside ``path`` and rename it, so that no half-written file is ever seen.
 
-    Temporary files of ``path`` that a killed process left behind are removed.
-
-    Parameters
-    ----------
-    path : Path
-        The file; its folder is created if it is missing.
-    write : callable
-        Writes the whole content to the path that it is given.
-    force : bool
-        Replace an existing file; otherwise it is kept and the write is refused.
-
-    Raises
-    ------
-    SotglpError
-        If ``path`` exists and ``force`` is off, or the disk refuses the write.
+    ``write`` gets the temporary path. Missing folders are created, and temporary files of ``path`` that a killed
+    process left behind are removed. An existing file is replaced if ``force`` is set, and otherwise an error.
     """
     try:
         place_file(path, write, force=force, durable=True)
@@ -75,19 +56,7 @@ def write_file(path: Path, write: Callable[[Path], object], *, force: bool) -> N
 def place_file(path: Path, write: Callable[[Path], object], *, force: bool, durable: bool) -> None:
     """Write a file like :func:`write_file`, but raise the system's own error and leave leftovers alone.
 
-    Parameters
-    ----------
-    path, write, force
-        See :func:`write_file`.
-    durable : bool
-        Wait until the content is on the disk. Otherwise a power cut may leave a torn file under the final name.
-
-    Raises
-    ------
-    SotglpError
-        If ``path`` exists and ``force`` is off.
-    OSError
-        If the disk refuses the write.
+    Unless ``durable`` is set, a power cut may leave a torn file under the final name.
     """
     with _temporary(path) as beside:
         write(beside)
@@ -105,11 +74,8 @@ def os_reason(error: OSError) -> str:
 def lock(file: IO[bytes], *, wait: bool = True) -> bool:
     """Lock an open file until it is closed; the system releases the locks of a killed process.
 
-    Returns
-    -------
-    bool
-        False if another process holds the lock and ``wait`` is off, or where locks are not supported (Windows and
-        some network disks).
+    Return False if another process holds the lock and ``wait`` is off, or where locks are not supported (Windows and
+    some network disks).
     """
     if fcntl is None:
         return False
@@ -123,17 +89,8 @@ def lock(file: IO[bytes], *, wait: bool = True) -> bool:
 def claim(path: Path) -> IO[bytes] | None:
     """Lock a file for this process, but not for the processes that it forks, which may outlive it.
 
-    Returns
-    -------
-    file or None
-        The open file, locked until this process closes any handle on it; None if it is missing, and on Windows.
-
-    Raises
-    ------
-    ClaimedError
-        If another process holds the file.
-    OSError
-        If the file can't be opened.
+    Return the open file, locked until this process closes any handle on it; None if it is missing, and on Windows.
+    Raise ClaimedError if another process holds it.
     """
     if fcntl is None:
         return None

@@ -21,19 +21,7 @@ MAX_HEADER_BYTES = 16 * 2**20
 def open_tensor_file(path: Path, kind: str, framework: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Open a safetensors file that sotglp wrote and yield the handle and the file's record.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    kind : str
-        What the file should be, for messages.
-    framework : {"pt", "numpy"}
-        Type of the tensors that the handle returns; "numpy" doesn't import torch.
-
-    Raises
-    ------
-    SotglpError
-        If the file is missing or damaged, or isn't ``kind`` written by sotglp.
+    ``kind`` names the file in messages. ``framework`` is "pt" or, without importing torch, "numpy".
     """
     # Unlike path.is_file(), os.path.isfile returns False for a name that is too long for the file system.
     if not os.path.isfile(path):
@@ -65,15 +53,7 @@ def read_json_record(path: Path, kind: str) -> dict[str, Any]:
 
 
 def check_header_length(path: Path, kind: str) -> None:
-    """Refuse a safetensors file whose header is longer than MAX_HEADER_BYTES, before it is parsed.
-
-    Raises
-    ------
-    SotglpError
-        Naming the file as ``kind``.
-    OSError
-        If the file can't be opened.
-    """
+    """Refuse a safetensors file whose header is longer than MAX_HEADER_BYTES, before it is parsed."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if length > MAX_HEADER_BYTES:

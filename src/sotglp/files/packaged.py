@@ -21,10 +21,7 @@ def packaged_names(folder: str) -> list[str]:
 def read_packaged(folder: str, kind: str, name: str) -> Any:
     """Read a YAML file by its name in a folder of the package, or by a path that ends in .yaml or .yml.
 
-    Raises
-    ------
-    SotglpError
-        If there is none, which the message calls a ``kind``, or it isn't valid YAML.
+    Messages call it a ``kind``.
     """
     try:
         return parse_yaml(_text(folder, kind, name))

@@ -9,15 +9,7 @@ from pathlib import Path
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:
-    """Refuse pipes, sockets and devices, without opening them; folders pass.
-
-    Raises
-    ------
-    OSError
-        If the path is missing or is refused.
-    ValueError
-        If no file can have that name.
-    """
+    """Raise OSError for pipes, sockets and devices, without opening them, and missing files; folders pass."""
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise OSError(errno.EINVAL, "it is a pipe, a socket or a device", os.fspath(path))

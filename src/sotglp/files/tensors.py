@@ -29,10 +29,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str
 def read_tensors(path: Path, kind: str, prefix: str | tuple[str, ...] = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`write_tensors` wrote: tensors whose names start with ``prefix``, and the record.
 
-    Raises
-    ------
-    SotglpError
-        If the file is missing, damaged, or not ``kind`` written by sotglp; if a tensor in it holds NaN or infinity.
+    Tensors with NaN or infinity are rejected.
     """
     with open_tensor_file(path, kind, "pt") as (file, record):
         tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118

@@ -99,34 +99,8 @@ class Prompts(TypedDict):
 class Findings:
     """Everything that a report shows of a model.
 
-    Attributes
-    ----------
-    figures : dict
-        From :func:`sotglp.scoring.evaluate.evaluate`.
-    accuracy : Share
-        Share of correct predictions.
-    images : ImageResults
-        Results of each image.
-    confusion : Confusion
-        Confusion matrix.
-    mistakes : tuple of Mistake
-        The most confident ones, most confident first.
-    has_maps : bool
-        Whether the model has a transport plan to show.
-    reliability, calibrated : Reliability, Reliability or None
-        Before and after calibration; None for an uncalibrated model.
-    threshold : float or None
-        Images with a lower score are rejected as unknown; None for a model that is not calibrated for this score.
-    ood : dict of str to OodSet
-        By name.
-    prompts : Prompts or None
-        None for a model without local prompts.
-    words : ContextWords or None
-        None for a model without learned contexts.
-    inference : InferenceConfig
-        How images were encoded and scored.
-    unreadable : tuple of str
-        Images that were skipped.
+    ``figures`` come from :func:`sotglp.scoring.evaluate.evaluate`; ``reliability`` is that before calibration and
+    ``calibrated`` that after it; None stands for what the model doesn't have.
     """
 
     figures: dict[str, Any]
@@ -174,28 +148,7 @@ def evaluate_for_report(
     *,
     unreadable: list[UnreadableImageError] | None = None,
 ) -> Findings:
-    """Evaluate a model for a report.
-
-    Parameters
-    ----------
-    model : AdaptedModel
-        A trained model.
-    images : ImageSet
-        Labelled images of its classes, as files or PIL images.
-    ood_sets : mapping of str to ImageSet
-        Images of none of its classes, by name.
-    inference : InferenceConfig
-        How images are encoded and scored.
-    calibration : Calibration or None, default None
-        The model's calibration.
-    unreadable : list or None, default None
-        Collects images that can't be decoded, which are skipped; None raises at the first.
-
-    Raises
-    ------
-    SotglpError
-        If images have no labels, labels of other classes, or can't be read.
-    """
+    """Evaluate a model for a report; ``unreadable`` collects images that can't be decoded, None raises at the first."""
     names = model.class_names
     all_targets = images.targets(names)
     text = text_of(model, inference)

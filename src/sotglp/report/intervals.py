@@ -52,20 +52,8 @@ def share(count: int, n: int) -> Share:
 def auroc_interval(in_scores: ArrayLike, out_scores: ArrayLike) -> Interval | None:
     """Compute the 95 % interval of an area under the ROC curve from DeLong's variance on the logit scale.
 
-    Parameters
-    ----------
-    in_scores, out_scores : array-like
-        Scores of in-distribution (n,) and other images (m,), larger for the former.
-
-    Returns
-    -------
-    Interval or None
-        None if the variance is undefined: for a single image, or if all pairs or none are in the right order.
-
-    Raises
-    ------
-    SotglpError
-        If a side is empty or has a score that is not finite.
+    Scores of in-distribution (n,) and other images (m,), larger for the former. None if the variance is undefined: for
+    a single image, or if all pairs or none are in the right order.
 
     References
     ----------

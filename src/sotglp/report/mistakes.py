@@ -42,21 +42,7 @@ class ClassMap(ClassExplanation):
 
 @dataclass(frozen=True, eq=False)
 class Mistake:
-    """A misclassified image, with calibrated probabilities.
-
-    Attributes
-    ----------
-    name : str
-        Path of the image.
-    label, predicted : str
-        True and predicted class.
-    probability, label_probability : float
-        Of the predicted and of the true class.
-    thumbnail : Thumbnail
-        The image.
-    maps : tuple of ClassMap
-        Of the predicted and of the true class; empty for a model without maps.
-    """
+    """A misclassified image: calibrated probabilities and maps of the predicted and of the true class."""
 
     name: str
     label: str
@@ -77,21 +63,7 @@ def find_mistakes(
     inference: InferenceConfig,
     calibration: Calibration | None,
 ) -> tuple[Mistake, ...]:
-    """Return the most confident mistakes, most confident first.
-
-    Parameters
-    ----------
-    model, text : AdaptedModel, TextFeatures
-        The model and its encoded prompts.
-    images : ImageSet
-        n images.
-    targets, predicted : NDArray
-        True and predicted class indices, (n,).
-    probabilities : NDArray
-        Calibrated, (n, C).
-    inference, calibration : InferenceConfig, Calibration or None
-        As in the evaluation.
-    """
+    """Return the most confident mistakes first, from class indices (n,) and calibrated probabilities (n, C)."""
     confidence = probabilities[np.arange(len(targets)), predicted]
     wrong = (predicted != targets).nonzero()[0]
     chosen = wrong[np.argsort(-confidence[wrong], kind="stable")[:MAX_MISTAKES]].tolist()

@@ -38,21 +38,7 @@ CURVES = (
 
 @dataclass(frozen=True)
 class About:
-    """Origin of a report.
-
-    Attributes
-    ----------
-    model_file : str
-        Name of the model file.
-    record : ModelRecord
-        Record in that file.
-    test, ood : str, dict of str to str
-        Sources of the images; OOD sets by name.
-    command : str
-        Command that makes this report.
-    made_on : str
-        Date to print.
-    """
+    """Origin of a report: model file and its record, sources of the images, the command that makes it, and its date."""
 
     model_file: str
     record: ModelRecord

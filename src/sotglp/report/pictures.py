@@ -58,16 +58,9 @@ class MapPaths:
 
 
 def map_paths(thumbnail: Thumbnail, boxes: NDArray[np.float64], mass: NDArray[np.float32]) -> MapPaths:
-    """Draw how mass is distributed over patches, relative to the largest.
+    """Draw how mass (rows, columns) is distributed over patches, relative to the largest.
 
-    Parameters
-    ----------
-    thumbnail : Thumbnail
-        The picture.
-    boxes : NDArray
-        Left, top, right and bottom of each patch in its pixels, (rows, columns, 4).
-    mass : NDArray
-        (rows, columns). Mass of less than half a shade is not drawn.
+    ``boxes`` are left, top, right and bottom of each patch in pixels of the thumbnail, (rows, columns, 4).
     """
     largest = float(mass.max())
     levels = np.rint(mass / largest * LEVELS).astype(int) if largest > 0 else np.zeros(mass.shape, int)

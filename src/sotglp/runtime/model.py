@@ -86,14 +86,11 @@ class PortableModel:
         """Load a model from the content of a file, called ``name`` in messages; see :meth:`load`."""
         try:
             found = look_through(content)
-        except ValueError as error:
-            raise SotglpError(f"{name} can't be read as an exported model: {_reason(error)}") from error
-        if METADATA_KEY not in found.metadata:
-            raise SotglpError(f"{name} isn't an exported model of sotglp: give one that `sotglp export` wrote")
-        if found.has_external_data or found.domains - STANDARD_DOMAINS:
-            what = "external data" if found.has_external_data else "custom operators"
-            raise SotglpError(f"{name} uses {what}, which `sotglp export` never writes: it isn't loaded")
-        try:
+            if METADATA_KEY not in found.metadata:
+                raise SotglpError(f"{name} isn't an exported model of sotglp: give one that `sotglp export` wrote")
+            if found.has_external_data or found.domains - STANDARD_DOMAINS:
+                what = "external data" if found.has_external_data else "custom operators"
+                raise SotglpError(f"{name} uses {what}, which `sotglp export` never writes: it isn't loaded")
             record = parse_record(found.metadata[METADATA_KEY])
             session = _session(content, threads)
             _check_shapes(session, record)
