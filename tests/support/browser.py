@@ -1,16 +1,13 @@
-"""`sotglp serve` as a process, Chromium without a window, and what tests of the page need of both."""
+"""Headless Chromium for tests of the page."""
 
 from __future__ import annotations
 
 import base64
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Timer
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,26 +24,6 @@ ARGUMENTS = (
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
 )
-START_SECONDS = 180
-
-
-@contextmanager
-def serving(model: Path, *options: object) -> Iterator[str]:
-    """Address of a server of its own, which ends with the context."""
-    command = [sys.executable, "-m", "sotglp", "serve", str(model), "--port", "0", *map(str, options)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    too_late = Timer(START_SECONDS, process.kill)
-    too_late.start()
-    try:
-        assert process.stdout is not None
-        greeting = process.stdout.readline()  # empty if the process ended
-        too_late.cancel()
-        assert greeting, process.communicate()[1]
-        yield next(word for word in greeting.split() if word.startswith("http://"))
-    finally:
-        too_late.cancel()
-        process.terminate()
-        process.communicate(timeout=30)
 
 
 @contextmanager
@@ -73,7 +50,7 @@ def _skip(reason: str) -> None:
 
 @contextmanager
 def watched_page(browser: Any, address: str, **context_options: Any) -> Iterator[Any]:
-    """A page of the server that asks no other host for anything and logs no error; answers of the server may refuse."""
+    """Open a page; fail if it requests another host or logs an error, except for refusals of the server."""
     context = browser.new_context(**context_options)
     page = context.new_page()
     page.set_default_timeout(20_000)
@@ -97,7 +74,7 @@ def watched_page(browser: Any, address: str, **context_options: Any) -> Iterator
 
 
 def transfer_of(page: Any, files: list[Path]) -> Any:
-    """What a drop or a paste of files carries."""
+    """Return the DataTransfer of a drop or paste of files."""
     contents = [[path.name, base64.b64encode(path.read_bytes()).decode()] for path in files]
     return page.evaluate_handle(
         """async (contents) => {

@@ -1,4 +1,4 @@
-"""What the tests of the web server share: a model file, a client in this process, and a server as a process."""
+"""A model file, a client of a server in this process, and a server process."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def encoded(image: Image.Image) -> bytes:
 
 def files(*contents: bytes | tuple[str, bytes], field: str = "images") -> list[tuple[str, tuple[str, bytes]]]:
     """Images as httpx sends them; those without a name are called 0.png, 1.png..."""
-    named = [one if isinstance(one, tuple) else (f"{place}.png", one) for place, one in enumerate(contents)]
+    named = [one if isinstance(one, tuple) else (f"{index}.png", one) for index, one in enumerate(contents)]
     return [(field, one) for one in named]
 
 

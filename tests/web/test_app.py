@@ -29,18 +29,6 @@ from support.samples import COLOURS
 from support.web_server import OLD, QUICK, client, encoded, files, make_model, png
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("web"))
-
-
-@pytest.fixture(scope="module")
-def shared(model: Path) -> Iterator[TestClient]:
-    """For tests that change no class."""
-    with client(model) as own:
-        yield own
-
-
 @pytest.fixture
 def own(model: Path) -> Iterator[TestClient]:
     with client(model) as own:
@@ -68,15 +56,14 @@ def test_health_and_model(shared: TestClient, model: Path) -> None:
 
 
 def test_predictions_are_those_of_the_command(shared: TestClient, model: Path, tmp_path: Path) -> None:
-    """The images lie in batches of 8 here and of 32 there."""
-    # Not those of the calibration, of which one lies on the threshold, where rounding decides.
-    paths = [tmp_path / f"{place}.png" for place in range(10)]
-    for place, path in enumerate(paths):
-        path.write_bytes(png(COLOURS[OLD[place % 3]], seed=100 + place))
+    # Not the images of the calibration: one of them has the score of the threshold.
+    paths = [tmp_path / f"{index}.png" for index in range(10)]
+    for index, path in enumerate(paths):
+        path.write_bytes(png(COLOURS[OLD[index % 3]], seed=100 + index))
     other = tmp_path / "grey.png"
     other.write_bytes(png())
-    sotglp("predict", model, *paths, other, "--unknown", "--json", tmp_path / "said.json", "--csv", tmp_path / "s.csv")
-    expected = json.loads((tmp_path / "said.json").read_text())["predictions"]
+    sotglp("predict", model, *paths, other, "--unknown", "--json", tmp_path / "p.json", "--csv", tmp_path / "s.csv")
+    expected = json.loads((tmp_path / "p.json").read_text())["predictions"]
     contents = files(*((path.name, path.read_bytes()) for path in (*paths, other)))
     found = shared.post("/predict", files=contents).json()["predictions"]
     assert [one["name"] for one in found] == [path.name for path in (*paths, other)]
@@ -100,9 +87,9 @@ def test_predictions_are_those_of_the_command(shared: TestClient, model: Path, t
     assert [float(row["ood_score"]) for row in rows] == pytest.approx(scores, abs=1e-5)
 
 
-def test_unknown_is_said_only_if_asked_for_and_known(shared: TestClient, tmp_path: Path) -> None:
-    said = shared.post("/predict", files=files(png()), params={"unknown": False}).json()["predictions"][0]
-    assert (said["is_unknown"], said["label"] in OLD) == (None, True)
+def test_unknown_needs_a_calibration_and_the_query(shared: TestClient, tmp_path: Path) -> None:
+    answer = shared.post("/predict", files=files(png()), params={"unknown": False}).json()["predictions"][0]
+    assert (answer["is_unknown"], answer["label"] in OLD) == (None, True)
     (tmp_path / "plain").mkdir()
     with client(make_model(tmp_path / "plain", calibrated=False)) as plain:
         assert plain.post("/predict", files=files(png())).json()["predictions"][0]["is_unknown"] is None
@@ -126,10 +113,10 @@ def test_an_unreadable_image_has_its_error_in_its_place(shared: TestClient) -> N
     assert (refused.status_code, refused.json()["error"].endswith("(nor any of the 1 others)")) == (422, True)
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)"])
-def test_no_cell_is_a_formula(shared: TestClient, name: str) -> None:
-    table = shared.post("/predict.csv", files=files((name, png()))).text
-    assert list(csv.reader(io.StringIO(table)))[1][0] == f"'{name}"
+def test_no_cell_is_a_formula(shared: TestClient) -> None:
+    names = ["=1+1", "+1", "-1", "@SUM(A1)"]
+    table = shared.post("/predict.csv", files=files(*((name, png()) for name in names))).text
+    assert [row[0] for row in csv.reader(io.StringIO(table))][1:] == [f"'{name}" for name in names]
 
 
 def test_explanations_are_the_librarys(shared: TestClient, model: Path) -> None:
@@ -148,9 +135,9 @@ def test_explanations_are_the_librarys(shared: TestClient, model: Path) -> None:
             {(patch["row"], patch["column"]): patch for patch in one.pop("patches")} for one in (mine, its)
         )
         assert patches.keys() == its_patches.keys()
-        for place, patch in patches.items():
-            assert patch["box"] == its_patches[place]["box"]
-            assert patch["mass"] == pytest.approx(its_patches[place]["mass"], abs=1e-5)
+        for cell, patch in patches.items():
+            assert patch["box"] == its_patches[cell]["box"]
+            assert patch["mass"] == pytest.approx(its_patches[cell]["mass"], abs=1e-5)
         assert mine.pop("label") == its.pop("label")
         assert mine == pytest.approx(its, abs=1e-5)
     assert found.pop("ood_score") == pytest.approx(expected.pop("ood_score"), abs=1e-5)
@@ -187,8 +174,8 @@ def test_explanations_that_are_refused(shared: TestClient) -> None:
 def test_a_class_is_added_and_used_at_once(own: TestClient, model: Path, tmp_path: Path) -> None:
     before = model.read_bytes()
     images = [png(seed=seed) for seed in range(4)]
-    said = own.post("/classes", files=files(*images[:3]), data={"name": "  grey   cloud "})
-    assert (said.status_code, said.json()) == (200, {"classes": [*OLD, "grey cloud"], "added": "grey cloud"})
+    answer = own.post("/classes", files=files(*images[:3]), data={"name": "  grey   cloud "})
+    assert (answer.status_code, answer.json()) == (200, {"classes": [*OLD, "grey cloud"], "added": "grey cloud"})
     assert model.read_bytes() == before
     about = own.get("/model").json()
     assert (about["classes"], about["added"]) == ([*OLD, "grey cloud"], ["grey cloud"])
@@ -200,8 +187,8 @@ def test_a_class_is_added_and_used_at_once(own: TestClient, model: Path, tmp_pat
 
     # The file is what `sotglp classes add` makes of the same images.
     (tmp_path / "images").mkdir()
-    for place, image in enumerate(images[:3]):
-        (tmp_path / "images" / f"{place}.png").write_bytes(image)
+    for index, image in enumerate(images[:3]):
+        (tmp_path / "images" / f"{index}.png").write_bytes(image)
     command = ["add", str(model), "grey cloud", str(tmp_path / "images"), "--out", str(tmp_path / "grown.safetensors")]
     assert CliRunner().invoke(classes, [*command, "--no-cache"]).exit_code == 0
     answer = own.get("/model/file")
@@ -209,7 +196,7 @@ def test_a_class_is_added_and_used_at_once(own: TestClient, model: Path, tmp_pat
     assert answer.headers["content-disposition"] == 'attachment; filename="m.safetensors"'
 
 
-def test_without_the_classes_that_were_added_all_is_as_before(own: TestClient, model: Path) -> None:
+def test_removing_all_added_classes_restores_the_model(own: TestClient, model: Path) -> None:
     before = own.post("/predict", files=files(png())).json()
     for name in ("fog", "a/b c"):
         assert own.post("/classes", files=files(png(), png(seed=1)), data={"name": name}).status_code == 200
@@ -240,7 +227,7 @@ def test_classes_that_cannot_be_added_or_removed(own: TestClient) -> None:
     assert own.get("/model").json()["classes"] == OLD
 
 
-def test_a_request_under_way_keeps_its_model(own: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_open_request_keeps_its_model(own: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go = threading.Event(), threading.Event()
 
     def held(content: bytes) -> object:
@@ -259,7 +246,7 @@ def test_a_request_under_way_keeps_its_model(own: TestClient, monkeypatch: pytes
 
 
 def test_images_of_many_requests_share_batches(own: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first batch waits until all other images are decoded, which are then judged by eights."""
+    """The first batch waits until all images are decoded; the others form batches of 8."""
     n_clients = 17
     decoded = threading.Semaphore(0)
 
@@ -275,7 +262,7 @@ def test_images_of_many_requests_share_batches(own: TestClient, monkeypatch: pyt
         return predict(*arguments, **options)
 
     service = own.app.state.service
-    images = [png(COLOURS[OLD[place % 3]], seed=place) for place in range(n_clients)]
+    images = [png(COLOURS[OLD[index % 3]], seed=index) for index in range(n_clients)]
     with monkeypatch.context() as patch, ThreadPoolExecutor(n_clients) as pool:
         patch.setattr("sotglp.web.service.open_image", counted)
         patch.setattr("sotglp.web.service.predict", late)
@@ -287,7 +274,7 @@ def test_images_of_many_requests_share_batches(own: TestClient, monkeypatch: pyt
         assert mine["probabilities"] == pytest.approx(alone["probabilities"], abs=1e-5)
 
 
-def test_a_model_without_maps_that_learns_all_classes_at_once(model: Path, tmp_path: Path) -> None:
+def test_a_model_without_maps_that_cannot_add_classes(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "probe.safetensors"
     MethodClassifier("linear-probe", "tiny", settings={"augment": False}, shots=None).fit(model.parent / "train").save(
         path
@@ -334,8 +321,8 @@ def test_the_page_and_its_files(shared: TestClient) -> None:
 
 def test_the_picture_is_upright_and_of_any_size(shared: TestClient) -> None:
     wide = open_image(png(size=60)).resize((90, 30))
-    said = shared.post("/explain", files=files(encoded(wide), field="image")).json()
-    assert (said["width"], said["height"], said["seen"]) == (90, 30, [30, 0, 60, 30])
+    answer = shared.post("/explain", files=files(encoded(wide), field="image")).json()
+    assert (answer["width"], answer["height"], answer["seen"]) == (90, 30, [30, 0, 60, 30])
 
 
 def test_a_failure_of_the_server_shows_no_traceback(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

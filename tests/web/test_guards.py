@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,18 +8,7 @@ from fastapi.testclient import TestClient
 from sotglp.web.app import create_app
 from sotglp.web.guards import is_loopback
 from sotglp.web.live_model import LiveModel, load_served
-from support.web_server import client, files, make_model, png
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("web"), calibrated=False)
-
-
-@pytest.fixture(scope="module")
-def own(model: Path) -> Iterator[TestClient]:
-    with client(model) as own:
-        yield own
+from support.web_server import files, png
 
 
 @pytest.mark.parametrize(
@@ -39,8 +27,8 @@ def own(model: Path) -> Iterator[TestClient]:
         ("", 400),
     ],
 )
-def test_only_names_of_this_computer_are_answered(own: TestClient, host: str, status: int) -> None:
-    answer = own.get("/model", headers={"Host": host})
+def test_only_names_of_this_computer_are_answered(shared: TestClient, host: str, status: int) -> None:
+    answer = shared.get("/model", headers={"Host": host})
     assert answer.status_code == status
     assert ("error" in answer.json()) == (status == 400)
 
@@ -60,20 +48,20 @@ def test_only_names_of_this_computer_are_answered(own: TestClient, host: str, st
         ({"Origin": "http://localhost", "Sec-Fetch-Site": "cross-site"}, 403),
     ],
 )
-def test_only_its_own_page_may_send(own: TestClient, headers: dict[str, str], status: int) -> None:
-    assert own.post("/predict", files=files(png()), headers=headers).status_code == status
+def test_only_the_servers_own_page_may_send(shared: TestClient, headers: dict[str, str], status: int) -> None:
+    assert shared.post("/predict", files=files(png()), headers=headers).status_code == status
     # A class that is not there, so that the request is taken and nothing changes.
-    assert own.delete("/classes/none", headers=headers).status_code == (404 if status == 200 else 403)
-    assert own.get("/model", headers=headers).status_code == 200
+    assert shared.delete("/classes/none", headers=headers).status_code == (404 if status == 200 else 403)
+    assert shared.get("/model", headers=headers).status_code == 200
 
 
-def test_any_name_will_do_where_other_computers_are_let_in(model: Path) -> None:
+def test_a_public_server_accepts_any_host_name(model: Path) -> None:
     live = LiveModel(model.name, load_served(model, device="cpu", batch_size=8))
-    with TestClient(create_app(live, host="0.0.0.0"), base_url="http://box.example:8000") as own:
-        assert own.get("/health").status_code == 200
-        assert own.post("/predict", files=files(png()), headers={"Origin": "http://evil.example"}).status_code == 403
+    with TestClient(create_app(live, host="0.0.0.0"), base_url="http://box.example:8000") as shared:
+        assert shared.get("/health").status_code == 200
+        assert shared.post("/predict", files=files(png()), headers={"Origin": "http://evil.example"}).status_code == 403
         origin = {"Origin": "http://box.example:8000"}
-        assert own.post("/predict", files=files(png()), headers=origin).status_code == 200
+        assert shared.post("/predict", files=files(png()), headers=origin).status_code == 200
 
 
 def test_loopback() -> None:
@@ -81,9 +69,15 @@ def test_loopback() -> None:
     assert [is_loopback(host) for host in ("0.0.0.0", "::", "192.168.1.5", "example.org", "")] == [False] * 5
 
 
-def test_every_answer_has_the_safe_headers(own: TestClient) -> None:
-    answers = [own.get("/"), own.get("/model"), own.get("/none"), own.post("/predict"), own.get("/static/app.js")]
-    answers.append(own.get("/model", headers={"Host": "evil.example"}))
+def test_every_answer_has_the_safe_headers(shared: TestClient) -> None:
+    answers = [
+        shared.get("/"),
+        shared.get("/model"),
+        shared.get("/none"),
+        shared.post("/predict"),
+        shared.get("/static/app.js"),
+    ]
+    answers.append(shared.get("/model", headers={"Host": "evil.example"}))
     for answer in answers:
         assert "default-src 'self'; img-src 'self' blob: data:" in answer.headers["content-security-policy"]
         assert "unsafe" not in answer.headers["content-security-policy"]
@@ -93,9 +87,9 @@ def test_every_answer_has_the_safe_headers(own: TestClient) -> None:
     assert [answer.headers["cache-control"] for answer in answers[:3]] == ["no-cache", "no-store", "no-store"]
 
 
-def test_errors_of_the_path_are_sentences(own: TestClient) -> None:
-    for answer, status in ((own.get("/none"), 404), (own.get("/docs"), 404), (own.put("/predict"), 405)):
+def test_errors_of_the_path_are_sentences(shared: TestClient) -> None:
+    for answer, status in ((shared.get("/none"), 404), (shared.get("/docs"), 404), (shared.put("/predict"), 405)):
         assert (answer.status_code, list(answer.json())) == (status, ["error"])
         assert "/openapi.json" in answer.json()["error"]
-    assert own.put("/predict").headers["allow"] == "POST"
-    assert own.get("/health/").status_code == 404
+    assert shared.put("/predict").headers["allow"] == "POST"
+    assert shared.get("/health/").status_code == 404

@@ -21,7 +21,7 @@ from sotglp.images.decode import open_image
 from sotglp.settings import checked
 from sotglp.web.limits import BusyError, Limits, Quota, RefusalError
 from sotglp.web.uploads import received
-from support.web_server import client, files, make_model, png
+from support.web_server import client, files, png
 
 SMALL = Limits(
     max_image_bytes=20_000,
@@ -35,18 +35,13 @@ IMAGE = png()
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("web"), calibrated=False)
-
-
-@pytest.fixture(scope="module")
 def small(model: Path) -> Iterator[TestClient]:
     with client(model, SMALL) as own:
         yield own
 
 
 def post(own: TestClient, *contents: bytes | tuple[str, bytes], **options: Any) -> tuple[int, str]:
-    """Status, and what the error says."""
+    """Status and error."""
     answer = own.post("/predict", files=files(*contents), **options)
     return answer.status_code, answer.json().get("error", "")
 
@@ -65,7 +60,7 @@ def test_what_is_too_large_is_refused(small: TestClient) -> None:
         assert (status, "fields" in error) == (413, True)
 
 
-def test_what_is_no_whole_form_is_refused(small: TestClient) -> None:
+def test_a_malformed_form_is_refused(small: TestClient) -> None:
     def status(content: bytes, content_type: str = "multipart/form-data; boundary=b") -> int:
         answer = small.post("/predict", content=content, headers={"Content-Type": content_type})
         assert list(answer.json()) == ["error"]
@@ -183,7 +178,7 @@ def test_limits_that_cannot_be_kept_together() -> None:
 
 
 class Gate:
-    """Holds images back before they are decoded."""
+    """Delays the decoding of images."""
 
     def __init__(self) -> None:
         self.n_waiting = 0
@@ -202,7 +197,7 @@ def wait_for(condition: Any) -> None:
         time.sleep(0.01)
 
 
-def test_who_finds_no_place_is_told_to_come_back(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_quota_refuses_with_retry_after(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate()
     monkeypatch.setattr("sotglp.web.service.open_image", gate)
     with client(model, SMALL) as own, ThreadPoolExecutor(3) as pool:
@@ -274,7 +269,20 @@ def test_a_class_that_takes_too_long_is_not_added(model: Path, monkeypatch: pyte
         assert own.get("/model").json() == before
 
 
-def test_a_body_that_comes_too_slowly_is_given_up(model: Path) -> None:
+def statuses(own: TestClient, receive: Any) -> list[int | None]:
+    """Statuses of the messages that answer a body from a receive function."""
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=b")]
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers}
+    asyncio.run(own.app(scope, receive, send))
+    return [message.get("status") for message in sent]
+
+
+def test_a_body_that_comes_too_slowly_is_refused(model: Path) -> None:
     async def trickle() -> AsyncIterator[dict[str, Any]]:
         head = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'
         yield {"type": "http.request", "body": head, "more_body": True}
@@ -283,28 +291,18 @@ def test_a_body_that_comes_too_slowly_is_given_up(model: Path) -> None:
             yield {"type": "http.request", "body": b"x", "more_body": True}
 
     with client(model, SMALL.model_copy(update={"max_seconds": 0.3})) as own:
-        body, sent = trickle(), []
-
-        async def send(message: dict[str, Any]) -> None:
-            sent.append(message)
-
-        headers = [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=b")]
-        scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers}
-        asyncio.run(own.app(scope, body.__anext__, send))
-        assert sent[0]["status"] == 503
+        assert statuses(own, trickle().__anext__) == [503, None]
 
 
-def test_a_client_that_leaves_while_it_sends(small: TestClient) -> None:
+def test_a_client_that_disconnects_while_it_sends(small: TestClient) -> None:
     async def receive() -> dict[str, Any]:
         return {"type": "http.disconnect"}
 
-    sent: list[dict[str, Any]] = []
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    headers = [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=b")]
-    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers}
-    asyncio.run(small.app(scope, receive, send))
-    assert [message.get("status") for message in sent] == [400, None]
+    assert statuses(small, receive) == [400, None]
     assert small.app.state.service.requests.n_taken == 0
+
+
+def test_a_refusal_of_a_complete_body_does_not_wait_for_more(small: TestClient) -> None:
+    started = time.monotonic()
+    assert post(small, IMAGE, IMAGE, IMAGE, IMAGE)[0] == 413
+    assert time.monotonic() < started + 4

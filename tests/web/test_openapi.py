@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,6 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from sotglp.web.app import create_app
 from sotglp.web.limits import Limits
 from sotglp.web.live_model import LiveModel, load_served
-from support.web_server import make_model
 
 OPERATIONS = {
     "GET /health",
@@ -28,10 +28,9 @@ OPERATIONS = {
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    model = make_model(tmp_path_factory.mktemp("web"))
+def app(model: Path) -> Any:
     live = LiveModel(model.name, load_served(model, device="cpu", batch_size=8))
-    # Bound to all addresses, it takes the name by which schemathesis calls it.
+    # A public server accepts the host name of schemathesis.
     return create_app(live, Limits(), host="0.0.0.0")
 
 
@@ -43,7 +42,7 @@ def api(app: Any) -> Any:
 @pytest.mark.parametrize(
     ("operation", "mode"),
     [(operation, GenerationMode.POSITIVE) for operation in sorted(OPERATIONS)]
-    # What has no body and no query can't be wrong.
+    # Requests without body and query can't be invalid.
     + [(operation, GenerationMode.NEGATIVE) for operation in sorted(OPERATIONS) if operation.startswith("POST")],
 )
 def test_answers_are_as_described(api: Any, operation: str, mode: GenerationMode) -> None:
@@ -52,7 +51,7 @@ def test_answers_are_as_described(api: Any, operation: str, mode: GenerationMode
     @given(case=api[path][method].as_strategy(generation_mode=mode))
     @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
     def run(case: Any) -> None:
-        # Bytes that are no image fit the description, and are refused all the same.
+        # Any bytes fit the description; those that are no image are refused.
         case.call_and_validate(excluded_checks=[positive_data_acceptance])
 
     run()

@@ -1,7 +1,4 @@
-"""The page in a browser: `sotglp serve` as a process, Debian's Chromium, one of each for the whole file.
-
-With SOTGLP_SCREENSHOTS=FOLDER the test of accessibility leaves pictures of the page there.
-"""
+"""The page in Chromium, with one server and one browser; SOTGLP_SCREENSHOTS=FOLDER stores screenshots."""
 
 from __future__ import annotations
 
@@ -20,13 +17,14 @@ import pytest
 from PIL import Image
 
 from sotglp import SOTGLPClassifier
-from support.browser import chromium, serving, transfer_of, watched_page
+from support.browser import chromium, transfer_of, watched_page
 from support.painted import CLASSES, NEW_CLASS, beside, paint_pictures, paint_unknown, save_all
+from support.web_server import server_process
 
 pytest.importorskip("fastapi", reason="the page needs sotglp[web]")
 
 MAX_IMAGES = 4
-"""Of one request, so that a handful of pictures already needs several."""
+"""Images per request: a few images need several requests."""
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +50,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     # With a small epsilon prompts share patches out among them, of which there is little to see after a short fit.
     classifier = SOTGLPClassifier("tiny", epochs=6, augment=False, workers=0, epsilon=0.002)
     classifier.fit(root / "train").calibrate(root / "held_out", method="knn").save(root / "shapes.safetensors")
-    with serving(root / "shapes.safetensors", "--max-images", MAX_IMAGES, "--max-image-mb", 1) as where:
-        yield where
+    with server_process(root / "shapes.safetensors", "--max-images", MAX_IMAGES, "--max-image-mb", 1) as (_, url):
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +93,19 @@ def assert_looks_like(drawing: np.ndarray, expected: np.ndarray) -> None:
     assert difference.max() < 16
 
 
+def alert(page: Any) -> str:
+    """Wait for an alert."""
+    page.wait_for_selector("#alert:not([hidden])")
+    return page.inner_text("#alert-text")
+
+
 def asked(address: str, path: str, picture: Path, field: str = "images", **query: Any) -> Any:
-    """What the API says of a picture."""
+    """Answer of the API for a picture."""
     files = {field: (picture.name, picture.read_bytes())}
     return httpx.post(f"{address}{path}", files=files, params=query, timeout=60).raise_for_status().json()
 
 
-def spoken(share: float) -> str:
+def percent(share: float) -> str:
     return "< 1\u00a0%" if share < 0.01 else "> 99\u00a0%" if share > 0.99 else f"{round(100 * share)}\u00a0%"
 
 
@@ -119,15 +123,15 @@ def test_header_and_model_say_what_is_served(page: Any) -> None:
 def test_a_chosen_picture_gets_the_probabilities_that_the_api_gives(page: Any, address: str, folder: Path) -> None:
     picture = folder / "red_star_1.png"
     upload(page, picture)
-    (said,) = asked(address, "/predict", picture)["predictions"]
-    ranked = sorted(said["probabilities"].items(), key=lambda entry: -entry[1])[:5]
+    (prediction,) = asked(address, "/predict", picture)["predictions"]
+    ranked = sorted(prediction["probabilities"].items(), key=lambda entry: -entry[1])[:5]
     bars = page.locator(".bars li")
     assert bars.locator(".bar-name").all_inner_texts() == [name for name, _ in ranked]
-    assert bars.locator(".bar-value").all_inner_texts() == [spoken(share) for _, share in ranked]
+    assert bars.locator(".bar-value").all_inner_texts() == [percent(share) for _, share in ranked]
     widths = bars.locator(".bar-track span").evaluate_all("bars => bars.map(bar => parseFloat(bar.style.width))")
     assert widths == pytest.approx([100 * share for _, share in ranked], abs=0.01)
-    assert page.inner_text(".card-label") == f"red star, {spoken(ranked[0][1])}"
-    assert f"{said['ood_score']:.3g}" in page.inner_text(".card-words")
+    assert page.inner_text(".card-label") == f"red star, {percent(ranked[0][1])}"
+    assert f"{prediction['ood_score']:.3g}" in page.inner_text(".card-words")
     assert page.locator(".badge").is_hidden()
     assert page.locator(".thumb img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 64
 
@@ -150,12 +154,12 @@ def test_pictures_are_dropped_and_pasted(page: Any, folder: Path) -> None:
 def test_an_unknown_picture_is_called_so_with_score_and_threshold(page: Any, address: str, folder: Path) -> None:
     upload(page, folder / "texture_1.png", folder / "red_star_1.png")
     assert page.locator(".badge").evaluate_all("badges => badges.map(badge => !badge.hidden)") == [True, False]
-    assert page.locator(".card-label").first.inner_text() == "None of the classes"
+    assert page.locator(".card-label").first.inner_text() == "No known class"
     threshold = httpx.get(f"{address}/model").json()["threshold"]
     words = page.locator(".card-words").all_inner_texts()
-    assert words[0].endswith(f", below the threshold {threshold:.3g}, so none of them.")
-    assert words[1].endswith(f", not below the threshold {threshold:.3g}.")
-    assert page.inner_text("#status") == "2 pictures read, 1 unknown."
+    assert [text.startswith("Looks like a known class (") for text in words] == [False, True]
+    assert all(text.endswith(f", threshold {threshold:.3g}).") for text in words)
+    assert page.inner_text("#status") == "2 images classified, 1 unknown."
 
 
 def test_maps_of_an_oblong_picture_lie_where_explain_says(page: Any, address: str, folder: Path) -> None:
@@ -200,13 +204,13 @@ def test_maps_say_in_words_and_in_a_table_what_they_show(page: Any, address: str
     (one,) = asked(address, "/explain", picture, "image")["classes"]
     first = max(one["patches"], key=lambda patch: patch["mass"][0])
     assert labels[2] == (
-        f"Prompt 1: {len(one['patches'])} patches of the picture; most mass, {spoken(first['mass'][0])}, "
-        f"in row {first['row'] + 1}, column {first['column'] + 1} of the patches."
+        f"Prompt 1: mass on {len(one['patches'])} patches; highest mass {percent(first['mass'][0])} "
+        f"in row {first['row'] + 1}, column {first['column'] + 1}."
     )
     page.click("#maps summary")
     cells = page.locator("#maps tbody tr").first.locator("td").all_inner_texts()
     top = one["patches"][0]
-    assert cells == [str(top["row"] + 1), str(top["column"] + 1), *map(spoken, top["mass"])]
+    assert cells == [str(top["row"] + 1), str(top["column"] + 1), *map(percent, top["mass"])]
     assert f"Global score {one['global_score']:.3g}" in page.inner_text(".facts")
 
 
@@ -220,7 +224,7 @@ def test_two_classes_are_compared_side_by_side(page: Any, folder: Path) -> None:
     assert boxes[0]["y"] == boxes[1]["y"]
     assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
     assert re.match(
-        r"blue ring has .*, red star .*\. Globally blue ring is 0\.\d+ ahead", page.inner_text("#maps-verdict")
+        r"blue ring .*, red star .*\. For blue ring the global score is 0\.\d+ higher", page.inner_text("#maps-verdict")
     )
     supports = [pixels_of(page.locator(".class-maps").nth(place).locator("canvas").nth(1)) for place in (0, 1)]
     assert (supports[0] != supports[1]).any()
@@ -238,15 +242,15 @@ def test_a_new_class_is_used_at_once_and_can_be_taken_away(page: Any, address: s
     assert page.inner_text("#adding-count") == "3 examples chosen"
     try:
         page.click("#adding-submit")
-        page.wait_for_selector("#status:has-text('is added')", timeout=60_000)
+        page.wait_for_selector("#status:has-text('Added the class')", timeout=60_000)
         assert page.locator(".card-label").first.inner_text().startswith(f"{NEW_CLASS}, ")
-        assert "no picture is called unknown any more" in page.inner_text("#status")
-        assert "its threshold is gone" in page.inner_text("#model-note")
+        assert "removed the rejection threshold" in page.inner_text("#status")
+        assert "removed the rejection threshold" in page.inner_text("#model-note")
         assert page.locator(".badge:visible").count() == 0
-        assert page.locator(".card-words").last.inner_text().endswith("There is no threshold.")
+        assert page.locator(".card-words").last.inner_text().endswith("no threshold.")
         page.click("#classes-summary")
         page.click(f"[aria-label='Remove the class {NEW_CLASS}']")
-        page.wait_for_selector("#status:has-text('The threshold is back')")
+        page.wait_for_selector("#status:has-text('threshold is restored')")
         assert page.evaluate("document.activeElement.id") == "classes-summary"
         assert page.locator(".badge:visible").count() >= 1
     finally:
@@ -254,46 +258,35 @@ def test_a_new_class_is_used_at_once_and_can_be_taken_away(page: Any, address: s
     assert httpx.get(f"{address}/model").json()["classes"] == sorted(CLASSES)
 
 
-def test_a_class_without_name_or_pictures_is_a_sentence(page: Any) -> None:
+def test_a_class_that_is_incomplete_or_refused_is_a_sentence(page: Any, folder: Path) -> None:
     page.click("#adding-submit")
-    assert page.inner_text("#alert-text") == "The new class has no name: write one."
+    assert alert(page) == "Enter a name for the class."
     assert page.evaluate("document.activeElement.id") == "adding-name"
-    page.fill("#adding-name", "hoopoe")
-    page.click("#adding-submit")
-    assert page.inner_text("#alert-text") == "There are no pictures of hoopoe: choose or drop a few."
-
-
-def test_a_class_that_the_server_refuses_is_a_sentence(page: Any, folder: Path) -> None:
     page.fill("#adding-name", "red star")
+    page.click("#adding-submit")
+    assert alert(page) == "Choose or drop at least one image of red star."
     page.set_input_files("#adding-files", [folder / "red_star_1.png"])
     page.click("#adding-submit")
-    page.wait_for_selector("#alert:not([hidden])")
-    said = page.inner_text("#alert-text")
-    assert "red star" in said
-    assert said.endswith(".")
-    assert page.input_value("#adding-name") == "red star"  # to be mended, not written anew
+    page.wait_for_selector("#alert-text:has-text('already has')")
+    assert alert(page).endswith(".")
+    assert page.input_value("#adding-name") == "red star"  # to be corrected
 
 
-def test_a_broken_picture_is_a_sentence(page: Any, folder: Path) -> None:
+def test_broken_and_large_pictures_are_sentences_and_the_others_are_classified(page: Any, folder: Path) -> None:
     page.set_input_files("#files", [folder / "broken.png"])
-    page.wait_for_selector("#alert:not([hidden])")
-    assert re.fullmatch(r"Can't read broken\.png.*\.", page.inner_text("#alert-text"))
+    assert re.fullmatch(r"Can't read broken\.png.*\.", alert(page))
     assert page.locator(".card").count() == 0
     upload(page, folder / "broken.png", folder / "red_star_1.png")
     assert page.locator("#alert").is_hidden()
     assert "broken.png" in page.locator(".failed .card-words").inner_text()
     assert page.locator(".failed .show-maps").is_hidden()
-    assert page.inner_text("#status").startswith("1 picture read, 0 unknown, 1 not readable")
-
-
-def test_a_picture_that_is_too_large_is_a_sentence_and_the_others_are_read(page: Any, folder: Path) -> None:
+    assert page.inner_text("#status").startswith("1 image classified, 0 unknown, 1 unreadable")
     large = {"name": "large.png", "mimeType": "image/png", "buffer": bytes(1_500_000)}
     small = {"name": "small.png", "mimeType": "image/png", "buffer": (folder / "red_star_1.png").read_bytes()}
     page.set_input_files("#files", [large, small])
-    page.wait_for_selector(".card")
-    said = page.inner_text("#alert-text")
-    assert said == "A picture may have 1 MB at most, so this was not sent: large.png (1.5 MB)."
-    assert page.locator(".card-name").all_inner_texts() == ["small.png"]
+    assert alert(page) == "Images are limited to 1 MB; not sent: large.png (1.5 MB)."
+    page.locator(".card").nth(2).wait_for()
+    assert page.locator(".card-name").last.inner_text() == "small.png"
     page.click("#alert-close")
     assert page.locator("#alert").is_hidden()
 
@@ -301,8 +294,7 @@ def test_a_picture_that_is_too_large_is_a_sentence_and_the_others_are_read(page:
 def test_a_server_that_is_gone_or_busy_is_a_sentence(page: Any, folder: Path) -> None:
     page.route("**/predict", lambda route: route.abort())
     page.set_input_files("#files", [folder / "red_star_1.png"])
-    page.wait_for_selector("#alert:not([hidden])")
-    assert page.inner_text("#alert-text").startswith("The server does not answer.")
+    assert alert(page).startswith("The server does not respond")
     page.unroute("**/predict")
     tries = []
 
@@ -333,9 +325,9 @@ def test_a_batch_goes_in_several_requests_and_its_table_is_downloaded(page: Any,
     assert lines[0] == ["path", "label", "probability", "ood_score"]
     assert [line[0] for line in lines[1:]] == [path.name for path in pictures]
     for line, picture in zip(lines[1:], pictures, strict=True):
-        (said,) = asked(address, "/predict", picture)["predictions"]
-        assert line[1] == ("unknown" if said["is_unknown"] else said["label"])
-        assert float(line[2]) == pytest.approx(said["probability"], abs=1e-5)
+        (prediction,) = asked(address, "/predict", picture)["predictions"]
+        assert line[1] == ("unknown" if prediction["is_unknown"] else prediction["label"])
+        assert float(line[2]) == pytest.approx(prediction["probability"], abs=1e-5)
     assert requests.count("predict") == requests.count("predict.csv") == -(-len(pictures) // MAX_IMAGES)
     page.click("#clear")
     assert page.locator(".card").count() == 0
@@ -391,8 +383,7 @@ def test_a_camera_that_may_not_be_used_is_a_sentence(page: Any) -> None:
         }"""
     )
     page.click("#camera-open")
-    page.wait_for_selector("#alert:not([hidden])")
-    assert page.inner_text("#alert-text").startswith("The camera may not be used.")
+    assert alert(page).startswith("Camera access is blocked")
     assert page.locator("#camera").is_hidden()
 
 
@@ -410,14 +401,14 @@ def test_a_model_without_maps_threshold_and_new_classes(browser: Any, address: s
         assert page.locator(".show-maps").is_hidden()
         assert page.locator("#maps").is_hidden()
         assert page.locator("#adding").is_hidden()
-        assert page.inner_text("#model-note").endswith("calls no picture unknown. This kind of model has no maps.")
-        assert page.inner_text(".card-words").endswith("There is no threshold.")
+        assert page.inner_text("#model-note").endswith("rejected as unknown. This kind of model has no maps.")
+        assert page.inner_text(".card-words").endswith("no threshold.")
 
 
 def test_a_picture_that_the_browser_cannot_show_is_read_all_the_same(page: Any, folder: Path, tmp_path: Path) -> None:
     Image.open(folder / "red_star_1.png").save(tmp_path / "star.tif")
     upload(page, tmp_path / "star.tif")
-    page.wait_for_selector("text=This browser has no preview of it")
+    page.wait_for_selector("text=No preview in this browser")
     assert page.inner_text(".card-label").startswith("red star")
     assert len(np.unique(pixels_of(drawn(page).nth(2)))) > 2
 
@@ -461,7 +452,7 @@ def test_axe_finds_nothing_serious(browser: Any, address: str, folder: Path, sch
         page.wait_for_selector(".maps-classes.two")
         check("compare")
         page.set_input_files("#files", [folder / "broken.png"])
-        page.wait_for_selector("#alert:not([hidden])")
+        alert(page)
         check("error")
 
 
@@ -487,7 +478,7 @@ def test_a_batch_can_be_stopped(page: Any, folder: Path) -> None:
     page.click("#progress-stop")
     page.wait_for_selector("#progress", state="hidden")
     assert page.locator(".card").count() == MAX_IMAGES
-    assert page.inner_text("#status").startswith(f"{MAX_IMAGES} pictures read")
+    assert page.inner_text("#status").startswith(f"{MAX_IMAGES} images classified")
     assert page.locator("#alert").is_hidden()
     page.unroute("**/predict")
     upload(page, folder / "red_star_2.png")  # what comes later is read

@@ -1,9 +1,9 @@
-"""What an exported file computes, traced from the model itself: pixels in; probabilities, OOD score and maps out."""
+"""The ONNX graph of a model, traced from it: images in; probabilities, OOD score, label index and maps out."""
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sotglp.backbone import Backbone
 from sotglp.backbone.readers import make_reader
 from sotglp.features.encode import EncodedImages
-from sotglp.methods.base import AdaptedModel
+from sotglp.methods.base import AdaptedModel, Outputs
 from sotglp.methods.text_features import TextFeatures
 from sotglp.scoring import ood
 from sotglp.settings import OodMethod
@@ -24,22 +24,48 @@ INPUT = "images"
 OUTPUTS = PROBABILITIES, OOD_SCORE, LABEL_INDEX, MAPS = "probabilities", "ood_score", "label_index", "maps"
 
 LOG_TINY = -87.33654475055310
-"""Logarithm of the smallest normal float32, the least probability of :func:`sotglp.scoring.temperature.tempered`."""
+"""Logarithm of the smallest normal float32, the lower bound in :func:`sotglp.scoring.temperature.tempered`."""
 
 LARGEST_FOLDED = 2**40
-"""No constant of a model is too large to be computed when the file is written."""
+"""Bytes of a constant that is folded when the graph is written: any."""
+
+
+class Computed(NamedTuple):
+    """Outputs for B images, with the probabilities at temperature 1; ``maps`` is None without a transport plan."""
+
+    outputs: Outputs
+    probabilities: Tensor
+    ood_score: Tensor
+    label_index: Tensor
+    maps: Tensor | None
+
+
+def compute(
+    model: AdaptedModel, images: Tensor, text: TextFeatures, ood_method: OodMethod, ood_temperature: float
+) -> Computed:
+    """Compute what an exported file returns for preprocessed images (B, 3, H, W)."""
+    encoded = EncodedImages(*model.backbone.encode_image(images))
+    outputs = model.compare(encoded, text)
+    probabilities = model.probabilities(outputs)
+    label = probabilities.argmax(dim=-1)
+    maps = None
+    if outputs.plan is not None and outputs.support is not None:
+        mass = class_mass(outputs.plan, outputs.support, label, encoded.patch_tokens.shape[1])
+        maps = shares(mass, dim=1).transpose(1, 2)
+    scores = ood.score_evidence(ood.Evidence(outputs, model, encoded), ood_method, ood_temperature)
+    return Computed(outputs, probabilities, scores, label, maps)
 
 
 class ClassifierGraph(nn.Module):
-    """A trained model with its text features as constants, without values: what :func:`traced` writes down.
+    """A trained model with its text features as constants, on the meta device, for :func:`trace`.
 
-    Everything is on the meta device. There the image tower takes all images of a batch at once, as on a GPU, where a
-    CPU takes some of them alone, by a number that a graph for any batch can't know.
+    On the meta device, as on a GPU, the image tower encodes all images of a batch at once. On a CPU it may encode them
+    one by one, in a number of steps that a graph for any batch size can't hold.
 
     Parameters
     ----------
     model : AdaptedModel
-        The model; it stays as it is.
+        The model, which is copied.
     ood_method : str
         See :func:`sotglp.ood.score`.
     ood_temperature : float
@@ -71,35 +97,19 @@ class ClassifierGraph(nn.Module):
         self.values: dict[str, Tensor] = {name: value.detach().cpu() for name, value in (own | texts).items()}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """What there is to say of preprocessed images (B, 3, H, W).
-
-        Returns
-        -------
-        dict
-            ``probabilities`` (B, C) at the calibrated temperature, ``ood_score`` (B,), ``label_index`` (B,), the most
-            probable class, and ``maps`` (B, N, P): the share of its mass that each prompt of that class puts on each
-            patch. A model without a transport plan has no maps.
-        """
-        encoded = EncodedImages(*self.model.backbone.encode_image(images))
-        outputs = self.model.compare(encoded, TextFeatures(self.global_text, self.local_text))
-        probabilities = self.model.probabilities(outputs)
-        label = probabilities.argmax(dim=-1)
+        """Return the outputs that :func:`sotglp.export.onnx_file.export_model` documents."""
+        text = TextFeatures(self.global_text, self.local_text)
+        computed = compute(self.model, images, text, self.ood_method, self.ood_temperature)
+        probabilities = computed.probabilities
         if self.temperature != 1:
-            logarithms = self.model.logits(outputs).log_softmax(dim=-1).clamp(min=LOG_TINY)
+            logarithms = self.model.logits(computed.outputs).log_softmax(dim=-1).clamp(min=LOG_TINY)
             probabilities = torch.softmax(logarithms / self.temperature, dim=-1)
-        mass = None
-        if outputs.plan is not None and outputs.support is not None:
-            mass = class_mass(outputs.plan, outputs.support, label, encoded.patch_tokens.shape[1])
-        evidence = ood.Evidence(outputs, self.model, encoded)
-        scores = ood.score_evidence(evidence, self.ood_method, self.ood_temperature)
-        said = {PROBABILITIES: probabilities, OOD_SCORE: scores, LABEL_INDEX: label}
-        if mass is not None:
-            said[MAPS] = shares(mass, dim=1).transpose(1, 2)
-        return said
+        outputs = {PROBABILITIES: probabilities, OOD_SCORE: computed.ood_score, LABEL_INDEX: computed.label_index}
+        return outputs if computed.maps is None else outputs | {MAPS: computed.maps}
 
 
 class _ImageTower(Backbone):
-    """What a graph holds of a backbone: its image tower, and its scale as a number."""
+    """The image tower of a backbone, with the logit scale as a number."""
 
     def __init__(self, backbone: Backbone, memo: dict[int, Any]) -> None:
         nn.Module.__init__(self)
@@ -116,23 +126,15 @@ class _ImageTower(Backbone):
 
     @property
     def device(self) -> torch.device:
-        # Mixed precision, which is off, knows no meta device.
+        # Mixed precision, which is off, does not support the meta device.
         return torch.device("cpu")
 
     def encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return self.tower.encode(images)
 
 
-def traced(graph: ClassifierGraph, image_size: tuple[int, int]) -> onnx_ir.Model:
-    """The graph in ONNX's words, for any number of images, with all its values.
-
-    Parameters
-    ----------
-    graph : ClassifierGraph
-        What to trace.
-    image_size : tuple of int
-        Height and width of an image.
-    """
+def trace(graph: ClassifierGraph, image_size: tuple[int, int]) -> onnx_ir.Model:
+    """Return the graph as an ONNX model with its weights, for any number of images of this height and width."""
     import onnx_ir
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
     from onnxscript import optimizer
@@ -143,13 +145,13 @@ def traced(graph: ClassifierGraph, image_size: tuple[int, int]) -> onnx_ir.Model
             graph.eval(), (example,), dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}}, strict=False
         )
         written = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False)
-    assert written is not None  # only an export to a file gives nothing
-    held = written.model.graph.initializers
-    written.apply_weights({name: value for name, value in graph.values.items() if name in held})
+    assert written is not None  # it is None only after an export to a file
+    initializers = written.model.graph.initializers
+    written.apply_weights({name: value for name, value in graph.values.items() if name in initializers})
     model: onnx_ir.Model = optimizer.optimize(
         written.model, input_size_limit=LARGEST_FOLDED, output_size_limit=LARGEST_FOLDED
     )
-    # Where a node came from names files of whoever exported it.
+    # The origin of each node contains paths of this computer.
     ClearMetadataAndDocStringPass()(model)
     RemoveUnusedNodesPass()(model)
     for value, name in zip((*model.graph.inputs, *model.graph.outputs), (INPUT, *OUTPUTS), strict=False):

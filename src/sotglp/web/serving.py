@@ -26,22 +26,10 @@ def serve(
     pretrained: str | None = None,
     device: str = "auto",
 ) -> None:
-    """Serve a model until SIGINT or SIGTERM; open requests are answered first. The model file is never written.
+    """Serve a model until SIGINT or SIGTERM; open requests are answered first, and the model file is never written.
 
-    Parameters
-    ----------
-    model_file : Path
-        The model.
-    host : str, default "127.0.0.1"
-        Address to bind to. Any address but a loopback address gives other computers access without a password.
-    port : int, default 8000
-        Port; 0 chooses a free one. The address is printed when the server is ready.
-    limits : Limits
-        Limits on requests.
-    batch_size : int, default 32
-        Images per batch.
-    pretrained, device
-        See :func:`sotglp.model_file.load.load_model`.
+    Port 0 chooses a free port; the address is printed when the server is ready. Any ``host`` but a loopback address
+    gives other computers access without a password. See :func:`sotglp.model_file.load.load_model` for the rest.
 
     Raises
     ------

@@ -1,14 +1,12 @@
-// A new class from a few pictures.
+// The form that adds a class from a few images.
 
 import { takeChosen, takeDropped } from "./intake.js";
 import { count } from "./words.js";
 
 /**
- * The form that adds a class.
- *
  * @param {object} parts elements of the form, by name
  * @param {{add: (name: string, files: File[]) => Promise<boolean>, onError: (sentence: string) => void}} tell
- *   `add` says whether it worked
+ *   `add` returns whether it succeeded
  */
 export function setUpAdding(parts, { add, onError, limits }) {
   let files = [];
@@ -19,10 +17,10 @@ export function setUpAdding(parts, { add, onError, limits }) {
     urls = files.map((file) => URL.createObjectURL(file));
     parts.chosen.hidden = files.length === 0;
     parts.count.textContent = `${count(files.length, "example")} chosen`;
-    parts.thumbs.replaceChildren(...files.map((file, place) => {
+    parts.thumbs.replaceChildren(...files.map((file, index) => {
       const entry = document.createElement("li");
       const image = document.createElement("img");
-      image.src = urls[place];
+      image.src = urls[index];
       image.alt = file.name;
       entry.append(image);
       return entry;
@@ -32,7 +30,7 @@ export function setUpAdding(parts, { add, onError, limits }) {
   function take(more) {
     const most = limits().max_images;
     if (files.length + more.length > most) {
-      onError(`A class is learned from at most ${count(most, "picture")} at a time: choose fewer.`);
+      onError(`A class can be added from at most ${count(most, "image")}: choose fewer.`);
       return;
     }
     files = [...files, ...more];
@@ -45,7 +43,7 @@ export function setUpAdding(parts, { add, onError, limits }) {
   }
 
   takeChosen(parts.choose, parts.input, take);
-  takeDropped(parts.drop, parts.drop, take, () => onError("A folder can't be dropped: open it and drop its pictures."));
+  takeDropped(parts.drop, parts.drop, take, () => onError("Folders can't be dropped: drop the images in it instead."));
   parts.clear.addEventListener("click", () => {
     files = [];
     show();
@@ -57,19 +55,19 @@ export function setUpAdding(parts, { add, onError, limits }) {
     const name = parts.name.value.trim();
     parts.name.setAttribute("aria-invalid", String(!name));
     if (!name) {
-      onError("The new class has no name: write one.");
+      onError("Enter a name for the class.");
       parts.name.focus();
       return;
     }
     if (!files.length) {
-      onError(`There are no pictures of ${name}: choose or drop a few.`);
+      onError(`Choose or drop at least one image of ${name}.`);
       parts.choose.focus();
       return;
     }
     busy(true);
     const worked = await add(name, files);
     busy(false);
-    parts.submit.focus(); // which a button loses when it is disabled
+    parts.submit.focus(); // a disabled button loses focus
     if (!worked) return;
     parts.name.value = "";
     files = [];

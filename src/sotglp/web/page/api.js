@@ -1,11 +1,11 @@
-// What the page asks of the server.
+// Requests to the server.
 
-/** A request that came to nothing; its message is a sentence for the reader. */
+/** A failed request; its message is a sentence for the user. */
 export class Refusal extends Error {}
 
-const MOST_TRIES = 4;
+const MAX_ATTEMPTS = 4;
 
-/** Capital first, full stop last: errors of the library are written without. */
+/** An error of the library with a capital and a full stop. */
 export function sentence(text) {
   const trimmed = text.trim();
   const capital = trimmed.charAt(0).toUpperCase() + trimmed.slice(1);
@@ -27,12 +27,12 @@ async function sentenceOf(response) {
     const { error } = await response.json();
     if (typeof error === "string") return sentence(error);
   } catch {
-    // No JSON: the status has to do.
+    // Not JSON: show the status.
   }
   return `The server refused the request (status ${response.status}).`;
 }
 
-/** Ask, and ask again later where the server is too busy. */
+/** Send a request, and retry while the server is busy. */
 async function ask(path, options = {}) {
   for (let attempt = 1; ; attempt += 1) {
     let response;
@@ -40,11 +40,11 @@ async function ask(path, options = {}) {
       response = await fetch(path, options);
     } catch (error) {
       if (options.signal?.aborted) throw error;
-      throw new Refusal("The server does not answer. See whether sotglp serve is still running, and try again.");
+      throw new Refusal("The server does not respond: check that sotglp serve is running, and try again.");
     }
     if (response.ok) return response;
     const wait = Number(response.headers.get("Retry-After"));
-    if (response.status !== 503 || !wait || wait > 10 || attempt === MOST_TRIES) {
+    if (response.status !== 503 || !wait || wait > 10 || attempt === MAX_ATTEMPTS) {
       throw new Refusal(await sentenceOf(response));
     }
     await pause(wait, options.signal);
@@ -91,7 +91,7 @@ export async function removeClass(name) {
   return ask(`/classes/${encodeURIComponent(name)}`, { method: "DELETE" });
 }
 
-/** Files in chunks that one request may hold. */
+/** Files in chunks of the size of a request. */
 export function chunks(files, limits) {
   const all = [];
   let bytes = 0;

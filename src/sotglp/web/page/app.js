@@ -1,4 +1,4 @@
-// The page: what comes in, what is asked of the server, and where the answers go.
+// The page: connects inputs, requests and views.
 
 import { setUpAdding } from "./adding.js";
 import * as api from "./api.js";
@@ -15,8 +15,8 @@ const at = (id) => document.getElementById(id);
 
 let model = null;
 let pictures = [];
-let reading = null; // AbortController of the pictures that are read
-let turn = Promise.resolve(); // what is under way; the next step comes after it
+let reading = null; // AbortController of the current batch
+let turn = Promise.resolve(); // the current step; the next one waits for it
 
 function say(text) {
   at("status").textContent = text;
@@ -50,30 +50,30 @@ async function refreshModel() {
   state("ready", "Ready");
 }
 
-/** Do one thing after the other: pictures that come in while others are read, or while a class is learned, wait. */
+/** Run steps one after the other: new images wait for earlier ones and for class changes. */
 function inTurn(step) {
   const done = turn.then(step);
-  turn = done.catch(() => {}); // told where it is awaited
+  turn = done.catch(() => {}); // reported by the caller
   return done;
 }
 
-/** Run a step that moves through many files, with its count shown. */
+/** Run a step on chunks of files, with progress. */
 async function withProgress(verb, files, step) {
   reading = new AbortController();
   at("progress").hidden = false;
   state("busy", "Working");
   let done = 0;
-  const tell = () => {
+  const update = () => {
     at("progress-bar").max = files.length;
     at("progress-bar").value = done;
-    at("progress-text").textContent = `${verb} ${count(files.length, "picture")}: ${done} done`;
+    at("progress-text").textContent = `${verb} ${count(files.length, "image")}: ${done} done`;
   };
-  tell();
+  update();
   try {
     for (const chunk of api.chunks(files, model.limits)) {
       await step(chunk, reading.signal);
       done += chunk.length;
-      tell();
+      update();
     }
   } finally {
     reading = null;
@@ -82,14 +82,14 @@ async function withProgress(verb, files, step) {
   }
 }
 
-/** Ask for predictions and renew the cards. */
+/** Request predictions and update the cards. */
 async function predict(some) {
   const of = new Map(some.map((picture) => [picture.file, picture]));
-  await withProgress("Reading", some.map((picture) => picture.file), async (files, signal) => {
+  await withProgress("Classifying", some.map((picture) => picture.file), async (files, signal) => {
     const answers = await api.predict(files, signal);
-    answers.forEach((answer, place) => {
-      const picture = of.get(files[place]);
-      if (!pictures.includes(picture)) return; // removed meanwhile
+    answers.forEach((answer, index) => {
+      const picture = of.get(files[index]);
+      if (!pictures.includes(picture)) return; // removed in the meantime
       picture.take(answer);
       cards.put(picture, model);
     });
@@ -102,9 +102,9 @@ function summary(some) {
   const read = some.filter((picture) => picture.prediction);
   const unknown = read.filter((picture) => picture.prediction.is_unknown).length;
   const failed = some.filter((picture) => picture.error).length;
-  const parts = [`${count(read.length, "picture")} read`];
+  const parts = [`${count(read.length, "image")} classified`];
   if (model.calibrated) parts.push(`${unknown} unknown`);
-  if (failed) parts.push(`${failed} not readable`);
+  if (failed) parts.push(`${failed} unreadable`);
   if (read.length === 1 && !unknown) parts.push(read[0].ranked[0][0]);
   return `${parts.join(", ")}.`;
 }
@@ -114,23 +114,23 @@ function showLists() {
   at("results-tools").hidden = !pictures.some((picture) => picture.prediction);
 }
 
-function takeIn(files) {
+function addFiles(files) {
   unwarn();
-  inTurn(() => readLot(files)).catch(fail);
+  inTurn(() => classifyFiles(files)).catch(fail);
 }
 
-async function readLot(files) {
+async function classifyFiles(files) {
   if (!model) await refreshModel();
   const most = model.limits.max_image_bytes;
   const large = files.filter((file) => file.size > most).map((file) => `${file.name} (${megabytes(file.size)})`);
-  if (large.length) warn(`A picture may have ${megabytes(most)} at most, so this was not sent: ${large.join(", ")}.`);
+  if (large.length) warn(`Images are limited to ${megabytes(most)}; not sent: ${large.join(", ")}.`);
   const lot = files.filter((file) => file.size <= most).map((file) => new Picture(file));
   if (!lot.length) return;
   pictures.push(...lot);
   try {
     await predict(lot);
   } finally {
-    // What was stopped, refused or removed has no card, and is forgotten.
+    // Stopped, refused and removed images have no card.
     const left = lot.filter((picture) => !picture.card);
     left.forEach((picture) => picture.forget());
     pictures = pictures.filter((picture) => !left.includes(picture));
@@ -146,12 +146,12 @@ function showMaps(picture) {
 }
 
 function remove(picture) {
-  const place = pictures.indexOf(picture);
+  const index = pictures.indexOf(picture);
   pictures = pictures.filter((one) => one !== picture);
   if (maps.shown() === picture) maps.close();
   picture.forget();
   showLists();
-  const next = pictures[Math.min(place, pictures.length - 1)];
+  const next = pictures[Math.min(index, pictures.length - 1)];
   (next?.card?.querySelector(".remove") ?? at("choose")).focus();
   say(`${picture.file.name} removed.`);
 }
@@ -162,7 +162,7 @@ function removeAll() {
   pictures = [];
   showLists();
   at("choose").focus();
-  say("All pictures removed.");
+  say("All images removed.");
 }
 
 async function downloadCsv() {
@@ -170,11 +170,11 @@ async function downloadCsv() {
   const files = pictures.filter((picture) => picture.prediction).map((picture) => picture.file);
   await withProgress("Writing", files, async (chunk, signal) => tables.push(await api.predictCsv(chunk, signal)));
   download(joined(tables), "predictions.csv");
-  say(`A table of ${count(files.length, "picture")} is downloaded.`);
+  say(`Downloaded predictions for ${count(files.length, "image")}.`);
 }
 
-/** After classes have changed, everything on the page is what the new model says. */
-async function renew() {
+/** Update the page with predictions of the new model. */
+async function refresh() {
   await refreshModel();
   await predict(pictures.filter((picture) => picture.prediction));
   if (maps.shown()) await showMaps(maps.shown());
@@ -183,14 +183,14 @@ async function renew() {
 async function changeClasses(change, done) {
   unwarn();
   const was = model.calibrated;
-  state("busy", "Learning");
+  state("busy", "Training");
   try {
     await inTurn(async () => {
       await change();
-      await renew();
+      await refresh();
     });
-    if (was && !model.calibrated) say(`${done} The threshold is gone with it: no picture is called unknown any more.`);
-    else if (!was && model.calibrated) say(`${done} The threshold is back.`);
+    if (was && !model.calibrated) say(`${done} Adding a class removed the rejection threshold; recalibrate to restore it.`);
+    else if (!was && model.calibrated) say(`${done} The rejection threshold is restored.`);
     else say(done);
     return true;
   } catch (error) {
@@ -201,11 +201,11 @@ async function changeClasses(change, done) {
 }
 
 function addClass(name, files) {
-  return changeClasses(() => api.addClass(name, files), `The class ${name} is added, and the pictures on this page are read with it.`);
+  return changeClasses(() => api.addClass(name, files), `Added the class ${name} and updated all predictions.`);
 }
 
 function removeClass(name) {
-  return changeClasses(() => api.removeClass(name), `The class ${name} is removed.`);
+  return changeClasses(() => api.removeClass(name), `Removed the class ${name}.`);
 }
 
 const cards = setUpCards(at("cards"), at("card-template"), {
@@ -234,9 +234,9 @@ const maps = setUpMaps(
   },
 );
 
-const noFolder = () => warn("A folder can't be dropped: open it and drop its pictures.");
+const noFolder = () => warn("Folders can't be dropped: drop the images in it instead.");
 
-takeChosen(at("choose"), at("files"), takeIn);
+takeChosen(at("choose"), at("files"), addFiles);
 setUpAdding(
   {
     form: at("adding-form"), name: at("adding-name"), drop: at("adding-drop"), choose: at("adding-choose"),
@@ -245,11 +245,11 @@ setUpAdding(
   },
   { add: addClass, onError: warn, limits: () => model.limits },
 );
-takeDropped(document.documentElement, at("drop"), takeIn, noFolder);
-takePasted(takeIn);
+takeDropped(document.documentElement, at("drop"), addFiles, noFolder);
+takePasted(addFiles);
 setUpCamera({
   opener: at("camera-open"), panel: at("camera"), video: at("camera-video"), taker: at("camera-take"),
-  closer: at("camera-close"), onPicture: (file) => takeIn([file]), onError: warn,
+  closer: at("camera-close"), onPicture: (file) => addFiles([file]), onError: warn,
 });
 at("csv").addEventListener("click", () => {
   unwarn();

@@ -1,20 +1,20 @@
-// Pictures from the camera.
+// Images from the camera.
 
 const SENTENCES = {
-  NotAllowedError: "The camera may not be used. Allow it beside the address of this page, and try again.",
-  NotFoundError: "No camera was found. Connect one, or choose a picture.",
-  NotReadableError: "The camera is in use by another programme. Close that, and try again.",
+  NotAllowedError: "Camera access is blocked: allow it in the address bar, and try again.",
+  NotFoundError: "No camera was found: connect one, or choose an image.",
+  NotReadableError: "The camera is in use by another program: close it, and try again.",
 };
 
-/** Without a secure context, that is away from localhost and https, browsers give no camera. */
-function isThere() {
+/** Browsers require localhost or https. */
+function isAvailable() {
   return Boolean(navigator.mediaDevices?.getUserMedia);
 }
 
 export function setUpCamera({ opener, panel, video, taker, closer, onPicture, onError }) {
   let stream = null;
   let taken = 0;
-  opener.hidden = !isThere();
+  opener.hidden = !isAvailable();
 
   function stop() {
     stream?.getTracks().forEach((track) => track.stop());
@@ -35,7 +35,7 @@ export function setUpCamera({ opener, panel, video, taker, closer, onPicture, on
       taker.focus();
     } catch (error) {
       stop();
-      onError(SENTENCES[error.name] ?? "The camera can't be opened. Choose a picture instead.");
+      onError(SENTENCES[error.name] ?? "The camera can't be opened: choose an image instead.");
     } finally {
       opener.disabled = false;
     }
@@ -45,7 +45,7 @@ export function setUpCamera({ opener, panel, video, taker, closer, onPicture, on
     const canvas = document.createElement("canvas");
     canvas.width = video.videoWidth;
     canvas.height = video.videoHeight;
-    if (!canvas.width) return; // no frame has come yet
+    if (!canvas.width) return; // no frame yet
     canvas.getContext("2d").drawImage(video, 0, 0);
     canvas.toBlob((blob) => {
       taken += 1;

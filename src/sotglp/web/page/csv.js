@@ -1,18 +1,18 @@
-// Tables of predictions as files.
+// CSV files of predictions.
 
-/** Length of the first record with its line end; line breaks within quotes belong to a cell. */
+/** Length of the first record with its line end, which may be quoted within a cell. */
 function headLength(text) {
   let quoted = false;
-  for (let place = 0; place < text.length; place += 1) {
-    if (text[place] === '"') quoted = !quoted;
-    else if (text[place] === "\n" && !quoted) return place + 1;
+  for (let index = 0; index < text.length; index += 1) {
+    if (text[index] === '"') quoted = !quoted;
+    else if (text[index] === "\n" && !quoted) return index + 1;
   }
   return text.length;
 }
 
-/** One table of several that have the same columns. */
+/** Concatenate tables with the same columns. */
 export function joined(tables) {
-  return tables.map((text, place) => (place === 0 ? text : text.slice(headLength(text)))).join("");
+  return tables.map((text, index) => (index === 0 ? text : text.slice(headLength(text)))).join("");
 }
 
 export function download(text, name) {

@@ -1,6 +1,6 @@
-// Ways for files to come in: a button, dropping, pasting.
+// Sources of files: a button, drag and drop, the clipboard.
 
-/** Files of a drop or a paste, and whether a folder was among them. */
+/** Files of a drop or paste, and whether it contains a folder. */
 function filesOf(transfer) {
   const items = [...transfer.items].filter((item) => item.kind === "file");
   const isFolder = (item) => item.webkitGetAsEntry?.()?.isDirectory;
@@ -14,7 +14,7 @@ function hasFiles(event) {
   return event.dataTransfer?.types.includes("Files");
 }
 
-/** A button that opens the system's file dialogue. */
+/** A button that opens the file dialog. */
 export function takeChosen(button, input, onFiles) {
   button.addEventListener("click", () => input.click());
   input.addEventListener("change", () => {
@@ -24,19 +24,19 @@ export function takeChosen(button, input, onFiles) {
   });
 }
 
-/** A place that takes what is dropped on it; `zone` shows that it would. */
-export function takeDropped(place, zone, onFiles, onFolder) {
+/** A target of drag and drop; `zone` is highlighted. */
+export function takeDropped(target, zone, onFiles, onFolder) {
   let depth = 0; // entering a child comes before leaving its parent
   const show = (change) => {
     depth = change === 0 ? 0 : Math.max(0, depth + change);
     zone.classList.toggle("over", depth > 0);
   };
-  place.addEventListener("dragenter", (event) => hasFiles(event) && show(1));
-  place.addEventListener("dragleave", (event) => hasFiles(event) && show(-1));
-  place.addEventListener("dragover", (event) => {
+  target.addEventListener("dragenter", (event) => hasFiles(event) && show(1));
+  target.addEventListener("dragleave", (event) => hasFiles(event) && show(-1));
+  target.addEventListener("dragover", (event) => {
     if (hasFiles(event)) event.preventDefault();
   });
-  place.addEventListener("drop", (event) => {
+  target.addEventListener("drop", (event) => {
     show(0);
     if (!hasFiles(event) || event.defaultPrevented) return;
     event.preventDefault();

@@ -1,14 +1,14 @@
-// A picture with the patches that prompts used: the rest is grey and dim, and light and outline of a patch tell its mass.
-// Nothing is told by hue alone, so that it can be read in grey, and whatever colours somebody sees.
+// An image with its patches: brightness and outline show the mass; patches without mass are grey and dim.
+// Hue carries no information, so that maps work in grey and for colour-blind users.
 
 const LONG_SIDE = 640; // pixels of a canvas, enough for a panel of half that width on a sharp screen
 const VEIL = "rgb(8 12 18 / 0.66)";
-const LEAST_LIGHT = 0.4; // so that the support is seen whatever its masses are
+const LEAST_LIGHT = 0.4; // keeps patches with little mass visible
 const THINNEST = 0.03; // line, as a share of the patch's side
 const THICKER = 0.07;
 const NO_PREVIEW = "#9aa3ad";
 
-/** Mass of each patch of one panel: a prompt's, or with `prompt` null the mean over all. */
+/** Mass per patch: of one prompt, or with `prompt` null the mean over all. */
 export function massesOf(explained, prompt) {
   return explained.patches
     .map(({ row, column, box, mass }) => ({
@@ -20,7 +20,7 @@ export function massesOf(explained, prompt) {
     .filter((patch) => patch.mass > 0);
 }
 
-/** The largest mass of any prompt on any patch: full light, in every panel that is shown beside it. */
+/** The largest mass of any prompt on any patch: full brightness in all panels. */
 export function largestMass(classes) {
   return Math.max(...classes.flatMap((one) => one.patches.flatMap((patch) => patch.mass)));
 }
@@ -44,7 +44,7 @@ function lightUp(context, picture, [left, top, right, bottom], strength) {
   context.globalAlpha = LEAST_LIGHT + (1 - LEAST_LIGHT) * strength;
   paint(context, picture);
   context.globalAlpha = 1;
-  // A light line within a dark one is seen on any picture. Only the inner half of a line is within the patch.
+  // A light line within a dark one is visible on any image. Only the inner half of a line is within the patch.
   const line = (THINNEST + THICKER * strength) * Math.min(width, height);
   for (const [colour, thickness] of [["#000", 1.5 * line], ["#fff", line]]) {
     context.strokeStyle = colour;
@@ -54,7 +54,7 @@ function lightUp(context, picture, [left, top, right, bottom], strength) {
   context.restore();
 }
 
-/** Whether the model saw less than the whole picture, as models with a centre crop do. */
+/** Whether the model sees only a part of the image, due to a centre crop. */
 export function isCropped({ width, height, seen: [left, top, right, bottom] }) {
   return Math.max(left, top, width - right, height - bottom) > 0.5;
 }
@@ -76,7 +76,7 @@ function fit(canvas, { width, height }, longSide) {
   return scale;
 }
 
-/** Draw the picture alone. */
+/** Draw the image without a map. */
 export function drawPicture(canvas, picture, size) {
   fit(canvas, size, LONG_SIDE);
   paint(canvas.getContext("2d"), picture);
@@ -86,11 +86,11 @@ export function drawPicture(canvas, picture, size) {
  * Draw one panel.
  *
  * @param {HTMLCanvasElement} canvas
- * @param {CanvasImageSource | null} picture what boxes refer to; null where the browser can't show it
- * @param {{width: number, height: number, seen: number[]}} size of the picture, and what of it the model saw, in pixels
- * @param {{box: number[], mass: number}[]} patches left, top, right and bottom of each in pixels of the picture
- * @param {number} largest mass that has full light
- * @param {number} longSide of the canvas, in its pixels
+ * @param {CanvasImageSource | null} picture null if the browser does not support its format
+ * @param {{width: number, height: number, seen: number[]}} size of the image and the part that the model sees, in pixels
+ * @param {{box: number[], mass: number}[]} patches with left, top, right and bottom in pixels of the image
+ * @param {number} largest mass of full brightness
+ * @param {number} longSide of the canvas in pixels
  */
 export function drawMap(canvas, picture, size, patches, largest, longSide = LONG_SIDE) {
   const scale = fit(canvas, size, longSide);

@@ -1,9 +1,9 @@
-// The maps of one picture: a panel for each local prompt, for one class or for two side by side.
+// Maps of one image: a panel per local prompt, for one class or two side by side.
 
 import { drawMap, drawPicture, drawSwatch, isCropped, largestMass, massesOf } from "./map_drawing.js";
-import { figure, likeness, percent } from "./words.js";
+import { decision, figure, percent } from "./words.js";
 
-const NONE = ""; // value of the second list where nothing is compared
+const NONE = ""; // value of the second list without a comparison
 
 function element(tag, text = "", className = "") {
   const made = document.createElement(tag);
@@ -16,11 +16,11 @@ function options(select, entries, chosen) {
   select.replaceChildren(...entries.map(([value, text]) => new Option(text, value, false, value === chosen)));
 }
 
-/** What a panel shows, for those who don't see it. */
-function inWords(title, patches) {
+/** Text alternative of a panel. */
+function description(title, patches) {
   const top = patches.reduce((best, one) => (one.mass > best.mass ? one : best));
-  return `${title}: ${patches.length} patches of the picture; most mass, ${percent(top.mass)}, ` +
-    `in row ${top.row + 1}, column ${top.column + 1} of the patches.`;
+  return `${title}: mass on ${patches.length} patches; highest mass ${percent(top.mass)} ` +
+    `in row ${top.row + 1}, column ${top.column + 1}.`;
 }
 
 function panel(title, note, words, draw) {
@@ -37,17 +37,17 @@ function panel(title, note, words, draw) {
 
 function mapPanel(title, picture, size, patches, largest) {
   const most = Math.max(...patches.map((patch) => patch.mass));
-  return panel(title, `at most ${percent(most)} on a patch`, inWords(title, patches), (canvas) =>
+  return panel(title, `at most ${percent(most)} per patch`, description(title, patches), (canvas) =>
     drawMap(canvas, picture, size, patches, largest));
 }
 
 function table(explained) {
   const details = element("details");
-  details.append(element("summary", `Patches of ${explained.label} as a table`));
-  const prompts = Array.from({ length: explained.n_prompts }, (_, place) => place);
+  details.append(element("summary", `Table of the patches of ${explained.label}`));
+  const prompts = Array.from({ length: explained.n_prompts }, (_, index) => index);
   const grid = element("table");
   const head = grid.createTHead().insertRow();
-  for (const title of ["Row", "Column", ...prompts.map((place) => `Prompt ${place + 1}`)]) {
+  for (const title of ["Row", "Column", ...prompts.map((index) => `Prompt ${index + 1}`)]) {
     const cell = element("th", title);
     cell.scope = "col";
     head.append(cell);
@@ -55,12 +55,12 @@ function table(explained) {
   const body = grid.createTBody();
   for (const { row, column, mass } of explained.patches) {
     const line = body.insertRow();
-    for (const value of [row + 1, column + 1, ...prompts.map((place) => percent(mass[place]))]) {
+    for (const value of [row + 1, column + 1, ...prompts.map((index) => percent(mass[index]))]) {
       line.insertCell().textContent = value;
     }
   }
   const scroller = element("div", "", "scroller");
-  scroller.tabIndex = 0; // wide tables scroll, by keys too
+  scroller.tabIndex = 0; // wide tables scroll, also with the keyboard
   scroller.setAttribute("role", "region");
   scroller.setAttribute("aria-label", `Patches of ${explained.label}`);
   scroller.append(grid);
@@ -79,7 +79,7 @@ function classMaps(explained, picture, size, largest) {
   );
   const panels = element("div", "", "panels");
   panels.append(
-    panel("Picture", "as it was given", "The picture without a map", (canvas) => drawPicture(canvas, picture, size)),
+    panel("Image", "input", "The image without a map", (canvas) => drawPicture(canvas, picture, size)),
     mapPanel("All prompts", picture, size, massesOf(explained, null), largest),
   );
   for (let prompt = 0; prompt < explained.n_prompts; prompt += 1) {
@@ -90,8 +90,8 @@ function classMaps(explained, picture, size, largest) {
 }
 
 function legend(largest, cropped) {
-  const entries = [[null, "not used: dimmed"], [0, "little mass: faint, thin outline"],
-    [1, `most mass, ${percent(largest)} of a prompt's: bright, thick outline`]];
+  const entries = [[null, "no mass: dimmed"], [0, "low mass: faint, thin outline"],
+    [1, `highest mass, ${percent(largest)} of a prompt: bright, thick outline`]];
   const swatches = entries.map(([strength, text]) => {
     const entry = element("span", "", "legend-entry");
     const canvas = element("canvas");
@@ -100,45 +100,45 @@ function legend(largest, cropped) {
     entry.append(canvas, element("span", text));
     return entry;
   });
-  return cropped ? [...swatches, element("span", "dashed frame: the part that the model saw")] : swatches;
+  return cropped ? [...swatches, element("span", "dashed frame: the part that the model sees")] : swatches;
 }
 
-/** Why one class and not another, as far as scores tell. */
+/** Scores of one class, or of one compared with another. */
 function verdict(explanation) {
-  const said = likeness(explanation.ood_score, explanation.ood_method, explanation.threshold);
+  const known = decision(explanation.ood_score, explanation.ood_method, explanation.threshold);
   const [one, other] = explanation.classes;
-  if (!other) return said;
-  const ahead = (name) => {
+  if (!other) return known;
+  const compared = (name) => {
     const difference = one[name] - other[name];
-    return difference ? `${figure(Math.abs(difference))} ${difference < 0 ? "behind" : "ahead"}` : "level";
+    return difference ? `${figure(Math.abs(difference))} ${difference < 0 ? "lower" : "higher"}` : "equal";
   };
-  return `${one.label} has ${percent(one.probability)}, ${other.label} ${percent(other.probability)}. ` +
-    `Globally ${one.label} is ${ahead("global_score")}, locally ${ahead("local_score")}. ${said}`;
+  return `${one.label} ${percent(one.probability)}, ${other.label} ${percent(other.probability)}. ` +
+    `For ${one.label} the global score is ${compared("global_score")}, the local score ${compared("local_score")}. ${known}`;
 }
 
 /**
- * The section of maps.
+ * Set up the section of maps.
  *
  * @param {object} parts elements of the section, by name
- * @param {(file: File, classes: string[]) => Promise<object>} explain asks the server
+ * @param {(file: File, classes: string[]) => Promise<object>} explain requests an explanation
  * @param {{onError: (error: Error) => void, onClose: () => void}} tell
  */
 export function setUpMaps(parts, explain, { onError, onClose }) {
-  let shown = null; // the picture whose maps are asked for or shown
-  let asked = 0; // only the answer to the latest request is drawn
+  let shown = null; // the image whose maps are requested or shown
+  let request = 0; // only the latest one is drawn
 
   async function refresh() {
     const picture = shown;
-    asked += 1;
-    const mine = asked;
+    request += 1;
+    const mine = request;
     const [first, second] = [parts.one.value, parts.other.value];
     parts.section.setAttribute("aria-busy", "true");
     try {
       const explanation = await explain(picture.file, second === NONE ? [first] : [first, second]);
-      if (mine !== asked) return;
+      if (mine !== request) return;
       const largest = largestMass(explanation.classes);
       const source = await picture.source();
-      if (mine !== asked) return;
+      if (mine !== request) return;
       parts.verdict.textContent = verdict(explanation);
       parts.classes.classList.toggle("two", explanation.classes.length > 1);
       parts.classes.replaceChildren(
@@ -146,22 +146,22 @@ export function setUpMaps(parts, explain, { onError, onClose }) {
       );
       parts.legend.replaceChildren(...legend(largest, isCropped(explanation)));
     } catch (error) {
-      if (mine === asked) onError(error);
+      if (mine === request) onError(error);
     } finally {
-      if (mine === asked) parts.section.removeAttribute("aria-busy");
+      if (mine === request) parts.section.removeAttribute("aria-busy");
     }
   }
 
   function offerOthers() {
     const names = shown.ranked.filter(([name]) => name !== parts.one.value);
     const chosen = parts.other.value === parts.one.value ? NONE : parts.other.value;
-    options(parts.other, [[NONE, "nothing"], ...names.map(([name, share]) => [name, `${name}, ${percent(share)}`])], chosen);
+    options(parts.other, [[NONE, "none"], ...names.map(([name, share]) => [name, `${name}, ${percent(share)}`])], chosen);
   }
 
   function close() {
     const closed = shown;
     shown = null;
-    asked += 1;
+    request += 1;
     parts.section.hidden = true;
     parts.classes.replaceChildren();
     parts.legend.replaceChildren();
@@ -180,7 +180,7 @@ export function setUpMaps(parts, explain, { onError, onClose }) {
   });
 
   return {
-    /** Show the maps of a picture: of its most probable class to begin with. */
+    /** Show the maps of an image, first of its most probable class. */
     show(picture) {
       shown = picture;
       parts.title.textContent = `Maps of ${picture.file.name}`;

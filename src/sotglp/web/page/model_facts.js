@@ -1,17 +1,17 @@
-// What is said of the model: header, limits, classes.
+// Facts about the model: header, limits, classes.
 
 import { count, figure, megabytes, percent } from "./words.js";
 
 const at = (id) => document.getElementById(id);
 
-function decision(model) {
+function rejection(model) {
   if (model.calibrated) {
-    return `Pictures with a score (${model.ood_method}) below ${figure(model.threshold)} are called unknown; ` +
-      `${percent(model.tpr)} of the pictures of its classes should pass.`;
+    return `Images with a score (${model.ood_method}) below ${figure(model.threshold)} are unknown; ` +
+      `the threshold should accept ${percent(model.tpr)} of the images of its classes.`;
   }
   return model.changed
-    ? "Its classes have changed, so its threshold is gone: no picture is called unknown until the model is calibrated again."
-    : "It is not calibrated: it has no threshold, and calls no picture unknown.";
+    ? "Adding a class removed the rejection threshold; recalibrate to restore it."
+    : "The model isn't calibrated, so no image is rejected as unknown.";
 }
 
 function entry(name, removable, onRemove) {
@@ -36,20 +36,20 @@ function entry(name, removable, onRemove) {
 }
 
 /**
- * Say what the model is.
+ * Show the facts about the model.
  *
  * @param {object} health from /health
  * @param {object} model from /model
- * @param {(name: string) => Promise<boolean>} onRemove takes away a class that was added; whether it worked
+ * @param {(name: string) => Promise<boolean>} onRemove removes an added class; whether it succeeded
  */
 export function describeModel(health, model, onRemove) {
   const classes = count(model.classes.length, "class", "classes");
   at("model-name").textContent = health.model;
   at("model-facts").textContent = [classes, model.kind, health.backbone, health.device].join(" \u00b7 ");
-  at("limits").textContent = `At most ${megabytes(model.limits.max_image_bytes)} a picture. ` +
-    "Pictures go to the machine that runs sotglp serve, and nowhere else.";
+  at("limits").textContent = `At most ${megabytes(model.limits.max_image_bytes)} per image. ` +
+    "Images are sent only to the computer that runs sotglp serve.";
   const maps = model.has_maps ? "" : " This kind of model has no maps.";
-  at("model-note").textContent = `${decision(model)}${maps}`;
+  at("model-note").textContent = `${rejection(model)}${maps}`;
   at("classes-summary").textContent = classes.charAt(0).toUpperCase() + classes.slice(1);
   at("classes").replaceChildren(...model.classes.map((name) => entry(name, model.added.includes(name), onRemove)));
   at("adding").hidden = !model.can_add_classes;

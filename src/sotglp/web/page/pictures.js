@@ -1,6 +1,6 @@
-// The pictures on the page, and what is known of each.
+// Images on the page, with their predictions.
 
-/** One picture: its file, an address to show it by, and its prediction. */
+/** One image: its file, the URL of its preview, and its prediction. */
 export class Picture {
   constructor(file) {
     this.file = file;
@@ -11,14 +11,14 @@ export class Picture {
     this.ranked = []; // [class, probability], most probable first
   }
 
-  /** Take in what the server said: a prediction, or `error`. */
+  /** Store a prediction, or an object with `error`. */
   take(answer) {
     this.error = answer.error ?? null;
     this.prediction = this.error ? null : answer;
     this.ranked = this.error ? [] : Object.entries(answer.probabilities).sort((one, other) => other[1] - one[1]);
   }
 
-  /** The upright picture, to be drawn; null where the browser can't show such a file. */
+  /** The upright image; null if the browser doesn't support its format. */
   async source() {
     const image = new Image();
     image.src = this.url;

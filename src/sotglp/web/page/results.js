@@ -1,7 +1,7 @@
-// A card for each picture: what it is, how sure that is, and whether it is any of the classes.
+// A card per image: its most probable classes, and whether it is unknown.
 
 import { sentence } from "./api.js";
-import { likeness, percent } from "./words.js";
+import { decision, percent } from "./words.js";
 
 const BARS = 5;
 
@@ -14,7 +14,7 @@ function bar(name, share) {
   });
   label.textContent = name;
   value.textContent = percent(share);
-  track.setAttribute("aria-hidden", "true"); // the number says the same
+  track.setAttribute("aria-hidden", "true"); // the number is read instead
   const fill = document.createElement("span");
   fill.style.width = `${100 * share}%`;
   track.append(fill);
@@ -25,15 +25,15 @@ function bar(name, share) {
 function thumbnail(picture, card) {
   const image = card.querySelector("img");
   image.src = picture.url;
-  // TIFF and the like: the server reads them, most browsers don't.
+  // The server reads TIFF and other formats that most browsers can't show.
   image.addEventListener("error", () => {
     const place = document.createElement("p");
-    place.textContent = "This browser has no preview of it";
+    place.textContent = "No preview in this browser";
     image.replaceWith(place);
   });
 }
 
-/** Fill a card with a prediction, or with the sentence that says why there is none. */
+/** Fill a card with a prediction or an error. */
 function fill(card, picture, model) {
   const { prediction, error } = picture;
   const badge = card.querySelector(".badge");
@@ -41,7 +41,7 @@ function fill(card, picture, model) {
   card.querySelector(".card-name").textContent = picture.file.name;
   card.querySelector(".show-maps").hidden = Boolean(error) || !model.has_maps;
   if (error) {
-    card.querySelector(".card-label").textContent = "Not read";
+    card.querySelector(".card-label").textContent = "Unreadable";
     badge.hidden = true;
     card.querySelector(".bars").replaceChildren();
     card.querySelector(".card-words").textContent = sentence(error);
@@ -49,9 +49,9 @@ function fill(card, picture, model) {
   }
   const [best, share] = picture.ranked[0];
   badge.hidden = !prediction.is_unknown;
-  card.querySelector(".card-label").textContent = prediction.is_unknown ? "None of the classes" : `${best}, ${percent(share)}`;
+  card.querySelector(".card-label").textContent = prediction.is_unknown ? "No known class" : `${best}, ${percent(share)}`;
   card.querySelector(".bars").replaceChildren(...picture.ranked.slice(0, BARS).map(([name, one]) => bar(name, one)));
-  card.querySelector(".card-words").textContent = likeness(prediction.ood_score, model.ood_method, model.threshold);
+  card.querySelector(".card-words").textContent = decision(prediction.ood_score, model.ood_method, model.threshold);
 }
 
 export function setUpCards(list, template, { onMaps, onRemove }) {
@@ -67,7 +67,7 @@ export function setUpCards(list, template, { onMaps, onRemove }) {
   }
 
   return {
-    /** Make or renew the card of a picture. */
+    /** Create or update the card of an image. */
     put(picture, model) {
       if (!picture.card) {
         picture.card = make(picture);

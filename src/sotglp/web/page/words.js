@@ -1,4 +1,4 @@
-// How numbers and verdicts are said.
+// Numbers and scores as text.
 
 const HUNDREDTHS = 100;
 
@@ -9,7 +9,7 @@ export function percent(share) {
   return `${Math.round(value)}\u00a0%`;
 }
 
-/** Three digits that tell, so that scores of any method can be compared. */
+/** Three significant digits: scores of different methods have different ranges. */
 export function figure(value) {
   return Number(value.toPrecision(3)).toString().replace("-", "\u2212");
 }
@@ -22,11 +22,9 @@ export function megabytes(bytes) {
   return `${Number((bytes / 1e6).toPrecision(3))} MB`;
 }
 
-/** What the OOD score says of a picture, in a sentence. */
-export function likeness(score, method, threshold) {
-  const said = `Likeness to the classes (${method}): ${figure(score)}`;
-  if (threshold === null) return `${said}. There is no threshold.`;
-  return score < threshold
-    ? `${said}, below the threshold ${figure(threshold)}, so none of them.`
-    : `${said}, not below the threshold ${figure(threshold)}.`;
+/** A sentence on the in-distribution score of an image. */
+export function decision(score, method, threshold) {
+  if (threshold === null) return `In-distribution score (${method}) ${figure(score)}; no threshold.`;
+  const verdict = score < threshold ? "Looks unlike the known classes" : "Looks like a known class";
+  return `${verdict} (${method} ${figure(score)}, threshold ${figure(threshold)}).`;
 }
