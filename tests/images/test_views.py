@@ -12,7 +12,7 @@ from torchvision.transforms import RandomResizedCrop
 
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.images.image_set import ImageSet
-from sotglp.images.views import ViewDataset, load_batches, training_transform
+from sotglp.images.views import TrainingTransform, ViewDataset, load_batches
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 SIZE = 16
@@ -35,7 +35,7 @@ def evaluation():
 
 
 def training():
-    return training_transform(SIZE, MEAN, STD)
+    return TrainingTransform(SIZE, MEAN, STD)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_the_published_augmentation_done_by_pillow_and_numpy(seed, size):
     expected = np.asarray(image.crop(box).resize((width, height), Image.Resampling.BICUBIC))
     expected = ((expected[:, ::-1] if flipped else expected) / 255.0 - MEAN) / STD
 
-    transform = training_transform(size, MEAN, STD)
+    transform = TrainingTransform(size, MEAN, STD)
     torch.manual_seed(seed)
     view = transform(image)
     assert view.dtype == torch.float32
@@ -96,7 +96,7 @@ def test_the_published_augmentation_done_by_pillow_and_numpy(seed, size):
 def test_the_augmentation_crops_from_8_percent_up_and_flips_half():
     # A ramp tells the width of a crop by its slope and a flip by the slope's sign.
     ramp = np.broadcast_to(np.linspace(0, 255, 200, dtype=np.uint8)[None, :, None], (200, 200, 3)).copy()
-    transform = training_transform(32, (0, 0, 0), (1, 1, 1))
+    transform = TrainingTransform(32, (0, 0, 0), (1, 1, 1))
     torch.manual_seed(0)
     slopes = np.array(
         [float(v[0, 16, 24] - v[0, 16, 8]) for v in (transform(Image.fromarray(ramp)) for _ in range(300))]

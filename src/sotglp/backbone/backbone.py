@@ -62,7 +62,9 @@ class Backbone(nn.Module):
         self.text = TextTower(clip)
         clip.requires_grad_(False)
         self.eval()
-        self._preprocess_cfg = _preprocess_cfg(self._visual)
+        # As open_clip recorded it on the tower; CLIP's own where it recorded none.
+        recorded = getattr(self._visual, "preprocess_cfg", {})
+        self._preprocess_cfg = PreprocessCfg(**{**recorded, "size": self.image_size})
         self._own_preprocess: Callable[[Image.Image], Tensor] = image_transform_v2(self._preprocess_cfg, is_train=False)
         self.preprocess = preprocess or self._own_preprocess
         self.name = name
@@ -278,10 +280,3 @@ class Backbone(nn.Module):
     def project_patches(self, patch_tokens: Tensor) -> Tensor:
         """Project patch tokens (B, P, W) into the joint space, (B, P, d), not normalised."""
         return self.tower.project(patch_tokens)
-
-
-def _preprocess_cfg(visual: Any) -> PreprocessCfg:
-    """Preprocessing that open_clip recorded on a tower; CLIP's own where it recorded none."""
-    size = visual.image_size
-    recorded = getattr(visual, "preprocess_cfg", {})
-    return PreprocessCfg(**{**recorded, "size": (size, size) if isinstance(size, int) else tuple(size)})

@@ -25,13 +25,13 @@ _PLAIN_TENSORS = re.compile(
 
 
 def check_weight_file(path: Path) -> None:
-    """Refuse a weight file that could run code, or allocate more memory than its size suggests, without reading it.
+    """Reject a weight file that could run code, or allocate more memory than its size suggests, without reading it.
 
     A .safetensors file can do neither once its header has a reasonable length. A file of ``torch.save`` is a pickle: it
     may contain plain tensors only, uncompressed, in the format of torch 1.6 and later. Older formats and TorchScript
     archives are not read.
 
-    A refused file raises a SotglpError, a damaged one any exception of zipfile, pickletools or torch.
+    A rejected file raises a SotglpError, a damaged one any exception of zipfile, pickletools or torch.
     """
     if path.suffix == ".safetensors":
         check_header_length(path, "weight file")
@@ -79,7 +79,7 @@ def _check_pickle(path: Path, file: IO[bytes]) -> None:
 
 
 def _check_tensor_sizes(path: Path) -> None:
-    """Refuse tensors whose strides repeat a few bytes, which resizing or converting them would write out."""
+    """Reject tensors whose strides repeat a few bytes, which resizing or converting them would write out."""
     # Mapped, so that the values of the tensors are not read.
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     state = content.get("state_dict", content) if isinstance(content, dict) else content

@@ -118,7 +118,8 @@ def _attend(block: ResidualAttentionBlock, tokens: Tensor, n_read: int) -> tuple
     """Ordinary attention for the first tokens (B, n_read, W) and V-V attention for the patches (B, P, W)."""
     attention: nn.MultiheadAttention = block.attn
     projected = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)  # (B, 1 + P, 3 W)
-    query, key, value = (_split_heads(part, attention.num_heads) for part in projected.chunk(3, dim=-1))
+    heads = (part.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=-1))
+    query, key, value = heads  # (B, heads, L, W / heads)
     apply = _per_image if n_read == 1 else _batched
     ordinary = apply(F.scaled_dot_product_attention, query[:, :, :n_read], key, value)
     between_values = F.scaled_dot_product_attention(value[:, :, 1:], value, value)
@@ -126,11 +127,6 @@ def _attend(block: ResidualAttentionBlock, tokens: Tensor, n_read: int) -> tuple
         block.ls_1(apply(attention.out_proj, _merge_heads(ordinary))),
         block.ls_1(attention.out_proj(_merge_heads(between_values))),
     )
-
-
-def _split_heads(tokens: Tensor, n_heads: int) -> Tensor:
-    batch, length, _ = tokens.shape
-    return tokens.view(batch, length, n_heads, -1).transpose(1, 2)  # (B, heads, L, W / heads)
 
 
 def _merge_heads(tokens: Tensor) -> Tensor:

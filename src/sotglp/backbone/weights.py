@@ -88,16 +88,11 @@ def _check_architecture(name: str, image_size: int | None) -> None:
         raise SotglpError(
             f"there is no backbone {name!r}{_nearest(name, supported_backbones())}; `sotglp info --backbones` lists all"
         )
-    if not _is_supported(_config(name)):
+    if not _is_supported(embedded.CONFIG if name == embedded.NAME else open_clip.get_model_config(name)):
         raise SotglpError(
             f"the backbone {name} isn't supported{_nearest(name, supported_backbones())}: choose one that `sotglp info "
             "--backbones` lists, which have an image tower with CLS pooling (or a ResNet) and CLIP's causal text tower"
         )
-
-
-def _config(name: str) -> dict[str, Any]:
-    config: dict[str, Any] = embedded.CONFIG if name == embedded.NAME else open_clip.get_model_config(name)
-    return config
 
 
 def _tags(name: str) -> list[str]:
@@ -149,7 +144,7 @@ def _load_file(model: nn.Module, name: str, path: Path) -> None:
     except SotglpError:
         raise
     except Exception as error:  # torch, safetensors, zipfile and open_clip's resizing each raise their own kinds
-        reason = _first_line(error)
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         if isinstance(error, AssertionError) or "loading state_dict" in reason:
             raise SotglpError(
                 f"the weight file {path} doesn't fit {name} ({reason}): choose the architecture that it was made for"
@@ -177,8 +172,3 @@ def fingerprint(model: nn.Module) -> str:
 def _nearest(name: str, choices: list[str]) -> str:
     near = difflib.get_close_matches(name, choices, n=3, cutoff=0.4)
     return f" (did you mean {' or '.join(near)}?)" if near else ""
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -177,7 +177,7 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         return tags
 
     def _check_label(self, name: str | int) -> None:
-        """Refuse a label of another type than the others: text among numbers would turn them all into text."""
+        """Reject a label of another type than the others: text among numbers would turn them all into text."""
         labels = self.classes_.tolist()
         if type(np.asarray(name).item()) not in {type(label) for label in labels}:
             raise SotglpError(f"the label {name!r} has another type than the others, such as {labels[0]!r}")

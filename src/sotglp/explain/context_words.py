@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -114,13 +115,10 @@ def nearest_words(vectors: Tensor, embedding: Tensor, tokens: Tensor, n_nearest:
     """Find the nearest of V tokens, with vectors ``embedding`` (V, d), of each of the ``vectors`` (n, d)."""
     n_nearest = min(n_nearest, len(tokens))
     unit = F.normalize(embedding, dim=-1)
-    texts: dict[int, str] = {}
 
     def words(values: Tensor, indices: Tensor) -> tuple[NearWord, ...]:
-        found = []
-        for value, token in zip(values.tolist(), tokens[indices.cpu()].tolist(), strict=True):
-            found.append(NearWord(texts.setdefault(token, token_text(token)), value))
-        return tuple(found)
+        found = zip(values.tolist(), tokens[indices.cpu()].tolist(), strict=True)
+        return tuple(NearWord(token_text(token), value) for value, token in found)
 
     result = []
     for part in vectors.float().split(VECTORS_AT_ONCE):
@@ -152,6 +150,7 @@ def known_tokens(backbone: Backbone) -> Tensor:
     return tokens
 
 
+@cache
 def token_text(token: int) -> str:
     """Decode a token; ``</w>`` marks the end of a word, as in the vocabulary."""
     tokenizer = clip_tokenizer()

@@ -152,7 +152,7 @@ def _content(images: ImageSet, index: int, unreadable: list[UnreadableImageError
 
 
 def _check_space(n_missing: int, views: Views, root: Path, show: bool) -> None:
-    """Report how much will be written, and refuse what does not fit on the disk."""
+    """Report how much will be written, and reject what does not fit on the disk."""
     size = n_missing * entry_bytes(views.backbone.embed_dim, *views.patch_shape)
     parent = next((folder for folder in (root, *root.parents) if os.path.isdir(folder)), Path())
     free = shutil.disk_usage(parent).free

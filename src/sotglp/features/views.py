@@ -16,7 +16,7 @@ from sotglp.backbone.precision import autocast, half_dtype
 from sotglp.errors import UnreadableImageError
 from sotglp.features.rows import EncodedImages
 from sotglp.images.image_set import ImageSet
-from sotglp.images.views import load_batches, training_transform
+from sotglp.images.views import TrainingTransform, load_batches
 from sotglp.settings import Precision, TrainConfig
 
 ENCODING_BATCH = 32
@@ -32,7 +32,7 @@ def in_order(n_images: int, batch_size: int = ENCODING_BATCH) -> list[NDArray[np
 
 def training_views(backbone: Backbone, config: TrainConfig) -> Callable[[Any], Tensor]:
     """Return the transform of training images: random crop and flip, or the backbone's own centre crop."""
-    return training_transform(backbone.image_size, *backbone.normalisation) if config.augment else backbone.preprocess
+    return TrainingTransform(backbone.image_size, *backbone.normalisation) if config.augment else backbone.preprocess
 
 
 @dataclass(frozen=True)

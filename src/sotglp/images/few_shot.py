@@ -53,9 +53,12 @@ def _check(labels: Sequence[str], shots: int, seed: int, draw: Draw) -> None:
         raise SotglpError(f"draw is {draw!r}; give one of {', '.join(map(repr, get_args(Draw)))}")
 
 
+def _fewer(classes: Sequence[str], counts: NDArray[np.int64], least: int) -> list[str]:
+    return [name for name, count in zip(classes, counts, strict=True) if count < least]
+
+
 def _warn_of_small_classes(classes: Sequence[str], counts: NDArray[np.int64], shots: int) -> None:
-    small = [name for name, count in zip(classes, counts, strict=True) if count < shots]
-    if small:
+    if small := _fewer(classes, counts, shots):
         few = "1 class has" if len(small) == 1 else f"{len(small)} classes have"
         warnings.warn(
             f"{few} fewer than {shots} images, all of which are used: {some_names(small)}",
@@ -70,9 +73,9 @@ def _proportional(
     n_drawn = shots * len(classes)
     advice = 'use the draw "per-class"'
     if counts.min() < 2:
-        single = some_names([name for name, count in zip(classes, counts, strict=True) if count < 2])
         raise SotglpError(
-            f"the published draw needs two images of every class, but there is one of: {single}; {advice}"
+            "the published draw needs two images of every class, but there is one of: "
+            f"{some_names(_fewer(classes, counts, 2))}; {advice}"
         )
     if len(targets) - n_drawn < len(classes):
         raise SotglpError(
@@ -84,9 +87,7 @@ def _proportional(
 
     splitter = StratifiedShuffleSplit(n_splits=1, train_size=int(n_drawn), random_state=int(seed) % MAX_SKLEARN_SEED)
     drawn, _ = next(splitter.split(np.zeros(len(targets)), targets))
-    taken = np.bincount(targets[drawn], minlength=len(classes))
-    missed = [name for name, count in zip(classes, taken, strict=True) if count == 0]
-    if missed:
+    if missed := _fewer(classes, np.bincount(targets[drawn], minlength=len(classes)), 1):
         warnings.warn(
             f"the published draw has no image of: {some_names(missed)}; {advice} to draw from every class",
             SotglpWarning,

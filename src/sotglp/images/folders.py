@@ -24,32 +24,23 @@ def read_class_folders(root: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     of an image are ignored; so are empty class folders and images outside the class folders, with a SotglpWarning.
     """
     _check_folder(root)
-    expected = f"expected {root}/<class name>/image.jpg"
     folders, files = _folder_content(root)
     if not folders:
-        if files:
-            raise SotglpError(f"{root} has images but no class folders in it; {expected}")
-        raise SotglpError(f"{root} has no class folders in it; {expected}")
-    found = {folder.name: _images_below(folder, visited={_identity(root)}) for folder in folders}
-    empty = [name for name, images in found.items() if not images]
-    if len(empty) == len(found):
+        raise SotglpError(
+            f"{root} has {'images but ' if files else ''}no class folders in it; expected {root}/<class name>/image.jpg"
+        )
+    images_of = {folder.name: _images_below(folder, visited={_identity(root)}) for folder in folders}
+    empty = [name for name, images in images_of.items() if not images]
+    if len(empty) == len(images_of):
         raise SotglpError(f"the class folders of {root} have no images in them; put {_ENDINGS} there")
-    if empty:
-        warnings.warn(
-            f"class folders of {root} without images are ignored: {some_names(empty)}",
-            SotglpWarning,
-            stacklevel=3,
-        )
-    if files:
-        warnings.warn(
-            f"{root} has images outside the class folders, which are ignored: "
-            f"{some_names([file.name for file in files])}",
-            SotglpWarning,
-            stacklevel=3,
-        )
-    images = [image for paths in found.values() for image in paths]
-    labels = [name for name, paths in found.items() for _ in paths]
-    return tuple(images), tuple(labels)
+    for what, names in (
+        (f"class folders of {root} without images are ignored", empty),
+        (f"{root} has images outside the class folders, which are ignored", [file.name for file in files]),
+    ):
+        if names:
+            warnings.warn(f"{what}: {some_names(names)}", SotglpWarning, stacklevel=3)
+    labelled = [(image, name) for name, images in images_of.items() for image in images]
+    return tuple(image for image, _ in labelled), tuple(name for _, name in labelled)
 
 
 def read_flat_folder(root: Path) -> tuple[Path, ...]:

@@ -64,28 +64,14 @@ class ViewDataset(Dataset[View]):
             return i, self.transform(picture)
 
 
-def training_transform(image_size: int | tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> Transform:
-    """Return the published augmentation: a random crop of 8 to 100 % of the area, resized, and a flip half of the time.
+class TrainingTransform:
+    """The published augmentation: a random crop of 8 to 100 % of the area, resized, and a flip half of the time.
 
-    It transforms a PIL RGB image, a uint8 tensor (3, H, W) of raw pixels, or a preprocessed float tensor (3, H, W),
-    which is cropped and flipped but not normalised.
-
-    Parameters
-    ----------
-    image_size : int or (int, int)
-        Height and width of the result in pixels.
-    mean, std : sequence of 3 floats
-        Mean and standard deviation of the backbone's preprocessing, for pixels from 0 to 1.
-
-    Returns
-    -------
-    callable
-        Picklable; returns a float32 tensor of shape (3, height, width).
+    It converts a PIL RGB image, a uint8 tensor (3, H, W) of raw pixels, or a preprocessed float tensor (3, H, W), which
+    is cropped and flipped but not normalised, to a float32 tensor (3, *image_size). ``mean`` and ``std`` are those of
+    the backbone's preprocessing, for pixels from 0 to 1.
     """
-    return _Augmentation(image_size, mean, std)
 
-
-class _Augmentation:
     def __init__(self, image_size: int | tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> None:
         self._crop = transforms.RandomResizedCrop(
             image_size, scale=(0.08, 1.0), interpolation=transforms.InterpolationMode.BICUBIC, antialias=True
@@ -95,6 +81,7 @@ class _Augmentation:
         self._normalise = transforms.Normalize(tuple(mean), tuple(std))
 
     def __call__(self, image: Image.Image | torch.Tensor) -> torch.Tensor:
+        """Transform one image at random, by torch's global generator."""
         result: torch.Tensor
         if isinstance(image, torch.Tensor) and image.is_floating_point():
             result = self._flip(self._crop(image.float()))

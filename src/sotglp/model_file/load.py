@@ -69,7 +69,9 @@ def load_model(
     model = build_model(backbone, names, record.model)
     learned = _tensors(path, model.kept)
     shots = _tensors(path, SHOTS_PREFIX)
-    calibrated = _tensors(path, _calibration_prefixes(record.calibration))
+    folds = range(record.calibration.n_folds if record.calibration else 0)
+    prefixes = (CALIBRATION_PREFIX, *map(FOLD_PREFIX.format, folds)) if record.calibration else ()
+    calibrated = _tensors(path, prefixes)
     try:
         model.restore(learned)
         model.shots = _restored_shots(shots, model)
@@ -174,10 +176,6 @@ def _restored_shots(tensors: Mapping[str, Tensor], model: AdaptedModel) -> ShotM
     if not fits or not ((classes >= 0) & (classes < len(model.class_names))).all():
         raise SotglpError("the features of its shots do not fit the backbone or the classes")
     return ShotMemory(features, regions, classes)
-
-
-def _calibration_prefixes(record: CalibrationRecord | None) -> tuple[str, ...]:
-    return (CALIBRATION_PREFIX, *(FOLD_PREFIX.format(fold) for fold in range(record.n_folds))) if record else ()
 
 
 def _restored_calibration(record: CalibrationRecord, tensors: Mapping[str, Tensor], model: AdaptedModel) -> Calibration:

@@ -19,7 +19,7 @@ def finite_scores(values: ArrayLike, what: str) -> NDArray[np.float64]:
     scores = np.asarray(values, dtype=np.float64)
     if scores.ndim != 1 or len(scores) == 0:
         raise SotglpError(f"{what} are of shape {scores.shape}: give one for each image, at least one")
-    _refuse_first(~np.isfinite(scores), scores, what, "is not finite")
+    _reject_first(~np.isfinite(scores), scores, what, "is not finite")
     return scores
 
 
@@ -38,7 +38,7 @@ def class_probabilities(
             f"{what} are of shape {probabilities.shape}: give {len(axes)} axes ({', '.join(axes)}), none of them empty"
         )
     is_probability = (probabilities >= 0) & (probabilities <= 1 + ROUNDING)
-    _refuse_first(~is_probability, probabilities, what, "is not between 0 and 1")
+    _reject_first(~is_probability, probabilities, what, "is not between 0 and 1")
     return probabilities
 
 
@@ -49,7 +49,7 @@ def class_targets(values: ArrayLike, n_images: int, n_classes: int) -> NDArray[n
         raise SotglpError(f"targets are of type {targets.dtype}: give the class index of each image, from 0")
     if targets.shape != (n_images,):
         raise SotglpError(f"targets are of shape {targets.shape}: give one for each of the {n_images} images")
-    _refuse_first((targets < 0) | (targets >= n_classes), targets, "targets", f"is not one of {n_classes} classes")
+    _reject_first((targets < 0) | (targets >= n_classes), targets, "targets", f"is not one of {n_classes} classes")
     return targets.astype(np.int64)
 
 
@@ -61,7 +61,7 @@ def check_temperature(temperature: float) -> None:
         )
 
 
-def _refuse_first(is_wrong: NDArray[np.bool_], values: NDArray[Any], what: str, why: str) -> None:
+def _reject_first(is_wrong: NDArray[np.bool_], values: NDArray[Any], what: str, why: str) -> None:
     if is_wrong.any():
         index = tuple(int(i) for i in np.argwhere(is_wrong)[0])
         shown = ", ".join(map(str, index))

@@ -61,14 +61,14 @@ def with_class(
     cache_dir, unreadable, show_progress
         See :func:`sotglp.training.fit.adapt`.
     """
-    _refuse_twin(model, name)
+    _check_new_name(model, name)
     names = [*model.class_names, name]
     grown = _moved(model, names, [*range(len(names) - 1), None])
     own = ImageSet(images.images, (name,) * len(images))
     if grown.class_rows or grown.needs_shot_features:
         shots = own
         if others is not None and not grown.needs_shot_features:
-            others.targets(model.class_names)  # refuses other labels
+            others.targets(model.class_names)  # rejects other labels
             shots = ImageSet(own.images + others.images, (*(own.labels or ()), *(others.labels or ())))
         shots = readable_images(drawn_shots(shots, config), unreadable)
         own = shots.take(np.array(shots.labels) == name)
@@ -119,7 +119,7 @@ def renamed(model: AdaptedModel, old: str, new: str) -> AdaptedModel:
     is no class ``old``, or another class is called ``new`` or has the same prompt.
     """
     index = model.class_index(old)
-    _refuse_twin(model, new)
+    _check_new_name(model, new)
     names = [*model.class_names[:index], new, *model.class_names[index + 1 :]]
     return _moved(model, names, range(len(names)))
 
@@ -131,8 +131,8 @@ def _moved(model: AdaptedModel, names: Sequence[str], origins: Sequence[int | No
     return moved
 
 
-def _refuse_twin(model: AdaptedModel, name: str) -> None:
-    """Refuse an equal name; building a model refuses names with equal prompts."""
+def _check_new_name(model: AdaptedModel, name: str) -> None:
+    """Reject an equal name; building a model rejects names with equal prompts."""
     if name in model.class_names:
         raise SotglpError(f"the model already has a class {name!r}: choose another name")
 
