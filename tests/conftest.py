@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sotglp import Backbone
+from sotglp.images.image_set import ImageSet
 from support.samples import REFERENCE_CASES, Reference, load_reference, make_class_folders, tiny_clip
 
 
@@ -32,3 +33,8 @@ def tiny_backbone() -> Backbone:
 @pytest.fixture
 def class_folders(tmp_path: Path) -> Path:
     return make_class_folders(tmp_path / "train")
+
+
+@pytest.fixture
+def images(class_folders: Path) -> ImageSet:
+    return ImageSet.from_path(class_folders)

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sotglp import Backbone, MethodClassifier, SOTGLPClassifier, SotglpError
 from sotglp.methods.method import METHODS
@@ -22,11 +20,6 @@ LEARNED_IN_STEPS = [*METHODS][4:]
 
 def classifier(backbone: Backbone, method: str, **parameters: Any) -> MethodClassifier:
     return MethodClassifier(method, backbone, **{"settings": QUICK, "shots": None, **parameters})
-
-
-@parametrize_with_checks([MethodClassifier()])
-def test_scikit_learns_own_checks(estimator: MethodClassifier, check: Any) -> None:
-    check(estimator)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -81,13 +74,11 @@ def test_a_copy_with_the_same_seed_gives_the_same_bits(tiny_backbone: Backbone, 
 
 
 @pytest.mark.parametrize("method", ["linear-probe", "tip-adapter", "tip-adapter-f", "coop", "plot"])
-def test_it_tells_colours_apart(tiny_backbone: Backbone, class_folders: Path, method: str) -> None:
+def test_it_tells_colours_apart(tiny_backbone: Backbone, class_folders: Path, paths: Any, method: str) -> None:
     settings = {**QUICK, "epochs": 30, "batch_size": 18, "learning_rate": 0.02}
     if method.startswith("tip"):
         settings |= {"cache_weight": 20, "sharpness": 20}
-    fitted = classifier(tiny_backbone, method, settings=settings).fit(class_folders)
-    labels = [path.parent.name for path in sorted(class_folders.glob("*/*.png"))]
-    assert fitted.score([str(path) for path in sorted(class_folders.glob("*/*.png"))], labels) > 0.6
+    assert classifier(tiny_backbone, method, settings=settings).fit(class_folders).score(*paths) > 0.6
 
 
 def test_settings_reach_model_and_training(tiny_backbone: Backbone, paths: Any) -> None:
@@ -97,11 +88,8 @@ def test_settings_reach_model_and_training(tiny_backbone: Backbone, paths: Any) 
     assert (fitted.model_.config.cache_weight, fitted.model_.config.learn_keys) == (3.0, True)
     assert len(fitted.model_.keys) == 6
     assert fitted.history_[0]["learning_rate"] == 0.1
-
-
-def test_a_preset_gives_its_sentence(tiny_backbone: Backbone, paths: Any) -> None:
-    fitted = classifier(tiny_backbone, "zero-shot", preset="dtd").fit(*paths)
-    assert fitted.model_.config.zero_shot_template == "{} texture."
+    of_preset = classifier(tiny_backbone, "zero-shot", preset="dtd").fit(*paths)
+    assert of_preset.model_.config.zero_shot_template == "{} texture."
 
 
 def test_a_search_over_settings(tiny_backbone: Backbone, paths: Any) -> None:
@@ -120,13 +108,8 @@ def test_a_loaded_one_knows_how_it_was_made(tiny_backbone: Backbone, paths: Any,
     fitted.save(tmp_path / "m.safetensors")
     loaded = MethodClassifier.load(tmp_path / "m.safetensors", backbone=tiny_backbone)
     parameters = loaded.get_params()
-    assert {name: parameters[name] for name in ("method", "shots", "seed", "precision", "workers")} == {
-        "method": "plot",
-        "shots": 4,
-        "seed": 7,
-        "precision": "auto",
-        "workers": 0,
-    }
+    expected = {"method": "plot", "shots": 4, "seed": 7, "precision": "auto", "workers": 0}
+    assert expected.items() <= parameters.items()
     assert settings.items() <= parameters["settings"].items()
     assert loaded._settings() == fitted._settings()
     loaded.save(tmp_path / "again.safetensors")
@@ -148,13 +131,6 @@ def test_files_of_either_classifier(tiny_backbone: Backbone, paths: Any, tmp_pat
     assert MethodClassifier.load(tmp_path / "sot-glp", backbone=tiny_backbone).method == "sot-glp"
 
 
-def test_before_fit_and_before_calibration(tiny_backbone: Backbone, paths: Any) -> None:
-    with pytest.raises(NotFittedError):
-        classifier(tiny_backbone, "coop").predict(paths[0])
-    with pytest.raises(SotglpError, match="call calibrate"):
-        classifier(tiny_backbone, "zero-shot").fit(*paths).is_ood(paths[0])
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_one_class_is_none(tiny_backbone: Backbone, paths: Any, method: str) -> None:
     with pytest.raises(SotglpError, match="at least two classes"):
@@ -174,8 +150,6 @@ def test_one_class_is_none(tiny_backbone: Backbone, paths: Any, method: str) -> 
         ({"device": "abacus"}, "device 'abacus'"),
     ],
 )
-def test_parameters_that_cannot_be_used(
-    tiny_backbone: Backbone, paths: Any, parameters: dict[str, Any], words: str
-) -> None:
+def test_wrong_parameters(tiny_backbone: Backbone, paths: Any, parameters: dict[str, Any], words: str) -> None:
     with pytest.raises(SotglpError, match=words):
         classifier(tiny_backbone, **{"method": "coop", **parameters}).fit(*paths)

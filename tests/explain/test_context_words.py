@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,6 @@ from sotglp.errors import UnknownNameError
 from sotglp.explain.context_words import ALL_CLASSES, context_words, known_tokens, nearest_words, token_text
 from sotglp.methods.prompts import clip_tokenizer, template_tokens
 from sotglp.methods.zero_shot import ZeroShot
-from sotglp.settings import Branches
 
 NAMES = ["cat", "dog", "sea", "sky", "car", "sun"]
 
@@ -34,7 +35,6 @@ def test_nearest_words_by_numpy() -> None:
 def test_a_model_that_has_not_learned_lies_on_the_words_that_it_starts_from(tiny_backbone: Backbone) -> None:
     model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2, n_local_prompts=3)
     words = context_words(model, n_nearest=1)
-    assert words is not None
     start = [token_text(int(token)) for token in template_tokens("A photo of a {}", 77)]
     assert start == ["a</w>", "photo</w>", "of</w>", "a</w>"]
     for prompt in words.global_:
@@ -49,11 +49,9 @@ def test_a_model_that_has_not_learned_lies_on_the_words_that_it_starts_from(tiny
 @torch.no_grad()
 def test_local_words_are_those_of_the_class(tiny_backbone: Backbone) -> None:
     model = SOTGLP(tiny_backbone, NAMES, n_local_prompts=2)
-    assert model.local_prompts is not None
     token = clip_tokenizer().encode("whale")[0]
     model.local_prompts[5, 1, 2] = 3 * tiny_backbone.text.embed(torch.tensor(token))
     words = context_words(model, ["sun", "cat"])
-    assert words is not None
     assert list(words.local) == ["sun", "cat"]
     assert words.local["sun"][1][2].by_cosine[0] == ("whale</w>", pytest.approx(1))
     assert "whale</w>" not in [word.text for word in words.local["cat"][1][2].by_cosine]
@@ -62,27 +60,21 @@ def test_local_words_are_those_of_the_class(tiny_backbone: Backbone) -> None:
     assert set(told["global"][0][0]["by_distance"][0]) == {"token", "distance"}
 
 
-@pytest.mark.parametrize(("branches", "n_global", "local"), [("global", 3, []), ("local", 0, NAMES[:5])])
-def test_contexts_that_are_not_learned_have_no_words(
-    tiny_backbone: Backbone, branches: Branches, n_global: int, local: list[str]
+@pytest.mark.parametrize(
+    ("settings", "n_global", "local"),
+    [
+        ({"branches": "global"}, 3, []),
+        ({"branches": "local"}, 0, NAMES[:5]),
+        ({"local_contexts": "shared"}, 3, [ALL_CLASSES]),
+    ],
+)
+def test_learned_contexts_have_words(
+    tiny_backbone: Backbone, settings: dict[str, Any], n_global: int, local: list[str]
 ) -> None:
-    words = context_words(SOTGLP(tiny_backbone, NAMES, branches=branches))
-    assert words is not None
-    assert len(words.global_) == n_global
-    assert list(words.local) == local
-
-
-def test_contexts_that_classes_share_belong_to_all(tiny_backbone: Backbone) -> None:
-    words = context_words(SOTGLP(tiny_backbone, NAMES, n_local_prompts=3, local_contexts="shared"))
-    assert words is not None
-    assert [(name, len(prompts)) for name, prompts in words.local.items()] == [(ALL_CLASSES, 3)]
-
-
-def test_a_model_without_contexts_has_none(tiny_backbone: Backbone) -> None:
-    assert context_words(ZeroShot(tiny_backbone, NAMES, zero_shot_template="a {}", ensemble=False)) is None
-
-
-def test_a_class_that_there_is_not(tiny_backbone: Backbone) -> None:
+    words = context_words(SOTGLP(tiny_backbone, NAMES, **settings))
+    assert (len(words.global_), list(words.local)) == (n_global, local)
+    assert {len(prompts) for prompts in words.local.values()} <= {4}
+    assert context_words(ZeroShot(tiny_backbone, NAMES)) is None
     with pytest.raises(UnknownNameError, match="fish"):
         context_words(SOTGLP(tiny_backbone, NAMES), ["fish"])
 

@@ -67,19 +67,16 @@ def test_probability_and_score_are_those_of_the_model(model: SOTGLP) -> None:
     assert explanation.is_unknown is None
 
 
-def test_the_most_probable_classes_come_first(model: SOTGLP) -> None:
+def test_the_most_probable_classes_or_those_asked_for_are_explained(model: SOTGLP) -> None:
     probabilities = [one.probability for one in explain(model, picture(), 3).classes]
     assert probabilities == sorted(probabilities, reverse=True)
     assert len(explain(model, picture(), 7).classes) == 3
     for one in (np.int64(1), np.uint8(1), np.int32(1)):
         assert explain(model, picture(), one).classes[0].label == explain(model, picture()).classes[0].label
     assert explain(model, picture()).classes[0].label == explain(model, picture(), 3).classes[0].label
-
-
-def test_classes_come_as_they_are_asked_for(model: SOTGLP) -> None:
-    for classes in (["blue sea", "red_brick"], np.array(["blue sea", "red_brick"])):
-        assert [one.label for one in explain(model, picture(), classes).classes] == ["blue sea", "red_brick"]
-    assert [one.label for one in explain(model, picture(), "blue sea").classes] == ["blue sea"]
+    for classes in (["blue sea", "red_brick"], np.array(["blue sea", "red_brick"]), "blue sea"):
+        found = [one.label for one in explain(model, picture(), classes).classes]
+        assert found == (["blue sea"] if isinstance(classes, str) else ["blue sea", "red_brick"])
 
 
 @settings(max_examples=60, deadline=None)
@@ -130,7 +127,9 @@ def test_other_ways_of_resizing_are_undone_too(mode: str) -> None:
 
 def test_only_the_support_is_listed_and_most_mass_comes_first(model: SOTGLP) -> None:
     explanation = explain(model, picture(), 2)
-    for told, one in zip(explanation.to_dict()["classes"], explanation.classes, strict=True):
+    record = explanation.to_dict()
+    assert json.loads(json.dumps(record)) == record
+    for told, one in zip(record["classes"], explanation.classes, strict=True):
         assert len(told["patches"]) == int(one.support.sum()) == 5
         masses = [sum(patch["mass"]) for patch in told["patches"]]
         assert masses == pytest.approx(sorted(masses, reverse=True), abs=1e-6)
@@ -139,42 +138,28 @@ def test_only_the_support_is_listed_and_most_mass_comes_first(model: SOTGLP) -> 
             assert patch["box"] == explanation.boxes[patch["row"], patch["column"]].tolist()
 
 
-def test_it_is_plain_json(model: SOTGLP) -> None:
-    told = explain(model, picture(), 3).to_dict()
-    assert json.loads(json.dumps(told)) == told
-
-
-def test_a_photo_is_turned_upright_before_maps_are_laid_on_it(model: SOTGLP, tmp_path: Path) -> None:
+def test_a_photo_may_be_turned_or_a_tensor(model: SOTGLP, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     picture(60, 40).save(tmp_path / "turned.jpg", exif=exif)
     explanation = explain(model, tmp_path / "turned.jpg")
     assert explanation.image.size == (40, 60)
     assert explanation.name == str(tmp_path / "turned.jpg")
+    pixels = torch.tensor(np.asarray(picture())).permute(2, 0, 1)
+    found, expected = explain(model, pixels).to_dict(), explain(model, picture()).to_dict()
+    assert found | {"path": ""} == expected | {"path": ""}
 
 
-def test_a_tensor_of_pixels_is_a_photo(model: SOTGLP) -> None:
-    image = picture()
-    pixels = torch.tensor(np.asarray(image)).permute(2, 0, 1)
-    told, expected = explain(model, pixels).to_dict(), explain(model, image).to_dict()
-    assert told | {"path": ""} == expected | {"path": ""}
-
-
-def test_of_a_preprocessed_image_the_picture_is_what_the_model_was_shown(model: SOTGLP) -> None:
-    small = picture(32, 32)
-    explanation = explain(model, model.backbone.preprocess(small))
+def test_the_picture_is_what_the_model_was_shown(model: SOTGLP) -> None:
+    """Of a preprocessed image, and with a preprocessing of one's own."""
+    small, preprocess = picture(32, 32), model.backbone.preprocess
+    explanation = explain(model, preprocess(small))
     np.testing.assert_array_equal(np.asarray(explanation.image), np.asarray(small))
     np.testing.assert_allclose(explanation.boxes[1, 2], [16, 8, 24, 16])
-
-
-def test_with_a_preprocessing_of_one_s_own_the_picture_is_what_the_model_was_shown() -> None:
-    plain = Backbone.from_open_clip(tiny_clip())
-
-    def left_half(image: Image.Image) -> torch.Tensor:
-        return plain.preprocess(image.crop((0, 0, image.width // 2, image.height)))
-
-    backbone = Backbone.from_open_clip(tiny_clip(), left_half)
-    explanation = explain(SOTGLP(backbone, NAMES, top_k=5), picture(64, 32))
+    left_half = Backbone.from_open_clip(
+        tiny_clip(), lambda image: preprocess(image.crop((0, 0, image.width // 2, image.height)))
+    )
+    explanation = explain(SOTGLP(left_half, NAMES, top_k=5), picture(64, 32))
     np.testing.assert_array_equal(np.asarray(explanation.image), np.asarray(picture(64, 32).crop((0, 0, 32, 32))))
     assert explanation.boxes[-1, -1].tolist() == [24, 24, 32, 32]
 
@@ -209,17 +194,17 @@ def test_methods_without_a_plan_say_so_and_the_others_explain(name: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("classes", "sentence"), [(0, "ask for 1 or more"), (["red brik"], "red_brick"), ([], "name one or more")]
+    ("image", "classes", "words"),
+    [
+        (picture(), 0, "ask for 1 or more"),
+        (picture(), ["red brik"], "red_brick"),
+        (picture(), [], "name one or more"),
+        (__file__, 1, "test_explanation"),
+    ],
 )
-def test_classes_that_are_not_there_are_refused(model: SOTGLP, classes: object, sentence: str) -> None:
-    with pytest.raises(SotglpError, match=sentence):
-        explain(model, picture(), classes)
-
-
-def test_an_image_that_can_t_be_read_is_named(model: SOTGLP, tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
-    with pytest.raises(SotglpError, match=r"broken\.png"):
-        explain(model, tmp_path / "broken.png")
+def test_what_can_not_be_explained_is_refused(model: SOTGLP, image: object, classes: object, words: str) -> None:
+    with pytest.raises(SotglpError, match=words):
+        explain(model, image, classes)
 
 
 def test_the_classifier_explains_with_its_calibration(tmp_path: Path) -> None:

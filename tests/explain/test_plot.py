@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from io import BytesIO
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -69,35 +70,31 @@ def test_a_row_for_each_class_and_a_panel_for_each_prompt(width: int, height: in
         assert panel.get_ylim() == (height, 0)
 
 
+def boxes_of(*collections: Any) -> list[list[float]]:
+    return [path.get_extents().extents.tolist() for part in collections for path in part.get_paths()]
+
+
 def test_patches_are_drawn_where_they_lie_and_coloured_by_mass() -> None:
     explanation = explained()
-    axes = Figure().subplots()
     mass = explanation.classes[0].mass[0]
-    patches = draw_mass(axes, canvas(explanation), mass, 0.5)
-    boxes = [path.get_extents().extents.tolist() for path in patches.get_paths()]
-    assert boxes == explanation.boxes[mass > 0].tolist()
+    patches = draw_mass(Figure().subplots(), canvas(explanation), mass, 0.5)
+    assert boxes_of(patches) == explanation.boxes[mass > 0].tolist()
     assert np.asarray(patches.get_array()).tolist() == mass[mass > 0].tolist()
     assert patches.get_clim() == (0, 0.5)
 
 
-def test_the_support_is_outlined_on_the_picture_itself() -> None:
-    explanation = explained()
+@pytest.mark.parametrize(
+    ("width", "height", "unseen"),
+    [(90, 30, [[0, 0, 30, 30], [60, 0, 90, 30]]), (30, 90, [[0, 0, 30, 30], [0, 60, 30, 90]])],
+)
+def test_the_support_is_outlined_and_the_unseen_hatched(width: int, height: int, unseen: list[list[int]]) -> None:
+    explanation = explained(width, height)
     axes = Figure().subplots()
     assert draw_support(axes, canvas(explanation), explanation.classes[0].mass) == 3
     np.testing.assert_array_equal(axes.images[0].get_array(), np.asarray(explanation.image))
-    outlines = axes.collections[-1]
-    boxes = [path.get_extents().extents.tolist() for path in outlines.get_paths()]
-    assert boxes == explanation.boxes[explanation.classes[0].support].tolist()
-
-
-@pytest.mark.parametrize(("width", "height"), [(90, 30), (30, 90)])
-def test_what_the_model_did_not_see_is_hatched(width: int, height: int) -> None:
-    axes = Figure().subplots()
-    explanation = explained(width, height)
-    draw_support(axes, canvas(explanation), explanation.classes[0].mass)
+    assert boxes_of(axes.collections[-1]) == explanation.boxes[explanation.classes[0].support].tolist()
     hatched = [part for part in axes.collections if isinstance(part, PatchCollection) and part.get_hatch()]
-    boxes = sorted(path.get_extents().extents.tolist() for part in hatched for path in part.get_paths())
-    assert boxes == ([[0, 0, 30, 30], [60, 0, 90, 30]] if width > height else [[0, 0, 30, 30], [0, 60, 30, 90]])
+    assert sorted(boxes_of(*hatched)) == unseen
 
 
 def test_scores_and_verdict_are_told() -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,23 +14,16 @@ from sotglp.methods.base import AdaptedModel
 from sotglp.methods.method import METHODS
 from sotglp.methods.registry import build_model
 from sotglp.settings import ModelConfig
+from support.samples import preprocessed
 
 NAMES = ["red_brick", "green leaf", "blue sea"]
-
-
-@pytest.fixture
-def images(class_folders: Path) -> ImageSet:
-    return ImageSet.from_path(class_folders)
 
 
 @torch.no_grad()
 def by_loops(model: SOTGLP, images: ImageSet) -> dict[str, float]:
     """The same numbers for one image after the other, pair by pair of prompts."""
     overlaps, shares, entropies = [], [], []
-    for image in images.images:
-        from PIL import Image
-
-        pixels = model.backbone.preprocess(Image.open(image).convert("RGB"))[None]  # type: ignore[arg-type]
+    for pixels in preprocessed(model.backbone, images).split(1):
         predicted = int(model.predict_proba(pixels).argmax())
         plan, support = (part[0, predicted] for part in model.transport(pixels))  # (K, N), (K,) or (K, N)
         n_prompts = plan.shape[1]
@@ -54,23 +46,22 @@ def by_loops(model: SOTGLP, images: ImageSet) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{}, {"relaxation": 0.05, "epsilon": 0.02}, {"matching": "uniform"}, {"matching": "per-prompt"}, {"top_k": None}],
+    ("name", "settings"),
+    [
+        ("sot-glp", {}),
+        ("sot-glp", {"relaxation": 0.05, "epsilon": 0.02}),
+        ("sot-glp", {"matching": "uniform"}),
+        ("sot-glp", {"matching": "per-prompt"}),
+        ("sot-glp", {"top_k": None}),
+        ("gallop", {"scale_step": 4}),
+    ],
 )
-def test_the_use_of_prompts_is_that_of_the_predicted_class(
-    tiny_backbone: Backbone, images: ImageSet, settings: dict[str, Any]
+def test_use_is_that_of_the_predicted_class(
+    tiny_backbone: Backbone, images: ImageSet, name: str, settings: dict[str, Any]
 ) -> None:
-    model = SOTGLP(tiny_backbone, NAMES, n_local_prompts=3, **{"top_k": 4, **settings})
-    assert model.local_prompts is not None
+    config = METHODS[name].config_class(**METHODS[name].settings | {"n_local_prompts": 3, "top_k": 4} | settings)
+    model: Any = build_model(tiny_backbone, NAMES, config)
     torch.nn.init.normal_(model.local_prompts, generator=torch.Generator().manual_seed(3))
-    found = prompt_use(model, images)
-    assert found == pytest.approx(by_loops(model, images), abs=1e-5)
-
-
-def test_gallop_is_looked_at_by_its_scales(tiny_backbone: Backbone, images: ImageSet) -> None:
-    config = METHODS["gallop"].config_class(**{**METHODS["gallop"].settings, "top_k": 3, "scale_step": 4})
-    model = build_model(tiny_backbone, NAMES, config)
-    assert isinstance(model, SOTGLP)
     assert prompt_use(model, images) == pytest.approx(by_loops(model, images), abs=1e-5)
 
 
@@ -81,9 +72,7 @@ def test_a_model_without_local_prompts_has_no_use_of_them(tiny_backbone: Backbon
     assert prompt_use(model, images) is None
 
 
-def test_of_many_images_some_are_looked_at(
-    tiny_backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_images_are_sampled(tiny_backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build_model(tiny_backbone, NAMES, ModelConfig(top_k=4))
     monkeypatch.setattr(module, "MAX_IMAGES", 3)
     indices = [0, (len(images) - 1) // 2, len(images) - 1]

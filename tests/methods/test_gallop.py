@@ -13,7 +13,7 @@ from sotglp.features.encode import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.gallop import GalLoP
 from sotglp.transport.plans import patch_mass
-from support.prompt_models import NAMES, fit, said_by_open_clip, start, stir
+from support.prompt_models import NAMES, fit, start, stir, text_by_open_clip
 
 TARGETS = torch.tensor([0, 1, 2, 0, 1])
 
@@ -28,31 +28,20 @@ def plain(model: GalLoP, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Global cosines (B, C), scores of each local prompt (B, C, N) and of each patch (B, P, C), as in the paper."""
     backbone, projection = model.backbone, model.local_projection
     assert model.local_prompts is not None
-    assert projection is not None
     features, tokens = backbone.encode_image(images)
-
-    def text(prompts: Tensor) -> Tensor:
-        return torch.stack(
-            [torch.stack([said_by_open_clip(backbone, own, name) for own in prompts]) for name in model.class_names]
-        )
-
+    of_global, of_local = (
+        F.normalize(text_by_open_clip(backbone, prompts, model.class_names), dim=-1)
+        for prompts in (model.global_prompts, model.local_prompts)
+    )
     patches = F.normalize(backbone.project_patches(tokens @ projection.T), dim=-1)
-    similarity = torch.einsum("bpd,cnd->bcnp", patches, text(model.local_prompts[0]))
+    similarity = torch.einsum("bpd,cnd->bcnp", patches, of_local)
     kept = [model.top_k + place * model.config.scale_step for place in range(similarity.shape[2])]
     scores = [
         similarity[:, :, place].sort(dim=-1, descending=True).values[..., :size].mean(dim=-1)
         for place, size in enumerate(kept)
     ]
-    of_global = torch.einsum("bd,cmd->bcm", F.normalize(features, dim=-1), text(model.global_prompts))
-    return of_global.mean(dim=-1), torch.stack(scores, dim=-1), similarity.mean(dim=2).transpose(1, 2)
-
-
-def test_four_global_and_four_shared_local_prompts(tiny_backbone: Backbone) -> None:
-    model = start(tiny_backbone, "gallop")
-    assert model.global_prompts.shape == (4, 4, 32)
-    assert model.local_prompts.shape == (1, 4, 4, 32)
-    assert model.local_projection.shape == (64, 64)
-    assert model.config.scale_step == 10
+    cosines = torch.einsum("bd,cmd->bcm", F.normalize(features, dim=-1), of_global)
+    return cosines.mean(dim=-1), torch.stack(scores, dim=-1), similarity.mean(dim=2).transpose(1, 2)
 
 
 @pytest.mark.parametrize(
@@ -66,11 +55,14 @@ def test_four_global_and_four_shared_local_prompts(tiny_backbone: Backbone) -> N
     ],
     ids=str,
 )
-def test_scales_are_never_above_the_patches_there_are(
+def test_scales_end_at_the_patches(
     tiny_backbone: Backbone, images: Tensor, settings: dict[str, Any], scales: list[int]
 ) -> None:
     model = start(tiny_backbone, "gallop", **settings)
     assert model.scales == scales
+    if not settings:
+        assert (model.global_prompts.shape, model.local_prompts.shape) == ((4, 4, 32), (1, 4, 4, 32))
+        assert (model.local_projection.shape, model.config.scale_step) == ((64, 64), 10)
     mass = patch_mass(*model.transport(images), n_patches=16)
     assert (mass > 0).sum(dim=-2).unique(dim=0).unique(dim=1).flatten().tolist() == scales
 
@@ -105,9 +97,7 @@ def test_every_prompt_has_a_loss_of_its_own(tiny_backbone: Backbone, images: Ten
         assert (found - slope).norm() < 1e-6 * slope.norm()
 
 
-def test_without_steps_the_local_score_is_sot_glps_with_patches_of_each_prompts_own(
-    tiny_backbone: Backbone, images: Tensor
-) -> None:
+def test_without_steps_it_matches_like_sot_glp_per_prompt(tiny_backbone: Backbone, images: Tensor) -> None:
     model = stirred(tiny_backbone, top_k=5, scale_step=0)
     other = SOTGLP(
         tiny_backbone,
@@ -149,14 +139,6 @@ def test_prompt_dropout_is_for_global_prompts(tiny_backbone: Backbone, images: T
     assert torch.equal(found.prompt_logits, model(images).prompt_logits)
 
 
-def test_training_lowers_both_losses(tiny_backbone: Backbone, class_folders: Path) -> None:
-    history = fit(
-        tiny_backbone, ImageSet.from_path(class_folders), "gallop", epochs=25, batch_size=18, prompt_dropout=0
-    ).history
-    for part in ("loss_global", "loss_local"):
-        assert history[-1][part] < history[0][part]
-
-
 def test_parts_of_a_batch_add_up(tiny_backbone: Backbone, class_folders: Path) -> None:
     shots = ImageSet.from_path(class_folders)
     whole, parts = (fit(tiny_backbone, shots, "gallop", top_k=3, micro_batch=size).model for size in (None, 4))
@@ -164,8 +146,15 @@ def test_parts_of_a_batch_add_up(tiny_backbone: Backbone, class_folders: Path) -
     torch.testing.assert_close(whole.local_projection, parts.local_projection, rtol=1e-4, atol=1e-6)
 
 
-def test_new_classes_get_all_that_was_learned(tiny_backbone: Backbone, class_folders: Path, images: Tensor) -> None:
-    trained = fit(tiny_backbone, ImageSet.from_path(class_folders), "gallop", top_k=3, scale_step=4).model
+def test_training_lowers_both_losses_for_new_classes_too(
+    tiny_backbone: Backbone, class_folders: Path, images: Tensor
+) -> None:
+    shots = ImageSet.from_path(class_folders)
+    settings = {"epochs": 25, "batch_size": 18, "prompt_dropout": 0, "top_k": 3, "scale_step": 4}
+    fitted = fit(tiny_backbone, shots, "gallop", **settings)
+    trained, history = fitted.model, fitted.history
+    for part in ("loss_global", "loss_local"):
+        assert history[-1][part] < history[0][part]
     other = trained.for_new_classes(NAMES)
     assert isinstance(other, GalLoP)
     assert (other.config, other.class_names) == (trained.config, tuple(NAMES))
@@ -177,9 +166,7 @@ def test_new_classes_get_all_that_was_learned(tiny_backbone: Backbone, class_fol
 
 
 @pytest.mark.parametrize("n_global_prompts", [1, 6])
-def test_contexts_of_old_classes_leave_the_global_prompts_to_decide(
-    tiny_backbone: Backbone, images: Tensor, n_global_prompts: int
-) -> None:
+def test_global_prompts_alone_know_new_classes(tiny_backbone: Backbone, images: Tensor, n_global_prompts: int) -> None:
     model = stirred(tiny_backbone, local_contexts="class", n_global_prompts=n_global_prompts)
     other = model.for_new_classes(["dog", "sea"])
     assert isinstance(other, GalLoP)
@@ -191,9 +178,7 @@ def test_contexts_of_old_classes_leave_the_global_prompts_to_decide(
 
 
 @pytest.mark.parametrize("branch", ["global", "local"])
-def test_a_branch_alone_has_the_loss_it_has_beside_the_other(
-    tiny_backbone: Backbone, images: Tensor, branch: str
-) -> None:
+def test_a_branch_alone_has_its_own_loss(tiny_backbone: Backbone, images: Tensor, branch: str) -> None:
     both, alone = stirred(tiny_backbone), stirred(tiny_backbone, branches=branch)
     whole, loss = (model.loss(images, TARGETS, prompt_dropout=0.0) for model in (both, alone))
     expected = {"global": (whole.global_, torch.tensor(0.0)), "local": (torch.tensor(0.0), whole.local)}[branch]

@@ -36,18 +36,12 @@ def test_preset_then_method_then_changes() -> None:
 
 def test_the_sentence_of_a_dataset_comes_from_its_preset() -> None:
     pets = load_preset("oxford_pets")
-    assert METHODS["zero-shot"].settings_on(pets, {}) == (
-        ZeroShotConfig(zero_shot_template="a photo of a {}, a type of pet."),
-        pets.training,
-    )
-    told = METHODS["tip-adapter"].settings_on(pets, {"zero_shot_template": "{}", "sharpness": 2})[0]
-    assert told.model_dump() == {
-        "zero_shot_template": "{}",
-        "ensemble": False,
-        "cache_weight": 1.0,
-        "sharpness": 2.0,
-        "learn_keys": False,
-    }
+    settings, training = METHODS["zero-shot"].settings_on(pets, {})
+    assert settings == ZeroShotConfig(zero_shot_template="a photo of a {}, a type of pet.")
+    assert training == pets.training
+    changed = METHODS["tip-adapter"].settings_on(pets, {"zero_shot_template": "{}", "sharpness": 2})[0]
+    expected = {"zero_shot_template": "{}", "ensemble": False, "cache_weight": 1, "sharpness": 2, "learn_keys": False}
+    assert changed.model_dump() == expected
 
 
 def test_a_preset_is_asked_only_for_what_the_model_has() -> None:

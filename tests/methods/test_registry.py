@@ -1,22 +1,13 @@
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 
-from sotglp import SOTGLP, Backbone, SotglpError
-from sotglp.images.image_set import ImageSet
+from sotglp import Backbone, SotglpError
 from sotglp.methods.base import AdaptedModel
-from sotglp.methods.gallop import GalLoP
 from sotglp.methods.method import METHODS, find_method
 from sotglp.methods.registry import KINDS, build_model
-from sotglp.methods.tip_adapter import TipAdapter
-from sotglp.methods.zero_shot import ZeroShot
 from sotglp.settings import Preset, load_preset, presets
-from sotglp.training.fit import adapt
-from support.samples import make_class_folders
 
 NAMES = ["cat", "golden_retriever", "polka dot"]
 
@@ -25,30 +16,18 @@ def start(backbone: Backbone, name: str, seed: int = 1) -> AdaptedModel:
     return build_model(backbone, NAMES, find_method(name).settings_on(Preset(), {})[0], seed)
 
 
-def fit(backbone: Backbone, images: ImageSet, name: str, **changes: Any) -> AdaptedModel:
-    changes = {"shots": 3, "augment": False, "epochs": 2, "batch_size": 9, **changes}
-    return adapt(backbone, images, *find_method(name).settings_on(Preset(), changes)).model
-
-
 def test_every_method_is_here_by_its_name() -> None:
-    assert list(METHODS) == [
-        "zero-shot",
-        "zero-shot-ensemble",
-        "linear-probe",
-        "tip-adapter",
-        "tip-adapter-f",
-        "clip-adapter",
-        "coop",
-        "locoop",
-        "plot",
-        "gallop",
-        "sot-glp",
-        "sot-glp-projection-free",
-    ]
+    peers = "zero-shot zero-shot-ensemble linear-probe tip-adapter tip-adapter-f clip-adapter coop locoop plot gallop"
+    assert list(METHODS) == [*peers.split(), "sot-glp", "sot-glp-projection-free"]
     for name, method in METHODS.items():
         assert find_method(name) is method
         assert method.name == name
+        assert KINDS[method.kind].Config is method.config_class
     assert len({method.title for method in METHODS.values()}) == len(METHODS)
+    with pytest.raises(SotglpError, match=r"no method 'tip-adaptor' \(did you mean tip-adapter\?\)"):
+        find_method("tip-adaptor")
+    with pytest.raises(SotglpError, match=r"choose one of .*, sot-glp-projection-free$"):
+        find_method("x")
 
 
 @pytest.mark.parametrize("preset", presets())
@@ -58,23 +37,6 @@ def test_every_method_takes_every_preset(preset: str) -> None:
         assert type(settings) is method.config_class
         assert method.settings.items() <= settings.model_dump().items()
         assert method.training.items() <= training.model_dump().items()
-
-
-def test_a_name_that_is_none() -> None:
-    with pytest.raises(
-        SotglpError, match=r"no method 'tip-adaptor' \(did you mean tip-adapter\?\): choose one of zero-"
-    ):
-        find_method("tip-adaptor")
-    with pytest.raises(SotglpError, match=r"no method 'x': choose one of .*, sot-glp-projection-free$"):
-        find_method("x")
-
-
-def test_a_kind_of_model_is_found_by_its_name() -> None:
-    assert KINDS["sot-glp"] is SOTGLP
-    assert KINDS["tip-adapter"] is TipAdapter
-    assert KINDS["gallop"] is GalLoP
-    for method in METHODS.values():
-        assert KINDS[method.kind].Config is method.config_class
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -104,23 +66,6 @@ def test_what_is_drawn_at_the_start_comes_from_the_seed(tiny_backbone: Backbone,
     assert all(torch.equal(value, again[part]) for part, value in first.items())
     drawn = {part for part, value in first.items() if not torch.equal(value, other[part])}
     assert drawn == {"clip-adapter": {"down", "up"}}.get(name, {"local_prompts"} if "local_prompts" in first else set())
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_a_method_says_truly_whether_it_looks_at_shots(
-    tiny_backbone: Backbone, images: torch.Tensor, tmp_path: Path, name: str
-) -> None:
-    one, other = (ImageSet.from_path(make_class_folders(tmp_path / str(seed), 4, seed)) for seed in (0, 1))
-    first, again, second = (fit(tiny_backbone, shots, name).predict_proba(images) for shots in (one, one, other))
-    assert torch.equal(first, again)
-    assert torch.equal(first, second) == (not METHODS[name].uses_shots)
-
-
-def test_a_peer_starts_from_the_sentence_of_the_dataset(tiny_backbone: Backbone, images: torch.Tensor) -> None:
-    pets = load_preset("oxford_pets")
-    model = build_model(tiny_backbone, NAMES, METHODS["tip-adapter-f"].settings_on(pets, {})[0])
-    expected = ZeroShot(tiny_backbone, NAMES, zero_shot_template="a photo of a {}, a type of pet.")
-    assert torch.equal(model.predict_proba(images), expected.predict_proba(images))
 
 
 def test_classes_that_no_method_takes(tiny_backbone: Backbone) -> None:

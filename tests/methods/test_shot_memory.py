@@ -65,7 +65,6 @@ def test_classes_move_go_and_join() -> None:
     features, regions, classes = drawn()
     memory = ShotMemory(features, regions, classes)
     moved = memory.of_classes([2, None, 0])
-    assert moved is not None
     assert torch.equal(moved.features, memory.features[classes != 1])
     assert torch.equal(moved.classes, 2 - classes[classes != 1])
     assert memory.of_classes([None]) is None

@@ -11,24 +11,24 @@ import sotglp.methods.local_match
 from sotglp import SOTGLP, Backbone
 from sotglp.features.encode import EncodedImages
 from sotglp.scoring import ood
+from support.samples import Reference
 
 NAMES = ["cat", "golden retriever", "polka dot texture"]
+TARGETS = torch.tensor([0, 1, 2, 0, 1])
 
 
 def test_gradients_are_the_slope_of_the_loss(tiny_backbone: Backbone, images: Tensor) -> None:
     model = SOTGLP(tiny_backbone.double(), NAMES, n_local_prompts=2, top_k=4).double()
-    targets = torch.tensor([0, 1, 2, 0, 1])
     plan, _ = model.transport(images)
 
     def loss() -> Tensor:
-        return model.loss(images.double(), targets, prompt_dropout=0.0).total
+        return model.loss(images.double(), TARGETS, prompt_dropout=0.0).total
 
     # The plan takes no gradient: hold it still while the parameters are moved.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sotglp.methods.local_match, "sinkhorn", lambda *_, **__: plan.double())
         loss().backward()
         for parameter in (model.global_prompts, model.local_prompts, model.local_projection):
-            assert parameter is not None
             assert parameter.grad is not None
             direction = torch.randn_like(parameter)
             with torch.no_grad():
@@ -39,14 +39,6 @@ def test_gradients_are_the_slope_of_the_loss(tiny_backbone: Backbone, images: Te
                 parameter += 1e-5 * direction
             slope = float((parameter.grad * direction).sum())
             assert float(above - below) / 2e-5 == pytest.approx(slope, rel=2e-3)
-
-
-def test_one_prompt_and_all_patches_is_mean_pooling(tiny_backbone: Backbone, images: Tensor) -> None:
-    model = SOTGLP(tiny_backbone, NAMES, n_local_prompts=1, top_k=16, learn_projection=False)
-    _, tokens = tiny_backbone.encode_image(images)
-    patches = F.normalize(tiny_backbone.project_patches(tokens), dim=-1)
-    prompts = F.normalize(model.encode_text().local[:, 0], dim=-1)
-    torch.testing.assert_close(model(images).local_logits, (patches @ prompts.T).mean(dim=1), rtol=1e-4, atol=1e-6)
 
 
 def test_local_factor(tiny_backbone: Backbone, images: Tensor) -> None:
@@ -123,14 +115,11 @@ def test_prompt_dropout_averages_drawn_prompts_for_each_image(tiny_backbone: Bac
 def test_every_prompt_is_drawn_about_equally_often(tiny_backbone: Backbone) -> None:
     model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=3)
     drawn = model.draw_prompts(3000, 0.75, torch.Generator().manual_seed(0))
-    assert drawn is not None
     assert torch.bincount(drawn.flatten(), minlength=3).tolist() == pytest.approx([1000] * 3, abs=100)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_keeps_transport_and_softmax_in_float32(
-    tiny_backbone: Backbone, images: Tensor, dtype: torch.dtype
-) -> None:
+def test_autocast_keeps_transport_in_float32(tiny_backbone: Backbone, images: Tensor, dtype: torch.dtype) -> None:
     model = SOTGLP(tiny_backbone, NAMES)
     exact = model.predict_proba(images)
     with torch.autocast("cpu", dtype=dtype):
@@ -156,12 +145,10 @@ def test_global_prompts_alone(tiny_backbone: Backbone, images: Tensor) -> None:
     outputs, scale = model(images), tiny_backbone.logit_scale
     torch.testing.assert_close(outputs.global_logits, whole(images).global_logits, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(model.predict_proba(images), torch.softmax(scale * outputs.global_logits, dim=-1))
-    targets = torch.tensor([0, 1, 2, 0, 1])
-    loss = model.loss(images, targets, prompt_dropout=0.0)
+    loss = model.loss(images, TARGETS, prompt_dropout=0.0)
     assert loss.local.item() == 0
-    torch.testing.assert_close(loss.total, F.cross_entropy(scale * outputs.global_logits, targets))
+    torch.testing.assert_close(loss.total, F.cross_entropy(scale * outputs.global_logits, TARGETS))
     loss.total.backward()
-    assert model.global_prompts.grad is not None
     assert model.global_prompts.grad.abs().max() > 0
 
 
@@ -186,12 +173,12 @@ def test_global_prompts_look_at_patches_for_ood_scores(tiny_backbone: Backbone, 
     torch.testing.assert_close(model.encode_text([2, 0]).local, text.local[[2, 0]], rtol=1e-5, atol=1e-6)
 
 
-def test_the_loss_of_global_prompts_costs_no_matching(
+def test_global_loss_needs_no_matching(
     tiny_backbone: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = SOTGLP(tiny_backbone, NAMES, branches="global")
     monkeypatch.setattr("sotglp.methods.sot_glp.match_patches", None)
-    outputs = model.loss(images, torch.tensor([0, 1, 2, 0, 1])).outputs
+    outputs = model.loss(images, TARGETS).outputs
     # NaN, so that nobody takes what was not computed for a cosine.
     assert outputs.local_logits.isnan().all()
     assert outputs.local_logits.shape == (5, 3)
@@ -199,49 +186,37 @@ def test_the_loss_of_global_prompts_costs_no_matching(
     assert outputs.patch_logits.shape == (5, 16, 3)
 
 
-def test_local_prompts_alone(tiny_backbone: Backbone, images: Tensor) -> None:
-    model, whole = SOTGLP(tiny_backbone, NAMES, branches="local"), SOTGLP(tiny_backbone, NAMES)
-    assert {name for name, value in model.named_parameters() if value.requires_grad} == {
-        "local_prompts",
-        "local_projection",
-    }
-    outputs, scale = model(images), tiny_backbone.logit_scale
+@pytest.mark.parametrize("contexts", ["class", "shared"])
+def test_local_prompts_alone(tiny_backbone: Backbone, images: Tensor, contexts: Any) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, branches="local", local_contexts=contexts)
+    whole = SOTGLP(tiny_backbone, NAMES, local_contexts=contexts)
+    learned = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert learned == {"local_prompts", "local_projection"}
+    outputs, text, scale = model(images), model.encode_text(), tiny_backbone.logit_scale
     for ours, theirs in zip(outputs, whole(images), strict=True):
         assert torch.equal(ours, theirs)
-    assert not model.encode_text().global_.requires_grad
+    assert (text.local.requires_grad, text.global_.requires_grad) == (True, False)
     torch.testing.assert_close(model.predict_proba(images), torch.softmax(scale * outputs.local_logits, dim=-1))
-    targets = torch.tensor([0, 1, 2, 0, 1])
-    loss = model.loss(images, targets)
+    loss = model.loss(images, TARGETS)
     assert loss.global_.item() == 0
-    torch.testing.assert_close(loss.total, F.cross_entropy(scale * outputs.local_logits, targets))
+    torch.testing.assert_close(loss.total, F.cross_entropy(scale * outputs.local_logits, TARGETS))
     loss.total.backward()
     assert model.global_prompts.grad is None
-    assert model.local_prompts is not None
-    assert model.local_prompts.grad is not None
     assert model.local_prompts.grad.abs().max() > 0
 
 
 def test_matching(tiny_backbone: Backbone, images: Tensor) -> None:
-    shared = {how: SOTGLP(tiny_backbone, NAMES, matching=how).transport(images) for how in ("transport", "uniform")}
-    plan, support = shared["uniform"]
-    assert torch.equal(support, shared["transport"][1])
+    (_, shared), (plan, support), (own_plan, own_support) = (
+        SOTGLP(tiny_backbone, NAMES, matching=how).transport(images) for how in ("transport", "uniform", "per-prompt")
+    )
+    assert torch.equal(support, shared)
     torch.testing.assert_close(plan, torch.full((5, 3, 10, 4), 1 / 40))
-    plan, support = SOTGLP(tiny_backbone, NAMES, matching="per-prompt").transport(images)
-    assert (plan.shape, support.shape) == ((5, 3, 10, 4), (5, 3, 10, 4))
-    # Where a class has one prompt and keeps all patches, there is nothing to choose.
-    outputs = [
-        SOTGLP(tiny_backbone, NAMES, n_local_prompts=1, top_k=16, matching=how)(images).local_logits
-        for how in ("transport", "uniform", "per-prompt")
-    ]
-    for one in outputs[1:]:
-        torch.testing.assert_close(one, outputs[0], rtol=1e-5, atol=1e-7)
+    assert (own_plan.shape, own_support.shape) == ((5, 3, 10, 4), (5, 3, 10, 4))
 
 
 def test_shared_local_contexts_are_those_of_every_class(tiny_backbone: Backbone, images: Tensor) -> None:
     model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2, local_contexts="shared")
     own = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2)
-    assert model.local_prompts is not None
-    assert own.local_prompts is not None
     assert model.local_prompts.shape == (1, 4, 4, 32)
     assert not torch.equal(model.local_prompts[0, 0], model.local_prompts[0, 1])
     with torch.no_grad():
@@ -253,30 +228,13 @@ def test_shared_local_contexts_are_those_of_every_class(tiny_backbone: Backbone,
     chosen = model.encode_text([2, 0])
     torch.testing.assert_close(chosen.local, model.encode_text().local[[2, 0]], rtol=1e-5, atol=1e-5)
     # Each class pulls at the same contexts: their slope is the sum of what it would be at contexts of its own.
-    targets = torch.tensor([0, 1, 2, 0, 1])
     for one in (model, own):
-        one.loss(images, targets, prompt_dropout=0.0).total.backward()
+        one.loss(images, TARGETS, prompt_dropout=0.0).total.backward()
     assert model.local_prompts.grad is not None
-    assert own.local_prompts.grad is not None
     summed = own.local_prompts.grad.sum(dim=0, keepdim=True)
     assert (model.local_prompts.grad - summed).norm() < 1e-4 * summed.norm()
     assert model.global_prompts.grad is not None
-    assert own.global_prompts.grad is not None
     assert (model.global_prompts.grad - own.global_prompts.grad).norm() < 1e-4 * own.global_prompts.grad.norm()
-
-
-def test_shared_local_contexts_alone(tiny_backbone: Backbone, images: Tensor) -> None:
-    model = SOTGLP(tiny_backbone, NAMES, local_contexts="shared", branches="local")
-    text = model.encode_text()
-    assert text.local.requires_grad
-    assert not text.global_.requires_grad
-    loss = model.loss(images, torch.tensor([0, 1, 2, 0, 1]))
-    loss.total.backward()
-    assert loss.global_.item() == 0
-    assert model.global_prompts.grad is None
-    assert model.local_prompts is not None
-    assert model.local_prompts.grad is not None
-    assert model.local_prompts.grad.abs().max() > 0
 
 
 def test_without_local_prompts_there_is_nothing_to_share(tiny_backbone: Backbone, images: Tensor) -> None:
@@ -307,8 +265,70 @@ def test_resnet_backbone_end_to_end() -> None:
     model = SOTGLP(backbone, NAMES, top_k=3)
     loss = model.loss(torch.randn(2, 3, 64, 64), torch.tensor([0, 2]))
     loss.total.backward()
-    assert model.local_projection is not None
     assert model.local_projection.shape == (24, 24)
     for parameter in (model.global_prompts, model.local_prompts, model.local_projection):
-        assert parameter.grad is not None
         assert parameter.grad.abs().max() > 0
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
+
+
+def published_gradients(reference: Reference) -> dict[str, Tensor]:
+    names = {"global_prompts": "grad_global_prompt", "local_prompts": "grad_local_prompts"}
+    if reference.model.local_projection is not None:
+        names["local_projection"] = "grad_local_proj"
+    return {ours: reference.numbers[theirs] for ours, theirs in names.items()}
+
+
+def gradient_errors(reference: Reference) -> dict[str, float]:
+    numbers, model = reference.numbers, reference.model
+    model.loss(numbers["image"], numbers["target"], prompt_dropout=0.0).total.backward()
+    return {
+        name: float((getattr(model, name).grad - expected).norm() / expected.norm())
+        for name, expected in published_gradients(reference).items()
+    }
+
+
+def test_published_logits_support_and_plan(reference: Reference) -> None:
+    numbers, model = reference.numbers, reference.model
+    outputs = model(numbers["image"])
+    close(outputs.global_logits, numbers["global_logits"].mean(dim=-1))
+    close(outputs.patch_logits, numbers["local_logits"].mean(dim=-1))
+    torch.testing.assert_close(outputs.local_logits, numbers["local_score_reference"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(outputs.local_logits, numbers["local_score_converged"].float(), rtol=1e-5, atol=1e-7)
+
+    plan, support = model.transport(numbers["image"])
+    # support_index keeps classes last; a support is a set, whatever order the patches are listed in.
+    assert torch.equal(support.sort(dim=-1).values, numbers["support_index"].transpose(1, 2).sort(dim=-1).values)
+    order = support.argsort(dim=-1)
+    expected_order = numbers["support_index"].transpose(1, 2).argsort(dim=-1)
+    found = plan.gather(2, order.unsqueeze(-1).expand_as(plan))
+    for name, tolerance in (("plan_converged", 1e-6), ("plan_reference", 2e-5)):
+        expected = numbers[name].gather(2, expected_order.unsqueeze(-1).expand_as(plan))
+        torch.testing.assert_close(found, expected.float(), rtol=0, atol=tolerance)
+
+
+def test_published_losses_and_probabilities(reference: Reference) -> None:
+    numbers, model = reference.numbers, reference.model
+    loss = model.loss(numbers["image"], numbers["target"], prompt_dropout=0.0)
+    close(loss.local, numbers["loss_local"])
+    close(loss.global_, numbers["loss_global_mean"])
+    close(loss.total, numbers["loss_local"] + numbers["loss_global_mean"])
+    close(model.predict_proba(numbers["image"]), numbers["prob"])
+    outputs, scale = model(numbers["image"]), model.backbone.logit_scale
+    close(torch.softmax(scale * outputs.global_logits, dim=-1), numbers["prob_global"])
+    close(torch.softmax(scale * outputs.local_logits, dim=-1), numbers["prob_local"])
+
+
+def test_published_gradients_on_the_published_plan(reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The published solver stops early, at marginals off by up to 2e-5; on its plan nothing else differs.
+    plan = reference.numbers["plan_reference"]
+    monkeypatch.setattr(sotglp.methods.local_match, "sinkhorn", lambda cost, *_, **__: plan.to(cost.dtype))
+    assert max(gradient_errors(reference).values()) < 2e-6
+
+
+def test_published_gradients_on_the_converged_plan(reference: Reference) -> None:
+    errors = gradient_errors(reference)
+    assert errors["global_prompts"] < 5e-6
+    assert max(errors.values()) < 2.5e-5

@@ -5,10 +5,9 @@ import torch
 from torch import Tensor
 
 from sotglp import SOTGLP, Backbone
-from sotglp.images.labels import prompt_name
 from sotglp.methods import text_features
-from sotglp.methods.prompts import clip_tokenizer
 from sotglp.methods.text_features import TextFeatures
+from support.prompt_models import text_by_open_clip
 from support.samples import tiny_clip
 
 NAMES = [
@@ -34,26 +33,8 @@ def model(tiny_backbone: Backbone) -> SOTGLP:
 
 def plain_features(model: SOTGLP) -> TextFeatures:
     """Each prompt of each class a sequence of 77 tokens, through open_clip's own transformer."""
-    clip = model.backbone.clip
-    sot, eot = clip_tokenizer().sot_token_id, clip_tokenizer().eot_token_id
-
-    def encode(context: Tensor, name: str) -> Tensor:
-        spoken = clip_tokenizer().encode(prompt_name(name))
-        tokens = torch.tensor([[sot, *[0] * len(context), *spoken, eot, *[0] * 77]])[:, :77]
-        words = clip.token_embedding(tokens)
-        words = torch.cat([words[:, :1], context.unsqueeze(0), words[:, 1 + len(context) :]], dim=1)
-        states = clip.ln_final(clip.transformer(words + clip.positional_embedding, attn_mask=clip.attn_mask))
-        return states[0, 1 + len(context) + len(spoken)] @ clip.text_projection
-
-    return TextFeatures(
-        torch.stack([torch.stack([encode(context, name) for context in model.global_prompts]) for name in NAMES]),
-        torch.stack(
-            [
-                torch.stack([encode(context, name) for context in own])
-                for own, name in zip(model.local_prompts, NAMES, strict=True)
-            ]
-        ),
-    )
+    prompts = model.global_prompts, model.local_prompts
+    return TextFeatures(*(text_by_open_clip(model.backbone, own, NAMES) for own in prompts))
 
 
 def slopes(model: SOTGLP, features: TextFeatures) -> tuple[Tensor, ...]:
@@ -71,7 +52,7 @@ def test_ragged_names_give_the_features_and_gradients_of_77_tokens(model: SOTGLP
 
 
 @pytest.mark.parametrize(("chunk", "kept"), [(0, 2**40), (0, 0), (100_000, 100_000), (2**40, 0)])
-def test_chunks_and_recomputation_change_nothing_but_memory(
+def test_chunks_change_nothing_but_memory(
     model: SOTGLP, monkeypatch: pytest.MonkeyPatch, chunk: int, kept: int
 ) -> None:
     whole = model.encode_text()

@@ -81,8 +81,7 @@ def test_a_damaged_entry_is_one_sentence(good: Path, tmp_path: Path, entry: str,
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ({"kind": "vit-adapter"}, "holds a model of kind 'vit-adapter', which this sotglp doesn.t support: update"),
-        ({"kind": 7}, "holds a model of kind 7"),
+        ({"kind": "vit-adapter"}, "kind 'vit-adapter', which this sotglp doesn.t support"),
         ({"kind": ["sot-glp"]}, "holds a model of kind .'sot-glp'."),
         ({"format_version": 3}, "format 3, but this sotglp reads up to 2: update"),
         ({"backbone": None}, "record is damaged"),
@@ -100,11 +99,9 @@ def test_files_of_another_kind_are_refused(good: Path, tmp_path: Path) -> None:
     (tmp_path / "noise").write_bytes(b"\x80\x04 pickled, perhaps")
     (tmp_path / "huge").write_bytes(struct.pack("<Q", 2**62) + b"{}")
     safetensors.torch.save_file({}, tmp_path / "nested", {"sotglp": "[" * 100_000})
-    wrong = {"absent": "there is no model file", "": "there is no model file", "foreign": "no model file of sotglp"}
-    for name, words in {
-        **wrong,
-        **dict.fromkeys(["cut", "noise", "huge", "nested"], "damaged or something else"),
-    }.items():
+    absent, damaged = "there is no model file", "damaged or something else"
+    expected = {"absent": absent, "": absent, "foreign": "no model file of sotglp"}
+    for name, words in (expected | dict.fromkeys(["cut", "noise", "huge", "nested"], damaged)).items():
         with pytest.raises(SotglpError, match=words):
             read_record(tmp_path / name)
 

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from sotglp import SotglpError
 from sotglp.scoring.arrays import class_probabilities, class_targets, finite_scores
+
+
+def two_targets(values: object, name: str) -> object:
+    return class_targets(values, 2, 2)  # type: ignore[arg-type]
 
 
 def test_valid_arrays_pass_unchanged() -> None:
@@ -21,46 +26,26 @@ def test_valid_arrays_pass_unchanged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("check", "values", "message"),
     [
-        ([], "scores are of shape (0,): give one for each image, at least one"),
-        ([[1, 2]], "scores are of shape (1, 2)"),
-        (3.0, "scores are of shape ()"),
-        ([1, np.nan], "scores[1] = nan is not finite"),
-        ([-np.inf], "scores[0] = -inf is not finite"),
+        (finite_scores, [], "shape (0,): give one for each image, at least one"),
+        (finite_scores, [[1, 2]], "shape (1, 2)"),
+        (finite_scores, 3.0, "shape ()"),
+        (finite_scores, [1, np.nan], "x[1] = nan is not finite"),
+        (finite_scores, [-np.inf], "x[0] = -inf is not finite"),
+        (class_probabilities, np.zeros((0, 3)), "shape (0, 3): give 2 axes (images, classes), none of them empty"),
+        (class_probabilities, np.zeros((3, 0)), "shape (3, 0)"),
+        (class_probabilities, [0.5, 0.5], "shape (2,)"),
+        (class_probabilities, [[0.5, 0.5], [0.5, np.nan]], "x[1, 1] = nan is not between 0 and 1"),
+        (class_probabilities, [[-0.01, 1]], "x[0, 0] = -0.01"),
+        (class_probabilities, [[1.01, 0]], "x[0, 0] = 1.01"),
+        (two_targets, [0.0, 1.0], "targets are of type float64"),
+        (two_targets, ["cat", "dog"], "targets are of type <U3"),
+        (two_targets, [0, 1, 1], "targets are of shape (3,): give one for each of the 2 images"),
+        (two_targets, [0, 2], "targets[1] = 2 is not one of 2 classes"),
+        (two_targets, [-1, 0], "targets[0] = -1"),
     ],
 )
-def test_invalid_scores_are_refused(values: object, message: str) -> None:
+def test_invalid_arrays_are_refused(check: Callable[..., object], values: object, message: str) -> None:
     with pytest.raises(SotglpError, match=re.escape(message)):
-        finite_scores(values, "scores")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (np.zeros((0, 3)), "p are of shape (0, 3): give 2 axes (images, classes), none of them empty"),
-        (np.zeros((3, 0)), "p are of shape (3, 0)"),
-        ([0.5, 0.5], "p are of shape (2,)"),
-        ([[0.5, 0.5], [0.5, np.nan]], "p[1, 1] = nan is not between 0 and 1"),
-        ([[-0.01, 1]], "p[0, 0] = -0.01 is not between 0 and 1: correct it or leave that image out"),
-        ([[1.01, 0]], "p[0, 0] = 1.01 is not between 0 and 1"),
-    ],
-)
-def test_invalid_probabilities_are_refused(values: object, message: str) -> None:
-    with pytest.raises(SotglpError, match=re.escape(message)):
-        class_probabilities(values, "p")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ([0.0, 1.0], "targets are of type float64: give the class index of each image, from 0"),
-        (["cat", "dog"], "targets are of type <U3"),
-        ([0, 1, 1], "targets are of shape (3,): give one for each of the 2 images"),
-        ([0, 2], "targets[1] = 2 is not one of 2 classes"),
-        ([-1, 0], "targets[0] = -1 is not one of 2 classes"),
-    ],
-)
-def test_invalid_targets_are_refused(values: object, message: str) -> None:
-    with pytest.raises(SotglpError, match=re.escape(message)):
-        class_targets(values, 2, 2)  # type: ignore[arg-type]
+        check(values, "x")

@@ -41,35 +41,17 @@ def test_a_threshold_applies_to_one_score_at_one_temperature() -> None:
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.7, 0.9])
-def test_sets_of_one_model_count_calibration_images(coverage: float) -> None:
-    # A model of a fold would have nothing to say here.
-    found = calibration().sets(PROBABILITIES[None], coverage)
-    for image, row in zip(PROBABILITIES, found, strict=True):
-        for probability, is_in in zip(image, row, strict=True):
-            p_value = (1 + sum(known <= probability for known in KNOWN)) / (len(KNOWN) + 1)
-            assert is_in == (p_value > 1 - coverage + 1e-9)
-
-
-@pytest.mark.parametrize("coverage", [0.5, 0.7, 0.9])
-def test_sets_of_folds_ask_the_model_of_each_calibration_images_fold(coverage: float) -> None:
-    folds = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])
-    by_fold = np.stack([PROBABILITIES, PROBABILITIES[:, ::-1], PROBABILITIES[::-1]])
-    # The first is the whole model, which learned from all calibration images and must not be asked.
-    found = calibration(folds=folds).sets(np.concatenate([np.full_like(PROBABILITIES, 1 / 3)[None], by_fold]), coverage)
-    for image in range(3):
-        for label in range(3):
-            n_below = sum(known <= by_fold[fold, image, label] for known, fold in zip(KNOWN, folds, strict=True))
-            assert found[image, label] == ((1 + n_below) / 10 > 1 - coverage + 1e-9)
-
-
-def test_no_sets_without_labels() -> None:
-    with pytest.raises(SotglpError, match="need a calibration with labels"):
-        calibration(true_probabilities=np.empty(0, np.float32)).sets(PROBABILITIES[None], 0.9)
-
-
-def test_no_sets_for_a_coverage_that_is_none() -> None:
-    with pytest.raises(SotglpError, match="coverage = 1"):
-        calibration().sets(PROBABILITIES[None], 1.0)
+@pytest.mark.parametrize("in_folds", [False, True])
+def test_sets_ask_the_model_of_each_calibration_images_fold(coverage: float, in_folds: bool) -> None:
+    # The first of several is the whole model, which learned from all calibration images and must not be asked.
+    whole = np.full_like(PROBABILITIES, 1 / 3)
+    folds = whole, PROBABILITIES, PROBABILITIES[:, ::-1], PROBABILITIES[::-1]
+    models = np.stack(folds) if in_folds else PROBABILITIES[None]
+    asked = np.array([1, 1, 1, 2, 2, 2, 3, 3, 3] if in_folds else [0] * 9)
+    found = calibration(folds=asked - 1 if in_folds else None).sets(models, coverage)
+    for image, label in np.ndindex(3, 3):
+        n_below = sum(known <= models[model, image, label] for known, model in zip(KNOWN, asked, strict=True))
+        assert found[image, label] == ((1 + n_below) / 10 > 1 - coverage + 1e-9)
 
 
 INFERENCE = InferenceConfig(ood_method="mcm", temperature=0.1)
@@ -100,7 +82,7 @@ def best_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(("tpr", "index"), [(0.9, 0), (0.8, 2), (0.5, 8)])
-def test_held_out_images_give_threshold_temperature_and_probabilities(
+def test_held_out_images_give_all_numbers_of_a_calibration(
     model: SOTGLP, images: ImageSet, tpr: float, index: int
 ) -> None:
     found = calibrate_held_out(model, images, INFERENCE, tpr)
@@ -167,6 +149,10 @@ def test_what_can_not_be_used(model: SOTGLP, images: ImageSet) -> None:
     for tpr in (0, 1.5, float("nan")):
         with pytest.raises(SotglpError, match=f"tpr = {tpr}"):
             calibrate_held_out(model, images, INFERENCE, tpr)
+    with pytest.raises(SotglpError, match="need a calibration with labels"):
+        calibration(true_probabilities=np.empty(0, np.float32)).sets(PROBABILITIES[None], 0.9)
+    with pytest.raises(SotglpError, match="coverage = 1"):
+        calibration().sets(PROBABILITIES[None], 1.0)
 
 
 def test_a_cross_fit_is_calibrated_by_what_its_models_said(model: SOTGLP) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from sotglp import SOTGLP, Backbone, SotglpError
@@ -18,12 +17,7 @@ from sotglp.scoring.calibration import calibrate_held_out
 from sotglp.scoring.evaluate import evaluate
 from sotglp.scoring.predict import predict, predict_each
 from sotglp.settings import InferenceConfig
-from support.samples import make_class_folders
-
-
-@pytest.fixture
-def images(class_folders: Path) -> ImageSet:
-    return ImageSet.from_path(class_folders)
+from support.samples import make_class_folders, preprocessed
 
 
 @pytest.fixture
@@ -31,13 +25,9 @@ def model(tiny_backbone: Backbone, images: ImageSet) -> SOTGLP:
     return SOTGLP(tiny_backbone, images.classes)
 
 
-def pixels(model: SOTGLP, images: ImageSet) -> torch.Tensor:
-    return torch.stack([model.backbone.preprocess(Image.open(path).convert("RGB")) for path in images.images])
-
-
 def test_predictions_are_the_models(model: SOTGLP, images: ImageSet) -> None:
     predictions = predict(model, images, InferenceConfig(batch_size=5))
-    whole = pixels(model, images)
+    whole = preprocessed(model.backbone, images)
     np.testing.assert_array_equal(predictions.indices, range(len(images)))
     np.testing.assert_allclose(predictions.probabilities, model.predict_proba(whole), rtol=1e-4)
     np.testing.assert_allclose(predictions.ood_scores, ood.score(model, whole), rtol=1e-5)
@@ -47,7 +37,7 @@ def test_evaluation_by_hand(model: SOTGLP, images: ImageSet, tmp_path: Path) -> 
     others = ImageSet.from_flat_folder(make_class_folders(tmp_path / "others", per_class=3, seed=9))
     result = evaluate(model, images, {"others": others})
     with torch.no_grad():
-        outputs = model(pixels(model, images))
+        outputs = model(preprocessed(model.backbone, images))
     targets = images.targets(model.class_names)
     total = outputs.global_logits + outputs.local_logits
     for name, logits in (
@@ -57,7 +47,7 @@ def test_evaluation_by_hand(model: SOTGLP, images: ImageSet, tmp_path: Path) -> 
     ):
         assert result[name] == (logits.argmax(dim=1).numpy() == targets).mean()
     assert result["n"] == 18
-    scores = torch.cat([ood.score(model, pixels(model, images)), ood.score(model, pixels(model, others))])
+    scores = torch.cat([ood.score(model, preprocessed(model.backbone, of)) for of in (images, others)])
     expected = roc_auc_score([True] * 18 + [False] * 9, scores)
     assert result["ood"]["others"]["auroc"] == pytest.approx(expected, abs=0.01)
     assert result["ood"]["others"]["n"] == 9
@@ -132,47 +122,34 @@ def test_evaluation_of_a_calibration_by_hand(model: SOTGLP, images: ImageSet, tm
     assert {**result, "ood": 0}.items() >= {**plain, "ood": 0}.items()
 
 
-def test_decisions_are_judged_only_by_the_score_that_they_are_for(model: SOTGLP, images: ImageSet) -> None:
-    calibration = calibrate_held_out(model, images, InferenceConfig(ood_method="mcm"), 0.6)
-    result = evaluate(model, images, {"same": images}, InferenceConfig(), calibration=calibration)
+def test_what_a_calibration_can_not_judge(model: SOTGLP, images: ImageSet) -> None:
+    calibration = calibrate_held_out(model, images, InferenceConfig(), 0.9)
+    other_score = InferenceConfig(ood_method="mcm")
+    result = evaluate(model, images, {"same": images}, other_score, calibration=calibration)
     assert "ece_calibrated" in result
     assert not {"accepted", "accuracy_accepted"} & set(result)
     assert "rejected" not in result["ood"]["same"]
-
-
-def test_among_some_classes_there_is_no_calibration_error(model: SOTGLP, images: ImageSet) -> None:
+    # Among some classes there is no calibration error.
     pair = images.take([index for index, label in enumerate(images.labels or ()) if label != "blue sea"])
-    calibration = calibrate_held_out(model, images, InferenceConfig(), 0.9)
     result = evaluate(model, pair, among=["red_brick", "green leaf"], calibration=calibration)
     assert not {"ece", "ece_calibrated"} & set(result)
     assert "accepted" in result
-
-
-def test_nothing_accepted_has_no_accuracy(model: SOTGLP, images: ImageSet) -> None:
-    calibration = calibrate_held_out(model, images, InferenceConfig(), 0.9)
+    # Where nothing is accepted, there is no accuracy.
     above_all = dataclasses.replace(calibration.rejection, threshold=100.0)
     result = evaluate(model, images, calibration=dataclasses.replace(calibration, rejection=above_all))
     assert (result["accepted"], result["accuracy_accepted"]) == (0, None)
 
 
 def test_unreadable_images_are_left_out_or_named(model: SOTGLP, class_folders: Path) -> None:
-    (class_folders / "green leaf" / "2.png").write_bytes(b"broken")
+    broken = class_folders / "green leaf" / "2.png"
+    broken.write_bytes(b"broken")
     images = ImageSet.from_path(class_folders)
     with pytest.raises(UnreadableImageError, match=r"2\.png"):
         evaluate(model, images)
     found: list[UnreadableImageError] = []
     assert evaluate(model, images, unreadable=found)["n"] == 17
     assert len(found) == 1
-
-
-def test_no_readable_image_at_all(model: SOTGLP, tmp_path: Path) -> None:
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "a.png").write_bytes(b"broken")
     with pytest.raises(SotglpError, match="none of the 1 images can be read"):
-        predict(model, ImageSet.from_flat_folder(tmp_path / "broken"), unreadable=[])
-
-
-def test_labels_that_the_model_does_not_know(model: SOTGLP, images: ImageSet) -> None:
-    strange = ImageSet.from_items(list(images.images), ["zebra"] * len(images))
+        predict(model, ImageSet.from_items([broken]), unreadable=[])
     with pytest.raises(SotglpError, match="zebra"):
-        evaluate(model, strange)
+        evaluate(model, ImageSet.from_items(list(images.images), ["zebra"] * len(images)))

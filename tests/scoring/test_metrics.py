@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -66,13 +68,6 @@ def test_a_threshold_that_accepts_exactly_95_percent_counts(n: int, tied: bool) 
     assert ood_metrics(inside, outside)["fpr95"] == fpr[first] == (n - n // 20 - 1) / n
 
 
-def test_perfect_and_inverted() -> None:
-    perfect = {"auroc": 1.0, "fpr95": 0.0, "aupr_in": 1.0, "aupr_out": 1.0, "detection_error": 0.0}
-    assert ood_metrics([2, 3], [0, 1]) == perfect
-    inverted = ood_metrics([0, 1], [2, 3])
-    assert (inverted["auroc"], inverted["fpr95"], inverted["detection_error"]) == (0.0, 1.0, 0.5)
-
-
 @pytest.mark.parametrize("step", [0, 0.5, 2], ids=["untied", "tied", "few values"])
 @pytest.mark.parametrize("seed", range(3))
 def test_numbers_are_those_of_pytorch_ood(seed: int, step: float) -> None:
@@ -108,13 +103,6 @@ def test_oscr_is_the_area_under_its_curve(judged: list[tuple[float, bool]], outs
     assert found == pytest.approx(auc(false, correct))
     assert 0 <= found <= right.mean()
     assert oscr(inside, np.ones(len(inside), dtype=bool), outs) == pytest.approx(ood_metrics(inside, outs)["auroc"])
-
-
-def test_oscr_of_scores_that_separate_is_the_accuracy() -> None:
-    assert oscr([2, 3, 4, 5], [True, False, True, True], [0, 1]) == 0.75
-    assert oscr([0, 1], [True, True], [2, 3]) == 0
-    assert oscr([2, 3], [False, False], [0, 1]) == 0
-    assert oscr([1, 1], [True, False], [1, 1]) == 0.25
 
 
 TWENTIETHS = st.lists(st.tuples(st.integers(11, 20), st.booleans()), min_size=1, max_size=40)
@@ -169,22 +157,19 @@ def test_a_bin_holds_its_upper_end(n_bins: int) -> None:
         assert together == pytest.approx(abs(0.5 - (edge + below) / 2))
 
 
-def test_what_can_not_be_judged_is_refused() -> None:
-    with pytest.raises(SotglpError, match=r"^in_scores are of shape \(0,\)"):
-        ood_metrics([], [1])
-    with pytest.raises(SotglpError, match=r"^out_scores are of shape \(0,\)"):
-        ood_metrics([1], [])
-    with pytest.raises(SotglpError, match=r"^out_scores\[1\] = nan is not finite"):
-        ood_metrics([1], [2, np.nan])
-    with pytest.raises(SotglpError, match=r"^in_scores\[0\] = nan"):
-        oscr([np.nan], [True], [1])
-    with pytest.raises(SotglpError, match=r"^out_scores are of shape \(0,\)"):
-        oscr([1], [True], [])
-    with pytest.raises(SotglpError, match=r"^is_right is of type bool and shape \(1,\): give true or false"):
-        oscr([1, 2], [True], [1])
-    with pytest.raises(SotglpError, match=r"^is_right is of type int64"):
-        oscr([1, 2], np.array([3, 0]), [1])
-    with pytest.raises(SotglpError, match=r"^n_bins = 0 must be 1 or more"):
-        expected_calibration_error([[1.0, 0.0]], [0], n_bins=0)
-    with pytest.raises(SotglpError, match=r"^targets are of shape \(2,\)"):
-        expected_calibration_error([[1.0, 0.0]], [0, 1])
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [
+        (lambda: ood_metrics([], [1]), r"in_scores are of shape \(0,\)"),
+        (lambda: ood_metrics([1], [2, np.nan]), r"out_scores\[1\] = nan"),
+        (lambda: oscr([np.nan], [True], [1]), r"in_scores\[0\] = nan"),
+        (lambda: oscr([1], [True], []), r"out_scores are of shape \(0,\)"),
+        (lambda: oscr([1, 2], [True], [1]), r"is_right is of type bool and shape \(1,\)"),
+        (lambda: oscr([1, 2], np.array([3, 0]), [1]), "is_right is of type int64"),
+        (lambda: expected_calibration_error([[1.0, 0.0]], [0], n_bins=0), "n_bins = 0"),
+        (lambda: expected_calibration_error([[1.0, 0.0]], [0, 1]), r"targets are of shape \(2,\)"),
+    ],
+)
+def test_what_can_not_be_judged_is_refused(judge: Callable[[], object], message: str) -> None:
+    with pytest.raises(SotglpError, match=f"^{message}"):
+        judge()

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -73,7 +73,6 @@ def test_scores_of_logits_are_scipys(tiny_backbone: Backbone, method: OodMethod,
 @torch.no_grad()
 def test_scores_of_shots_come_from_the_memory(tiny_backbone: Backbone) -> None:
     model = remembering_model(tiny_backbone)
-    assert model.shots is not None
     images = drawn_images()
     features, patches = tiny_backbone.encode_image(images)
     encoded = EncodedImages(features, patches)
@@ -111,16 +110,19 @@ def test_outputs_score_like_their_model(tiny_backbone: Backbone) -> None:
     assert torch.equal(ood.score(model(images)), ood.score(model, images))
 
 
-def test_wrong_requests(tiny_backbone: Backbone) -> None:
-    model = SOTGLP(tiny_backbone, ["cat", "dog"])
-    with pytest.raises(SotglpError, match=r"no OOD score 'odin'.*mcm, l-mcm, gl-mcm"):
-        ood.score(model, torch.zeros(1, 3, 32, 32), "odin")  # type: ignore[arg-type]
-    for temperature in (0, float("inf"), 1e-40):
-        with pytest.raises(SotglpError, match=f"^temperature = {temperature} can't be used"):
-            ood.score(model, torch.zeros(1, 3, 32, 32), temperature=temperature)
+@pytest.mark.parametrize(
+    ("method", "temperature", "words"),
+    [
+        ("odin", 1.0, "no OOD score 'odin'.*mcm, l-mcm, gl-mcm"),
+        ("knn", 1.0, "remember=true"),
+        *(("gl-mcm", temperature, f"^temperature = {temperature}") for temperature in (0, float("inf"), 1e-40)),
+    ],
+)
+def test_wrong_requests(tiny_backbone: Backbone, method: Any, temperature: float, words: str) -> None:
+    model, images = SOTGLP(tiny_backbone, ["cat", "dog"]), torch.zeros(1, 3, 32, 32)
+    with pytest.raises(SotglpError, match=words):
+        ood.score(model, images, method, temperature)
     with pytest.raises(SotglpError, match="needs images"):
         ood.score(model)
     with pytest.raises(SotglpError, match="give the model and images"):
-        ood.score(model(torch.zeros(1, 3, 32, 32)), method="msp")
-    with pytest.raises(SotglpError, match="remember=true"):
-        ood.score(model, torch.zeros(1, 3, 32, 32), "knn")
+        ood.score(model(images), method="msp")

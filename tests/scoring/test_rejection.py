@@ -18,16 +18,7 @@ PERCENT = st.integers(1, 100)
 
 @pytest.mark.parametrize(
     ("n", "tpr", "k"),
-    [
-        (19, 0.95, 1),
-        (18, 0.95, 1),
-        (39, 0.95, 2),
-        (38, 0.95, 1),
-        (99, 0.9, 10),
-        (9, 0.7, 3),
-        (5, 1.0, 1),
-        (2, 2 / 3, 1),
-    ],
+    [(19, 0.95, 1), (18, 0.95, 1), (39, 0.95, 2), (38, 0.95, 1), (99, 0.9, 10), (9, 0.7, 3), (5, 1, 1), (2, 2 / 3, 1)],
 )
 def test_the_threshold_is_the_score_of_a_rank(n: int, tpr: float, k: int) -> None:
     scores = np.random.default_rng(n).permutation(n).astype(np.float32)
@@ -115,15 +106,14 @@ def test_a_threshold_of_single_precision_compares_as_it_is() -> None:
 
 @pytest.mark.parametrize("tpr", [0.0, -0.1, 1.01, math.nan])
 def test_a_share_out_of_range_is_refused(tpr: float) -> None:
-    with pytest.raises(SotglpError, match=f"^tpr = {tpr} must be above 0 and at most 1$"):
+    with pytest.raises(SotglpError, match=f"^tpr = {tpr} must be"):
         reject_below([1.0], tpr)
 
 
 def test_invalid_scores_are_refused() -> None:
-    with pytest.raises(SotglpError, match=r"^scores are of shape \(0,\): give one for each image, at least one$"):
-        reject_below([])
-    with pytest.raises(SotglpError, match=r"^scores\[1\] = nan is not finite"):
-        reject_below([1, math.nan])
+    for scores, message in (([], r"scores are of shape \(0,\)"), ([1, math.nan], r"scores\[1\] = nan is not finite")):
+        with pytest.raises(SotglpError, match=f"^{message}"):
+            reject_below(scores)
 
 
 def test_a_tiny_share_still_has_a_threshold() -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sotglp import Backbone
 from sotglp.images.image_set import ImageSet
@@ -25,9 +24,9 @@ def start(backbone: Backbone, name: str, names: Any = NAMES, **changes: Any) -> 
     return build_model(backbone, names, METHODS[name].settings_on(Preset(), changes)[0])
 
 
-def fit(backbone: Backbone, shots: ImageSet, name: str, **changes: Any) -> Any:
+def fit(backbone: Backbone, images: ImageSet, name: str, **changes: Any) -> Any:
     changes = {"shots": None, "augment": False, "epochs": 3, "batch_size": 9, "learning_rate": 0.02, **changes}
-    return adapt(backbone, shots, *METHODS[name].settings_on(Preset(), changes))
+    return adapt(backbone, images, *METHODS[name].settings_on(Preset(), changes))
 
 
 @torch.no_grad()
@@ -38,13 +37,24 @@ def stir(*prompts: Tensor | None, by: float = 0.05) -> None:
             part += by * torch.randn(part.shape, generator=torch.Generator().manual_seed(place))
 
 
-def said_by_open_clip(backbone: Backbone, context: Tensor, name: str) -> Tensor:
-    """Unit text feature (d,) of [SOT] + context (n, d_text) + name + [EOT], through open_clip's own transformer."""
+def text_by_open_clip(backbone: Backbone, contexts: Tensor, names: Any = NAMES) -> Tensor:
+    """Text features (C, N, d) of [SOT] + context + name + [EOT], through open_clip's own transformer.
+
+    Contexts (N, n, d_text) are those of every class, contexts (C, N, n, d_text) of each class its own.
+    """
     clip: Any = backbone.clip
     sot, eot = clip_tokenizer().sot_token_id, clip_tokenizer().eot_token_id
-    spoken = clip_tokenizer().encode(prompt_name(name))
-    tokens = torch.tensor([[sot, *[0] * len(context), *spoken, eot, *[0] * 77]])[:, :77]
-    words = clip.token_embedding(tokens)
-    words = torch.cat([words[:, :1], context.unsqueeze(0), words[:, 1 + len(context) :]], dim=1)
-    states = clip.ln_final(clip.transformer(words + clip.positional_embedding, attn_mask=clip.attn_mask))
-    return F.normalize(states[0, 1 + len(context) + len(spoken)] @ clip.text_projection, dim=-1)
+
+    def encode(context: Tensor, name: str) -> Tensor:
+        spoken = clip_tokenizer().encode(prompt_name(name))
+        tokens = torch.tensor([[sot, *[0] * len(context), *spoken, eot, *[0] * 77]])[:, :77]
+        words = clip.token_embedding(tokens)
+        words = torch.cat([words[:, :1], context.unsqueeze(0), words[:, 1 + len(context) :]], dim=1)
+        states = clip.ln_final(clip.transformer(words + clip.positional_embedding, attn_mask=clip.attn_mask))
+        feature: Tensor = states[0, 1 + len(context) + len(spoken)] @ clip.text_projection
+        return feature
+
+    own = contexts.expand(len(names), *contexts.shape[-3:])
+    return torch.stack(
+        [torch.stack([encode(one, name) for one in part]) for part, name in zip(own, names, strict=True)]
+    )

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from sotglp import SOTGLP, Backbone
+from sotglp.images.image_set import ImageSet
 
 DATA = Path(__file__).parents[1] / "data"
 REFERENCE_CASES = ("vit_small_proj", "vit_small_noproj")
@@ -76,6 +77,12 @@ def tiny_clip(seed: int = 0) -> open_clip.CLIP:
             vision_cfg={"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 32},
             text_cfg={"width": 32, "heads": 2, "layers": 2},
         )
+
+
+def preprocessed(backbone: Backbone, images: ImageSet) -> torch.Tensor:
+    """Pixels (B, 3, H, W) of all images, as the backbone is shown them."""
+    opened = (Image.open(image) if isinstance(image, str | Path) else image for image in images.images)
+    return torch.stack([backbone.preprocess(image.convert("RGB")) for image in opened])
 
 
 def coloured_image(rng: np.random.Generator, colour: tuple[int, int, int], size: int = 40) -> Image.Image:

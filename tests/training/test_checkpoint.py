@@ -58,7 +58,7 @@ def test_a_state_comes_back(kept: Checkpoint, tiny_backbone: Backbone) -> None:
     ],
     ids=str,
 )
-def test_what_does_not_fit_is_refused(
+def test_misfits(
     kept: Checkpoint, tiny_backbone: Backbone, record: dict[str, Any], tensors: dict[str, Any], words: str
 ) -> None:
     held, told = read_tensors(kept.path, "checkpoint")

@@ -75,7 +75,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[list[dict[str,
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
-def test_several_processes_learn_what_one_learns(
+def test_processes_learn_what_one_does(
     tmp_path: Path, count: int, alone: list[tuple[list[dict[str, float]], dict[str, Any]]]
 ) -> None:
     make_class_folders(tmp_path / "train", per_class=3)
