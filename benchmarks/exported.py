@@ -131,7 +131,7 @@ def measured(kind: str, file: Path, batch: int) -> dict[str, float]:
 def torch_run(file: Path) -> tuple[Callable[[Any], object], tuple[int, int]]:
     import torch
 
-    from sotglp.features.encode import EncodedImages
+    from sotglp.features.rows import EncodedImages
     from sotglp.model_file.load import load_model
     from sotglp.scoring import ood
 

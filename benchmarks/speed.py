@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import plain
 from sotglp import SOTGLP, Backbone
 from sotglp.features.cache import FeatureStore
-from sotglp.features.encode import EncodedImages
+from sotglp.features.rows import EncodedImages
 from sotglp.features.views import Views
 from sotglp.images.digest import content_digest
 from sotglp.images.image_set import ImageSet

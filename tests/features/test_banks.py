@@ -15,7 +15,8 @@ from sotglp.features import banks
 from sotglp.features.banks import DiskBank, MemoryBank, Views, fill_bank
 from sotglp.features.cache import FeatureStore
 from sotglp.features.distributed import Processes
-from sotglp.features.encode import EncodedImages, encode_images
+from sotglp.features.encode import encode_images
+from sotglp.features.rows import EncodedImages
 from sotglp.features.views import training_views
 from sotglp.images.image_set import ImageSet
 from sotglp.images.views import load_batches

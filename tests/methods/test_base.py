@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sotglp import Backbone, SotglpError
 from sotglp.errors import OldClassesOnlyError
-from sotglp.features.encode import EncodedImages
+from sotglp.features.rows import EncodedImages
 from sotglp.methods.base import AdaptedModel, Outputs, full_precision
 from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import Settings

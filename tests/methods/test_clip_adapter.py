@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sotglp import Backbone
-from sotglp.features.encode import EncodedImages
+from sotglp.features.rows import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.clip_adapter import ClipAdapter
 from sotglp.methods.zero_shot import ZeroShot

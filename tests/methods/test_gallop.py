@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp import SOTGLP, Backbone, SotglpError
-from sotglp.features.encode import EncodedImages
+from sotglp.features.rows import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.gallop import GalLoP
 from sotglp.transport.plans import patch_mass

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from sotglp import Backbone, SotglpError
 from sotglp.errors import OldClassesOnlyError
-from sotglp.features.encode import EncodedImages
+from sotglp.features.rows import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.configs import LinearProbeConfig
 from sotglp.methods.linear_probe import LinearProbe

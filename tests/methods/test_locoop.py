@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp import Backbone
-from sotglp.features.encode import EncodedImages
+from sotglp.features.rows import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.locoop import LoCoOp, ood_patch_loss
 from support.prompt_models import NAMES, fit, start, stir

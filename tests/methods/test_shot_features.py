@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from sotglp import SOTGLP, Backbone
-from sotglp.features.encode import EncodedImages
+from sotglp.features.rows import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import Outputs
 from sotglp.methods.gallop import GalLoP

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import sotglp.methods.local_match
 from sotglp import SOTGLP, Backbone
-from sotglp.features.encode import EncodedImages
+from sotglp.features.rows import EncodedImages
 from sotglp.scoring import ood
 from support.samples import Reference
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp import Backbone, SotglpError
-from sotglp.features.encode import EncodedImages
+from sotglp.features.rows import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods import zero_shot
 from sotglp.methods.configs import ZeroShotConfig

@@ -10,7 +10,7 @@ from scipy.stats import entropy
 from torch import Tensor
 
 from sotglp import SOTGLP, Backbone, SotglpError
-from sotglp.features.encode import EncodedImages
+from sotglp.features.rows import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.method import METHODS
 from sotglp.methods.registry import KINDS

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from sotglp import Backbone, MethodClassifier, SOTGLPClassifier, SotglpError, SotglpWarning
 from sotglp.errors import UnreadableImageError
-from sotglp.features.encode import EncodedImages
+from sotglp.features.rows import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.method import METHODS, find_method

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sotglp import SOTGLP, Backbone, SotglpError
 from sotglp.errors import UnreadableImageError
-from sotglp.features.encode import EncodedImages
+from sotglp.features.rows import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.configs import TipAdapterConfig
 from sotglp.methods.method import METHODS

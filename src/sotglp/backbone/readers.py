@@ -1,6 +1,6 @@
-"""What the backbone needs of an image tower, and the kinds of tower that are supported.
+"""The interface of image towers, and the kinds of tower that are supported.
 
-A further kind of tower takes one file with a class of this interface, and one row in ``READERS``.
+To support another kind, add a file with a class of this interface and a row in ``READERS``.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class ResnetReader:
         visual = self._visual
         feature_map = visual.stem(images.to(visual.conv1.weight.dtype))
         for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
-            feature_map = layer(feature_map)  # at last (B, 32 width, H / 32, W / 32)
+            feature_map = layer(feature_map)  # in the end (B, 32 width, H / 32, W / 32)
         pool = visual.attnpool
         return pool(feature_map), pool.c_proj(pool.v_proj(feature_map.flatten(2).transpose(1, 2)))
 

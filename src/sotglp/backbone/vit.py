@@ -1,7 +1,4 @@
-"""Image features and patch tokens of open_clip's vision transformer.
-
-The tower is used as it is: every weight and every layer is the loaded module's own.
-"""
+"""Image features and patch tokens of open_clip's vision transformer."""
 
 from __future__ import annotations
 

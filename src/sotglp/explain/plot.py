@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 INK = "#1a1a1a"
-PAPER = "white"
 
 COLOURS = "YlGnBu"
 """Luminance decreases monotonically; safe for the colour-blind (ColorBrewer)."""
@@ -82,7 +81,7 @@ def draw_support(panel: Axes, canvas: Canvas, mass: NDArray[np.float32]) -> int:
     panel.imshow(np.asarray(canvas.picture), extent=_extent(canvas))
     boxes = canvas.boxes[(mass > 0).any(axis=0)]
     # Two lines, so that one is visible on a light picture and one on a dark picture.
-    for colour, line_width in ((INK, 2.0), (PAPER, 0.8)):
+    for colour, line_width in ((INK, 2.0), ("white", 0.8)):
         panel.add_collection(
             PatchCollection(_rectangles(boxes), facecolor="none", edgecolor=colour, linewidth=line_width)
         )

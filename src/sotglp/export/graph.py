@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sotglp.backbone import Backbone
 from sotglp.backbone.readers import make_reader
-from sotglp.features.encode import EncodedImages
+from sotglp.features.rows import EncodedImages
 from sotglp.methods.base import AdaptedModel, Outputs
 from sotglp.methods.text_features import TextFeatures
 from sotglp.scoring import ood

@@ -28,7 +28,7 @@ def default_cache_dir() -> Path:
     if own := os.environ.get("SOTGLP_CACHE"):
         return Path(own).expanduser()
     shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The XDG specification says that a relative path is to be ignored.
+    # By the XDG specification, a relative path is ignored.
     if shared.is_absolute():
         return shared / "sotglp"
     try:

@@ -13,12 +13,9 @@ from sotglp.backbone import Backbone
 from sotglp.errors import UnreadableImageError
 from sotglp.features.banks import DiskBank
 from sotglp.features.distributed import Processes
-from sotglp.features.rows import EncodedImages
 from sotglp.features.views import Batch, Views, in_order
 from sotglp.images.image_set import ImageSet
 from sotglp.settings import InferenceConfig
-
-__all__ = ["Batch", "EncodedImages", "encode_image_features", "encode_images"]
 
 
 def encode_images(

@@ -1,1 +1,1 @@
-"""Methods of adaptation: SOT-GLP and its peers, one file each, and what they share."""
+"""Methods of adaptation: SOT-GLP and the baselines, one file each, and their common base."""

@@ -78,7 +78,7 @@ class GalLoP(SOTGLP):
         return F.cross_entropy(self.backbone.logit_scale * outputs.prompt_logits, targets)
 
     def _match_each(self, encoded: EncodedImages, local_text: Tensor) -> list[LocalMatch]:
-        """Match each local prompt by itself."""
+        """Match each local prompt separately."""
         patches, prompts = self._local_features(encoded, local_text)
         with torch.autocast(self.backbone.device.type, enabled=False):
             return [

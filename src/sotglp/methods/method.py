@@ -1,4 +1,4 @@
-"""The table of methods: SOT-GLP and its peers as data, each a kind of model and the settings that make it that method.
+"""The table of methods, SOT-GLP and the baselines: each is a kind of model with certain settings.
 
 Importing it loads no torch; :mod:`sotglp.methods.registry` builds the models.
 """

@@ -1,4 +1,4 @@
-"""Every kind of model, and the one way to build each from its settings."""
+"""The kinds of model, and how to build one from its settings."""
 
 from __future__ import annotations
 

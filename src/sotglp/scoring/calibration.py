@@ -1,4 +1,4 @@
-"""Calibration of a model on images that it was not trained on, and the decisions that it allows."""
+"""Calibration of a model on images that it was not trained on, and the decisions based on it."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def calibrate_crossed(crossed: CrossFit, images: ImageSet, inference: InferenceC
     images : ImageSet
         The labelled images that it was computed on.
     inference, tpr
-        See :func:`calibrate_held_out`, which gives the same warning.
+        See :func:`calibrate_held_out`, which emits the same warning.
     """
     labels = images.targets(crossed.models[0].class_names)
     return _calibration(crossed.predictions, inference, tpr, labels, crossed)

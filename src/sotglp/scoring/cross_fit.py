@@ -1,4 +1,4 @@
-"""Cross-validation of the few-shot images, so that they serve for calibration too."""
+"""Cross-validation of the few-shot images, for calibration without held-out ones."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sotglp.errors import SotglpError, UnknownNameError
-from sotglp.features.encode import EncodedImages
+from sotglp.features.rows import EncodedImages
 from sotglp.methods.base import AdaptedModel, Outputs
 from sotglp.methods.shot_features import region_features
 from sotglp.methods.shot_memory import ShotMemory
@@ -102,10 +102,6 @@ def _local_mcm(evidence: Evidence, temperature: float) -> Tensor:
     return _largest_softmax(evidence.outputs.patch_logits, temperature).amax(dim=-1)
 
 
-def _global_local_mcm(evidence: Evidence, temperature: float) -> Tensor:
-    return _mcm(evidence, temperature) + _local_mcm(evidence, temperature)
-
-
 def _logits(evidence: Evidence) -> Tensor:
     return _model(evidence).logits(evidence.outputs).float()
 
@@ -114,10 +110,6 @@ def _model(evidence: Evidence) -> AdaptedModel:
     if evidence.model is None:
         raise SotglpError("this OOD score needs more than the outputs of a model: give the model and images")
     return evidence.model
-
-
-def _largest_probability(evidence: Evidence, temperature: float) -> Tensor:
-    return _largest_softmax(_logits(evidence), temperature)
 
 
 def _margin(evidence: Evidence, temperature: float) -> Tensor:
@@ -130,14 +122,6 @@ def _negative_entropy(evidence: Evidence, temperature: float) -> Tensor:
     return (scaled.softmax(dim=-1) * scaled.log_softmax(dim=-1)).sum(dim=-1)
 
 
-def _max_logit(evidence: Evidence, temperature: float) -> Tensor:
-    return _logits(evidence).amax(dim=-1)
-
-
-def _energy(evidence: Evidence, temperature: float) -> Tensor:
-    return temperature * torch.logsumexp(_logits(evidence) / temperature, dim=-1)
-
-
 def _shots(evidence: Evidence) -> ShotMemory:
     shots = _model(evidence).shots
     if shots is None:
@@ -146,10 +130,6 @@ def _shots(evidence: Evidence) -> ShotMemory:
             "remember=true, or choose another score"
         )
     return shots
-
-
-def _nearest_shots(evidence: Evidence, temperature: float) -> Tensor:
-    return _shots(evidence).nearest(evidence.encoded.image_features)
 
 
 def _mahalanobis(evidence: Evidence, temperature: float) -> Tensor:
@@ -165,13 +145,13 @@ def _transport(evidence: Evidence, temperature: float) -> Tensor:
 SCORES: dict[str, Callable[[Evidence, float], Tensor]] = {
     "mcm": _mcm,
     "l-mcm": _local_mcm,
-    "gl-mcm": _global_local_mcm,
-    "msp": _largest_probability,
-    "max-logit": _max_logit,
-    "energy": _energy,
+    "gl-mcm": lambda evidence, temperature: _mcm(evidence, temperature) + _local_mcm(evidence, temperature),
+    "msp": lambda evidence, temperature: _largest_softmax(_logits(evidence), temperature),
+    "max-logit": lambda evidence, temperature: _logits(evidence).amax(dim=-1),
+    "energy": lambda evidence, temperature: temperature * torch.logsumexp(_logits(evidence) / temperature, dim=-1),
     "margin": _margin,
     "entropy": _negative_entropy,
-    "knn": _nearest_shots,
+    "knn": lambda evidence, temperature: _shots(evidence).nearest(evidence.encoded.image_features),
     "mahalanobis": _mahalanobis,
     "transport": _transport,
 }

@@ -24,15 +24,12 @@ from sotglp.training.history import checked_history
 STATE_PREFIX = "optimizer."
 CHECKSUM_KEY = "sha256"
 
-# Settings that change how fast a run is, not what it computes.
-_FREE_SETTINGS = {"workers"}
-
 
 def run_identity(model: AdaptedModel, images: ImageSet, config: TrainConfig) -> str:
     """Digest all that a run's result depends on, so that no run resumes from the checkpoint of another."""
     parts = {
         "model": model.config.model_dump(),
-        "training": config.model_dump(exclude=_FREE_SETTINGS),
+        "training": config.model_dump(exclude={"workers"}),  # which changes only the speed
         "classes": model.class_names,
         "backbone": [model.backbone.fingerprint, model.backbone.patch_attention],
         "images": [images.name(index) for index in range(len(images))],

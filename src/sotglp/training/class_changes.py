@@ -13,7 +13,8 @@ from torch.nn.utils import parametrize
 
 from sotglp.backbone.precision import autocast
 from sotglp.errors import SotglpError, UnreadableImageError
-from sotglp.features.encode import EncodedImages, encode_image_features
+from sotglp.features.encode import encode_image_features
+from sotglp.features.rows import EncodedImages
 from sotglp.images.check import readable_images
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel, Loss, Outputs
@@ -153,7 +154,7 @@ class _OldRowsBefore(nn.Module):
 
 
 def _freeze_old_rows(model: AdaptedModel) -> None:
-    """Make only the rows of the last class learnable, out of reach of momentum and weight decay elsewhere."""
+    """Make only the rows of the last class learnable; momentum and weight decay don't change others either."""
     for name, own in model.named_parameters():
         if name not in model.class_rows:
             own.requires_grad_(False)
