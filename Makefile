@@ -55,7 +55,7 @@ audit: $(VENV)/.ready
 lowest:
 	.ci/lowest
 
-# Guided by coverage where atheris can be installed, with Hypothesis elsewhere.
+# With Hypothesis, and guided by coverage where atheris can be installed.
 fuzz: $(VENV)/.ready
 	-$(BIN)/python -m pip install --quiet -e '.[fuzz]'
 	mkdir -p build

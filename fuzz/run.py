@@ -1,8 +1,9 @@
 """Fuzz the readers: ``python fuzz/run.py --seconds 600 [--target NAME] [--seed N] [--json FILE]``.
 
-Inputs come from atheris, guided by coverage, or from Hypothesis where atheris is not installed. A reader must return or
-raise SotglpError. Any other exception, an input that takes 20 s or 2 GiB, or the end of the process is a crash: the
-input is kept in fuzz/crashes, and the exit code is 1.
+Inputs come from Hypothesis, which also changes single values of JSON and safetensors files, and for half of the time
+from atheris, guided by coverage, where it is installed. A reader must return or raise SotglpError. Any other exception,
+an input that takes 20 s or 2 GiB, or the end of the process is a crash: the input is kept in fuzz/crashes, and the exit
+code is 1.
 """
 
 from __future__ import annotations
@@ -94,12 +95,13 @@ def work(name: str, folder: Path, crashes: Path, engine: str, seconds: float, se
         draw_until(time.monotonic() + seconds, seeds, record, seed)
         record.save()
         return
+    draw_until(time.monotonic() + seconds / 2, seeds, record, seed)
     corpus = folder / "corpus"
     corpus.mkdir()
     for index, content in enumerate(seeds):
         (corpus / str(index)).write_bytes(content)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024 + MAX_GROWTH_MB
-    flags = [f"-max_total_time={max(round(seconds), 1)}", f"-timeout={MAX_SECONDS}", f"-rss_limit_mb={memory}"]
+    flags = [f"-max_total_time={max(round(seconds / 2), 1)}", f"-timeout={MAX_SECONDS}", f"-rss_limit_mb={memory}"]
     flags += ["-max_len=131072", f"-seed={seed % 2**31 or 1}", f"-artifact_prefix={folder}/", "-verbosity=0"]
     atheris.Setup([sys.argv[0], *flags, str(corpus)], record)
     atheris.Fuzz()
@@ -127,7 +129,7 @@ def draw_until(end: float, seeds: list[bytes], read: Callable[[bytes], None], se
 
 
 def fuzz(target: str, engine: str, seconds: float, seed: int, crashes: Path) -> dict[str, Any]:
-    """Fuzz one target in a process of its own, which an input may end; return the counts."""
+    """Fuzz one target in another process, which an input may end; return the counts."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         command = [sys.executable, __file__, "--work", target, name, "--engine", engine, "--crashes", str(crashes)]

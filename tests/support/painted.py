@@ -40,7 +40,7 @@ def beside(*pictures: Image.Image) -> Image.Image:
 def save_all(pictures: list[Image.Image], folder: Path, name: str) -> list[Path]:
     """Write pictures as ``name_1.png`` and so on."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name.replace(' ', '_')}_{place}.png" for place in range(1, len(pictures) + 1)]
+    paths = [folder / f"{name.replace(' ', '_')}_{index}.png" for index in range(1, len(pictures) + 1)]
     for picture, path in zip(pictures, paths, strict=True):
         picture.save(path)
     return paths

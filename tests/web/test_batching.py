@@ -9,7 +9,7 @@ from sotglp.web.batching import Batcher
 
 
 class Held:
-    """Answers with the model's name and the item; the first batch waits until it is let go."""
+    """Answers with the model's name and the item, once it is released."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[str, list[int]]] = []
@@ -25,7 +25,7 @@ class Held:
 
 
 async def begin(batcher: Batcher[str, int, str], held: Held) -> asyncio.Task[str]:
-    """A first batch that is under way."""
+    """Start a first batch."""
     first = asyncio.create_task(batcher.ask("a", 0))
     await asyncio.to_thread(held.begun.wait, 10)
     return first
@@ -62,7 +62,7 @@ def test_a_batch_is_for_one_model() -> None:
     asyncio.run(run())
 
 
-def test_nobody_computes_for_who_has_gone() -> None:
+def test_cancelled_items_are_skipped() -> None:
     async def run() -> None:
         held = Held()
         batcher = Batcher(held, 4)
@@ -93,7 +93,7 @@ def test_an_error_reaches_its_batch_and_the_next_one_is_answered() -> None:
     asyncio.run(run())
 
 
-def test_other_work_takes_its_turn_in_the_same_thread() -> None:
+def test_other_functions_run_in_the_same_thread() -> None:
     async def run() -> None:
         names: list[str] = []
 

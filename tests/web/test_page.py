@@ -109,7 +109,7 @@ def percent(share: float) -> str:
     return "< 1\u00a0%" if share < 0.01 else "> 99\u00a0%" if share > 0.99 else f"{round(100 * share)}\u00a0%"
 
 
-def test_header_and_model_say_what_is_served(page: Any) -> None:
+def test_header_and_model_describe_the_model(page: Any) -> None:
     assert page.inner_text("h1") == "sotglp shapes.safetensors"
     assert page.inner_text("#model-facts") == "5 classes \u00b7 sot-glp \u00b7 tiny \u00b7 cpu"
     page.click("#classes-summary")
@@ -120,7 +120,7 @@ def test_header_and_model_say_what_is_served(page: Any) -> None:
     assert download.value.suggested_filename == "shapes.safetensors"
 
 
-def test_a_chosen_picture_gets_the_probabilities_that_the_api_gives(page: Any, address: str, folder: Path) -> None:
+def test_a_chosen_picture_shows_the_probabilities_of_the_api(page: Any, address: str, folder: Path) -> None:
     picture = folder / "red_star_1.png"
     upload(page, picture)
     (prediction,) = asked(address, "/predict", picture)["predictions"]
@@ -151,7 +151,7 @@ def test_pictures_are_dropped_and_pasted(page: Any, folder: Path) -> None:
     assert page.locator(".card-name").all_inner_texts() == ["blue_ring_1.png", "red_star_1.png", "yellow_heart_1.png"]
 
 
-def test_an_unknown_picture_is_called_so_with_score_and_threshold(page: Any, address: str, folder: Path) -> None:
+def test_an_unknown_picture_is_marked_with_score_and_threshold(page: Any, address: str, folder: Path) -> None:
     upload(page, folder / "texture_1.png", folder / "red_star_1.png")
     assert page.locator(".badge").evaluate_all("badges => badges.map(badge => !badge.hidden)") == [True, False]
     assert page.locator(".card-label").first.inner_text() == "No known class"
@@ -162,7 +162,7 @@ def test_an_unknown_picture_is_called_so_with_score_and_threshold(page: Any, add
     assert page.inner_text("#status") == "2 images classified, 1 unknown."
 
 
-def test_maps_of_an_oblong_picture_lie_where_explain_says(page: Any, address: str, folder: Path) -> None:
+def test_maps_of_an_oblong_picture_match_the_boxes_of_explain(page: Any, address: str, folder: Path) -> None:
     upload(page, folder / "wide.png")  # the model sees its middle alone
     canvases = drawn(page)
     explained = asked(address, "/explain", folder / "wide.png", "image")
@@ -174,17 +174,17 @@ def test_maps_of_an_oblong_picture_lie_where_explain_says(page: Any, address: st
     scale = 640 / explained["width"]
     dim = 0.34 * (picture @ (0.2126, 0.7152, 0.0722))[..., None] + 0.66 * np.array([8, 12, 18])
     masses = np.array([patch["mass"] for patch in one["patches"]])
-    assert (masses.min(axis=0) < 0.7 * masses.max()).all()  # else light would tell nothing here
+    assert (masses.min(axis=0) < 0.7 * masses.max()).all()  # otherwise brightness shows nothing
     shown = [masses.mean(axis=1), *masses.T]
     left, top, right, bottom = (round(side * scale) for side in explained["seen"])
     assert (left, top, right, bottom) == (160, 0, 480, 320)
     frame = np.zeros((320, 640), dtype=bool)
     frame[top:bottom, left:right] = True
     frame[top + 4 : bottom - 4, left + 4 : right - 4] = False
-    for place, its_masses in enumerate(shown, start=1):
-        drawing = pixels_of(canvases.nth(place))
+    for panel, masses_of_panel in enumerate(shown, start=1):
+        drawing = pixels_of(canvases.nth(panel))
         beside = ~frame
-        for mass, patch in zip(its_masses, one["patches"], strict=True):
+        for mass, patch in zip(masses_of_panel, one["patches"], strict=True):
             left, top, right, bottom = (side * scale for side in patch["box"])
             beside[max(int(top) - 1, 0) : int(bottom) + 2, int(left) - 1 : int(right) + 2] = False
             margin = 0.2 * (right - left)  # more than the outline
@@ -197,7 +197,7 @@ def test_maps_of_an_oblong_picture_lie_where_explain_says(page: Any, address: st
     assert "dashed frame" in page.inner_text("#maps-legend")
 
 
-def test_maps_say_in_words_and_in_a_table_what_they_show(page: Any, address: str, folder: Path) -> None:
+def test_maps_have_text_alternatives_and_a_table(page: Any, address: str, folder: Path) -> None:
     picture = folder / "green_square_1.png"
     upload(page, picture)
     labels = drawn(page).evaluate_all("all => all.map(canvas => canvas.ariaLabel)")
@@ -220,20 +220,20 @@ def test_two_classes_are_compared_side_by_side(page: Any, folder: Path) -> None:
     page.select_option("#maps-other", "red star")
     page.wait_for_selector(".maps-classes.two")
     assert page.locator(".class-maps h3").all_inner_texts() == ["blue ring", "red star"]
-    boxes = [page.locator(".class-maps").nth(place).bounding_box() for place in (0, 1)]
+    boxes = [page.locator(".class-maps").nth(index).bounding_box() for index in (0, 1)]
     assert boxes[0]["y"] == boxes[1]["y"]
     assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
     assert re.match(
         r"blue ring .*, red star .*\. For blue ring the global score is 0\.\d+ higher", page.inner_text("#maps-verdict")
     )
-    supports = [pixels_of(page.locator(".class-maps").nth(place).locator("canvas").nth(1)) for place in (0, 1)]
+    supports = [pixels_of(page.locator(".class-maps").nth(index).locator("canvas").nth(1)) for index in (0, 1)]
     assert (supports[0] != supports[1]).any()
     page.select_option("#maps-class", "red star")  # the other one can't be the same
     page.wait_for_selector(".maps-classes:not(.two)")
     assert page.locator(".class-maps h3").all_inner_texts() == ["red star"]
 
 
-def test_a_new_class_is_used_at_once_and_can_be_taken_away(page: Any, address: str, folder: Path) -> None:
+def test_a_new_class_is_used_at_once_and_can_be_removed(page: Any, address: str, folder: Path) -> None:
     new = folder / f"{NEW_CLASS.replace(' ', '_')}_4.png"
     upload(page, new, folder / "texture_1.png")
     assert NEW_CLASS not in page.locator(".card").first.inner_text()
@@ -291,7 +291,7 @@ def test_broken_and_large_pictures_are_sentences_and_the_others_are_classified(p
     assert page.locator("#alert").is_hidden()
 
 
-def test_a_server_that_is_gone_or_busy_is_a_sentence(page: Any, folder: Path) -> None:
+def test_a_stopped_server_is_a_sentence_and_a_busy_one_is_retried(page: Any, folder: Path) -> None:
     page.route("**/predict", lambda route: route.abort())
     page.set_input_files("#files", [folder / "red_star_1.png"])
     assert alert(page).startswith("The server does not respond")
@@ -311,7 +311,7 @@ def test_a_server_that_is_gone_or_busy_is_a_sentence(page: Any, folder: Path) ->
     assert page.locator("#alert").is_hidden()
 
 
-def test_a_batch_goes_in_several_requests_and_its_table_is_downloaded(page: Any, address: str, folder: Path) -> None:
+def test_a_batch_is_split_into_requests_and_its_table_is_downloaded(page: Any, address: str, folder: Path) -> None:
     requests = []
     page.on("request", lambda request: requests.append(request.url.rpartition("/")[2]))
     pictures = sorted(folder.glob("*_1.png"))
@@ -376,7 +376,7 @@ def test_a_picture_from_the_camera(page: Any) -> None:
     assert page.evaluate("document.activeElement.id") == "camera-open"
 
 
-def test_a_camera_that_may_not_be_used_is_a_sentence(page: Any) -> None:
+def test_a_blocked_camera_is_a_sentence(page: Any) -> None:
     page.evaluate(
         """() => {
             navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("no", "NotAllowedError"));
@@ -405,7 +405,7 @@ def test_a_model_without_maps_threshold_and_new_classes(browser: Any, address: s
         assert page.inner_text(".card-words").endswith("no threshold.")
 
 
-def test_a_picture_that_the_browser_cannot_show_is_read_all_the_same(page: Any, folder: Path, tmp_path: Path) -> None:
+def test_a_format_without_preview_is_classified(page: Any, folder: Path, tmp_path: Path) -> None:
     Image.open(folder / "red_star_1.png").save(tmp_path / "star.tif")
     upload(page, tmp_path / "star.tif")
     page.wait_for_selector("text=No preview in this browser")
@@ -484,7 +484,7 @@ def test_a_batch_can_be_stopped(page: Any, folder: Path) -> None:
     upload(page, folder / "red_star_2.png")  # what comes later is read
 
 
-def test_pictures_that_are_removed_while_they_are_read_stay_away(page: Any, folder: Path) -> None:
+def test_pictures_that_are_removed_during_a_batch_stay_removed(page: Any, folder: Path) -> None:
     held = begin_batch(page, folder)
     page.click("#clear")
     with page.expect_response("**/predict"):
@@ -494,9 +494,7 @@ def test_pictures_that_are_removed_while_they_are_read_stay_away(page: Any, fold
     assert page.locator("#empty").is_visible()
 
 
-def test_names_are_shown_as_they_are_and_long_ones_are_broken(
-    browser: Any, address: str, folder: Path, tmp_path: Path
-) -> None:
+def test_names_are_escaped_and_long_ones_wrap(browser: Any, address: str, folder: Path, tmp_path: Path) -> None:
     odd = tmp_path / f"<img src=x onerror=throw(1)>{'W' * 150}.png"
     odd.write_bytes((folder / "red_star_1.png").read_bytes())
     with watched_page(browser, address, viewport={"width": 390, "height": 844}) as page:

@@ -5,7 +5,7 @@ import { count } from "./words.js";
 
 /**
  * @param {object} parts elements of the form, by name
- * @param {{add: (name: string, files: File[]) => Promise<boolean>, onError: (sentence: string) => void}} tell
+ * @param {{add: (name: string, files: File[]) => Promise<boolean>, onError: (sentence: string) => void}} callbacks
  *   `add` returns whether it succeeded
  */
 export function setUpAdding(parts, { add, onError, limits }) {

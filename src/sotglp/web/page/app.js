@@ -263,6 +263,6 @@ at("alert-close").addEventListener("click", () => {
 });
 
 refreshModel().catch((error) => {
-  state("gone", "Not connected");
+  state("offline", "Not connected");
   fail(error);
 });

@@ -121,7 +121,7 @@ function verdict(explanation) {
  *
  * @param {object} parts elements of the section, by name
  * @param {(file: File, classes: string[]) => Promise<object>} explain requests an explanation
- * @param {{onError: (error: Error) => void, onClose: () => void}} tell
+ * @param {{onError: (error: Error) => void, onClose: () => void}} callbacks
  */
 export function setUpMaps(parts, explain, { onError, onClose }) {
   let shown = null; // the image whose maps are requested or shown

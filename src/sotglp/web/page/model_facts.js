@@ -27,7 +27,7 @@ function entry(name, removable, onRemove) {
     button.setAttribute("aria-label", `Remove the class ${name}`);
     button.addEventListener("click", async () => {
       button.disabled = true;
-      if (await onRemove(name)) at("classes-summary").focus(); // the button is gone
+      if (await onRemove(name)) at("classes-summary").focus(); // the button was removed
       else button.disabled = false;
     });
     item.append(button);

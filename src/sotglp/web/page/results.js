@@ -27,9 +27,9 @@ function thumbnail(picture, card) {
   image.src = picture.url;
   // The server reads TIFF and other formats that most browsers can't show.
   image.addEventListener("error", () => {
-    const place = document.createElement("p");
-    place.textContent = "No preview in this browser";
-    image.replaceWith(place);
+    const note = document.createElement("p");
+    note.textContent = "No preview in this browser";
+    image.replaceWith(note);
   });
 }
 
