@@ -19,7 +19,7 @@ from sotglp.images.manifest import MANIFEST_SUFFIXES
 
 
 def labelled(X: Any, y: ArrayLike | None) -> tuple[ImageSet, NDArray[Any]]:
-    """Images with their labels as text, and the labels as given."""
+    """Return images with their labels as text, and the labels as given."""
     if y is None:
         if not isinstance(X, str | os.PathLike):
             raise SotglpError("labels are missing: give y, or the path of a labelled folder or manifest as X")
@@ -34,12 +34,12 @@ def labelled(X: Any, y: ArrayLike | None) -> tuple[ImageSet, NDArray[Any]]:
         )
         labels = labels.ravel()
     if labels.ndim != 1:
-        raise SotglpError(f"labels y have the shape {labels.shape}: give one string or whole number an image")
+        raise SotglpError(f"labels y have the shape {labels.shape}: give one string or whole number for each image")
     return ImageSet.from_items(X, labels), labels
 
 
 def maybe_labelled(X: Any, y: ArrayLike | None) -> ImageSet:
-    """Images, with labels if there are any in y, a folder of class folders or a manifest."""
+    """Return images, with labels if there are any in y, a folder of class folders or a manifest."""
     if y is not None:
         return labelled(X, y)[0]
     if isinstance(X, str | os.PathLike) and (os.path.isdir(X) or Path(X).suffix.lower() in MANIFEST_SUFFIXES):
@@ -51,7 +51,7 @@ def maybe_labelled(X: Any, y: ArrayLike | None) -> ImageSet:
 
 
 def unlabelled(X: Any) -> ImageSet:
-    """Images of any folder, one image, a manifest, or a list or tensor."""
+    """Return the images of any folder, one image, a manifest, or a list or tensor."""
     if not isinstance(X, str | os.PathLike):
         return ImageSet.from_items(X)
     path = Path(X)

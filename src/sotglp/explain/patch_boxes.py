@@ -15,7 +15,7 @@ from sotglp.images.image_set import ImageSource
 
 
 def patch_boxes(backbone: Backbone, width: int, height: int) -> NDArray[np.float64]:
-    """Left, top, right and bottom of each patch in pixels of the original picture, (rows, columns, 4)."""
+    """Compute left, top, right and bottom of each patch in pixels of the original picture, (rows, columns, 4)."""
     settings = backbone.preprocess_settings
     assert settings is not None
     frame = frame_of(width, height, backbone.image_size, settings["resize_mode"])
@@ -32,7 +32,7 @@ def _input_boxes(backbone: Backbone) -> NDArray[np.float64]:
 
 
 def picture_and_boxes(backbone: Backbone, source: ImageSource) -> tuple[Image.Image, NDArray[np.float64]]:
-    """The picture of an image to show, and the boxes of its patches in it."""
+    """Return the picture of an image to show, and the boxes of its patches in it."""
     if isinstance(source, Tensor) and source.dtype == torch.uint8:
         source = Image.fromarray(source.permute(1, 2, 0).numpy())
     if not isinstance(source, Tensor):

@@ -100,7 +100,7 @@ def _per_class(targets: NDArray[np.int64], counts: NDArray[np.int64], shots: int
     drawn = []
     for k, count in enumerate(counts):
         members = np.flatnonzero(targets == k)
-        # One generator a class, so that images added to a class don't change the draw from the others.
+        # One generator per class, so that images added to a class don't change the draw from the others.
         generator = np.random.default_rng((int(seed), k))
         drawn.append(members if count <= shots else generator.choice(members, size=int(shots), replace=False))
     return np.sort(np.concatenate(drawn)).astype(np.int64)

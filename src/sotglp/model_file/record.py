@@ -110,10 +110,7 @@ class ModelRecord:
     def label_of(self, name: str) -> str | int | float:
         """Convert a class name to a label of the type that the model has.
 
-        Raises
-        ------
-        SotglpError
-            If its labels are numbers and the name isn't a whole number.
+        Raise a SotglpError if its labels are numbers and the name isn't a whole number.
         """
         if any(isinstance(label, str) for label in self.classes):
             return name

@@ -92,10 +92,8 @@ def calibrate_held_out(
 
     Parameters
     ----------
-    model : AdaptedModel
-        The model.
-    images : ImageSet
-        n images; without labels there is no temperature, and no prediction sets.
+    model, images
+        The model and n images; without labels there is no temperature, and no prediction sets.
     inference : InferenceConfig
         How images are read, and the score of the threshold.
     tpr : float
@@ -121,17 +119,9 @@ def calibrate_held_out(
 def calibrate_crossed(crossed: CrossFit, images: ImageSet, inference: InferenceConfig, tpr: float) -> Calibration:
     """Calibrate on the few-shot images, each predicted by a model that was not trained on it.
 
-    These models were trained on fewer images than the calibrated one, so the threshold is, if anything, lenient, and
-    the interval of :class:`sotglp.scoring.rejection.Rejection` is approximate.
-
-    Parameters
-    ----------
-    crossed : CrossFit
-        From :func:`sotglp.scoring.cross_fit.cross_fit`.
-    images : ImageSet
-        The labelled images that it was computed on.
-    inference, tpr
-        See :func:`calibrate_held_out`, which emits the same warning.
+    ``crossed`` is from :func:`sotglp.scoring.cross_fit.cross_fit` on the labelled ``images``; see
+    :func:`calibrate_held_out` for the rest. These models were trained on fewer images than the calibrated one, so the
+    threshold is, if anything, lenient, and the interval of :class:`sotglp.scoring.rejection.Rejection` is approximate.
     """
     labels = images.targets(crossed.models[0].class_names)
     return _calibration(crossed.predictions, inference, tpr, labels, crossed)

@@ -98,7 +98,7 @@ def cross_fit(
 
 
 def folds_of(images: ImageSet, n_folds: int | None = None) -> int:
-    """Number of folds for labelled images; raises a SotglpError if a class has too few. See :func:`cross_fit`."""
+    """Return the number of folds for labelled images, by the rule of :func:`cross_fit`."""
     smallest, count = min(Counter(images.labels or ()).items(), key=lambda item: item[1])
     n_folds = max(min(MAX_FOLDS, count), 2) if n_folds is None else n_folds
     if not 2 <= n_folds <= count:
