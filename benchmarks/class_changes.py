@@ -63,26 +63,26 @@ def main() -> None:
     backbone = Backbone.load("tiny")
     # One run of each class and each seed comes first, so that an interrupted run covers all sets.
     cells = [
-        (dataset, place, seed)
+        (dataset, position, seed)
         for shift in range(len(SEEDS))
         for dataset in DATASETS
-        for place in range(N_LEFT_OUT)
-        for seed in [SEEDS[(place + shift) % len(SEEDS)]]
+        for position in range(N_LEFT_OUT)
+        for seed in [SEEDS[(position + shift) % len(SEEDS)]]
     ]
     with progress_bar("class changes", len(cells), "classes", show=True) as advance:
-        for dataset, place, seed in cells:
-            cell = {"dataset": dataset, "place": place, "seed": seed}
+        for dataset, position, seed in cells:
+            cell = {"dataset": dataset, "place": position, "seed": seed}
             if not any(row["cell"] == cell for row in done):
                 train, test = (ImageSet.from_path(arguments.data / dataset / part) for part in ("train", "test"))
                 classes = train.classes
-                new = classes[round(place * (len(classes) - 1) / (N_LEFT_OUT - 1))]
+                new = classes[round(position * (len(classes) - 1) / (N_LEFT_OUT - 1))]
                 for _ in encode_images(backbone, train, InferenceConfig(), default_cache_dir()):
                     pass
                 row = {"cell": cell, "new": new, "numbers": run(backbone, train, test, new, seed)}
                 done.append(row)
                 with arguments.rows.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
-            advance(1, f"{dataset}, {place}, seed {seed}")
+            advance(1, f"{dataset}, {position}, seed {seed}")
             arguments.out.write_text(document(done), encoding="utf-8")
 
 

@@ -128,8 +128,8 @@ def plot_rates(rates: dict[str, dict[int, NDArray[np.float64]]], out: Path) -> N
     ranks = np.array([max(rank_below(int(n), TPR), 1) for n in sizes])
     low, high = beta.interval(0.9, sizes + 1 - ranks, ranks)
     axis.fill_between(sizes, low, high, color="lightgrey", label="90 % interval reported")
-    for place, (name, by_size) in enumerate(rates.items()):
-        shift = np.array(CALIBRATION_SIZES) * (1 + 0.02 * (place - 1.5))
+    for i, (name, by_size) in enumerate(rates.items()):
+        shift = np.array(CALIBRATION_SIZES) * (1 + 0.02 * (i - 1.5))
         medians = [np.median(found) for found in by_size.values()]
         spread = np.array([np.quantile(found, (0.05, 0.95)) for found in by_size.values()]).T
         axis.errorbar(shift, medians, np.abs(spread - medians), fmt="o", markersize=3, capsize=2, label=name)
@@ -146,7 +146,7 @@ def plot_rates(rates: dict[str, dict[int, NDArray[np.float64]]], out: Path) -> N
 
 def table(judged: dict[str, list[Judged]], drawn: dict[str, Any], errors: dict[str, Any]) -> str:
     lines = [
-        "| set | split: coverage | set size | cross: coverage | set size | passes, threshold from the shots | told "
+        "| set | split: coverage | set size | cross: coverage | set size | passes, threshold from the shots | reported "
         "interval | calibration error | with temperature from 100 images | from the shots |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]

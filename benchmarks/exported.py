@@ -56,7 +56,7 @@ def tiny_on_photos(folder: Path, data: Path) -> dict[str, Any]:
 
     photos = load_shared(data, "pacs_photo")
     model = fit_shared(Backbone.load("tiny"), photos.train, 1, learn_projection=True).model
-    hundred = photos.test.take([place * len(photos.test) // 100 for place in range(100)])
+    hundred = photos.test.take([index * len(photos.test) // 100 for index in range(100)])
     about = written(folder, model, hundred)
     targets = photos.test.targets(model.class_names)
     from sotglp.runtime import PortableModel

@@ -4,8 +4,8 @@ A small `sotglp fit` runs undisturbed once. Then it is run again and again in it
 to MOST_KILLS times and finished with --resume. The moments are drawn uniformly from the undisturbed run's duration;
 those behind its first checkpoint are counted from a checkpoint of the killed run, since a busy machine takes its time
 to start. Runs take turns at keeping views in one shared cache, emptied before each of them, and in memory. What comes
-out must be the undisturbed run's file, byte for byte, with nothing left beside it and every cache entry whole. What a
-run had got to when it was killed is told by what lies on the disk then. Writes docs/kills.md, and each run as JSON.
+out must be the undisturbed run's file, byte for byte, with nothing left beside it and every cache entry whole. Files on
+disk at a kill show how far the run had got. Writes docs/kills.md, and each run as JSON.
 """
 
 from __future__ import annotations

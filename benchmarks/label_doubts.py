@@ -59,8 +59,8 @@ def main() -> None:
         columns = np.array([run(features, truth, seed) for seed in SEEDS]).T
         spread = [f"{column.mean():.2f} ± {column.std(ddof=1):.2f}" for column in columns]
         about = [dataset, len(images.classes), len(truth), n_wrong, *spread[:2], f"{n_wrong / len(truth):.2f}"]
-        for place, worst in enumerate(WORSTS):
-            start = 2 + 3 * place
+        for index, worst in enumerate(WORSTS):
+            start = 2 + 3 * index
             fields = [*about, worst, f"{columns[start].mean():.1f}", *spread[start + 1 : start + 3]]
             lines.append(f"| {' | '.join(map(str, fields))} |")
             about = [""] * len(about)

@@ -172,9 +172,9 @@ def draw_support(seen: Seen, target: Path) -> None:
     panels = figure.subplots(1, 5, width_ratios=[1, 1, 1, 1, 1])
     panels[0].imshow(seen.picture)
     bare(panels[0], f"a picture, {rows * columns} patches")
-    for place in range(1, rows):
-        panels[0].axhline(place * size - 0.5, color="white", lw=0.3)
-        panels[0].axvline(place * size - 0.5, color="white", lw=0.3)
+    for index in range(1, rows):
+        panels[0].axhline(index * size - 0.5, color="white", lw=0.3)
+        panels[0].axvline(index * size - 0.5, color="white", lw=0.3)
     for position, (one, called) in enumerate(((seen.target, "its class"), (other, "another class"))):
         heat, kept = panels[1 + 2 * position], panels[2 + 2 * position]
         shown = heat.imshow(

@@ -126,7 +126,7 @@ class Case:
         return loss, leaves
 
     def step(self) -> None:
-        """Our whole step, images encoded anew."""
+        """Our whole step, images re-encoded."""
         self._step(self.image())
 
     def step_stored(self) -> None:

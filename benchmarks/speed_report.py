@@ -17,7 +17,7 @@ PARTS = {
     "text": "text, forward and backward",
     "head": "local and global head, transport, losses, forward and backward",
     "image": "image features and patch tokens",
-    "step": "whole step, images encoded anew",
+    "step": "whole step, images re-encoded",
     "stored": "whole step, stored features",
 }
 HEAD = """# Speed and memory of a step
@@ -26,7 +26,7 @@ HEAD = """# Speed and memory of a step
 open_clip {open_clip}; M = 3, N = 4, K = 10; ImageNet's first class names. *Plain* is `benchmarks/plain.py`: 77 tokens,
 all patches, dense tensors, autograd alone. Both took turns in one process for each row; times are medians (of one where
 a run is long), memory is the peak above the loaded model. "Plain" beside stored features is the plain step that encodes
-its images anew.
+its images again.
 
 ![Seconds and memory of a step against the number of classes](pictures/speed.png)
 
@@ -120,7 +120,7 @@ def _plot(found: Found, path: Path) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     looks = {
         "ours": {"color": "#0072b2", "marker": "o", "label": "sotglp, stored features"},
-        "plain": {"color": "#d55e00", "marker": "s", "label": "plain, images encoded anew"},
+        "plain": {"color": "#d55e00", "marker": "s", "label": "plain, images re-encoded"},
     }
     for column, (axis, label) in enumerate(zip(axes, ("seconds a step", "GiB above the loaded model"), strict=True)):
         for name, look in looks.items():

@@ -39,7 +39,7 @@ def main() -> None:
             times.append(time.perf_counter() - start)
             accuracies.append(evaluate(fitted.model, test)["accuracy"])
         spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
-        name = f"{n_views} stored" if n_views else "drawn anew each epoch"
+        name = f"{n_views} stored" if n_views else "redrawn each epoch"
         print(
             f"| {name} | {statistics.mean(accuracies):.3f} ± {spread:.3f} | {statistics.median(times):.0f} |",
             flush=True,

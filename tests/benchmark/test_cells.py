@@ -17,9 +17,9 @@ def suite_of(tmp_path: Path, **values: object) -> Suite:
 
 def test_there_is_one_cell_for_each_combination_and_one_a_dataset_without_shots(tmp_path: Path) -> None:
     plans = plan_cells(suite_of(tmp_path, shots=[1, 4], seeds=[1, 2, 3]))
-    told = [(plan.cell.dataset, plan.cell.method, plan.cell.shots, plan.cell.seed) for plan in plans]
-    assert len(set(told)) == len(told) == 2 * (1 + 2 * 3)
-    assert told[0] == ("dtd", "zero-shot", 0, 0)
+    cells = [(plan.cell.dataset, plan.cell.method, plan.cell.shots, plan.cell.seed) for plan in plans]
+    assert len(set(cells)) == len(cells) == 2 * (1 + 2 * 3)
+    assert cells[0] == ("dtd", "zero-shot", 0, 0)
     assert [plan.cell.dataset for plan in plans] == ["dtd"] * 7 + ["own"] * 7
     for plan in plans:
         if plan.cell.method == "coop":

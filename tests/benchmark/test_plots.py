@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
-from PIL import Image
 
 from sotglp.benchmark.plots import accuracy_by_auroc, accuracy_by_shots, accuracy_by_time, styles
 from sotglp.benchmark.results import Result
@@ -174,12 +171,8 @@ def test_pictures_that_there_is_nothing_for() -> None:
     gaps = [made("coop", "a", ood={"far": {"auroc": 0.5}}), made("plot", "b")]
     assert accuracy_by_auroc(gaps) is None
     assert accuracy_by_time(gaps) is None
-    assert accuracy_by_time(free) is not None
-
-
-def test_a_fit_that_took_no_time_is_drawn() -> None:
-    figure = drawn(accuracy_by_time([made("zero-shot", shots=0, seed=0, cost={"fit_seconds": 0.0}), made("coop")]))
-    assert figure.axes[0].lines[0].get_xdata()[0] == 1e-3  # type: ignore[index]
+    instant = drawn(accuracy_by_time([made("zero-shot", shots=0, seed=0, cost={"fit_seconds": 0.0}), made("coop")]))
+    assert instant.axes[0].lines[0].get_xdata()[0] == 1e-3  # type: ignore[index]
 
 
 @pytest.mark.parametrize("ending", [".png", ".svg"])
@@ -189,23 +182,4 @@ def test_the_same_results_give_the_same_bytes(tmp_path: Path, ending: str) -> No
         for draw in (accuracy_by_shots, accuracy_by_auroc):
             save_figure(drawn(draw(few)), tmp_path / folder / f"{draw.__name__}{ending}", force=False)
     for name in (f"accuracy_by_shots{ending}", f"accuracy_by_auroc{ending}"):
-        content = (tmp_path / "one" / name).read_bytes()
-        assert content == (tmp_path / "other" / name).read_bytes()
-        assert b"matplotlib version" not in content.lower()
-        if ending == ".svg":
-            assert content.startswith(b"<?xml")
-            assert b"dc:date" not in content
-        else:
-            with Image.open(tmp_path / "one" / name) as picture:
-                assert picture.info["dpi"] == pytest.approx((150, 150), abs=0.1)
-
-
-def test_matplotlibs_global_state_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # an import would fail
-
-    def settings_of_all() -> dict[str, object]:
-        return {name: mpl.rcParams[name] for name in mpl.rcParams if name != "backend"}  # which asks for pyplot
-
-    before = settings_of_all()
-    save_figure(drawn(accuracy_by_time([made()])), tmp_path / "a.svg", force=False)
-    assert settings_of_all() == before
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sotglp.benchmark.statistics import holm, paired, summary
+from sotglp.benchmark.statistics import Summary, holm, paired, summary
 
 fractions = st.floats(0, 1)
 
@@ -22,11 +22,7 @@ def test_a_summary_is_scipys_t_interval(values: list[float]) -> None:
     low, high = stats.t.interval(0.95, len(values) - 1, loc=found.mean, scale=error) if error else (found.mean,) * 2
     assert found.low == pytest.approx(low)
     assert found.high == pytest.approx(high)
-
-
-def test_one_value_has_no_interval() -> None:
-    found = summary([0.7])
-    assert (found.mean, found.low, found.high, found.n) == (0.7, None, None, 1)
+    assert summary(values[:1]) == Summary(values[0], None, None, 1)
 
 
 def of_seeds(dataset: str, values: list[float], first_seed: int = 1) -> dict[tuple[str, int], float]:
@@ -65,16 +61,13 @@ def test_with_several_datasets_their_means_over_seeds_are_paired() -> None:
     assert (swapped.difference, swapped.p) == pytest.approx((-found.difference, found.p))
 
 
-def test_ranks_by_hand() -> None:
+def test_signed_ranks_need_six_pairs() -> None:
     # The first is ahead on all of six datasets: of 2**6 signs one is as extreme on either side.
     one = {(f"d{i}", 1): 0.5 + 0.01 * i for i in range(1, 7)}
-    found = paired(one, dict.fromkeys(one, 0.5))
-    assert found is not None
-    assert found.p_ranks == pytest.approx(2 / 64)
-    fewer = {name: value for name, value in one.items() if name[0] != "d6"}
-    found = paired(fewer, dict.fromkeys(fewer, 0.5))
-    assert found is not None
-    assert (found.n, found.p_ranks) == (5, None)
+    for values, p_ranks in ((one, pytest.approx(2 / 64)), (dict(list(one.items())[:5]), None)):
+        found = paired(values, dict.fromkeys(values, 0.5))
+        assert found is not None
+        assert (found.n, found.p_ranks) == (len(values), p_ranks)
 
 
 def test_only_what_both_have_is_paired() -> None:
@@ -85,6 +78,8 @@ def test_only_what_both_have_is_paired() -> None:
     # a: 0.15 over seeds 1 and 2; b: 0.3 over seeds 2 and 3
     assert found.difference == pytest.approx((0.15 + 0.3) / 2)
     assert (found.n, found.unit) == (2, "datasets")
+    for unpaired in ({}, of_seeds("b", [0.5]), of_seeds("a", [0.5], first_seed=2)):
+        assert paired(unpaired, of_seeds("a", [0.5])) is None
 
 
 def test_a_value_without_seed_goes_with_every_seed() -> None:
@@ -108,20 +103,11 @@ def test_without_spread_there_is_no_test(values: list[float]) -> None:
     assert found.n == len(values)
 
 
-def test_nothing_in_common() -> None:
-    assert paired(of_seeds("a", [0.5]), of_seeds("b", [0.5])) is None
-    assert paired(of_seeds("a", [0.5]), of_seeds("a", [0.5], first_seed=2)) is None
-    assert paired({}, of_seeds("a", [0.5])) is None
-
-
 def test_holm_by_hand() -> None:
     # 0.01 x 4, 0.02 x 3 = 0.06, 0.03 x 2 = 0.06, and 0.04 must not come below those before it.
     assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
     assert holm([]) == []
-
-
-def test_holm_does_not_count_what_was_not_tested() -> None:
     assert holm([None, 0.02, None, 0.03]) == [None, pytest.approx(0.04), None, pytest.approx(0.04)]
 
 

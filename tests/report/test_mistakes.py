@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sotglp import SOTGLP, Backbone
+from sotglp import SOTGLP
 from sotglp.explain.explanation import ClassExplanation, Explanation, explain
 from sotglp.images.image_set import ImageSet
 from sotglp.report import mistakes as module
@@ -12,17 +12,7 @@ from sotglp.report.findings import evaluate_for_report
 from sotglp.report.mistakes import class_maps
 from sotglp.scoring.calibration import calibrate_held_out
 from sotglp.scoring.predict import predict
-from support.report_samples import READING, as_predicted, pictures
-
-
-@pytest.fixture
-def images() -> ImageSet:
-    return pictures()
-
-
-@pytest.fixture
-def model(tiny_backbone: Backbone, images: ImageSet) -> SOTGLP:
-    return SOTGLP(tiny_backbone, images.classes, n_local_prompts=2, top_k=5)
+from support.report_samples import READING, as_predicted
 
 
 def test_mistakes_are_the_most_confident_ones_with_the_maps_of_explain(model: SOTGLP, images: ImageSet) -> None:
@@ -32,12 +22,12 @@ def test_mistakes_are_the_most_confident_ones_with_the_maps_of_explain(model: SO
     assert len(found.mistakes) == 5
     probabilities = calibration.probabilities(predict(model, wrong, READING).probabilities)
     expected = np.argsort(-probabilities[:5].max(axis=1), kind="stable")
-    assert [mistake.name for mistake in found.mistakes] == [f"image {place}" for place in expected]
-    for mistake, place in zip(found.mistakes, expected.tolist(), strict=True):
-        picture = images.images[place]
-        assert mistake.label == (wrong.labels or ())[place]
+    assert [mistake.name for mistake in found.mistakes] == [f"image {i}" for i in expected]
+    for mistake, i in zip(found.mistakes, expected.tolist(), strict=True):
+        picture = images.images[i]
+        assert mistake.label == (wrong.labels or ())[i]
         explained = explain(model, picture, [mistake.predicted, mistake.label], READING, calibration)
-        assert mistake.probability == pytest.approx(probabilities[place].max(), rel=1e-5)
+        assert mistake.probability == pytest.approx(probabilities[i].max(), rel=1e-5)
         assert mistake.label_probability == pytest.approx(explained.classes[1].probability, rel=1e-4)
         for ours, theirs in zip(mistake.maps, explained.classes, strict=True):
             assert ours.label == theirs.label

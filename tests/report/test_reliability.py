@@ -15,18 +15,18 @@ def test_bins_by_hand(n: int, n_classes: int, seed: int) -> None:
     targets = rng.integers(n_classes, size=n)
     found = Reliability.of(probabilities, targets)
     sure, right = probabilities.max(axis=1).astype(float), probabilities.argmax(axis=1) == targets
-    for place in range(N_BINS):
-        low, high = place / N_BINS, (place + 1) / N_BINS
-        inside = (sure > low) & ((sure <= high) | (place == N_BINS - 1))
-        assert found.counts[place] == inside.sum()
+    for i in range(N_BINS):
+        low, high = i / N_BINS, (i + 1) / N_BINS
+        inside = (sure > low) & ((sure <= high) | (i == N_BINS - 1))
+        assert found.counts[i] == inside.sum()
         if inside.any():
-            assert found.confidence[place] == pytest.approx(sure[inside].mean())
-            assert found.accuracy[place] == pytest.approx(right[inside].mean())
+            assert found.confidence[i] == pytest.approx(sure[inside].mean())
+            assert found.accuracy[i] == pytest.approx(right[inside].mean())
         else:
-            assert np.isnan([found.confidence[place], found.accuracy[place]]).all()
-    # What is drawn and what is told are the same: the mean distance of the points from the line.
+            assert np.isnan([found.confidence[i], found.accuracy[i]]).all()
+    # What is drawn and the JSON are the same: the mean distance of the points from the line.
     gaps = np.nan_to_num(np.abs(found.accuracy - found.confidence))
     assert found.error == pytest.approx((found.counts * gaps).sum() / n, abs=1e-6)
-    told = found.to_dict()
-    assert told["ece"] == found.error
-    assert sum(one["count"] for one in told["bins"]) == n
+    values = found.to_dict()
+    assert values["ece"] == found.error
+    assert sum(one["count"] for one in values["bins"]) == n

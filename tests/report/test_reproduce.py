@@ -10,7 +10,7 @@ from sotglp.methods.method import METHODS
 from sotglp.model_file.record import CalibrationRecord, ModelRecord
 from sotglp.report.reproduce import fit_command, fit_command_caveats, infer_method
 from sotglp.scoring.rejection import Rejection
-from sotglp.settings import OodMethod, TrainConfig, load_preset
+from sotglp.settings import OodMethod, load_preset
 
 BACKBONE: dict[str, Any] = {
     "name": "ViT-B-16",
@@ -84,14 +84,21 @@ def test_methods_are_known_by_their_settings(method: str) -> None:
     assert infer_method(record(method).model).name == method
 
 
-def test_the_backbone() -> None:
-    found, _ = options(fit_command(record(), "m") or "")
-    assert (found["--backbone"], found["--pretrained"], found["--image-size"]) == ("ViT-B-16", "openai", "224")
-    tiny = BACKBONE | {"name": "tiny", "pretrained": "embedded", "image_size": [64, 64]}
-    found, _ = options(fit_command(record(backbone=tiny), "m") or "")
-    assert "--pretrained" not in found
-    found, _ = options(fit_command(record(backbone=BACKBONE | {"pretrained": None, "seed": 0}), "m") or "")
-    assert found["--pretrained"] == "none"
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("ViT-B-16", "openai", "224")),
+        ({"name": "tiny", "pretrained": "embedded", "image_size": [64, 64]}, ("tiny", None, "64")),
+        ({"pretrained": None, "seed": 0}, ("ViT-B-16", "none", "224")),
+    ],
+)
+def test_the_backbone_is_named_and_default_settings_need_no_options(
+    changes: dict[str, Any], expected: tuple[str | None, ...]
+) -> None:
+    found, settings = options(fit_command(record(backbone=BACKBONE | changes), "m") or "")
+    assert tuple(found.get(name) for name in ("--backbone", "--pretrained", "--image-size")) == expected
+    assert found.keys() <= {"--out", "--method", "--backbone", "--pretrained", "--image-size"}
+    assert settings == []
 
 
 def test_the_calibration() -> None:
@@ -105,30 +112,17 @@ def test_the_calibration() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "note"),
+    ("changes", "caveat", "has_command"),
     [
-        ({}, "TRAIN_DIR stands for"),
-        ({"backbone": BACKBONE | {"seed": 3, "pretrained": None}}, "seed 3"),
-        ({"backbone": BACKBONE | {"patch_attention": "ordinary"}}, "ordinary patch attention"),
-        ({"calibration": calibration(5, temperature=0.5)}, "OOD temperature 0.5"),
+        ({}, "TRAIN_DIR stands for", True),
+        ({"backbone": BACKBONE | {"seed": 3, "pretrained": None}}, "seed 3", True),
+        ({"backbone": BACKBONE | {"patch_attention": "ordinary"}}, "ordinary patch attention", True),
+        ({"calibration": calibration(5, temperature=0.5)}, "OOD temperature 0.5", True),
+        ({"training": None}, "no training settings", False),
+        ({"backbone": BACKBONE | {"name": "CLIP"}}, "passed in Python", False),
     ],
 )
-def test_what_the_command_can_not_say(changes: dict[str, Any], note: str) -> None:
-    assert any(note in one for one in fit_command_caveats(record(**changes)))
-
-
-@pytest.mark.parametrize(
-    ("changes", "note"),
-    [({"training": None}, "no training settings"), ({"backbone": BACKBONE | {"name": "CLIP"}}, "passed in Python")],
-)
-def test_a_model_that_no_command_makes(changes: dict[str, Any], note: str) -> None:
+def test_caveats_of_the_command(changes: dict[str, Any], caveat: str, has_command: bool) -> None:
     saved = record(**changes)
-    assert fit_command(saved, "m") is None
-    assert note in fit_command_caveats(saved)[0]
-
-
-def test_training_of_default_settings_needs_no_options() -> None:
-    assert record().training == TrainConfig()
-    found, settings = options(fit_command(record(), "m") or "")
-    assert settings == []
-    assert set(found) == {"--out", "--method", "--backbone", "--pretrained", "--image-size"}
+    assert any(caveat in one for one in fit_command_caveats(saved))
+    assert (fit_command(saved, "m") is not None) == has_command
