@@ -1,6 +1,6 @@
 import pytest
 
-from sotglp.datasets.class_folders import EUROSAT_NAMES, caltech101_parts, eurosat_parts, first_folder
+from sotglp.datasets.class_folders import EUROSAT_NAMES, caltech101_parts, eurosat_parts
 from sotglp.errors import SotglpError
 from support.dataset_trees import plant, plant_caltech101_folders, plant_eurosat_folders
 
@@ -39,10 +39,3 @@ def test_folders_that_are_not_there(tmp_path):
         eurosat_parts(tmp_path)
     with pytest.raises(SotglpError, match=f"{tmp_path}/101_ObjectCategories or {tmp_path}/caltech101/101_Obj"):
         caltech101_parts(tmp_path)
-
-
-def test_the_first_folder_that_is_there(tmp_path):
-    (tmp_path / "b").mkdir()
-    (tmp_path / "a").touch()
-    assert first_folder(tmp_path, ("a", "b", ".")) == tmp_path / "b"
-    assert first_folder(tmp_path, ("c", ".")) == tmp_path

@@ -1,7 +1,7 @@
 import pytest
 from torchvision.datasets import FGVCAircraft
 
-from sotglp.datasets.list_files import read_fgvc_aircraft, sun397_name, sun397_parts, ucf101_parts
+from sotglp.datasets.list_files import read_fgvc_aircraft, sun397_parts, ucf101_parts
 from sotglp.errors import SotglpError
 from support.dataset_trees import plant_fgvc_aircraft, plant_sun397_lists, plant_ucf101_lists
 
@@ -61,12 +61,6 @@ def test_classes_are_numbered_by_their_list(tmp_path):
     assert [number for _, number, _ in sun397_parts(tmp_path / "sun397")["train"]] == [1, 2, 0]
     plant_ucf101_lists(tmp_path)
     assert [number for _, number, _ in ucf101_parts(tmp_path / "ucf101")["train"]] == [1, 0]
-
-
-def test_the_names_of_sun397():
-    assert sun397_name("abbey") == "abbey"
-    assert sun397_name("gymnasium/indoor") == "indoor gymnasium"
-    assert sun397_name("apartment_building/outdoor") == "outdoor apartment_building"
 
 
 def test_sun397_with_an_extra_class(tmp_path):

@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from sotglp import Backbone, SotglpError
 from sotglp.features import banks
 from sotglp.features.banks import DiskBank, MemoryBank, Views, fill_bank
-from sotglp.features.cache import FeatureStore
 from sotglp.features.distributed import Processes
 from sotglp.features.encode import encode_images
 from sotglp.features.rows import EncodedImages
@@ -168,28 +166,6 @@ def test_entries_that_break_or_vanish_are_encoded_again(
     after = every_row(bank, views)
     assert len(encoded) == 2
     for one, other in zip(before, after, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
-
-
-def test_an_interrupted_run_encodes_what_is_missing(
-    tiny_backbone: Backbone, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    views = augmented(tiny_backbone, images)
-    write = FeatureStore.write
-    written = []
-
-    def write_ten(self: FeatureStore, key: str, *features: Tensor) -> None:
-        if len(written) == 10:
-            raise KeyboardInterrupt
-        written.append(key)
-        write(self, key, *features)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FeatureStore, "write", write_ten)
-        with pytest.raises(KeyboardInterrupt):
-            on_disk(views, tmp_path)
-    assert len(list(tmp_path.rglob("*.safetensors"))) == 10
-    for one, other in zip(every_row(on_disk(views, tmp_path), views), every_row(MemoryBank(views), views), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 

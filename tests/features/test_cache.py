@@ -279,17 +279,6 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     assert not store.has(key_of(0))
 
 
-def test_a_full_disk(store: FeatureStore, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, content: bytes) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(SotglpError, match=r"\(No space left on device\)"):
-        fill(store, range(1, 2))
-    assert_holds(store, 0)
-    assert list(store.root.rglob("*.part")) == []
-
-
 def test_a_folder_with_the_name_of_an_entry_is_left_alone(store: FeatureStore) -> None:
     folder = entry_file(store, key_of(0))
     folder.mkdir(parents=True)

@@ -212,16 +212,6 @@ def test_a_truncated_image_is_refused(kind, part):
         open_image(content[: int(part * len(content))])
 
 
-def test_a_truncated_image_is_refused_where_pillow_was_told_to_take_it(monkeypatch):
-    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    content = encoded(Image.fromarray(noise(200, 200)), "JPEG")
-    content = content[: len(content) // 2]
-    assert Image.open(io.BytesIO(content)).convert("RGB").size == (200, 200)
-    with pytest.raises(UnreadableImageError, match="truncated"):
-        open_image(content)
-    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
-
-
 @settings(max_examples=200, deadline=None)
 @given(kind=st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP"]), data=st.data())
 def test_damaged_bytes_are_read_or_refused_but_never_raise_anything_else(kind, data):
@@ -290,14 +280,6 @@ def test_our_bound_is_exact(monkeypatch):
         open_image(content)
 
 
-def test_pillow_is_silent_about_images_below_the_bound(monkeypatch):
-    content = encoded(Image.fromarray(noise(10, 12)))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert open_image(content).size == (12, 10)
-
-
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
 def test_no_file_stays_open(tmp_path):
     whole, short = tmp_path / "a.png", tmp_path / "b.jpg"
@@ -362,17 +344,6 @@ def test_threads_get_the_pixels_they_asked_for():
         results = list(pool.map(pixels, contents))
     for k in range(len(contents)):
         np.testing.assert_array_equal(results[k], noise(seed=k))
-
-
-@pytest.mark.parametrize("device", ["pipe", "/dev/zero"])
-def test_what_may_never_end_is_refused_unopened(tmp_path, device):
-    path = tmp_path / "a.jpg"
-    if device == "pipe":
-        os.mkfifo(path)
-    else:
-        path.symlink_to(device)
-    with pytest.raises(UnreadableImageError, match=r"it is a pipe, a socket or a device\); check"):
-        open_image(path)
 
 
 def test_a_strip_that_would_fill_memory_when_it_is_scaled_is_refused():

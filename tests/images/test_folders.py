@@ -95,12 +95,6 @@ def test_linked_folders_are_followed_and_loops_end(tmp_path):
     ]
 
 
-def test_a_link_to_an_image_that_is_gone_is_kept_for_the_reader_to_refuse(tmp_path):
-    plant(tmp_path, "cat/1.png")
-    (tmp_path / "cat" / "2.png").symlink_to(tmp_path / "nowhere.png")
-    assert [name for name, _ in listed(tmp_path)] == ["cat/1.png", "cat/2.png"]
-
-
 def test_empty_class_folders_are_left_out_with_one_warning(tmp_path):
     plant(tmp_path, "cat/1.png")
     for k in range(8):

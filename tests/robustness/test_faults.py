@@ -174,24 +174,6 @@ def test_a_fit_whose_result_file_finds_no_room_keeps_its_model(
     assert names(tmp_path) == ["m"]
 
 
-def test_a_limit_on_the_size_of_files_is_a_full_disk(data: Path, whole: Path, tmp_path: Path) -> None:
-    out = tmp_path / "m"
-    command = ["fit", data / "train", "--out", out, *FIT, "--no-cache"]
-    # The system itself refuses, half way through the first checkpoint.
-    done = limited(64, *command)
-    assert "m.checkpoint can't be written (File too large)" in sentence(done.stderr, done.returncode)
-    assert names(tmp_path) == []
-    inside(*command, "--resume")
-    assert out.read_bytes() == whole.read_bytes()
-
-
-def limited(kibibytes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """A command that may write no larger files."""
-    script = f'ulimit -f {kibibytes} && exec "$@"'
-    command = ["bash", "-c", script, "bash", sys.executable, "-m", "sotglp", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-
-
 # --- corrupted files
 
 
