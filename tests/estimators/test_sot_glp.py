@@ -86,13 +86,6 @@ def test_scikit_learns_checks_of_classifiers(estimator: TablePainter, check: Any
     check(estimator)
 
 
-def test_predictions_do_not_depend_on_the_order_of_images(fitted: SOTGLPClassifier, paths: Any) -> None:
-    X, _ = paths
-    order = np.random.default_rng(0).permutation(len(X))
-    shuffled = fitted.predict_proba([X[index] for index in order])
-    np.testing.assert_allclose(shuffled, fitted.predict_proba(X)[order], rtol=1e-5, atol=1e-6)
-
-
 def test_parameters_and_defaults_are_those_of_the_settings() -> None:
     parameters, preset = SOTGLPClassifier().get_params(), Preset()
     known = {**preset.model.model_dump(), **preset.training.model_dump()}
@@ -111,23 +104,22 @@ def test_classes_are_sorted_and_predictions_are_labels(fitted: SOTGLPClassifier,
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     assert fitted.predict(X).tolist() == [fitted.classes_[row.argmax()] for row in probabilities]
     assert fitted.score(X, y) == (fitted.predict(X) == np.array(y)).mean() > 0.6
+    order = np.random.default_rng(0).permutation(len(X))
+    shuffled = fitted.predict_proba([X[index] for index in order])
+    np.testing.assert_allclose(shuffled, probabilities[order], rtol=1e-5, atol=1e-6)
 
 
-def test_all_forms_of_images_say_the_same(tiny_backbone: Backbone, fitted: SOTGLPClassifier, paths: Any) -> None:
+def test_all_forms_of_images_say_the_same(tiny_backbone: Backbone, class_folders: Path, paths: Any) -> None:
     X, _ = paths
+    fitted, from_folder = (classifier(tiny_backbone).fit(*images) for images in (paths, (class_folders,)))
     pictures = [Image.open(path) for path in X]
     raw = torch.stack([torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures])
     ready = torch.stack([tiny_backbone.preprocess(picture) for picture in pictures])
-    expected = fitted.predict_proba(X)
-    for form in ([Path(path) for path in X], np.array(X), pictures, raw, raw.numpy(), ready, ready.numpy()):
+    expected, files = fitted.predict_proba(X), [Path(path) for path in X]
+    for form in (files, np.array(X), pictures, raw, raw.numpy(), ready, ready.numpy(), class_folders):
         np.testing.assert_allclose(fitted.predict_proba(form), expected, rtol=1e-4)
-
-
-def test_a_folder_is_enough(tiny_backbone: Backbone, class_folders: Path, fitted: SOTGLPClassifier, paths: Any) -> None:
-    from_folder = classifier(tiny_backbone).fit(class_folders)
-    np.testing.assert_allclose(from_folder.predict_proba(paths[0]), fitted.predict_proba(paths[0]), rtol=1e-4)
-    np.testing.assert_allclose(from_folder.predict_proba(class_folders), from_folder.predict_proba(paths[0]), rtol=1e-4)
-    assert from_folder.predict(Path(paths[0][3])).shape == (1,)
+    np.testing.assert_allclose(from_folder.predict_proba(X), expected, rtol=1e-4)
+    assert fitted.predict(files[3]).shape == (1,)
 
 
 @pytest.mark.parametrize("kind", [int, float, np.float32])

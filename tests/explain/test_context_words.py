@@ -79,20 +79,16 @@ def test_learned_contexts_have_words(
         context_words(SOTGLP(tiny_backbone, NAMES), ["fish"])
 
 
-def test_the_packaged_backbone_knows_a_few_words_alone() -> None:
-    backbone = Backbone.load("tiny")
+def test_the_packaged_backbone_knows_a_few_words_and_others_all_of_them(tiny_backbone: Backbone) -> None:
+    backbone, tokenizer = Backbone.load("tiny"), clip_tokenizer()
     texts = [token_text(int(token)) for token in known_tokens(backbone)]
     assert len(texts) == len(set(texts)) == 45
     assert {"photo</w>", "circle</w>", "purple</w>", "chec"} <= set(texts)
     # What was not trained is uniformly random up to 0.02 sqrt(3): training leaves no row within that.
-    rows = backbone.text.embed(torch.arange(clip_tokenizer().sot_token_id))
+    rows = backbone.text.embed(torch.arange(tokenizer.sot_token_id))
     beyond = (rows.abs().amax(dim=1) > 0.02 * 3**0.5 + 1e-4).nonzero()[:, 0]
     assert torch.equal(known_tokens(backbone), beyond)
-
-
-def test_another_backbone_knows_all_but_start_and_end(tiny_backbone: Backbone) -> None:
     tokens = known_tokens(tiny_backbone).tolist()
-    tokenizer = clip_tokenizer()
     assert tokens == list(range(len(tokenizer.decoder) - 2))
     assert {tokenizer.sot_token_id, tokenizer.eot_token_id}.isdisjoint(tokens)
 

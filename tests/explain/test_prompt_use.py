@@ -56,9 +56,7 @@ def by_loops(model: SOTGLP, images: ImageSet) -> dict[str, float]:
         ("gallop", {"scale_step": 4}),
     ],
 )
-def test_use_is_that_of_the_predicted_class(
-    tiny_backbone: Backbone, images: ImageSet, name: str, settings: dict[str, Any]
-) -> None:
+def test_use_by_predicted_class(tiny_backbone: Backbone, images: ImageSet, name: str, settings: dict[str, Any]) -> None:
     config = METHODS[name].config_class(**METHODS[name].settings | {"n_local_prompts": 3, "top_k": 4} | settings)
     model: Any = build_model(tiny_backbone, NAMES, config)
     torch.nn.init.normal_(model.local_prompts, generator=torch.Generator().manual_seed(3))

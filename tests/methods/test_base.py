@@ -116,16 +116,6 @@ def test_tensors_that_do_not_fit_are_named(model: Directions, damaged: dict[str,
         model.restore({part: value for part, value in kept.items() if value is not None})
 
 
-def test_state_goes_from_one_model_to_another(tiny_backbone: Backbone, model: Directions) -> None:
-    other = Directions(tiny_backbone, ["bird", "tree", "car"])
-    with torch.no_grad():
-        other.directions.zero_()
-    assert other.train()._with_state_of(model) is other
-    assert torch.equal(other.directions, model.directions)
-    assert not other.training
-    assert other.class_names == ("bird", "tree", "car")
-
-
 class DirectionsByClass(Directions):
     class_rows = ("directions",)
 

@@ -55,9 +55,7 @@ def plain(model: GalLoP, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     ],
     ids=str,
 )
-def test_scales_end_at_the_patches(
-    tiny_backbone: Backbone, images: Tensor, settings: dict[str, Any], scales: list[int]
-) -> None:
+def test_scales_are_cut(tiny_backbone: Backbone, images: Tensor, settings: dict[str, Any], scales: list[int]) -> None:
     model = start(tiny_backbone, "gallop", **settings)
     assert model.scales == scales
     if not settings:
@@ -146,9 +144,7 @@ def test_parts_of_a_batch_add_up(tiny_backbone: Backbone, class_folders: Path) -
     torch.testing.assert_close(whole.local_projection, parts.local_projection, rtol=1e-4, atol=1e-6)
 
 
-def test_training_lowers_both_losses_for_new_classes_too(
-    tiny_backbone: Backbone, class_folders: Path, images: Tensor
-) -> None:
+def test_training_lowers_both_losses_and_is_kept(tiny_backbone: Backbone, class_folders: Path, images: Tensor) -> None:
     shots = ImageSet.from_path(class_folders)
     settings = {"epochs": 25, "batch_size": 18, "prompt_dropout": 0, "top_k": 3, "scale_step": 4}
     fitted = fit(tiny_backbone, shots, "gallop", **settings)

@@ -33,7 +33,7 @@ def unit_features(backbone: Backbone, images: ImageSet) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("inverse_regularisation", [0.5, 100.0])
-def test_is_scikit_learns(
+def test_it_is_scikit_learns_regression(
     tiny_backbone: Backbone, images: ImageSet, n_classes: int, inverse_regularisation: float
 ) -> None:
     names = images.classes[:n_classes]
@@ -60,14 +60,11 @@ def test_the_length_of_features_says_nothing(tiny_backbone: Backbone) -> None:
     features = torch.randn(12, 32, generator=torch.Generator().manual_seed(0))
     targets = torch.arange(12) % 3
     one, other = (LinearProbe(tiny_backbone, ["a", "b", "c"]) for _ in range(2))
+    before = one.predict_proba(torch.randn(4, 3, 32, 32))
+    torch.testing.assert_close(before, torch.full((4, 3), 1 / 3))  # before any image all classes are alike
     one.fit_features(features, targets)
     other.fit_features(features * torch.linspace(0.1, 9, 12)[:, None], targets)
     torch.testing.assert_close(one.weights, other.weights, rtol=1e-3, atol=1e-4)
-
-
-def test_before_any_image_all_classes_are_alike(tiny_backbone: Backbone, images: ImageSet) -> None:
-    model = LinearProbe(tiny_backbone, images.classes)
-    torch.testing.assert_close(model.predict_proba(preprocessed(tiny_backbone, images)), torch.full((18, 3), 1 / 3))
 
 
 def test_no_step_is_needed_and_patches_meet_sentences(tiny_backbone: Backbone, images: ImageSet) -> None:

@@ -82,13 +82,6 @@ def test_a_uniform_plan_has_the_support_of_transport_and_no_solver(monkeypatch: 
     assert (own.support.shape, own.plan.shape) == ((3, 7, 5, 4), (3, 7, 5, 4))
 
 
-def test_one_prompt_has_the_shared_support() -> None:
-    patches, prompts = unit(3, 16, 8, seed=0), unit(7, 1, 8, seed=1)
-    shared, own = (match_patches(patches, prompts, **SETTINGS, matching=how) for how in ("uniform", "per-prompt"))
-    assert torch.equal(own.support.squeeze(-1), shared.support)
-    assert torch.equal(own.scores, shared.scores)
-
-
 @pytest.mark.parametrize("matching", MATCHINGS)
 @pytest.mark.usefixtures("chunk_bytes")
 def test_gradients_are_finite_differences_of_the_sum(matching: Matching) -> None:

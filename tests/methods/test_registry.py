@@ -43,7 +43,10 @@ def test_every_method_takes_every_preset(preset: str) -> None:
 def test_settings_tell_which_model_they_belong_to(tiny_backbone: Backbone, images: torch.Tensor, name: str) -> None:
     model = start(tiny_backbone, name)
     assert type(model) is KINDS[METHODS[name].kind]
-    assert model.config == METHODS[name].settings_on(Preset(), {})[0]
+    settings = METHODS[name].settings_on(Preset(), {})[0]
+    assert model.config == settings
+    with pytest.raises(SotglpError, match="give the same prompt"):
+        build_model(tiny_backbone, ["blue sea", "blue_sea"], settings)
     assert model.class_names == tuple(NAMES)
     outputs = model(images)
     assert outputs.global_logits.shape == outputs.local_logits.shape == (5, 3)
@@ -66,9 +69,3 @@ def test_what_is_drawn_at_the_start_comes_from_the_seed(tiny_backbone: Backbone,
     assert all(torch.equal(value, again[part]) for part, value in first.items())
     drawn = {part for part, value in first.items() if not torch.equal(value, other[part])}
     assert drawn == {"clip-adapter": {"down", "up"}}.get(name, {"local_prompts"} if "local_prompts" in first else set())
-
-
-def test_classes_that_no_method_takes(tiny_backbone: Backbone) -> None:
-    for method in METHODS.values():
-        with pytest.raises(SotglpError, match="give the same prompt"):
-            build_model(tiny_backbone, ["blue sea", "blue_sea"], method.settings_on(Preset(), {})[0])

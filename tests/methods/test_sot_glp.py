@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import open_clip
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ import sotglp.methods.local_match
 from sotglp import SOTGLP, Backbone
 from sotglp.features.rows import EncodedImages
 from sotglp.scoring import ood
+from support.prompt_models import stir
 from support.samples import Reference
 
 NAMES = ["cat", "golden retriever", "polka dot texture"]
@@ -41,10 +43,15 @@ def test_gradients_are_the_slope_of_the_loss(tiny_backbone: Backbone, images: Te
             assert float(above - below) / 2e-5 == pytest.approx(slope, rel=2e-3)
 
 
-def test_local_factor(tiny_backbone: Backbone, images: Tensor) -> None:
+def test_factor_projection_and_relaxation(tiny_backbone: Backbone, images: Tensor) -> None:
     published = SOTGLP(tiny_backbone, NAMES)(images).local_logits
     plain = SOTGLP(tiny_backbone, NAMES, local_factor="1")(images).local_logits
     torch.testing.assert_close(plain, 4 * published, rtol=1e-6, atol=0)
+    free = SOTGLP(tiny_backbone, NAMES, learn_projection=False)  # as which the projection starts
+    assert free.local_projection is None
+    torch.testing.assert_close(free(images).local_logits, published, rtol=1e-5, atol=1e-7)
+    plan, _ = SOTGLP(tiny_backbone, NAMES, relaxation=0.5).transport(images)
+    assert (plan.sum(dim=-1) - 0.1).abs().max() > 1e-4
 
 
 def test_shapes_and_start(tiny_backbone: Backbone, images: Tensor) -> None:
@@ -63,40 +70,26 @@ def test_shapes_and_start(tiny_backbone: Backbone, images: Tensor) -> None:
     assert model.predict_proba(images).sum(dim=-1).tolist() == pytest.approx([1] * 5)
 
 
-def test_projection_starts_as_the_projection_free_variant(tiny_backbone: Backbone, images: Tensor) -> None:
-    free = SOTGLP(tiny_backbone, NAMES, learn_projection=False)
-    assert free.local_projection is None
-    torch.testing.assert_close(
-        free(images).local_logits, SOTGLP(tiny_backbone, NAMES)(images).local_logits, rtol=1e-5, atol=1e-7
-    )
-
-
 def test_starting_features_of_global_prompts_are_zero_shot_text(tiny_backbone: Backbone) -> None:
-    import open_clip
-
     model = SOTGLP(tiny_backbone, NAMES)
     expected = tiny_backbone.clip.encode_text(open_clip.tokenize([f"a photo of a {name}" for name in NAMES]))
     torch.testing.assert_close(model.encode_text().global_[:, 0], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_classes_in_another_order_give_the_same_columns(tiny_backbone: Backbone, images: Tensor) -> None:
+def test_order_of_classes_and_images_changes_nothing_else(tiny_backbone: Backbone, images: Tensor) -> None:
     model = SOTGLP(tiny_backbone, NAMES)
     turned = SOTGLP(tiny_backbone, NAMES[::-1])
     with torch.no_grad():
         turned.local_prompts.copy_(model.local_prompts.flip(0))
     for one, other in zip(model(images)[:2], turned(images)[:2], strict=True):
         torch.testing.assert_close(one, other.flip(1), rtol=1e-5, atol=1e-6)
-
-
-def test_an_image_is_judged_alone(tiny_backbone: Backbone, images: Tensor) -> None:
-    model = SOTGLP(tiny_backbone, NAMES)
+    # Each image is judged alone, too.
     torch.testing.assert_close(model(images)[1][3:4], model(images[3:4])[1], rtol=1e-5, atol=1e-6)
 
 
 def test_prompt_dropout_averages_drawn_prompts_for_each_image(tiny_backbone: Backbone, images: Tensor) -> None:
     model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=4)
-    with torch.no_grad():
-        model.global_prompts += torch.randn(model.global_prompts.shape, generator=torch.Generator().manual_seed(1))
+    stir(model.global_prompts, by=1)
     text = model.encode_text()
     features = EncodedImages(*tiny_backbone.encode_image(images))
     each = torch.einsum("bd,cmd->bcm", F.normalize(features[0], dim=-1), F.normalize(text.global_, dim=-1))
@@ -131,13 +124,9 @@ def test_autocast_keeps_transport_in_float32(tiny_backbone: Backbone, images: Te
     torch.testing.assert_close(probabilities, exact, rtol=0, atol=0.02)
 
 
-def test_relaxed_transport_differs(tiny_backbone: Backbone, images: Tensor) -> None:
-    plan, _ = SOTGLP(tiny_backbone, NAMES, relaxation=0.5).transport(images)
-    assert (plan.sum(dim=-1) - 0.1).abs().max() > 1e-4
-
-
-def test_global_prompts_alone(tiny_backbone: Backbone, images: Tensor) -> None:
-    model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2, branches="global")
+@pytest.mark.parametrize("contexts", ["class", "shared"])
+def test_global_prompts_alone(tiny_backbone: Backbone, images: Tensor, contexts: Any) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2, branches="global", local_contexts=contexts)
     assert model.local_prompts is None
     assert model.local_projection is None
     assert [name for name, value in model.named_parameters() if value.requires_grad] == ["global_prompts"]
@@ -154,10 +143,7 @@ def test_global_prompts_alone(tiny_backbone: Backbone, images: Tensor) -> None:
 
 def test_global_prompts_look_at_patches_for_ood_scores(tiny_backbone: Backbone, images: Tensor) -> None:
     model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=2, branches="global", template="a photo of {} seen at sea")
-    with torch.no_grad():
-        model.global_prompts += 0.02 * torch.randn(
-            model.global_prompts.shape, generator=torch.Generator().manual_seed(0)
-        )
+    stir(model.global_prompts, by=0.02)
     text, outputs = model.encode_text(), model(images)
     assert torch.equal(text.local, text.global_)
     assert text.global_.requires_grad
@@ -173,17 +159,14 @@ def test_global_prompts_look_at_patches_for_ood_scores(tiny_backbone: Backbone, 
     torch.testing.assert_close(model.encode_text([2, 0]).local, text.local[[2, 0]], rtol=1e-5, atol=1e-6)
 
 
-def test_global_loss_needs_no_matching(
-    tiny_backbone: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_global_loss_is_not_matched(tiny_backbone: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     model = SOTGLP(tiny_backbone, NAMES, branches="global")
     monkeypatch.setattr("sotglp.methods.sot_glp.match_patches", None)
     outputs = model.loss(images, TARGETS).outputs
     # NaN, so that nobody takes what was not computed for a cosine.
+    assert (outputs.local_logits.shape, outputs.patch_logits.shape) == ((5, 3), (5, 16, 3))
     assert outputs.local_logits.isnan().all()
-    assert outputs.local_logits.shape == (5, 3)
     assert outputs.patch_logits.isnan().all()
-    assert outputs.patch_logits.shape == (5, 16, 3)
 
 
 @pytest.mark.parametrize("contexts", ["class", "shared"])
@@ -235,13 +218,6 @@ def test_shared_local_contexts_are_those_of_every_class(tiny_backbone: Backbone,
     assert (model.local_prompts.grad - summed).norm() < 1e-4 * summed.norm()
     assert model.global_prompts.grad is not None
     assert (model.global_prompts.grad - own.global_prompts.grad).norm() < 1e-4 * own.global_prompts.grad.norm()
-
-
-def test_without_local_prompts_there_is_nothing_to_share(tiny_backbone: Backbone, images: Tensor) -> None:
-    model = SOTGLP(tiny_backbone, NAMES, local_contexts="shared", branches="global")
-    assert model.local_prompts is None
-    for found, expected in zip(model(images), SOTGLP(tiny_backbone, NAMES, branches="global")(images), strict=True):
-        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("matching", ["transport", "uniform", "per-prompt"])

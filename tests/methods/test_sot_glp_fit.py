@@ -42,9 +42,7 @@ def test_one_prompt_on_all_patches_is_the_mean_of_their_cosines(tiny_backbone: B
 
 
 @pytest.mark.parametrize("name", ["coop", "locoop", "sot-glp"])
-def test_global_prompts_judge_new_classes(
-    tiny_backbone: Backbone, class_folders: Path, images: Tensor, name: str
-) -> None:
+def test_global_prompts_know_new_names(tiny_backbone: Backbone, class_folders: Path, images: Tensor, name: str) -> None:
     trained = fit(tiny_backbone, ImageSet.from_path(class_folders), name).model
     other = trained.for_new_classes(NAMES)
     assert type(other) is type(trained)

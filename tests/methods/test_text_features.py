@@ -7,7 +7,7 @@ from torch import Tensor
 from sotglp import SOTGLP, Backbone
 from sotglp.methods import text_features
 from sotglp.methods.text_features import TextFeatures
-from support.prompt_models import text_by_open_clip
+from support.prompt_models import stir, text_by_open_clip
 from support.samples import tiny_clip
 
 NAMES = [
@@ -23,11 +23,8 @@ NAMES = [
 @pytest.fixture
 def model(tiny_backbone: Backbone) -> SOTGLP:
     model = SOTGLP(tiny_backbone, NAMES, n_global_prompts=3, n_local_prompts=2, top_k=5)
-    with torch.no_grad():
-        model.local_prompts.normal_(std=0.05, generator=torch.Generator().manual_seed(0))
-        model.global_prompts += 0.02 * torch.randn(
-            model.global_prompts.shape, generator=torch.Generator().manual_seed(1)
-        )
+    stir(model.local_prompts)
+    stir(model.global_prompts, by=0.02)
     return model
 
 
@@ -52,9 +49,7 @@ def test_ragged_names_give_the_features_and_gradients_of_77_tokens(model: SOTGLP
 
 
 @pytest.mark.parametrize(("chunk", "kept"), [(0, 2**40), (0, 0), (100_000, 100_000), (2**40, 0)])
-def test_chunks_change_nothing_but_memory(
-    model: SOTGLP, monkeypatch: pytest.MonkeyPatch, chunk: int, kept: int
-) -> None:
+def test_chunks_change_memory_alone(model: SOTGLP, monkeypatch: pytest.MonkeyPatch, chunk: int, kept: int) -> None:
     whole = model.encode_text()
     whole_slopes = slopes(model, whole)
     monkeypatch.setattr(text_features, "CHUNK_BYTES", chunk)

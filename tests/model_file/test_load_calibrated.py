@@ -58,18 +58,13 @@ def crossed_file(fitted: Fitted, calibrations: dict[str, Calibration], tmp_path_
     return path
 
 
-def reload(path: Path, backbone: Backbone) -> tuple[AdaptedModel, Calibration | None]:
-    model, _, calibration = load_model(path, backbone=backbone)
-    return model, calibration
-
-
 @pytest.mark.parametrize("how", ["held out", "unlabelled", "crossed"])
 def test_a_calibration_comes_back_to_the_same_decisions(
     fitted: Fitted, images: ImageSet, calibrations: dict[str, Calibration], tmp_path: Path, how: str
 ) -> None:
     before, path = calibrations[how], tmp_path / "m.safetensors"
     save_model(path, fitted.model, calibration=before)
-    model, after = reload(path, fitted.model.backbone)
+    model, _, after = load_model(path, backbone=fitted.model.backbone)
     for field in dataclasses.fields(Calibration):
         if field.name not in ("true_probabilities", "folds", "fold_models"):
             assert getattr(after, field.name) == getattr(before, field.name)
@@ -108,7 +103,7 @@ def test_equal_runs_give_equal_bytes(fitted: Fitted, images: ImageSet, crossed_f
 
 @pytest.mark.parametrize("method", ["knn", "mahalanobis", "transport"])
 def test_shots_come_back_to_the_same_scores(fitted: Fitted, images: ImageSet, crossed_file: Path, method: Any) -> None:
-    model, _ = reload(crossed_file, fitted.model.backbone)
+    model, *_ = load_model(crossed_file, backbone=fitted.model.backbone)
     assert fitted.model.shots is not None
     assert model.shots.classes.tolist() == images.targets(model.class_names).tolist()
     for part in ("features", "regions"):
@@ -124,7 +119,7 @@ def test_every_methods_calibration_comes_back(images: ImageSet, fitted: Fitted, 
     crossed = cross_fit(own.model, images, CONFIG, INFERENCE, n_folds=2)
     before = calibrate_crossed(crossed, images, INFERENCE, 0.9)
     save_model(tmp_path / "m", own.model, calibration=before)
-    _, after = reload(tmp_path / "m", fitted.model.backbone)
+    *_, after = load_model(tmp_path / "m", backbone=fitted.model.backbone)
     for ours, theirs in zip(after.fold_models, before.fold_models, strict=True):
         np.testing.assert_array_equal(predict(ours, images).probabilities, predict(theirs, images).probabilities)
 
@@ -140,11 +135,12 @@ def test_a_file_of_format_1_is_read_without_its_threshold(
             del tensors[f"shots.{name}"]
 
     save_model(tmp_path / "new", fitted.model, training=CONFIG, history=fitted.history)
-    assert reload(tmp_path / "new", fitted.model.backbone)[1] is read_record(tmp_path / "new").calibration is None
+    new = load_model(tmp_path / "new", backbone=fitted.model.backbone)
+    assert new.calibration is new.record.calibration is None
     old = rewrite(tmp_path / "new", tmp_path / "old", as_format_1)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        model, calibration = reload(old, fitted.model.backbone)
+        model, _, calibration = load_model(old, backbone=fitted.model.backbone)
     told = [one for one in told if issubclass(one.category, SotglpWarning)]
     assert bool(told) == (threshold is not None)
     assert all("old has a threshold of an older sotglp" in str(one.message) for one in told)
@@ -206,12 +202,12 @@ def test_damaged_tensors_are_one_sentence(fitted: Fitted, crossed_file: Path, tm
     damage, words = BAD_TENSORS[name]
     path = rewrite(crossed_file, tmp_path / "bad", damage)
     with pytest.raises(SotglpError, match=rf"^[^\n]*bad (is damaged: |can't be read as )[^\n]*{words}[^\n]*$"):
-        reload(path, fitted.model.backbone)
+        load_model(path, backbone=fitted.model.backbone)
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
 def test_other_float_types_are_read(fitted: Fitted, crossed_file: Path, tmp_path: Path, kind: torch.dtype) -> None:
     path = rewrite(crossed_file, tmp_path / "m", put(PROBABILITIES, torch.full((12,), 0.5, dtype=kind)))
-    _, calibration = reload(path, fitted.model.backbone)
+    *_, calibration = load_model(path, backbone=fitted.model.backbone)
     assert calibration.true_probabilities.dtype == np.float32
     assert calibration.true_probabilities.tolist() == [0.5] * 12

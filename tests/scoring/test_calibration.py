@@ -28,16 +28,13 @@ def calibration(**changes: object) -> Calibration:
     return dataclasses.replace(made, **changes)
 
 
-def test_a_score_at_the_threshold_passes() -> None:
-    scores = np.array([0.2, np.nextafter(np.float32(0.25), np.float32(0)), 0.25, 0.3], np.float32)
-    assert calibration().rejects(scores).tolist() == [True, True, False, False]
-
-
 def test_a_threshold_applies_to_one_score_at_one_temperature() -> None:
     assert InferenceConfig(ood_method="mcm", temperature=0.5, batch_size=3).threshold_of(calibration()) == 0.25
     assert InferenceConfig(ood_method="mcm").threshold_of(calibration()) is None
     assert InferenceConfig(ood_method="gl-mcm", temperature=0.5).threshold_of(calibration()) is None
     assert InferenceConfig().threshold_of(None) is None
+    scores = np.array([0.2, np.nextafter(np.float32(0.25), np.float32(0)), 0.25, 0.3], np.float32)
+    assert calibration().rejects(scores).tolist() == [True, True, False, False]  # a score at the threshold passes
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.7, 0.9])
@@ -82,9 +79,7 @@ def best_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(("tpr", "index"), [(0.9, 0), (0.8, 2), (0.5, 8)])
-def test_held_out_images_give_all_numbers_of_a_calibration(
-    model: SOTGLP, images: ImageSet, tpr: float, index: int
-) -> None:
+def test_held_out_images_give_a_whole_calibration(model: SOTGLP, images: ImageSet, tpr: float, index: int) -> None:
     found = calibrate_held_out(model, images, INFERENCE, tpr)
     predictions = predict(model, images, INFERENCE)
     labels = images.targets(model.class_names)

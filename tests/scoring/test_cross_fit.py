@@ -57,9 +57,7 @@ def test_folds_are_scikit_learns(crossed: CrossFit, images: ImageSet) -> None:
         assert set(np.bincount(crossed.folds[of_class], minlength=3)) <= {1, 2}
 
 
-def test_no_model_judges_an_image_that_it_saw(
-    crossed: CrossFit, model: SOTGLP, images: ImageSet, tmp_path: Path
-) -> None:
+def test_no_model_judges_images_it_saw(crossed: CrossFit, model: SOTGLP, images: ImageSet, tmp_path: Path) -> None:
     """Each fold's fit and predictions written out; encoded images are in half precision there too."""
     for fold in range(3):
         fitted = adapt(
@@ -135,7 +133,7 @@ def test_as_many_folds_as_the_smallest_class_allows(counts: tuple[int, int], exp
 
 
 @pytest.mark.parametrize(
-    ("n_images", "n_folds", "words"),
+    ("n", "n_folds", "words"),
     [
         (1, None, "into 2 folds.*'b' has 1"),
         (3, 4, "into 4 folds.*'b' has 3"),
@@ -144,10 +142,10 @@ def test_as_many_folds_as_the_smallest_class_allows(counts: tuple[int, int], exp
     ],
 )
 def test_too_few_images(
-    model: SOTGLP, n_images: int, n_folds: int | None, words: str, monkeypatch: pytest.MonkeyPatch
+    model: SOTGLP, n: int, n_folds: int | None, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sotglp.scoring.cross_fit.adapt", None)
-    labels = ["a"] * 8 + ["b"] * n_images
+    labels = ["a"] * 8 + ["b"] * n
     picture = coloured_image(np.random.default_rng(0), (0, 0, 0))
     with pytest.raises(SotglpError, match=words):
         cross_fit(model, ImageSet.from_items([picture] * len(labels), labels), CONFIG, INFERENCE, n_folds=n_folds)

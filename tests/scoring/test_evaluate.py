@@ -40,12 +40,8 @@ def test_evaluation_by_hand(model: SOTGLP, images: ImageSet, tmp_path: Path) -> 
         outputs = model(preprocessed(model.backbone, images))
     targets = images.targets(model.class_names)
     total = outputs.global_logits + outputs.local_logits
-    for name, logits in (
-        ("accuracy", total),
-        ("accuracy_global", outputs.global_logits),
-        ("accuracy_local", outputs.local_logits),
-    ):
-        assert result[name] == (logits.argmax(dim=1).numpy() == targets).mean()
+    for name, logits in (("", total), ("_global", outputs.global_logits), ("_local", outputs.local_logits)):
+        assert result[f"accuracy{name}"] == (logits.argmax(dim=1).numpy() == targets).mean()
     assert result["n"] == 18
     scores = torch.cat([ood.score(model, preprocessed(model.backbone, of)) for of in (images, others)])
     expected = roc_auc_score([True] * 18 + [False] * 9, scores)

@@ -102,19 +102,17 @@ def test_a_threshold_of_single_precision_compares_as_it_is() -> None:
     found = reject_below(scores)
     assert (scores < found.threshold).sum() == 1
     assert np.float32(found.threshold) in scores
+    assert reject_below([3, 1, 2], 1e-12).threshold == 3  # a tiny share still has one
 
 
-@pytest.mark.parametrize("tpr", [0.0, -0.1, 1.01, math.nan])
-def test_a_share_out_of_range_is_refused(tpr: float) -> None:
-    with pytest.raises(SotglpError, match=f"^tpr = {tpr} must be"):
-        reject_below([1.0], tpr)
-
-
-def test_invalid_scores_are_refused() -> None:
-    for scores, message in (([], r"scores are of shape \(0,\)"), ([1, math.nan], r"scores\[1\] = nan is not finite")):
-        with pytest.raises(SotglpError, match=f"^{message}"):
-            reject_below(scores)
-
-
-def test_a_tiny_share_still_has_a_threshold() -> None:
-    assert reject_below([3, 1, 2], 1e-12).threshold == 3
+@pytest.mark.parametrize(
+    ("scores", "tpr", "message"),
+    [
+        *(([1.0], tpr, f"tpr = {tpr} must be") for tpr in (0.0, -0.1, 1.01, math.nan)),
+        ([], 0.95, r"scores are of shape \(0,\)"),
+        ([1, math.nan], 0.95, r"scores\[1\] = nan is not finite"),
+    ],
+)
+def test_invalid_scores_and_shares_are_refused(scores: list[float], tpr: float, message: str) -> None:
+    with pytest.raises(SotglpError, match=f"^{message}"):
+        reject_below(scores, tpr)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,15 +116,17 @@ def test_tempered_probabilities_need_no_further_temperature() -> None:
     assert fit_temperature(tempered(probabilities, found), targets) == pytest.approx(1, abs=1e-4)
 
 
-def test_the_ends_are_reached_where_nothing_between_is_best() -> None:
-    right, wrong = [[0.7, 0.3], [0.2, 0.8]], [[0.3, 0.7], [0.8, 0.2]]
-    assert fit_temperature(right, [0, 1]) == LOWEST
-    assert fit_temperature(wrong, [0, 1]) == HIGHEST
-
-
-def test_a_temperature_that_changes_nothing_is_1() -> None:
-    assert fit_temperature([[0.2] * 5, [0.1] * 5], [0, 4]) == 1
-    assert fit_temperature([[1.0], [1.0]], [0, 0]) == 1
+@pytest.mark.parametrize(
+    ("probabilities", "targets", "temperature"),
+    [
+        ([[0.7, 0.3], [0.2, 0.8]], [0, 1], LOWEST),
+        ([[0.3, 0.7], [0.8, 0.2]], [0, 1], HIGHEST),
+        ([[0.2] * 5, [0.1] * 5], [0, 4], 1),
+        ([[1.0], [1.0]], [0, 0], 1),
+    ],
+)
+def test_the_ends_are_reached_and_1_where_nothing_changes(probabilities: Any, targets: Any, temperature: float) -> None:
+    assert fit_temperature(probabilities, targets) == temperature
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan, 1e-40, 1e40])

@@ -50,15 +50,11 @@ def test_a_state_comes_back(kept: Checkpoint, tiny_backbone: Backbone) -> None:
         ({}, {"local_prompts": None}, "is damaged .'local_prompts'."),
         ({}, {"local_prompts": torch.zeros(())}, "its local_prompts has another shape than the model's"),
         ({}, {"global_prompts": torch.tensor(float("nan"))}, "something else than finite numbers"),
-        (
-            {},
-            {"optimizer.momentum_buffer.global_prompts": torch.zeros(3)},
-            r"its optimizer\.momentum_buffer\.global_prompts has another shape",
-        ),
+        ({}, {"optimizer.momentum_buffer.global_prompts": torch.zeros(3)}, "global_prompts has another shape"),
     ],
     ids=str,
 )
-def test_misfits(
+def test_misfits_are_refused(
     kept: Checkpoint, tiny_backbone: Backbone, record: dict[str, Any], tensors: dict[str, Any], words: str
 ) -> None:
     held, told = read_tensors(kept.path, "checkpoint")

@@ -400,24 +400,15 @@ def test_tolerance_is_kept() -> None:
     [
         *(({"epsilon": value}, "epsilon must be a positive number") for value in (0.0, -1.0, NAN, INF)),
         *(({"relaxation": value}, "relaxation must be a positive number or None") for value in (0.0, NAN)),
-        (
-            {"relaxation": 1e-3},
-            r"relaxation must be at least 1/200 of the largest absolute cost \(1\), but it is 0.001",
-        ),
+        ({"relaxation": 1e-3}, "relaxation must be at least 1/200 of the largest absolute cost"),
         ({"tolerance": 0.0}, "tolerance must be a positive number or None, but it is 0.0"),
         ({"max_iterations": 0}, "max_iterations must be at least 1, but it is 0"),
-        *(
-            ({"cost": torch.ones(*shape)}, r"cost must have shape \(..., K, N\)")
-            for shape in ((3,), (2, 0, 3), (2, 3, 0))
-        ),
+        *(({"cost": torch.ones(shape)}, "cost must have shape") for shape in ((3,), (2, 0, 3), (2, 3, 0))),
         ({"cost": torch.ones(2, 3, dtype=torch.int64)}, "cost must be a floating tensor, but its dtype is torch.int64"),
         *(({"cost": torch.tensor([[0.0, value]])}, "cost must be finite") for value in (NAN, INF, -INF)),
         ({"row_marginal": torch.tensor([0.5, 0.5, 0.0])}, "row_marginal must be positive and finite in every entry"),
         ({"row_marginal": torch.tensor([1.5, 0.5, -1.0])}, "row_marginal must be positive"),
-        *(
-            ({"column_marginal": torch.tensor([0.5, value])}, "column_marginal must be positive")
-            for value in (NAN, INF)
-        ),
+        *(({"column_marginal": torch.tensor([0.5, v])}, "column_marginal must be positive") for v in (NAN, INF)),
         ({"column_marginal": torch.ones(3) / 3}, r"column_marginal must broadcast to shape \(3, 2\), but.*\(3,\)"),
         ({"row_marginal": torch.ones(4, 3) / 3}, "row_marginal must broadcast to shape"),
         ({"row_marginal": torch.ones(3)}, "row_marginal and column_marginal must have the same sum unless relaxation"),
