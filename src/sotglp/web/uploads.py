@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 import anyio
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
@@ -119,6 +120,9 @@ class _Body:
 async def _parsed(request: Request, limits: Limits, body: _Body) -> FormData:
     try:
         form = await request.form(max_files=limits.max_images, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES)
+    except FormParserError as error:
+        # Before version 1, Starlette passes errors of its parser on.
+        raise _malformed() from error
     except (HTTPException, MultiPartException) as error:
         if body.refusal:
             raise body.refusal from error
