@@ -405,20 +405,6 @@ def test_text_features_of_two_thousand_classes_take_bounded_memory() -> None:
     assert int(done.stdout) * (1 if sys.platform == "darwin" else 1024) < 1024 * MEBIBYTE
 
 
-def test_a_class_of_one_image_beside_a_class_of_a_thousand(tmp_path: Path, picture: bytes, sotglp: Command) -> None:
-    rows = [*["a.png,many"] * 1000, "a.png,one"]
-    (tmp_path / "a.png").write_bytes(picture)
-    (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]))
-    labels = ImageSet.from_path(tmp_path / "list.csv").labels or ()
-    with pytest.warns(UserWarning, match="1 class has fewer than 16 images, all of which are used: one"):
-        drawn = draw_shots(labels, 16, seed=1)
-    assert Counter(labels[index] for index in drawn) == {"many": 16, "one": 1}
-    with pytest.warns(UserWarning, match="2 classes have fewer than 5000 images"):
-        assert len(draw_shots(labels, 5000, seed=1)) == 1001
-    done = sotglp("fit", tmp_path / "list.csv", "--out", tmp_path / "m", *FIT)
-    assert "2 classes from 3 images" in done.stdout
-
-
 ODD_CLASSES = (
     "!?",
     "-",
