@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from sotglp.cli import options
 from sotglp.cli.predict import predict
-from sotglp.cli.stand_ins import Option
 from sotglp.errors import SotglpError
 
 OPTION = "--"
@@ -31,7 +31,9 @@ def run(arguments: Sequence[str]) -> None:
         inspect.cleandoc(predict.__doc__ or "").replace("[bold]", "").replace("[/bold]", "").partition("\n")
     )
     _declare(commands.add_parser("predict", help=summary, description=summary, epilog=rest), predict)
-    predict(**vars(program.parse_args(arguments)))
+    given = vars(program.parse_args(arguments))
+    del given["debug"]  # read by `main`
+    predict(**given)
 
 
 def _declare(parser: argparse.ArgumentParser, command: Callable[..., None]) -> None:
@@ -47,12 +49,13 @@ def _declare(parser: argparse.ArgumentParser, command: Callable[..., None]) -> N
             settings["action"] = "store_true"
         else:
             settings |= {"type": _parser_of(kind, declared.min), "metavar": declared.metavar}
-        if isinstance(declared, Option):
+        if declared.is_option:
             flags = declared.names or (OPTION + name.replace("_", "-"),)
             parser.add_argument(*flags, dest=name, default=defaults[name].default, **settings)
         else:
             several = get_origin(get_args(hint)[0]) is list
             parser.add_argument(name, nargs="+" if several else None, **settings)
+    parser.add_argument("--debug", action="store_true", help=get_args(options.Debug)[1].help)
 
 
 def _parser_of(kind: type, least: int | None) -> Callable[[str], Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from sotglp.benchmark.cells import Plan, plan_cells
 from sotglp.benchmark.results import RESULTS_FILE
@@ -22,27 +23,24 @@ FAILED = 1
 
 def benchmark(
     suite_name: Annotated[
-        str, typer.Argument(metavar="SUITE", help="Name of a suite (`sotglp info --suites`) or a YAML file.")
+        str, Argument(metavar="SUITE", help="Name of a suite (`sotglp info --suites`) or a YAML file.")
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the results; a run continues there.")
+        Path | None, Option("--out", metavar="DIR", help="Folder of the results; a run continues there.")
     ] = None,
     root: options.DataRoot = None,
     backbone: Annotated[
-        str | None, typer.Option(help="Backbone instead of the suite's; tiny ships with the package.")
+        str | None, Option(help="Backbone instead of the suite's; tiny ships with the package.")
     ] = None,
     pretrained: Annotated[
-        str | None, typer.Option(help="Its weights: a tag, a file, none, or auto for the usual ones.")
+        str | None, Option(help="Its weights: a tag, a file, none, or auto for the usual ones.")
     ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Processes that share the cells.")] = 1,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the runs and their settings, and run nothing.")
-    ] = False,
+    processes: Annotated[int, Option(min=1, help="Processes that share the cells.")] = 1,
+    dry_run: Annotated[bool, Option("--dry-run", help="List the runs and their settings, and run nothing.")] = False,
     device: options.Device = "auto",
     cache_dir: options.CacheDir = None,
     no_cache: options.NoCache = False,
     json_file: options.JsonFile = None,
-    debug: options.Debug = False,
 ) -> None:
     """Compare methods on datasets; an interrupted run continues, and finished cells are not run again.
 

@@ -7,9 +7,10 @@ import re
 from dataclasses import asdict
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from sotglp.cli import options
+from sotglp.cli.inputs import command_group
 from sotglp.console.output import check_outputs, emit
 from sotglp.console.text import readable_size
 from sotglp.errors import SotglpError
@@ -18,19 +19,11 @@ from sotglp.features.prune import cache_groups, prune
 
 UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
-cache = typer.Typer(
-    name="cache",
-    help="List and prune the image features that are kept on disk.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-)
+cache = command_group("cache", "List and prune the image features that are kept on disk.")
 
 
 @cache.command("list")
-def list_cache(
-    cache_dir: options.CacheDir = None, json_file: options.JsonFile = None, debug: options.Debug = False
-) -> None:
+def list_cache(cache_dir: options.CacheDir = None, json_file: options.JsonFile = None) -> None:
     """List the contents of the feature cache, the most recently used first.
 
     [bold]Example[/bold]: sotglp cache list
@@ -55,16 +48,15 @@ def list_cache(
 @cache.command("prune")
 def prune_cache(
     older_than: Annotated[
-        float | None, typer.Option(min=0, metavar="DAYS", help="Remove entries that were not used for so many days.")
+        float | None, Option(min=0, metavar="DAYS", help="Remove entries that were not used for so many days.")
     ] = None,
     keep: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Remove the least recently used entries above this size, such as 10GB."),
+        Option(metavar="SIZE", help="Remove the least recently used entries above this size, such as 10GB."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Remove everything.")] = False,
+    everything: Annotated[bool, Option("--all", help="Remove everything.")] = False,
     cache_dir: options.CacheDir = None,
     json_file: options.JsonFile = None,
-    debug: options.Debug = False,
 ) -> None:
     """Remove features from the cache; they are computed again when they are needed.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,103 +14,94 @@ from sotglp.scoring.label_doubts import find_doubts, out_of_fold, unit_features
 from sotglp.settings import InferenceConfig
 
 
-@dataclass(frozen=True)
-class Report:
-    """Lines for people and the JSON entry of one set of images."""
+def check_images(
+    paths: list[Path],
+    backbone: str | None,
+    pretrained: str,
+    device: str,
+    min_rank_fraction: float,
+    cache_dir: Path | None,
+) -> list[tuple[list[str], dict[str, Any]]]:
+    """Return lines for people and the JSON entry of each folder or manifest; labels are checked with a backbone."""
+    loaded = Backbone.load(backbone, pretrained, device=choose_device(device)) if backbone else None
+    return [_check(path, loaded, min_rank_fraction, cache_dir) for path in paths]
 
-    lines: list[str]
-    result: dict[str, Any]
 
-
-class ImageChecker:
-    """Checks sets of labelled images, and their labels if a backbone is given."""
-
-    def __init__(
-        self, backbone: str | None, pretrained: str, device: str, min_rank_fraction: float, cache_dir: Path | None
-    ) -> None:
-        self._backbone = backbone and Backbone.load(backbone, pretrained, device=choose_device(device))
-        self._min_rank_fraction = min_rank_fraction
-        self._cache_dir = cache_dir
-
-    def report(self, path: Path) -> Report:
-        """Check the images of a folder or manifest.
-
-        Raises
-        ------
-        SotglpError
-            If there are no labelled images.
-        """
-        images = ImageSet.from_path(path)
-        try:
-            finding = check_set(images)
-        except SotglpError as error:
-            raise SotglpError(f"{path} can't be checked: {error}") from error
-        lines = [
-            f"{path}: {'valid' if finding.is_valid else 'broken'}, {_size(finding)}",
-            *(f"    problem: {error}" for error in finding.unreadable.values()),
-        ]
-        copies = [
-            {"paths": [images.name(index) for index in group.indices], "labels": list(group.labels)}
-            for group in finding.copies
-        ]
-        for group in copies:
-            if len(group["labels"]) > 1:
-                lines.append(
-                    f"    problem: the same image is in {len(group['labels'])} classes, so a label is wrong: "
-                    + ", ".join(group["paths"])
-                )
-        lines += [f"    warning: {text}" for text in _warnings(finding)]
-        agreement, doubts = self._doubts(images, finding)
-        if agreement is not None:
-            n_classes = len(finding.counts) - len(finding.singleton_classes)
+def _check(
+    path: Path, backbone: Backbone | None, min_rank_fraction: float, cache_dir: Path | None
+) -> tuple[list[str], dict[str, Any]]:
+    images = ImageSet.from_path(path)
+    try:
+        finding = check_set(images)
+    except SotglpError as error:
+        raise SotglpError(f"{path} can't be checked: {error}") from error
+    lines = [
+        f"{path}: {'valid' if finding.is_valid else 'broken'}, {_size(finding)}",
+        *(f"    problem: {error}" for error in finding.unreadable.values()),
+    ]
+    copies = [
+        {"paths": [images.name(index) for index in group.indices], "labels": list(group.labels)}
+        for group in finding.copies
+    ]
+    for group in copies:
+        if len(group["labels"]) > 1:
             lines.append(
-                f"    labels: cross-validated agreement {agreement:.0%} (chance {1 / n_classes:.0%}), {len(doubts)} "
-                "labels are probably wrong; the lower the agreement, the less reliable these flags are"
+                f"    problem: the same image is in {len(group['labels'])} classes, so a label is wrong: "
+                + ", ".join(group["paths"])
             )
-        lines += [
-            f"    doubt: {one['path']} looks like {one['looks_like']} ({one['probability_of_best']:.2f}); its own "
-            f"class has rank {one['rank']} of {one['n_classes']} ({one['probability']:.2f})"
-            for one in doubts
-        ]
-        unreadable = [
-            {"path": images.name(index), "reason": error.reason} for index, error in finding.unreadable.items()
-        ]
-        result = {
-            "path": str(path),
-            "is_valid": finding.is_valid,
-            "counts": finding.counts,
-            "unreadable": unreadable,
-            "copies": copies,
-            "singleton_classes": finding.singleton_classes,
-            "agreement": agreement,
-            "doubts": None if agreement is None else doubts,
-        }
-        return Report(lines, result)
+    lines += [f"    warning: {text}" for text in _warnings(finding)]
+    agreement, doubts = _doubts(images, finding, backbone, min_rank_fraction, cache_dir)
+    if agreement is not None:
+        n_classes = len(finding.counts) - len(finding.singleton_classes)
+        lines.append(
+            f"    labels: cross-validated agreement {agreement:.0%} (chance {1 / n_classes:.0%}), {len(doubts)} "
+            "labels are probably wrong; the lower the agreement, the less reliable these flags are"
+        )
+    lines += [
+        f"    doubt: {one['path']} looks like {one['looks_like']} ({one['probability_of_best']:.2f}); its own "
+        f"class has rank {one['rank']} of {one['n_classes']} ({one['probability']:.2f})"
+        for one in doubts
+    ]
+    unreadable = [{"path": images.name(index), "reason": error.reason} for index, error in finding.unreadable.items()]
+    result = {
+        "path": str(path),
+        "is_valid": finding.is_valid,
+        "counts": finding.counts,
+        "unreadable": unreadable,
+        "copies": copies,
+        "singleton_classes": finding.singleton_classes,
+        "agreement": agreement,
+        "doubts": None if agreement is None else doubts,
+    }
+    return lines, result
 
-    def _doubts(self, images: ImageSet, finding: SetFinding) -> tuple[float | None, list[dict[str, Any]]]:
-        """Return the cross-validated agreement, None without a backbone or two classes, and labels in doubt."""
-        labels = images.labels or ()
-        chosen = [i for i, label in enumerate(labels) if i not in finding.unreadable and finding.counts[label] > 1]
-        names = sorted({labels[i] for i in chosen})
-        if not self._backbone or len(names) < 2:
-            return None, []
-        subset = images.take(chosen)
-        targets = subset.targets(names)
-        features = unit_features(self._backbone, subset, InferenceConfig(show_progress=True), self._cache_dir)
-        probabilities = out_of_fold(features, targets)
-        doubts = [
-            {
-                "path": subset.name(doubt.index),
-                "label": labels[chosen[doubt.index]],
-                "looks_like": names[doubt.best],
-                "rank": doubt.rank,
-                "n_classes": doubt.n_classes,
-                "probability": doubt.probability_own,
-                "probability_of_best": doubt.probability_best,
-            }
-            for doubt in find_doubts(probabilities, targets, self._min_rank_fraction)
-        ]
-        return float((probabilities.argmax(axis=1) == targets).mean()), doubts
+
+def _doubts(
+    images: ImageSet, finding: SetFinding, backbone: Backbone | None, min_rank_fraction: float, cache_dir: Path | None
+) -> tuple[float | None, list[dict[str, Any]]]:
+    """Return the cross-validated agreement, None without a backbone or two classes, and labels in doubt."""
+    labels = images.labels or ()
+    chosen = [i for i, label in enumerate(labels) if i not in finding.unreadable and finding.counts[label] > 1]
+    names = sorted({labels[i] for i in chosen})
+    if backbone is None or len(names) < 2:
+        return None, []
+    subset = images.take(chosen)
+    targets = subset.targets(names)
+    features = unit_features(backbone, subset, InferenceConfig(show_progress=True), cache_dir)
+    probabilities = out_of_fold(features, targets)
+    doubts = [
+        {
+            "path": subset.name(doubt.index),
+            "label": labels[chosen[doubt.index]],
+            "looks_like": names[doubt.best],
+            "rank": doubt.rank,
+            "n_classes": doubt.n_classes,
+            "probability": doubt.probability_own,
+            "probability_of_best": doubt.probability_best,
+        }
+        for doubt in find_doubts(probabilities, targets, min_rank_fraction)
+    ]
+    return float((probabilities.argmax(axis=1) == targets).mean()), doubts
 
 
 def _size(finding: SetFinding) -> str:

@@ -5,31 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from sotglp.cli import options
-from sotglp.cli.inputs import cache_folder, images_of
+from sotglp.cli.inputs import cache_folder, command_group, images_of
 from sotglp.console.output import check_outputs, emit
 from sotglp.console.progress import note_loading
 from sotglp.images.image_set import ImageSet
 from sotglp.model_file.record import read_record
 from sotglp.settings import TrainConfig, checked
 
-classes = typer.Typer(
-    name="classes",
-    help="List, add, remove and rename the classes of a model, without training the other classes again.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
+classes = command_group(
+    "classes", "List, add, remove and rename the classes of a model, without training the other classes again."
 )
 
-Out = Annotated[Path, typer.Option(help="Model file to write; it may be MODEL itself with --force.")]
+Out = Annotated[Path, Option(help="Model file to write; it may be MODEL itself with --force.")]
 
 
 @classes.command("list")
-def list_classes(
-    model_file: options.ModelFile, json_file: options.JsonFile = None, debug: options.Debug = False
-) -> None:
+def list_classes(model_file: options.ModelFile, json_file: options.JsonFile = None) -> None:
     """List the classes of a model, in its order.
 
     [bold]Example[/bold]: sotglp classes list birds.safetensors
@@ -42,16 +36,14 @@ def list_classes(
 @classes.command("add")
 def add_class(
     model_file: options.ModelFile,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new class.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Images of it, or folders of images.")],
+    name: Annotated[str, Argument(metavar="NAME", help="Name of the new class.")],
+    images: Annotated[list[Path], Argument(metavar="IMAGES...", help="Images of it, or folders of images.")],
     out: Out,
     others: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Labelled images of the old classes, which protect their accuracy."),
+        Option(metavar="DIR", help="Labelled images of the old classes, which protect their accuracy."),
     ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Passes over the images; by default few if there are no others.")
-    ] = None,
+    epochs: Annotated[int | None, Option(help="Passes over the images; by default few if there are no others.")] = None,
     pretrained: options.Pretrained = None,
     device: options.Device = "auto",
     cache_dir: options.CacheDir = None,
@@ -59,7 +51,6 @@ def add_class(
     skip_unreadable: options.SkipUnreadable = False,
     force: options.Force = False,
     json_file: options.JsonFile = None,
-    debug: options.Debug = False,
 ) -> None:
     """Add a class; what the model learned for the other classes doesn't change.
 
@@ -82,13 +73,12 @@ def add_class(
 @classes.command("remove")
 def remove_class(
     model_file: options.ModelFile,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The class to remove.")],
+    name: Annotated[str, Argument(metavar="NAME", help="The class to remove.")],
     out: Out,
     pretrained: options.Pretrained = None,
     device: options.Device = "auto",
     force: options.Force = False,
     json_file: options.JsonFile = None,
-    debug: options.Debug = False,
 ) -> None:
     """Remove a class; the other classes don't change.
 
@@ -105,14 +95,13 @@ def remove_class(
 @classes.command("rename")
 def rename_class(
     model_file: options.ModelFile,
-    old: Annotated[str, typer.Argument(metavar="OLD", help="The class.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")],
+    old: Annotated[str, Argument(metavar="OLD", help="The class.")],
+    new: Annotated[str, Argument(metavar="NEW", help="Its new name.")],
     out: Out,
     pretrained: options.Pretrained = None,
     device: options.Device = "auto",
     force: options.Force = False,
     json_file: options.JsonFile = None,
-    debug: options.Debug = False,
 ) -> None:
     """Rename a class; what was learned is kept, and its prompts contain the new name.
 

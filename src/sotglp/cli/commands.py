@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from sotglp import __version__
+from sotglp.cli import options
 
 COMMANDS = {
     "demo": "Compare methods on painted shapes, without any download.",
@@ -74,4 +75,19 @@ def load_command(name: str) -> Any:
         single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
         single.command(name)(found)
         found = single
-    return typer.main.get_command(found)
+    command: Any = typer.main.get_command(found)
+    for one in getattr(command, "commands", {name: command}).values():
+        one.params.append(_debug_option())
+    return command
+
+
+def _debug_option() -> Any:
+    """Return the option of every command that :func:`sotglp.cli.main` reads from the command line itself."""
+    only = typer.Typer(add_completion=False)
+
+    @only.command()
+    def _command(debug: options.Debug = False) -> None: ...
+
+    option = typer.main.get_command(only).params[0]
+    option.expose_value = False
+    return option

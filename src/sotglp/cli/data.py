@@ -6,12 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
+from typer import Argument, Option
 
 from sotglp.cli import options
-from sotglp.cli.inputs import cache_folder
+from sotglp.cli.inputs import cache_folder, command_group
 from sotglp.console.output import check_outputs, emit, say
 from sotglp.console.progress import note_loading
 from sotglp.datasets import ENTRIES, data_root, find
@@ -19,22 +20,16 @@ from sotglp.datasets.checking import Finding, check
 from sotglp.datasets.entry import Entry
 from sotglp.datasets.preparing import check_obtainable, prepare
 
-if TYPE_CHECKING:
-    from sotglp.cli.check_images import Report
-
 BROKEN = 1
 
-data = typer.Typer(
-    name="data",
-    help="List, check and download the datasets of published results; check your own images.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-)
+Report: TypeAlias = tuple[list[str], dict[str, Any]]
+"""Lines for people and the JSON entry of one set of images."""
+
+data = command_group("data", "List, check and download the datasets of published results; check your own images.")
 
 
 @data.command("list")
-def list_data(root: options.DataRoot = None, json_file: options.JsonFile = None, debug: options.Debug = False) -> None:
+def list_data(root: options.DataRoot = None, json_file: options.JsonFile = None) -> None:
     """List all datasets, and whether they are there.
 
     [bold]Example[/bold]: sotglp data list --root data
@@ -55,22 +50,21 @@ def list_data(root: options.DataRoot = None, json_file: options.JsonFile = None,
 def check_data(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Datasets (default: all that are there), or your own images."),
+        Argument(metavar="[NAME]...", help="Datasets (default: all that are there), or your own images."),
     ] = None,
     root: options.DataRoot = None,
     skip_labels: Annotated[
-        bool, typer.Option("--skip-labels", help="Don't look for wrong labels, which needs a backbone.")
+        bool, Option("--skip-labels", help="Don't look for wrong labels, which needs a backbone.")
     ] = False,
     min_rank_fraction: Annotated[
-        float, typer.Option(help="Flag labels if at least this fraction of the other classes is more probable.")
+        float, Option(help="Flag labels if at least this fraction of the other classes is more probable.")
     ] = 0.5,
-    backbone: Annotated[str, typer.Option(help="open_clip architecture that looks for wrong labels.")] = "ViT-B-16",
-    pretrained: Annotated[str, typer.Option(help="Its weights, as for `sotglp fit`.")] = "auto",
+    backbone: Annotated[str, Option(help="open_clip architecture that looks for wrong labels.")] = "ViT-B-16",
+    pretrained: Annotated[str, Option(help="Its weights, as for `sotglp fit`.")] = "auto",
     device: options.Device = "auto",
     cache_dir: options.CacheDir = None,
     no_cache: options.NoCache = False,
     json_file: options.JsonFile = None,
-    debug: options.Debug = False,
 ) -> None:
     """Compare datasets with their published sizes, or look for problems of your own labelled images.
 
@@ -94,20 +88,18 @@ def check_data(
     reports = []
     if own:
         note_loading()
-        from sotglp.cli.check_images import ImageChecker
+        from sotglp.cli.check_images import check_images
 
         views_dir = None if skip_labels else cache_folder(cache_dir, no_cache)
-        checker = ImageChecker(None if skip_labels else backbone, pretrained, device, min_rank_fraction, views_dir)
-        reports = [checker.report(path) for path in own]
+        reports = check_images(own, None if skip_labels else backbone, pretrained, device, min_rank_fraction, views_dir)
     _check(entries, root, lines, json_file, reports)
 
 
 @data.command("prepare")
 def prepare_data(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Datasets to download.")],
+    names: Annotated[list[str], Argument(metavar="NAME...", help="Datasets to download.")],
     root: options.DataRoot = None,
     json_file: options.JsonFile = None,
-    debug: options.Debug = False,
 ) -> None:
     """Download datasets, or explain how to get them; existing ones are kept.
 
@@ -139,14 +131,14 @@ def _check(
     entries: list[Entry], root: Path, lines: list[str], json_file: str | None, reports: Sequence[Report] = ()
 ) -> None:
     """Check datasets, and emit the findings about them and about your own images."""
-    lines += [line for report in reports for line in report.lines]
+    lines += [line for about_set, _ in reports for line in about_set]
     findings = [check(entry, root) for entry in entries]
     for entry, finding in zip(entries, findings, strict=True):
         lines += _finding_lines(entry, finding, root)
     datasets = [_entry(entry) | asdict(finding) for entry, finding in zip(entries, findings, strict=True)]
-    image_sets = [report.result for report in reports]
+    image_sets = [result for _, result in reports]
     emit(lines, {"root": str(root), "datasets": datasets, "image_sets": image_sets}, json_file)
-    if not (all(finding.complete for finding in findings) and all(report.result["is_valid"] for report in reports)):
+    if not (all(finding.complete for finding in findings) and all(result["is_valid"] for result in image_sets)):
         raise typer.Exit(BROKEN)
 
 

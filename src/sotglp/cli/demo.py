@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
 from sotglp.cli import options
 from sotglp.console.output import check_outputs, emit, write_json
@@ -14,11 +14,10 @@ from sotglp.console.progress import note_loading
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for photos, model and figure.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of training images and training.")] = 1,
-    force: Annotated[bool, typer.Option("--force", help="Replace the files of an earlier demo in OUT.")] = False,
+    out: Annotated[Path, Option(help="Folder for photos, model and figure.")] = Path("demo"),
+    seed: Annotated[int, Option(min=0, max=2**63 - 1, help="Seed of training images and training.")] = 1,
+    force: Annotated[bool, Option("--force", help="Replace the files of an earlier demo in OUT.")] = False,
     json_file: options.JsonFile = None,
-    debug: options.Debug = False,
 ) -> None:
     """Compare methods on a small world of painted shapes, without any download.
 
@@ -62,10 +61,7 @@ def table(methods: dict[str, dict[str, Any]]) -> list[str]:
         "overlap",
         " fit",
     ]
-    lines = [
-        f"{'':48}OOD AUROC           OOD FPR95",
-        "  ".join(columns),
-    ]
+    lines = [f"{'':48}OOD AUROC           OOD FPR95", "  ".join(columns)]
     for name, one in methods.items():
         low, high = one["interval"]
         cells = [f"{name:24}", f"{one['accuracy']:.3f} [{low:.3f}, {high:.3f}]  "]

@@ -50,8 +50,7 @@ class ModelEdit:
             unreadable=unreadable,
             show_progress=True,
         )
-        list_unreadable(unreadable or [])
-        about = {"added": label, "unreadable": [str(error.source) for error in unreadable or []]}
+        about = {"added": label, "unreadable": list_unreadable(unreadable)}
         line = f"{self._out}: {label} is class {len(grown.class_names)}"
         self._write(grown, [*self._record.classes, label], line, about, json_file)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
 from sotglp.cli import options
 from sotglp.cli.inputs import inference_config, ood_sets_of
@@ -29,11 +29,10 @@ def evaluate(
     batch_size: options.BatchSize = 32,
     cache_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Store encoded images there, in half precision, for later evaluations."),
+        Option(metavar="DIR", help="Store encoded images there, in half precision, for later evaluations."),
     ] = None,
     skip_unreadable: options.SkipUnreadable = False,
     json_file: options.JsonFile = None,
-    debug: options.Debug = False,
 ) -> None:
     """Evaluate a model on labelled images, and on images of unknown classes.
 
@@ -59,12 +58,11 @@ def evaluate(
     result = evaluate_model(
         model, images, ood_sets, inference, calibration=calibration, cache_dir=cache_dir, unreadable=unreadable
     )
-    list_unreadable(unreadable or [])
     about = {
         "backbone": record.backbone,
         "ood_method": inference.ood_method,
         "temperature": inference.temperature,
-        "unreadable": [str(error.source) for error in unreadable or []],
+        "unreadable": list_unreadable(unreadable),
     }
     emit(_lines(result), result | about, json_file)
 

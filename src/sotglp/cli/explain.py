@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from sotglp.cli import options
 from sotglp.cli.inputs import inference_config
@@ -21,16 +21,16 @@ BOXES = ".json"
 
 def explain(
     model_file: options.ModelFile,
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The image.")],
+    image: Annotated[Path, Argument(metavar="IMAGE", help="The image.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Figure to write, .png, .svg or .pdf, or .json for boxes."),
+        Option("--out", metavar="FILE", help="Figure to write, .png, .svg or .pdf, or .json for boxes."),
     ] = None,
     classes: Annotated[
         list[str] | None,
-        typer.Option("--class", metavar="NAME", help="Class to explain; give two to see why one and not the other."),
+        Option("--class", metavar="NAME", help="Class to explain; give two to see why one and not the other."),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Number of most probable classes to explain.")] = 1,
+    top: Annotated[int, Option(min=1, help="Number of most probable classes to explain.")] = 1,
     force: options.Force = False,
     ood_method: options.OodMethod = None,
     temperature: options.Temperature = None,
@@ -38,7 +38,6 @@ def explain(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     json_file: options.JsonFile = None,
-    debug: options.Debug = False,
 ) -> None:
     """Show which patches of an image each local prompt of a class used, and how its mass is spread over them.
 

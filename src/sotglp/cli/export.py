@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from sotglp.cli import options
 from sotglp.cli.inputs import inference_config
@@ -19,20 +19,19 @@ from sotglp.model_file.record import read_record
 
 def export(
     model_file: options.ModelFile,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write; it ends in .onnx.")],
+    out: Annotated[Path, Option(metavar="FILE", help="File to write; it ends in .onnx.")],
     check: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of images to compare file and model on, in addition to noise."),
+        Option(metavar="DIR", help="Folder of images to compare file and model on, in addition to noise."),
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Store weights of linear layers in 8 bits, and report the change.")
+        bool, Option("--int8", help="Store weights of linear layers in 8 bits, and report the change.")
     ] = False,
     ood_method: options.OodMethod = None,
     temperature: options.Temperature = None,
     pretrained: options.Pretrained = None,
     force: options.Force = False,
     json_file: options.JsonFile = None,
-    debug: options.Debug = False,
 ) -> None:
     """Export a model to ONNX, so that `sotglp predict` runs without PyTorch, and compare the file with the model.
 

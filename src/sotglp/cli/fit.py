@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 import yaml
+from typer import Argument, Option
 
 from sotglp.cli import options
 from sotglp.cli.inputs import cache_folder
@@ -24,53 +24,48 @@ CHECKPOINT_SUFFIX = ".checkpoint"
 
 
 def fit(
-    train: Annotated[Path, typer.Argument(metavar="TRAIN", help="Folder of class folders, or manifest.")],
-    out: Annotated[Path, typer.Option(help="Model file to write.")],
-    backbone: Annotated[
-        str, typer.Option(help="open_clip architecture; `sotglp info --backbones` lists them.")
-    ] = "ViT-B-16",
+    train: Annotated[Path, Argument(metavar="TRAIN", help="Folder of class folders, or manifest.")],
+    out: Annotated[Path, Option(help="Model file to write.")],
+    backbone: Annotated[str, Option(help="open_clip architecture; `sotglp info --backbones` lists them.")] = "ViT-B-16",
     pretrained: Annotated[
-        str, typer.Option(help="Tag or file of weights, none for random ones, auto for OpenAI's or the package's own.")
+        str, Option(help="Tag or file of weights, none for random ones, auto for OpenAI's or the package's own.")
     ] = "auto",
-    image_size: Annotated[int | None, typer.Option(help="Side of the input in pixels.")] = None,
+    image_size: Annotated[int | None, Option(help="Side of the input in pixels.")] = None,
     preset: Annotated[
-        str, typer.Option(help="Settings to start from: a name (`sotglp info --presets`) or a YAML file.")
+        str, Option(help="Settings to start from: a name (`sotglp info --presets`) or a YAML file.")
     ] = "folder",
-    method: Annotated[str, typer.Option(help="sot-glp, or another method (`sotglp info --methods`).")] = "sot-glp",
-    shots: Annotated[int | None, typer.Option(help="Training images per class; default 16.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over them; default about 100 steps.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of every random draw; default 1.")] = None,
+    method: Annotated[str, Option(help="sot-glp, or another method (`sotglp info --methods`).")] = "sot-glp",
+    shots: Annotated[int | None, Option(help="Training images per class; default 16.")] = None,
+    epochs: Annotated[int | None, Option(help="Passes over them; default about 100 steps.")] = None,
+    seed: Annotated[int | None, Option(help="Seed of every random draw; default 1.")] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, such as --set top_k=20 (repeat)."),
+        Option("--set", metavar="NAME=VALUE", help="Any other setting, such as --set top_k=20 (repeat)."),
     ] = None,
     calibrate: Annotated[
         bool,
-        typer.Option("--calibrate", help="Calibrate the rejection of unknown images by up to five cross-fits."),
+        Option("--calibrate", help="Calibrate the rejection of unknown images by up to five cross-fits."),
     ] = False,
     calibrate_on: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Calibrate on these labelled held-out images instead."),
+        Option(metavar="DIR", help="Calibrate on these labelled held-out images instead."),
     ] = None,
-    tpr: Annotated[
-        float | None, typer.Option(help="Fraction of images of the classes to accept; default 0.95.")
-    ] = None,
+    tpr: Annotated[float | None, Option(help="Fraction of images of the classes to accept; default 0.95.")] = None,
     ood_method: Annotated[
         str | None,
-        typer.Option(help="Score to calibrate, such as gl-mcm, knn or transport; default gl-mcm."),
+        Option(help="Score to calibrate, such as gl-mcm, knn or transport; default gl-mcm."),
     ] = None,
     device: options.Device = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace OUT, and discard an interrupted run.")] = False,
+    resume: Annotated[bool, Option("--resume", help="Resume an interrupted run.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace OUT, and discard an interrupted run.")] = False,
     include_backbone: Annotated[
-        bool, typer.Option("--include-backbone", help="Store the backbone's weights in OUT too.")
+        bool, Option("--include-backbone", help="Store the backbone's weights in OUT too.")
     ] = False,
     cache_dir: options.CacheDir = None,
     no_cache: options.NoCache = False,
-    num_processes: Annotated[int, typer.Option(min=1, help="Processes that share the work, such as one per GPU.")] = 1,
+    num_processes: Annotated[int, Option(min=1, help="Processes that share the work, such as one per GPU.")] = 1,
     skip_unreadable: options.SkipUnreadable = False,
     json_file: options.JsonFile = None,
-    debug: options.Debug = False,
 ) -> None:
     """Fit a model to a few labelled images of each class.
 

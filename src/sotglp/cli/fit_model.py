@@ -81,14 +81,13 @@ class FitRun:
             force=self.force,
         )
         remove_checkpoints(self.checkpoint)
-        list_unreadable(unreadable or [])
         result = {
             "classes": fitted.model.class_names,
             "n_images": len(fitted.images),
             "settings": {"model": self.model_config.model_dump(), "training": self.training.model_dump()},
             "history": fitted.history,
             "calibration": calibration_record(calibration),
-            "unreadable": [str(error.source) for error in unreadable or []],
+            "unreadable": list_unreadable(unreadable),
         }
         emit([self._summary(fitted, calibration)], result, self.json_file)
 

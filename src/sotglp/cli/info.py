@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from sotglp.benchmark.suite import suites as suite_names
 from sotglp.cli import options
@@ -19,13 +19,12 @@ from sotglp.settings import presets as preset_names
 
 
 def info(
-    model_file: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="Model file to describe.")] = None,
-    backbones: Annotated[bool, typer.Option("--backbones", help="List the supported backbones.")] = False,
-    presets: Annotated[bool, typer.Option("--presets", help="List the presets and their settings.")] = False,
-    methods: Annotated[bool, typer.Option("--methods", help="List the methods.")] = False,
-    suites: Annotated[bool, typer.Option("--suites", help="List the suites of `sotglp benchmark`.")] = False,
+    model_file: Annotated[Path | None, Argument(metavar="[MODEL]", help="Model file to describe.")] = None,
+    backbones: Annotated[bool, Option("--backbones", help="List the supported backbones.")] = False,
+    presets: Annotated[bool, Option("--presets", help="List the presets and their settings.")] = False,
+    methods: Annotated[bool, Option("--methods", help="List the methods.")] = False,
+    suites: Annotated[bool, Option("--suites", help="List the suites of `sotglp benchmark`.")] = False,
     json_file: options.JsonFile = None,
-    debug: options.Debug = False,
 ) -> None:
     """Describe a model file, or this installation.
 

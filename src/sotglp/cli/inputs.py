@@ -1,4 +1,4 @@
-"""Settings and images from the options of a command."""
+"""Groups of commands, and settings and images from options."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import os
 import warnings
 from pathlib import Path
 
+import typer
+
 from sotglp.errors import SotglpError, SotglpWarning
 from sotglp.features.cache_folder import default_cache_dir
 from sotglp.images.image_set import ImageSet
 from sotglp.model_file.record import CalibrationRecord
 from sotglp.settings import InferenceConfig, checked
+
+
+def command_group(name: str, summary: str) -> typer.Typer:
+    """Return a group of commands without commands."""
+    return typer.Typer(name=name, help=summary, no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
 
 
 def inference_config(
@@ -22,13 +29,7 @@ def inference_config(
     workers: int = 0,
     precision: str = "auto",
 ) -> InferenceConfig:
-    """Return the settings of inference; the score defaults to the one that the model is calibrated for.
-
-    Raises
-    ------
-    SotglpError
-        If an option can't be used.
-    """
+    """Return the settings of inference; the score defaults to the one that the model is calibrated for."""
     if ood_method is None and temperature is None and calibration:
         ood_method, temperature = calibration.ood_method, calibration.ood_temperature
     values = {
@@ -43,25 +44,13 @@ def inference_config(
 
 
 def images_of(paths: list[Path]) -> ImageSet:
-    """Return the images at the given paths and in the given folders.
-
-    Raises
-    ------
-    SotglpError
-        If there are none, or a folder has none.
-    """
+    """Return the images at the given paths and in the given folders."""
     found = [ImageSet.from_flat_folder(path).images if os.path.isdir(path) else (path,) for path in paths]
     return ImageSet.from_items([image for images in found for image in images])
 
 
 def ood_sets_of(folders: list[Path] | None) -> dict[str, ImageSet]:
-    """Return sets of images of unknown classes by folder name, or by whole path where two names are equal.
-
-    Raises
-    ------
-    SotglpError
-        If a folder is missing or has no images.
-    """
+    """Return sets of images of unknown classes by folder name, or by whole path where two names are equal."""
     folders = folders or []
     names = [os.path.basename(os.path.realpath(folder)) for folder in folders]
     return {
@@ -71,13 +60,7 @@ def ood_sets_of(folders: list[Path] | None) -> dict[str, ImageSet]:
 
 
 def cache_folder(chosen: Path | None, no_cache: bool) -> Path | None:
-    """Return the folder of the feature cache, or None if features are kept in memory.
-
-    Raises
-    ------
-    SotglpError
-        If both options are given.
-    """
+    """Return the folder of the feature cache, or None if features are kept in memory."""
     if no_cache:
         if chosen:
             raise SotglpError("--cache-dir and --no-cache exclude each other: give one of them")

@@ -17,13 +17,7 @@ def is_launched() -> bool:
 
 
 def launch(n_processes: int) -> None:
-    """Run the current command line in ``n_processes`` processes, and exit like the first one that fails.
-
-    Raises
-    ------
-    SotglpError
-        If that process was killed.
-    """
+    """Run the current command line in ``n_processes`` processes, and exit like the first one that fails."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch

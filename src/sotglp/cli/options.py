@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 if TYPE_CHECKING or find_spec("typer"):
     from typer import Argument, Option
 else:
-    from sotglp.cli.stand_ins import Argument, Option
+
+    class Argument:
+        """Declaration of an argument where typer is not installed."""
+
+        is_option = False
+
+        def __init__(self, *names: str, help: str = "", metavar: str | None = None, min: int | None = None) -> None:
+            self.names, self.help, self.metavar, self.min = names, help, metavar, min
+
+    class Option(Argument):
+        """Declaration of an option where typer is not installed."""
+
+        is_option = True
+
 
 ModelFile: TypeAlias = Annotated[Path, Argument(metavar="MODEL", help="Model file that `sotglp fit` wrote.")]
 Images: TypeAlias = Annotated[list[Path], Argument(metavar="IMAGES...", help="Images, or folders of images.")]

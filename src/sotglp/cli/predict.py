@@ -41,7 +41,6 @@ def predict(
     batch_size: options.BatchSize = 32,
     skip_unreadable: options.SkipUnreadable = False,
     json_file: options.JsonFile = None,
-    debug: options.Debug = False,
 ) -> None:
     """Predict the class of each image, with its probability and a score that is larger for more familiar images.
 
@@ -89,8 +88,7 @@ def predict(
             coverage=coverage,
             unreadable=unreadable,
         )
-    list_unreadable(unreadable or [])
-    about["unreadable"] = [str(error.source) for error in unreadable or []]
+    about["unreadable"] = list_unreadable(unreadable)
     emit_predictions(predictions, about, csv_file, json_file)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from sotglp.cli import options
 from sotglp.cli.inputs import inference_config
@@ -20,18 +20,18 @@ MODEL_SUFFIX = ".safetensors"
 def report(
     subject: Annotated[
         Path,
-        typer.Argument(
+        Argument(
             metavar="MODEL|RESULTS",
             help="A model file (.safetensors); or results.jsonl of `sotglp benchmark`, or the folder that holds it.",
         ),
     ],
     test: Annotated[
         Path | None,
-        typer.Argument(metavar="TEST", help="For a model: folder of class folders, or manifest, to evaluate it on."),
+        Argument(metavar="TEST", help="For a model: folder of class folders, or manifest, to evaluate it on."),
     ] = None,
     *,
     out: Annotated[
-        Path, typer.Option("--out", help="The page to write; for a benchmark, the folder for report.md and the rest.")
+        Path, Option("--out", help="The page to write; for a benchmark, the folder for report.md and the rest.")
     ],
     ood: options.OodFolders = None,
     ood_method: options.OodMethod = None,
@@ -42,10 +42,9 @@ def report(
     workers: options.Workers = 0,
     batch_size: options.BatchSize = 32,
     skip_unreadable: options.SkipUnreadable = False,
-    svg: Annotated[bool, typer.Option("--svg", help="For a benchmark: write the figures as SVG, too.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier report.")] = False,
+    svg: Annotated[bool, Option("--svg", help="For a benchmark: write the figures as SVG, too.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace an earlier report.")] = False,
     json_file: options.JsonFile = None,
-    debug: options.Debug = False,
 ) -> None:
     """Write a report on a model as one page, or tables and figures of the results of a benchmark.
 
@@ -76,11 +75,9 @@ def report(
             precision=precision,
         )
         note_loading()
-        from sotglp.cli.report_model import ModelReport
+        from sotglp.cli.report_model import report_model
 
-        ModelReport(
-            subject, test, tuple(ood or ()), out, pretrained, device, skip_unreadable, force, json_file, inference
-        ).write()
+        report_model(subject, test, ood or [], out, inference, pretrained, device, skip_unreadable, force, json_file)
         return
     of_model = {
         "a second argument": test is not None,

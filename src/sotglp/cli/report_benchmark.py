@@ -29,13 +29,7 @@ FIGURES = {
 
 
 def report_benchmark(results_path: Path, out: Path, *, svg: bool, force: bool, json_file: str | None) -> None:
-    """Write tables and figures of results into a folder.
-
-    Raises
-    ------
-    SotglpError
-        If there are no results, they are of several backbones, or a file can't be written.
-    """
+    """Write tables and figures of results into a folder."""
     path = results_path / RESULTS_FILE if os.path.isdir(results_path) else results_path
     everything = read(path)
     results = latest(everything)

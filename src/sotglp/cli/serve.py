@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from sotglp.cli import options
 from sotglp.console.progress import note_loading
@@ -17,18 +17,15 @@ from sotglp.web.limits import MEGABYTE, Limits
 def serve(
     model_file: options.ModelFile,
     host: Annotated[
-        str, typer.Option(help="Address to bind to; 0.0.0.0 admits other computers, without a password.")
+        str, Option(help="Address to bind to; 0.0.0.0 admits other computers, without a password.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 selects a free one.")] = 8000,
-    max_image_mb: Annotated[float, typer.Option(help="Size limit of an image file in megabytes.")] = 20.0,
-    max_images: Annotated[int, typer.Option(min=1, help="Limit of images per request.")] = 64,
-    max_seconds: Annotated[
-        float, typer.Option(help="Time limit of a request in seconds, including its upload.")
-    ] = 60.0,
+    port: Annotated[int, Option(min=0, max=65535, help="Port; 0 selects a free one.")] = 8000,
+    max_image_mb: Annotated[float, Option(help="Size limit of an image file in megabytes.")] = 20.0,
+    max_images: Annotated[int, Option(min=1, help="Limit of images per request.")] = 64,
+    max_seconds: Annotated[float, Option(help="Time limit of a request in seconds, including its upload.")] = 60.0,
     pretrained: options.Pretrained = None,
     device: options.Device = "auto",
     batch_size: options.BatchSize = 32,
-    debug: options.Debug = False,
 ) -> None:
     """Serve a model to the browsers and programs of this computer.
 

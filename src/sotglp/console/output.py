@@ -70,10 +70,11 @@ def say(text: str) -> None:
     print(printable(text))
 
 
-def list_unreadable(unreadable: Sequence[UnreadableImageError]) -> None:
-    """Name skipped images on standard error."""
-    for error in unreadable:
+def list_unreadable(unreadable: Sequence[UnreadableImageError] | None) -> list[str]:
+    """Name skipped images on standard error, and return their files for the JSON."""
+    for error in unreadable or ():
         print(f"sotglp: skipped: {printable(str(error))}", file=sys.stderr)
+    return [str(error.source) for error in unreadable or ()]
 
 
 def write_json(target: str, result: Mapping[str, Any]) -> None:
