@@ -131,3 +131,13 @@ def test_peak_memory_is_none_where_the_system_has_no_reset(
 ) -> None:
     monkeypatch.setattr(module, "PROCESS", Path("/absent"))
     assert run(tiny_backbone, data, "zero-shot").cost["peak_memory_mb"] is None
+
+
+def test_stored_features_change_numbers_by_no_more_than_half_precision(
+    tiny_backbone: Backbone, data: BenchmarkData, tmp_path: Path
+) -> None:
+    settings = find_method("tip-adapter").settings_on(Preset(), TRAINING)
+    plain = run_cell("few-shot", tiny_backbone, data, *settings)
+    for _ in range(2):
+        stored = run_cell("few-shot", tiny_backbone, data, *settings, cache_dir=tmp_path / "cache")
+        assert stored.metrics["accuracy"] == plain.metrics["accuracy"]

@@ -98,3 +98,13 @@ def test_every_part_lies_inside_the_picture_and_is_mostly_visible(monkeypatch):
     seen = np.stack([(pictures.part_map == slot).sum(axis=(1, 2)) for slot in range(MOST_PARTS)], axis=1)
     assert (seen <= area).all()
     assert (seen > 0.5 * area).mean() > 0.97
+
+
+def test_all_known_parts_are_drawn_and_none_is_preferred():
+    parts = draw_parts(4000, np.random.default_rng(0), fewest=3, most=3)
+    drawn = parts[parts[:, :, 0] != NO_PART]
+    for attribute, size in enumerate((KNOWN_SHAPES, len(COLOURS), KNOWN_FILLS)):
+        counts = np.bincount(drawn[:, attribute], minlength=size)
+        expected = len(drawn) / size
+        assert len(counts) == size
+        assert abs(counts - expected).max() < 5 * np.sqrt(expected)
