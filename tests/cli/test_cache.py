@@ -2,16 +2,14 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from sotglp.cli import main
 from sotglp.features.cache import FeatureStore, entry_bytes
-from support.command import fails, sotglp
+from support.command import Run, sotglp
 
 ABOUT = {"backbone": "ViT-B-16", "fingerprint": "sha256:0"}
 SIZE = entry_bytes(4, 3, 500)
@@ -42,10 +40,10 @@ def test_list(store: FeatureStore) -> None:
         "    fingerprint=sha256:0",
         f"{5 * SIZE / 1024:.1f} KiB in {store.root}",
     ]
-    told = json.loads(sotglp("cache", "list", "--cache-dir", store.root, "--json", "-").stdout)
-    assert told["cache_dir"] == str(store.root)
-    assert told["n_bytes"] == 5 * SIZE
-    (group,) = told["groups"]
+    result = json.loads(sotglp("cache", "list", "--cache-dir", store.root, "--json", "-").stdout)
+    assert result["cache_dir"] == str(store.root)
+    assert result["n_bytes"] == 5 * SIZE
+    (group,) = result["groups"]
     assert group.pop("last_used").startswith(today)
     assert group == {"path": str(store.path), "about": ABOUT, "n_entries": 5, "n_bytes": 5 * SIZE}
 
@@ -57,43 +55,37 @@ def test_the_cache_of_the_environment(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_prune_by_age(store: FeatureStore, tmp_path: Path) -> None:
-    done = sotglp("cache", "prune", "--older-than", "35", "--cache-dir", store.root, "--json", tmp_path / "said.json")
+    done = sotglp("cache", "prune", "--older-than", "35", "--cache-dir", store.root, "--json", tmp_path / "out.json")
     assert done.stdout == f"removed 1 entry, {SIZE / 1024:.1f} KiB, from {store.root}\n"
-    said = json.loads((tmp_path / "said.json").read_text())
-    assert (said["cache_dir"], said["n_entries"], said["n_bytes"]) == (str(store.root), 1, SIZE)
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert (result["cache_dir"], result["n_entries"], result["n_bytes"]) == (str(store.root), 1, SIZE)
     assert left(store) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
-    ("size", "kept"),
-    [("10GB", 5), (f"{SIZE * 3}B", 3), ("10kb", 3), ("0.01 MB", 3), ("9KiB", 2), ("0.009 MiB", 2), ("0TB", 0)],
+    ("options", "kept"),
+    [
+        *(("--keep " + size, kept) for size, kept in (("10GB", 5), (f"{SIZE * 3}B", 3), ("10kb", 3), ("9KiB", 2))),
+        *(("--keep " + size, kept) for size, kept in (("0.01MB", 3), ("0.009MiB", 2), ("0TB", 0))),
+        ("--all", 0),
+    ],
 )
-def test_prune_by_size(store: FeatureStore, size: str, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prune(store: FeatureStore, options: str, kept: int, output_of: Run) -> None:
     # Three entries fit into 10 kB and not into 9 KiB.
     assert 9 * 1024 < 3 * SIZE < 0.009 * 2**20 + SIZE
     assert 3 * SIZE < 10_000 < 4 * SIZE
-    monkeypatch.setattr(sys, "argv", ["sotglp", "cache", "prune", "--keep", size, "--cache-dir", str(store.root)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 0
+    output_of("cache", "prune", *options.split(), "--cache-dir", store.root)
     assert left(store) == list(range(kept))
 
 
-def test_prune_everything(store: FeatureStore) -> None:
-    assert "removed 5 entries" in sotglp("cache", "prune", "--all", "--cache-dir", store.root).stdout
-    assert list(store.root.rglob("*.safetensors")) == []
-
-
-def test_what_cannot_be_done(
-    store: FeatureStore, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mistakes_are_refused(store: FeatureStore, tmp_path: Path, error_of: Run) -> None:
     prune = ("cache", "prune", "--cache-dir", store.root)
-    assert "give --older-than DAYS, --keep SIZE or --all" in fails(capsys, monkeypatch, *prune)
+    assert "give --older-than DAYS, --keep SIZE or --all" in error_of(*prune)
     for size in ("10", "much", "-1GB", "GB", "1iB", "1e3MB", ""):
-        error = fails(capsys, monkeypatch, *prune, f"--keep={size}")
+        error = error_of(*prune, f"--keep={size}")
         assert f"keep = {size!r} is not a size: give one such as 10GB" in error
     (tmp_path / "precious.json").write_text("{}")
     for command in ((*prune, "--all"), ("cache", "list", "--cache-dir", store.root)):
-        assert "not a result of sotglp" in fails(capsys, monkeypatch, *command, "--json", tmp_path / "precious.json")
-    assert "can't be listed" in fails(capsys, monkeypatch, "cache", "list", "--cache-dir", tmp_path / "precious.json")
+        assert "not a result of sotglp" in error_of(*command, "--json", tmp_path / "precious.json")
+    assert "can't be listed" in error_of("cache", "list", "--cache-dir", tmp_path / "precious.json")
     assert left(store) == [0, 1, 2, 3, 4]

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +13,12 @@ import numpy as np
 import pytest
 
 from sotglp import SOTGLPClassifier, SotglpError
-from sotglp.cli import main
 from sotglp.model_file.record import read_record
-from support.command import fails, sotglp
+from support.command import Run, sotglp
 from support.samples import make_class_folders
 
 BACKBONE = ["--backbone", "tiny", "--pretrained", "none", "--set", "augment=false", "--set", "batch_size=9"]
 FIT = [*BACKBONE, "--shots", "4", "--epochs", "2"]
-
-
-def printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
-    """Standard output of a command, run in this process."""
-    monkeypatch.setattr(sys, "argv", ["sotglp", *map(str, arguments)])
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main()
-    out, err = capsys.readouterr()
-    assert stop.value.code == 0, err
-    assert "warning" not in err
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -87,19 +69,19 @@ def test_fit_calibrates_as_python_does(model: Path, data: Path, loaded: SOTGLPCl
     assert loaded.calibration_.temperature == own.calibration_.temperature != 1
     np.testing.assert_array_equal(loaded.calibration_.folds, own.calibration_.folds)
     np.testing.assert_array_equal(loaded.calibration_.true_probabilities, own.calibration_.true_probabilities)
-    told = json.loads((data / "fit.json").read_text())["calibration"]
+    result = json.loads((data / "fit.json").read_text())["calibration"]
     record = read_record(model).calibration
     assert record is not None
-    assert told == record.model_dump(mode="json")
-    assert (told["n_folds"], told["ood_method"], told["rejection"]["n"]) == (4, "knn", 12)
+    assert result == record.model_dump(mode="json")
+    assert (result["n_folds"], result["ood_method"], result["rejection"]["n"]) == (4, "knn", 12)
 
 
-def test_predict_says_unknown_and_gives_sets(model: Path, data: Path, loaded: SOTGLPClassifier) -> None:
+def test_predict_rejects_unknown_images_and_gives_sets(model: Path, data: Path, loaded: SOTGLPClassifier) -> None:
     folder = data / "test"
-    options = ["--unknown", "--coverage", "0.6", "--csv", data / "said.csv", "--json", data / "said.json"]
+    options = ["--unknown", "--coverage", "0.6", "--csv", data / "out.csv", "--json", data / "out.json"]
     done = sotglp("predict", model, folder, *options)
-    said = json.loads((data / "said.json").read_text())
-    rows = said["predictions"]
+    result = json.loads((data / "out.json").read_text())
+    rows = result["predictions"]
     assert [row["label"] for row in rows] == loaded.predict(folder).tolist()
     assert [row["label"] == "unknown" for row in rows] == loaded.is_ood(folder).tolist()
     assert 0 < sum(row["label"] == "unknown" for row in rows) < 12
@@ -111,9 +93,9 @@ def test_predict_says_unknown_and_gives_sets(model: Path, data: Path, loaded: SO
     sets = loaded.predict_sets(folder, 0.6)
     assert [row["set"] for row in rows] == [loaded.classes_[members].tolist() for members in sets]
     assert 0 < sets.sum() < sets.size
-    assert (said["ood_method"], said["temperature"]) == ("knn", 1)
-    assert said["calibration"]["rejection"]["tpr"] == 0.5
-    with open(data / "said.csv", newline="") as file:
+    assert (result["ood_method"], result["temperature"]) == ("knn", 1)
+    assert result["calibration"]["rejection"]["tpr"] == 0.5
+    with open(data / "out.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert [row["label"] for row in table] == [row["label"] for row in rows]
     assert [row["set"] for row in table] == ["; ".join(row["set"]) for row in rows]
@@ -123,21 +105,21 @@ def test_predict_says_unknown_and_gives_sets(model: Path, data: Path, loaded: SO
 
 
 def test_predict_without_those_options_names_a_class_for_each_image(
-    model: Path, data: Path, loaded: SOTGLPClassifier, capsys: Any, monkeypatch: Any
+    model: Path, data: Path, loaded: SOTGLPClassifier, output_of: Run
 ) -> None:
     options = ["--ood-method", "mcm", "--temperature", "0.5", "--json", "-"]
-    said = json.loads(printed(capsys, monkeypatch, "predict", model, data / "test", *options))
-    assert [row["label"] for row in said["predictions"]] == loaded.predict(data / "test", reject=False).tolist()
-    assert all("set" not in row for row in said["predictions"])
-    scores = [row["ood_score"] for row in said["predictions"]]
+    result = json.loads(output_of("predict", model, data / "test", *options))
+    assert [row["label"] for row in result["predictions"]] == loaded.predict(data / "test", reject=False).tolist()
+    assert all("set" not in row for row in result["predictions"])
+    scores = [row["ood_score"] for row in result["predictions"]]
     np.testing.assert_array_equal(scores, loaded.ood_score(data / "test", "mcm", 0.5))
 
 
 def test_evaluate_judges_the_decisions(
-    model: Path, data: Path, loaded: SOTGLPClassifier, tmp_path: Path, capsys: Any, monkeypatch: Any
+    model: Path, data: Path, loaded: SOTGLPClassifier, tmp_path: Path, output_of: Run
 ) -> None:
     command = ["evaluate", model, data / "test", "--ood", data / "others", "--json", tmp_path / "j"]
-    text = printed(capsys, monkeypatch, *command)
+    text = output_of(*command)
     found = json.loads((tmp_path / "j").read_text())
     labels = [path.parent.name for path in sorted((data / "test").glob("*/*.png"))]
     accepted = ~loaded.is_ood(data / "test")
@@ -152,39 +134,29 @@ def test_evaluate_judges_the_decisions(
     assert f", rejected {found['ood']['others']['rejected']:.1%} on 6 images" in text
 
 
-def test_info_tells_of_the_calibration(model: Path, plain: Path, capsys: Any, monkeypatch: Any) -> None:
-    about = json.loads(printed(capsys, monkeypatch, "info", model, "--json", "-"))["calibration"]
-    low, high = about["rejection"]["interval"]
-    line = next(
-        line for line in printed(capsys, monkeypatch, "info", model).splitlines() if line.startswith("calibrated  ")
-    )
-    assert line == (
-        f"calibrated  unknown below knn {about['rejection']['threshold']:.6g}, from 12 images in 4 folds of the shots; "
-        f"expected acceptance of known images 53.8% (90% interval {low:.1%} to {high:.1%}); temperature "
-        f"{about['temperature']:.3g}"
-    )
-    assert json.loads(printed(capsys, monkeypatch, "info", plain, "--json", "-"))["calibration"] is None
-    assert "calibrated" not in printed(capsys, monkeypatch, "info", plain)
+def test_info_describes_the_calibration(model: Path, plain: Path, output_of: Run) -> None:
+    about = json.loads(output_of("info", model, "--json", "-"))["calibration"]
+    assert f"unknown below knn {about['rejection']['threshold']:.6g}" in output_of("info", model)
+    assert json.loads(output_of("info", plain, "--json", "-"))["calibration"] is None
+    assert "calibrated" not in output_of("info", plain)
 
 
-def test_calibrating_on_other_images(
-    model: Path, data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_calibrating_on_other_images(model: Path, data: Path, tmp_path: Path, output_of: Run) -> None:
     root = shutil.copytree(data / "test", tmp_path / "test")
     broken = root / "blue sea" / "0.png"
     broken.write_bytes(b"broken")
     out = tmp_path / "m.safetensors"
     options = ["--calibrate-on", root, "--skip-unreadable", "--json", tmp_path / "j"]
-    printed(capsys, monkeypatch, "fit", data / "train", "--out", out, *FIT, *options)
-    told = json.loads((tmp_path / "j").read_text())
-    assert told["unreadable"] == [str(broken)]
-    assert (told["calibration"]["rejection"]["n"], told["calibration"]["n_folds"]) == (11, 0)
+    output_of("fit", data / "train", "--out", out, *FIT, *options)
+    result = json.loads((tmp_path / "j").read_text())
+    assert result["unreadable"] == [str(broken)]
+    assert (result["calibration"]["rejection"]["n"], result["calibration"]["n_folds"]) == (11, 0)
     found = SOTGLPClassifier.load(out)
     assert found.calibration_ is not None
     before = found.calibration_.rejection
     broken.unlink()
     assert found.calibrate(root).calibration_.rejection == before
-    assert "from 11 images in held-out images" in printed(capsys, monkeypatch, "info", out)
+    assert "from 11 images in held-out images" in output_of("info", out)
 
 
 @pytest.mark.parametrize(
@@ -207,12 +179,12 @@ def test_calibrating_on_other_images(
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_calibrations_that_cannot_be_made_are_refused_before_the_fit(
-    options: list[str], words: str, data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    options: list[str], words: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error_of: Run
 ) -> None:
     picture = data / "test" / "blue sea" / "0.png"
     (tmp_path / "no_labels.csv").write_text(f"path\n{picture}\n")
     (tmp_path / "strange.csv").write_text(f"path,label\n{picture},zebra\n")
-    places = {
+    paths = {
         "TRAIN": data / "train",
         "TEST": data / "test",
         "NO_LABELS": tmp_path / "no_labels.csv",
@@ -220,29 +192,15 @@ def test_calibrations_that_cannot_be_made_are_refused_before_the_fit(
     }
     monkeypatch.setattr("sotglp.cli.fit_model.adapt", None)
     out = tmp_path / "out" / "m.safetensors"
-    command = ["fit", data / "train", "--out", out, *FIT, *(places.get(option, option) for option in options)]
-    error = fails(capsys, monkeypatch, *command)
+    command = ["fit", data / "train", "--out", out, *FIT, *(paths.get(option, option) for option in options)]
+    error = error_of(*command)
     assert re.search(words, error), error
     assert not out.parent.exists() or list(out.parent.iterdir()) == []
 
 
-def test_a_class_with_a_single_image_is_refused_before_the_fit(
-    data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = shutil.copytree(data / "train", tmp_path / "train")
-    for place in (1, 2, 3):
-        (root / "green leaf" / f"{place}.png").unlink()
-    monkeypatch.setattr("sotglp.cli.fit_model.adapt", None)
-    error = fails(capsys, monkeypatch, "fit", root, "--out", tmp_path / "m.safetensors", *FIT, "--calibrate")
-    assert "'green leaf' has 1 image" in error
-    assert "calibrate on images that are not trained on" in error
-
-
-def test_decisions_that_were_not_calibrated_are_refused(
-    model: Path, plain: Path, data: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decisions_that_were_not_calibrated_are_refused(model: Path, plain: Path, data: Path, error_of: Run) -> None:
     def refused(file: Path, *options: object) -> str:
-        return fails(capsys, monkeypatch, "predict", file, data / "test", *options)
+        return error_of("predict", file, data / "test", *options)
 
     assert f"--unknown needs a calibrated model, but {plain} isn't calibrated" in refused(plain, "--unknown")
     assert "--coverage needs a calibrated model" in refused(plain, "--coverage", 0.9)
@@ -254,17 +212,15 @@ def test_decisions_that_were_not_calibrated_are_refused(
     assert "compares images with the shots" in refused(plain, "--ood-method", "knn")
 
 
-def test_sets_need_a_calibration_with_labels(
-    plain: Path, data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sets_need_a_calibration_with_labels(plain: Path, data: Path, tmp_path: Path, error_of: Run) -> None:
     classifier = SOTGLPClassifier.load(plain)
     classifier.calibrate(data / "test" / "blue sea").save(tmp_path / "m")
-    error = fails(capsys, monkeypatch, "predict", tmp_path / "m", data / "test", "--coverage", "0.9")
+    error = error_of("predict", tmp_path / "m", data / "test", "--coverage", "0.9")
     assert "prediction sets need a calibration with labels" in error
 
 
 def test_a_new_run_forgets_the_folds_of_a_stopped_one(
-    data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error_of: Run
 ) -> None:
     """The state of a fold that the new run has not reached would otherwise stop the next --resume."""
     stale = tmp_path / "m.safetensors.checkpoint.fold1"
@@ -276,34 +232,12 @@ def test_a_new_run_forgets_the_folds_of_a_stopped_one(
 
     monkeypatch.setattr("sotglp.cli.fit_model.cross_fit", stopped)
     command = ["fit", data / "train", "--out", tmp_path / "m.safetensors", *FIT, "--calibrate"]
-    assert "stopped here" in fails(capsys, monkeypatch, *command, "--force")
+    assert "stopped here" in error_of(*command, "--force")
     assert not stale.exists()
     # A resumed run keeps them.
     stale.write_text("of the same settings")
-    assert "stopped here" in fails(capsys, monkeypatch, *command, "--resume")
+    assert "stopped here" in error_of(*command, "--resume")
     assert stale.exists()
-
-
-@pytest.mark.slow
-def test_a_fit_killed_in_a_fold_resumes_to_the_same_file(data: Path, tmp_path: Path) -> None:
-    options = [*BACKBONE, "--shots", "4", "--epochs", "10", "--calibrate"]
-    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
-    sotglp("fit", data / "train", "--out", whole, *options)
-    command = [sys.executable, "-m", "sotglp", "fit", str(data / "train"), "--out", str(cut), *options]
-    state = tmp_path / "cut.safetensors.checkpoint.fold1"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while not state.exists():
-        assert process.poll() is None, "ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not cut.exists()
-    done = sotglp(*command[3:], "--resume")
-    assert done.stderr == ""
-    assert cut.read_bytes() == whole.read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.safetensors", "whole.safetensors"]
 
 
 @pytest.mark.slow

@@ -5,31 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import Result
 from PIL import Image
-from typer.testing import CliRunner
 
-from sotglp import SOTGLPClassifier, SotglpError
-from sotglp.cli.classes import classes
+from sotglp import SOTGLPClassifier
 from sotglp.model_file.record import read_record
-from support.command import sotglp
+from support.command import Run, sotglp
 from support.samples import COLOURS, coloured_image, make_class_folders
 
 OLD = sorted(COLOURS)
 QUICK = {"epochs": 2, "batch_size": 9, "augment": False, "shots": None, "workers": 0}
-
-
-def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(classes, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, result.exception
-    return result
-
-
-def fails(*arguments: object) -> str:
-    """What `sotglp` prints before it exits with code 2."""
-    error = CliRunner().invoke(classes, [str(argument) for argument in arguments]).exception
-    assert isinstance(error, SotglpError)
-    return str(error)
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +35,12 @@ def model(data: Path) -> Path:
     return data / "m.safetensors"
 
 
-def test_list(model: Path) -> None:
-    assert run("list", model).stdout.splitlines() == OLD
-    assert json.loads(run("list", model, "--json", "-").stdout)["classes"] == OLD
+def test_list(model: Path, output_of: Run) -> None:
+    assert output_of("classes", "list", model).splitlines() == OLD
+    assert json.loads(output_of("classes", "list", model, "--json", "-"))["classes"] == OLD
 
 
-def test_add_rename_and_remove(model: Path, data: Path, tmp_path: Path) -> None:
+def test_add_rename_and_remove(model: Path, data: Path, tmp_path: Path, output_of: Run) -> None:
     before = model.read_bytes()
     grown = tmp_path / "grown.safetensors"
     images = (data / "clouds" / "0.png", data / "clouds")
@@ -68,76 +52,82 @@ def test_add_rename_and_remove(model: Path, data: Path, tmp_path: Path) -> None:
     assert model.read_bytes() == before
 
     # In place, as --out and --force say together.
-    said = json.loads(run("rename", grown, "grey cloud", "fog", "--out", grown, "--force", "--json", "-").stdout)
-    assert (said["classes"], said["renamed"], said["name"]) == ([*OLD, "fog"], "grey cloud", "fog")
+    result = json.loads(
+        output_of("classes", "rename", grown, "grey cloud", "fog", "--out", grown, "--force", "--json", "-")
+    )
+    assert (result["classes"], result["renamed"], result["name"]) == ([*OLD, "fog"], "grey cloud", "fog")
     back = tmp_path / "back.safetensors"
-    done = run("remove", grown, "fog", "--out", back, "--json", tmp_path / "said.json")
-    assert done.stdout == f"{back}: 3 classes without fog\n"
-    assert json.loads((tmp_path / "said.json").read_text())["removed"] == "fog"
+    done = output_of("classes", "remove", grown, "fog", "--out", back, "--json", tmp_path / "out.json")
+    assert done == f"{back}: 3 classes without fog\n"
+    assert json.loads((tmp_path / "out.json").read_text())["removed"] == "fog"
     one, other = (SOTGLPClassifier.load(path) for path in (model, back))
     np.testing.assert_array_equal(one.predict_proba(data / "train"), other.predict_proba(data / "train"))
 
 
-def test_how_long_it_learns_is_the_users_to_say(model: Path, data: Path, tmp_path: Path) -> None:
+def test_epochs_can_be_chosen(model: Path, data: Path, tmp_path: Path, output_of: Run) -> None:
     rows = {}
     for epochs in ((), ("--epochs", 1), ("--epochs", 30)):
         out = tmp_path / f"{len(rows)}.safetensors"
-        run("add", model, "fog", data / "clouds", "--out", out, "--no-cache", *epochs)
+        output_of("classes", "add", model, "fog", data / "clouds", "--out", out, "--no-cache", *epochs)
         rows[epochs] = SOTGLPClassifier.load(out).model_.local_prompts.detach()
     start = rows[()][:3].mean(dim=0)
     moved = [float((own[3] - start).norm()) for own in rows.values()]
     assert moved[1] < moved[0] < moved[2]
 
 
-def test_unreadable_images_are_left_out_and_named(model: Path, data: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_left_out_and_named(model: Path, data: Path, tmp_path: Path, output_of: Run) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"")
     command = ("add", model, "fog", data / "clouds", bad, "--out", tmp_path / "m.safetensors")
     refused = sotglp("classes", *command, check=False)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert f"sotglp: error: can't read {bad}: it is empty" in refused.stderr
-    said = json.loads(run(*command, "--skip-unreadable", "--json", "-").stdout)
-    assert said["unreadable"] == [str(bad)]
+    result = json.loads(output_of("classes", *command, "--skip-unreadable", "--json", "-"))
+    assert result["unreadable"] == [str(bad)]
 
 
-def test_a_carried_backbone_stays_in_the_file(data: Path, tmp_path: Path) -> None:
+def test_a_carried_backbone_stays_in_the_file(data: Path, tmp_path: Path, output_of: Run) -> None:
     classifier = SOTGLPClassifier("tiny", **QUICK).fit(data / "train")
     carrying = tmp_path / "m.safetensors"
     classifier.save(carrying, include_backbone=True)
-    run("remove", carrying, OLD[0], "--out", tmp_path / "less.safetensors")
+    output_of("classes", "remove", carrying, OLD[0], "--out", tmp_path / "less.safetensors")
     assert (tmp_path / "less.safetensors").stat().st_size == pytest.approx(carrying.stat().st_size, rel=0.05)
 
 
-def test_classes_that_are_numbers(data: Path, tmp_path: Path) -> None:
+def test_classes_that_are_numbers(data: Path, tmp_path: Path, error_of: Run, output_of: Run) -> None:
     files = sorted((data / "train").glob("*/*.png"))
     numbers = [10 * OLD.index(file.parent.name) for file in files]
     path = tmp_path / "m.safetensors"
     SOTGLPClassifier("tiny", **QUICK).fit(files, numbers).save(path)
     out = tmp_path / "more.safetensors"
-    assert "numbers, not 'fog'" in fails("add", path, "fog", data, "--out", out)
-    run("add", path, "7", data / "clouds", "--out", out)
+    assert "numbers, not 'fog'" in error_of("classes", "add", path, "fog", data, "--out", out)
+    output_of("classes", "add", path, "7", data / "clouds", "--out", out)
     assert read_record(out).classes == [0, 10, 20, 7]
-    run("rename", out, "10", "5", "--out", out, "--force")
+    output_of("classes", "rename", out, "10", "5", "--out", out, "--force")
     assert read_record(out).classes == [0, 5, 20, 7]
 
 
-def test_what_cannot_be_done(model: Path, data: Path, tmp_path: Path) -> None:
+def test_mistakes_are_refused(model: Path, data: Path, tmp_path: Path, error_of: Run) -> None:
     before, out = model.read_bytes(), tmp_path / "m.safetensors"
     for command in (
         ("add", model, "fog", data / "clouds"),
         ("remove", model, OLD[0]),
         ("rename", model, OLD[0], "lake"),
     ):
-        assert f"{model} exists: give another name, or --force" in fails(*command, "--out", model)
-    assert "already has a class 'blue sea'" in fails("add", model, "blue sea", data / "clouds", "--out", out)
-    assert "did you mean blue sea?" in fails("remove", model, "blue see", "--out", out)
-    assert "give the same prompt" in fails("rename", model, "blue sea", "GREEN  leaf", "--out", out)
-    assert "has no images in it" in fails("add", model, "fog", tmp_path, "--out", out)
-    assert "there is no model file" in fails("list", tmp_path / "none.safetensors")
-    assert "epochs = 0 can't be used" in fails("add", model, "fog", data / "clouds", "--epochs", 0, "--out", out)
+        assert f"{model} exists: give another name, or --force" in error_of("classes", *command, "--out", model)
+    assert "already has a class 'blue sea'" in error_of(
+        "classes", "add", model, "blue sea", data / "clouds", "--out", out
+    )
+    assert "did you mean blue sea?" in error_of("classes", "remove", model, "blue see", "--out", out)
+    assert "give the same prompt" in error_of("classes", "rename", model, "blue sea", "GREEN  leaf", "--out", out)
+    assert "has no images in it" in error_of("classes", "add", model, "fog", tmp_path, "--out", out)
+    assert "there is no model file" in error_of("classes", "list", tmp_path / "none.safetensors")
+    assert "epochs = 0 can't be used" in error_of(
+        "classes", "add", model, "fog", data / "clouds", "--epochs", 0, "--out", out
+    )
     Image.new("RGB", (4, 4)).save(tmp_path / "flat.png")
-    assert "has images but no class folders" in fails(
-        "add", model, "fog", data / "clouds", "--others", tmp_path, "--out", out
+    assert "has images but no class folders" in error_of(
+        "classes", "add", model, "fog", data / "clouds", "--others", tmp_path, "--out", out
     )
     assert not out.exists()
     assert model.read_bytes() == before

@@ -7,29 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
 from sotglp import datasets
-from sotglp.cli.data import data
-from sotglp.errors import SotglpError
+from support.command import Run
 from support.dataset_trees import plant_dtd, plant_eurosat_folders, plant_published
 from support.samples import make_class_folders
 
+TINY = ("--backbone", "tiny", "--no-cache")
 COUNTS = {"train": 9, "val": 3, "test": 6}
-
-
-def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(data, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return result
-
-
-def fails(*arguments: object) -> str:
-    """What `sotglp` prints before it exits with code 2."""
-    error = run(*arguments, code=1).exception
-    assert isinstance(error, SotglpError)
-    return str(error)
 
 
 @pytest.fixture(autouse=True)
@@ -52,9 +37,9 @@ def by_name(text: str) -> dict[str, Any]:
     return {entry["name"]: entry for entry in json.loads(text)["datasets"]}
 
 
-def test_list(tmp_path: Path) -> None:
+def test_list(tmp_path: Path, output_of: Run) -> None:
     plant_published(tmp_path, "dtd")
-    lines = run("list", "--root", tmp_path).stdout.splitlines()
+    lines = output_of("data", "list", "--root", tmp_path).splitlines()
     assert len(lines) == 2 * len(datasets.ENTRIES)
     at = next(index for index, line in enumerate(lines) if line.startswith("dtd "))
     assert lines[at].split() == ["dtd", "few-shot", "there", "47", "classes,", "5640", "images"]
@@ -63,13 +48,13 @@ def test_list(tmp_path: Path) -> None:
     assert any(line.split()[:2] == ["inaturalist", "ood"] and "no classes, 10000 images" in line for line in lines)
 
 
-def test_list_as_json(tmp_path: Path) -> None:
+def test_list_as_json(tmp_path: Path, output_of: Run) -> None:
     plant_published(tmp_path, "dtd")
-    told = by_name(run("list", "--root", tmp_path, "--json", "-").stdout)
-    assert list(told) == datasets.names()
-    assert told["dtd"]["found"]
-    assert not told["eurosat"]["found"]
-    assert told["eurosat"] == {
+    result = by_name(output_of("data", "list", "--root", tmp_path, "--json", "-"))
+    assert list(result) == datasets.names()
+    assert result["dtd"]["found"]
+    assert not result["eurosat"]["found"]
+    assert result["eurosat"] == {
         "name": "eurosat",
         "title": "EuroSAT (RGB)",
         "role": "few-shot",
@@ -84,9 +69,11 @@ def test_list_as_json(tmp_path: Path) -> None:
     }
 
 
-def test_the_root_is_the_option_or_the_environment_or_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_root_is_the_option_or_the_environment_or_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output_of: Run
+) -> None:
     def root(*arguments: object) -> str:
-        return json.loads(run("list", "--json", "-", *arguments).stdout)["root"]
+        return json.loads(output_of("data", "list", "--json", "-", *arguments))["root"]
 
     assert root() == "data"
     monkeypatch.setenv("SOTGLP_DATA", str(tmp_path / "mine"))
@@ -95,13 +82,13 @@ def test_the_root_is_the_option_or_the_environment_or_data(tmp_path: Path, monke
 
 
 @pytest.mark.usefixtures("small")
-def test_check_of_whole_datasets(tmp_path: Path) -> None:
+def test_check_of_whole_datasets(tmp_path: Path, output_of: Run) -> None:
     for name in ("dtd", "food101"):
         plant_published(tmp_path, name)
     # Without a name, all that are there are checked and nothing else; the images of dtd are those of textures too.
     names = ("dtd", "food101")
     for chosen, textures in (((), [f"textures: complete, {tmp_path}/dtd"]), (names, [])):
-        lines = run("check", *chosen, "--root", tmp_path).stdout.splitlines()
+        lines = output_of("data", "check", *chosen, "--root", tmp_path).splitlines()
         assert sorted(line for line in lines if not line.startswith(" ")) == [
             f"dtd: complete, {tmp_path}/dtd",
             f"food101: complete, {tmp_path}/food-101",
@@ -113,13 +100,12 @@ def test_check_of_whole_datasets(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_check_of_broken_and_missing_datasets(tmp_path: Path) -> None:
+def test_check_of_broken_and_missing_datasets(tmp_path: Path, output_of: Run) -> None:
     plant_published(tmp_path, "dtd")
     gone = plant_published(tmp_path, "food101")["val"][0][0]
     gone.unlink()
-    done = run("check", "dtd", "food101", "ucf101", "--root", tmp_path, code=1)
-    assert not isinstance(done.exception, SotglpError)
-    blocks = done.stdout.split("food101: broken, ")[1].split("ucf101: missing, ")
+    done = output_of("data", "check", "dtd", "food101", "ucf101", "--root", tmp_path, code=1)
+    blocks = done.split("food101: broken, ")[1].split("ucf101: missing, ")
     assert f"    problem: {tmp_path}/food-101/split_zhou_Food101.json lists 1 of 18 images" in blocks[0]
     assert str(gone) in blocks[0]
     for name, block in zip(("food101", "ucf101"), blocks, strict=True):
@@ -132,23 +118,19 @@ def test_check_of_broken_and_missing_datasets(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_check_as_json(tmp_path: Path) -> None:
+def test_check_as_json(tmp_path: Path, output_of: Run) -> None:
     plant_published(tmp_path, "dtd")
     plant_eurosat_folders(tmp_path)
-    done = run("check", "--root", tmp_path, "--json", "said.json", code=1)
-    assert "eurosat: broken" in done.stdout
-    told = by_name((tmp_path / "said.json").read_text())
+    done = output_of("data", "check", "--root", tmp_path, "--json", "out.json", code=1)
+    assert "eurosat: broken" in done
+    result = by_name((tmp_path / "out.json").read_text())
     # DTD's folder may serve as an OOD set as well.
-    assert {"dtd", "eurosat"} <= set(told) <= {"dtd", "eurosat", "textures"}
-    assert told["dtd"]["complete"]
-    assert told["dtd"]["counts"] == told["dtd"]["expected_counts"] == COUNTS
-    assert told["eurosat"]["counts"] == {"train": 15, "val": 6, "test": 9}
-    assert told["eurosat"]["problems"][0] == "3 classes instead of 10"
-    assert "not comparable" in told["eurosat"]["warnings"][0]
-
-
-def check_own(*arguments: object, code: int = 0) -> Result:
-    return run("check", *arguments, "--backbone", "tiny", "--no-cache", code=code)
+    assert {"dtd", "eurosat"} <= set(result) <= {"dtd", "eurosat", "textures"}
+    assert result["dtd"]["complete"]
+    assert result["dtd"]["counts"] == result["dtd"]["expected_counts"] == COUNTS
+    assert result["eurosat"]["counts"] == {"train": 15, "val": 6, "test": 9}
+    assert result["eurosat"]["problems"][0] == "3 classes instead of 10"
+    assert "not comparable" in result["eurosat"]["warnings"][0]
 
 
 @pytest.fixture
@@ -156,55 +138,57 @@ def photos(tmp_path: Path) -> Path:
     return make_class_folders(tmp_path / "photos", per_class=6)
 
 
-def test_check_of_own_images(photos: Path) -> None:
-    lines = check_own(photos).stdout.splitlines()
+def test_check_of_own_images(photos: Path, output_of: Run) -> None:
+    lines = output_of("data", "check", photos, *TINY).splitlines()
     assert lines[0] == f"{photos}: valid, 3 classes, 18 readable images, 6 per class"
     assert lines[1].startswith("    labels: cross-validated agreement 100% (chance 33%), 0 labels are probably wrong")
     assert len(lines) == 2
 
 
-def test_check_finds_what_is_wrong_with_own_images(photos: Path) -> None:
+def test_check_finds_what_is_wrong_with_own_images(photos: Path, output_of: Run) -> None:
     (photos / "red_brick" / "0.png").replace(photos / "blue sea" / "brick.png")
     shutil.copy(photos / "green leaf" / "1.png", photos / "green leaf" / "6.png")
     shutil.copy(photos / "green leaf" / "2.png", photos / "red_brick" / "2 leaf.png")
     (photos / "green leaf" / "3.png").write_bytes(b"")
     (photos / "mud").mkdir()
     shutil.copy(photos / "green leaf" / "4.png", photos / "mud" / "lone.png")
-    done = check_own("photos", "--json", "said.json", code=1)
-    said = json.loads(Path("said.json").read_text())
-    assert (said["root"], said["datasets"]) == ("data", [])
-    (told,) = said["image_sets"]
-    assert set(told) == {
+    done = output_of("data", "check", "photos", "--json", "out.json", *TINY, code=1)
+    document = json.loads(Path("out.json").read_text())
+    assert (document["root"], document["datasets"]) == ("data", [])
+    (result,) = document["image_sets"]
+    assert set(result) == {
         "path", "is_valid", "counts", "unreadable", "copies", "singleton_classes", "agreement", "doubts"
     }  # fmt: skip
-    assert (told["path"], told["is_valid"]) == ("photos", False)
-    assert told["counts"] == {"blue sea": 7, "green leaf": 6, "mud": 1, "red_brick": 6}
-    assert told["unreadable"] == [
+    assert (result["path"], result["is_valid"]) == ("photos", False)
+    assert result["counts"] == {"blue sea": 7, "green leaf": 6, "mud": 1, "red_brick": 6}
+    assert result["unreadable"] == [
         {"path": "photos/green leaf/3.png", "reason": "it is empty; replace it or leave it out"}
     ]
-    assert [group["labels"] for group in told["copies"]] == [
+    assert [group["labels"] for group in result["copies"]] == [
         ["green leaf"],
         ["green leaf", "red_brick"],
         ["green leaf", "mud"],
     ]
-    assert told["singleton_classes"] == ["mud"]
-    doubts = {doubt["path"]: doubt for doubt in told["doubts"]}
+    assert result["singleton_classes"] == ["mud"]
+    doubts = {doubt["path"]: doubt for doubt in result["doubts"]}
     assert doubts["photos/blue sea/brick.png"]["looks_like"] == "red_brick"
     assert {doubt["label"] for doubt in doubts.values()} <= {"blue sea", "green leaf", "red_brick"}
     assert all(doubt["n_classes"] == 3 and doubt["rank"] > 1 for doubt in doubts.values())
-    assert told["agreement"] > 0.7
+    assert result["agreement"] > 0.7
 
-    assert "photos: broken, 4 classes, 20 readable images, 1 to 7 per class\n" in done.stdout
-    assert "    problem: can't read photos/green leaf/3.png: it is empty" in done.stdout
+    assert "photos: broken, 4 classes, 20 readable images, 1 to 7 per class\n" in done
+    assert "    problem: can't read photos/green leaf/3.png: it is empty" in done
     twins = "photos/green leaf/2.png, photos/red_brick/2 leaf.png"
-    assert f"    problem: the same image is in 2 classes, so a label is wrong: {twins}\n" in done.stdout
-    assert "    warning: 1 image is a copy of another in the same class" in done.stdout
-    assert "    warning: classes with fewer than 2 images, whose labels can't be checked: mud\n" in done.stdout
-    assert "    doubt: photos/blue sea/brick.png looks like red_brick (" in done.stdout
+    assert f"    problem: the same image is in 2 classes, so a label is wrong: {twins}\n" in done
+    assert "    warning: 1 image is a copy of another in the same class" in done
+    assert "    warning: classes with fewer than 2 images, whose labels can't be checked: mud\n" in done
+    assert "    doubt: photos/blue sea/brick.png looks like red_brick (" in done
 
 
 @pytest.mark.usefixtures("small")
-def test_own_images_beside_datasets(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_images_beside_datasets(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output_of: Run
+) -> None:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("nobody looks at labels, so no backbone is loaded")
 
@@ -215,79 +199,83 @@ def test_own_images_beside_datasets(photos: Path, tmp_path: Path, monkeypatch: p
     with table.open("a") as file:
         file.write("photos/mud.png,mud\n")
     shutil.copy(photos / "red_brick" / "0.png", photos / "mud.png")
-    done = run("check", "dtd", "table.csv", "--skip-labels", "--root", tmp_path, "--json", "-")
-    said = json.loads(done.stdout)
-    assert [entry["name"] for entry in said["datasets"]] == ["dtd"]
-    (told,) = said["image_sets"]
-    assert (told["path"], told["doubts"], told["agreement"]) == ("table.csv", None, None)
-    lines = run("check", table, "--skip-labels").stdout
+    done = output_of("data", "check", "dtd", "table.csv", "--skip-labels", "--root", tmp_path, "--json", "-")
+    document = json.loads(done)
+    assert [entry["name"] for entry in document["datasets"]] == ["dtd"]
+    (result,) = document["image_sets"]
+    assert (result["path"], result["doubts"], result["agreement"]) == ("table.csv", None, None)
+    lines = output_of("data", "check", table, "--skip-labels")
     assert "    warning: class sizes are very uneven: mud has 1 images, sea has 11\n" in lines
     # A folder of that name is no reason to take a dataset's name for a path.
-    assert run("check", "dtd", "--root", tmp_path).stdout.startswith(f"dtd: complete, {tmp_path}/dtd\n")
+    assert output_of("data", "check", "dtd", "--root", tmp_path).startswith(f"dtd: complete, {tmp_path}/dtd\n")
 
 
-def test_own_images_that_cannot_be_checked(photos: Path, tmp_path: Path) -> None:
-    assert "does not exist" in fails("check", "nowhere/photos", "--skip-labels")
+def test_own_images_that_cannot_be_checked(photos: Path, tmp_path: Path, error_of: Run) -> None:
+    assert "does not exist" in error_of("data", "check", "nowhere/photos", "--skip-labels")
     (tmp_path / "table.csv").write_text("path\nphotos/blue sea/0.png\n")
-    unlabelled = fails("check", "table.csv", "--skip-labels")
-    assert unlabelled.startswith("table.csv can't be checked: the images have no labels")
-    assert "= 2.0 must be" in fails("check", photos, "--min-rank-fraction", 2, "--backbone", "tiny", "--no-cache")
-    assert "did you mean" in fails("check", photos, "--backbone", "tinny", "--no-cache")
+    unlabelled = error_of("data", "check", "table.csv", "--skip-labels")
+    assert "table.csv can't be checked: the images have no labels" in unlabelled
+    assert "= 2.0 must be" in error_of(
+        "data", "check", photos, "--min-rank-fraction", 2, "--backbone", "tiny", "--no-cache"
+    )
+    assert "did you mean" in error_of("data", "check", photos, "--backbone", "tinny", "--no-cache")
 
 
-def test_one_class_leaves_nothing_to_compare(photos: Path) -> None:
+def test_one_class_leaves_nothing_to_compare(photos: Path, output_of: Run) -> None:
     for name in ("blue sea", "green leaf"):
         shutil.rmtree(photos / name)
-    assert check_own(photos).stdout == f"{photos}: valid, 1 class, 6 readable images, 6 per class\n"
+    assert output_of("data", "check", photos, *TINY) == f"{photos}: valid, 1 class, 6 readable images, 6 per class\n"
 
 
-def test_check_where_nothing_is(tmp_path: Path) -> None:
-    assert run("check", "--root", tmp_path).stdout == (
+def test_check_where_nothing_is(tmp_path: Path, output_of: Run) -> None:
+    assert output_of("data", "check", "--root", tmp_path) == (
         f"there is no dataset in {tmp_path}: `sotglp data list` lists the supported ones\n"
     )
-    assert json.loads(run("check", "--root", tmp_path, "--json", "-").stdout)["datasets"] == []
+    assert json.loads(output_of("data", "check", "--root", tmp_path, "--json", "-"))["datasets"] == []
 
 
 @pytest.mark.usefixtures("small")
-def test_prepare_downloads_and_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prepare_downloads_and_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output_of: Run) -> None:
     entry = replace(datasets.find("dtd"), download=plant_dtd, n_classes=2, counts={"train": 2, "val": 2, "test": 2})
     monkeypatch.setitem(datasets.ENTRIES, "dtd", entry)
-    lines = run("prepare", "dtd", "--root", tmp_path / "data").stdout.splitlines()
+    lines = output_of("data", "prepare", "dtd", "--root", tmp_path / "data").splitlines()
     assert lines[:3] == [
         f"dtd: terms: {entry.terms}; source: {entry.source}",
         f"dtd: downloaded to {tmp_path}/data/dtd",
         f"dtd: complete, {tmp_path}/data/dtd",
     ]
     assert any(line.startswith("    warning: ") and "split_zhou_DescribableTextures.json" in line for line in lines)
-    again = run("prepare", "dtd", "--root", tmp_path / "data").stdout.splitlines()
+    again = output_of("data", "prepare", "dtd", "--root", tmp_path / "data").splitlines()
     assert again[1] == f"dtd: nothing downloaded, since there is already {tmp_path}/data/dtd"
-    told = by_name(run("prepare", "dtd", "--root", tmp_path / "data", "--json", "-").stdout)
-    assert told["dtd"]["complete"]
+    result = by_name(output_of("data", "prepare", "dtd", "--root", tmp_path / "data", "--json", "-"))
+    assert result["dtd"]["complete"]
 
 
-def test_prepare_of_a_broken_dataset(tmp_path: Path) -> None:
+def test_prepare_of_a_broken_dataset(tmp_path: Path, output_of: Run) -> None:
     plant_published(tmp_path, "ucf101")
-    done = run("prepare", "ucf101", "--root", tmp_path, code=1)
-    assert "3 classes instead of 101" in done.stdout
+    done = output_of("data", "prepare", "ucf101", "--root", tmp_path, code=1)
+    assert "3 classes instead of 101" in done
 
 
-def test_prepare_of_what_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prepare_of_what_cannot_be_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error_of: Run, output_of: Run
+) -> None:
     def never(root: Path) -> None:
         raise AssertionError("nothing is downloaded if a dataset after it can't be")
 
     monkeypatch.setitem(datasets.ENTRIES, "dtd", replace(datasets.find("dtd"), download=never))
     command = ("prepare", "dtd", "stanford_cars", "--root", tmp_path)
-    message = fails(*command)
+    message = error_of("data", *command, "--json", "-")
     cars = datasets.find("stanford_cars")
-    assert message.startswith("Stanford Cars can't be downloaded automatically: get it at ")
+    assert "Stanford Cars can't be downloaded automatically: get it at " in message
     assert all(line in message for line in (cars.source, *cars.layout, str(tmp_path / "stanford_cars")))
-    assert f"stanford_cars: terms: {cars.terms}; source: {cars.source}\n" in run(*command, code=1).stdout
+    assert f"stanford_cars: terms: {cars.terms}; source: {cars.source}\n" in output_of("data", *command, code=2)
 
 
-def test_what_cannot_be_done(tmp_path: Path) -> None:
+def test_mistakes_are_refused(tmp_path: Path, error_of: Run) -> None:
     (tmp_path / "precious.json").write_text("{}")
     for command in (("list",), ("check",), ("prepare", "dtd")):
-        assert "not a result of sotglp" in fails(*command, "--json", "precious.json")
+        assert "not a result of sotglp" in error_of("data", *command, "--json", "precious.json")
     for command in ("check", "prepare"):
-        assert "(did you mean oxford_pets?)" in fails(command, "oxfrod_pets")
+        assert "(did you mean oxford_pets?)" in error_of("data", command, "oxfrod_pets")
     assert list(tmp_path.iterdir()) == [tmp_path / "precious.json"]

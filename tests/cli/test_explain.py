@@ -6,37 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import Result
 from PIL import Image
-from typer import Typer
-from typer.testing import CliRunner
 
-from sotglp import MethodClassifier, SOTGLPClassifier, SotglpError
-from sotglp.cli.explain import explain
-from support.command import sotglp
+from sotglp import MethodClassifier, SOTGLPClassifier
+from support.command import Run, sotglp
 from support.samples import COLOURS, make_class_folders
 
 QUICK = {"epochs": 2, "batch_size": 9, "augment": False, "shots": None}
-
-app = Typer()
-app.command()(explain)
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def run(*arguments: object) -> str:
-    result = invoke(*arguments)
-    assert result.exit_code == 0, result.exception
-    return result.stdout
-
-
-def fails(*arguments: object) -> str:
-    """The sentence that `sotglp` prints before it exits with code 2."""
-    error = invoke(*arguments).exception
-    assert isinstance(error, SotglpError)
-    return str(error)
 
 
 @pytest.fixture(scope="module")
@@ -70,54 +46,56 @@ def test_as_a_user_runs_it(model: Path, image: Path) -> None:
     assert "exists" in failed.stderr
 
 
-def test_svg_and_pdf(model: Path, image: Path) -> None:
-    run(model, image, "--out", image.with_suffix(".svg"))
+def test_svg_and_pdf(model: Path, image: Path, output_of: Run) -> None:
+    output_of("explain", model, image, "--out", image.with_suffix(".svg"))
     assert ET.parse(image.with_suffix(".svg")).getroot().tag.endswith("svg")
-    run(model, image, "--out", image.with_suffix(".pdf"))
+    output_of("explain", model, image, "--out", image.with_suffix(".pdf"))
     assert image.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_boxes_are_those_of_the_library(model: Path, image: Path) -> None:
-    run(model, image, "--out", image.with_suffix(".json"), "--class", "blue sea", "--class", "red_brick")
-    told = json.loads(image.with_suffix(".json").read_text())
-    assert told.pop("versions").keys() >= {"sotglp", "torch"}
+def test_boxes_are_those_of_the_library(model: Path, image: Path, output_of: Run) -> None:
+    output_of(
+        "explain", model, image, "--out", image.with_suffix(".json"), "--class", "blue sea", "--class", "red_brick"
+    )
+    result = json.loads(image.with_suffix(".json").read_text())
+    assert result.pop("versions").keys() >= {"sotglp", "torch"}
     expected = SOTGLPClassifier.load(model).explain(image, ["blue sea", "red_brick"])
-    assert told == expected.to_dict()
-    left, top, right, bottom = told["seen"]
+    assert result == expected.to_dict()
+    left, top, right, bottom = result["seen"]
     assert (top, bottom) == (0, 60)
     assert right - left == pytest.approx(60, abs=1)
     assert left == pytest.approx(20, abs=1)
 
 
-def test_json_on_standard_output_is_all_there_is(model: Path, image: Path) -> None:
-    told = json.loads(run(model, image, "--json", "-", "--out", image.with_suffix(".png")))
-    assert len(told["classes"]) == 1
-    assert told["classes"][0]["label"] in COLOURS
+def test_json_on_standard_output_is_all_there_is(model: Path, image: Path, output_of: Run) -> None:
+    result = json.loads(output_of("explain", model, image, "--json", "-", "--out", image.with_suffix(".png")))
+    assert len(result["classes"]) == 1
+    assert result["classes"][0]["label"] in COLOURS
     assert image.with_suffix(".png").exists()
 
 
-def test_a_calibrated_model_tells_what_is_unknown(model: Path, image: Path) -> None:
+def test_a_calibrated_model_rejects_unknown_images(model: Path, image: Path, output_of: Run) -> None:
     calibrated = model.with_name("calibrated.safetensors")
-    told = json.loads(run(calibrated, image, "--json", "-"))
-    assert told["is_unknown"] == (told["ood_score"] < told["threshold"])
-    other = json.loads(run(calibrated, image, "--json", "-", "--ood-method", "msp"))
+    result = json.loads(output_of("explain", calibrated, image, "--json", "-"))
+    assert result["is_unknown"] == (result["ood_score"] < result["threshold"])
+    other = json.loads(output_of("explain", calibrated, image, "--json", "-", "--ood-method", "msp"))
     assert other["threshold"] is None
     assert other["ood_method"] == "msp"
 
 
-def test_mistakes_end_in_one_sentence(model: Path, image: Path) -> None:
-    assert "there is no output" in fails(model, image)
-    assert "must end in" in fails(model, image, "--out", "maps.bmp")
-    assert "is a folder" in fails(model, image.parent, "--json", "-")
-    assert "there is no class 'blue see' (did you mean blue sea?)" in fails(
-        model, image, "--json", "-", "--class", "blue see"
+def test_mistakes_end_in_one_sentence(model: Path, image: Path, error_of: Run) -> None:
+    assert "there is no output" in error_of("explain", model, image)
+    assert "must end in" in error_of("explain", model, image, "--out", "maps.bmp")
+    assert "is a folder" in error_of("explain", model, image.parent, "--json", "-")
+    assert "there is no class 'blue see' (did you mean blue sea?)" in error_of(
+        "explain", model, image, "--json", "-", "--class", "blue see"
     )
-    assert "can't read" in fails(model, image.with_name("other.jpg"), "--json", "-")
+    assert "can't read" in error_of("explain", model, image.with_name("other.jpg"), "--json", "-")
     image.with_suffix(".json").write_text("mine")
-    assert "not a result of sotglp" in fails(model, image, "--out", image.with_suffix(".json"), "--force")
+    assert "not a result of sotglp" in error_of("explain", model, image, "--out", image.with_suffix(".json"), "--force")
     assert image.with_suffix(".json").read_text() == "mine"
 
 
-def test_a_method_without_a_plan_says_so(model: Path, image: Path) -> None:
+def test_a_method_without_a_plan_is_refused(model: Path, image: Path, error_of: Run) -> None:
     MethodClassifier("zero-shot", backbone="tiny").fit(model.parent).save(image.with_name("zero.safetensors"))
-    assert "no transport plan" in fails(image.with_name("zero.safetensors"), image, "--json", "-")
+    assert "no transport plan" in error_of("explain", image.with_name("zero.safetensors"), image, "--json", "-")

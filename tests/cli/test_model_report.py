@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix, roc_curve
 
-from sotglp.cli import main
-from support.command import fails, sotglp
+from support.command import Run, sotglp
 from support.report_samples import Page
 from support.samples import make_class_folders
 
@@ -36,86 +34,61 @@ def model(data: Path) -> Path:
     return out
 
 
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """Run in this process, and give what it prints."""
-    monkeypatch.setattr(sys, "argv", ["sotglp", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 0
-    return capsys.readouterr().out
-
-
-def test_a_report_as_a_process(
-    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_report_as_a_process(model: Path, data: Path, tmp_path: Path, output_of: Run) -> None:
     out = tmp_path / "deep" / "r.html"
     sets = ("--ood", data / "a & <b>", "--ood", data / "others")
     done = sotglp("report", model, data / "test", *sets, "--out", out, "--json", tmp_path / "r.json")
     assert done.stderr == ""
-    told = json.loads((tmp_path / "r.json").read_text())
-    assert done.stdout.startswith(f"{out}: accuracy {told['accuracy']:.3f} (")
-    rows = told["images"]
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert done.stdout.startswith(f"{out}: accuracy {result['accuracy']:.3f} (")
+    rows = result["images"]
     counts = confusion_matrix(
-        [row["label"] for row in rows], [row["predicted"] for row in rows], labels=told["classes"]
+        [row["label"] for row in rows], [row["predicted"] for row in rows], labels=result["classes"]
     )
-    assert {(one["label"], one["predicted"], one["count"]) for one in told["confusion"]} == {
-        (told["classes"][row], told["classes"][column], counts[row, column])
+    assert {(one["label"], one["predicted"], one["count"]) for one in result["confusion"]} == {
+        (result["classes"][row], result["classes"][column], counts[row, column])
         for row, column in zip(*counts.nonzero(), strict=True)
     }
-    assert told["accuracy"] == np.trace(counts) / 12
-    for one in told["ood"].values():
+    assert result["accuracy"] == np.trace(counts) / 12
+    for one in result["ood"].values():
         is_in = [True] * 12 + [False] * one["n"]
         fpr, tpr, _ = roc_curve(is_in, np.float32([row["ood_score"] for row in rows] + one["scores"]))
         assert one["roc"] == {"fpr": pytest.approx(fpr), "tpr": pytest.approx(tpr)}
-    assert told["versions"]["sotglp"]
+    assert result["versions"]["sotglp"]
     taken = Page(out.read_bytes())
-    assert list(told["ood"]) == ["a & <b>", "others"]
-    for name, one in told["ood"].items():
+    assert list(result["ood"]) == ["a & <b>", "others"]
+    for name, one in result["ood"].items():
         assert f"AUROC, {name} {one['auroc']:.3f}" in taken.section("headline")
     # The evaluation says the same.
-    evaluated = json.loads(run(monkeypatch, capsys, "evaluate", model, data / "test", *sets, "--json", "-"))
+    evaluated = json.loads(output_of("evaluate", model, data / "test", *sets, "--json", "-"))
     for name in ("accuracy", "ece", "ece_calibrated", "accepted", "n"):
-        assert evaluated[name] == pytest.approx(told[name])
-    assert evaluated["ood"]["others"]["auroc"] == told["ood"]["others"]["auroc"]
+        assert evaluated[name] == pytest.approx(result[name])
+    assert evaluated["ood"]["others"]["auroc"] == result["ood"]["others"]["auroc"]
 
 
 def test_the_command_on_the_page_makes_the_page(
-    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: Path, data: Path, tmp_path: Path, error_of: Run, output_of: Run
 ) -> None:
     out = tmp_path / "r.html"
     given = ("--ood", data / "a & <b>", "--ood-method", "energy", "--temperature", "2", "--batch-size", "5")
-    run(monkeypatch, capsys, "report", model, data / "test", *given, "--out", out)
+    output_of("report", model, data / "test", *given, "--out", out)
     page = out.read_bytes()
     reproduce = Page(page).section("reproduce")
     command = reproduce[reproduce.index("sotglp report") : reproduce.index(" Test images from")]
-    out.unlink()
-    run(monkeypatch, capsys, *shlex.split(command)[1:])
+    out.write_text("mine")
+    assert f"{out} exists" in error_of(*shlex.split(command)[1:])
+    output_of(*shlex.split(command)[1:], "--force")
     assert out.read_bytes() == page
     assert "Scores (energy, temperature 2.0)" in Page(page).section("ood")
 
 
-def test_a_page_is_kept_unless_forced(
-    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "r.html"
-    out.write_text("mine")
-    arguments = (model, data / "test", "--out", out)
-    assert f"{out} exists" in fails(capsys, monkeypatch, "report", *arguments)
-    assert out.read_text() == "mine"
-    told = json.loads(run(monkeypatch, capsys, "report", *arguments, "--force", "--json", "-"))
-    assert told["out"] == str(out)
-    assert out.read_bytes().startswith(b"<!doctype html>")
-
-
-def test_unreadable_images(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unreadable_images(model: Path, tmp_path: Path, error_of: Run, output_of: Run) -> None:
     test = make_class_folders(tmp_path / "test", per_class=2)
     (test / "green leaf" / "0.png").write_bytes(b"broken")
     out = tmp_path / "r.html"
-    assert "can't read" in fails(capsys, monkeypatch, "report", model, test, "--out", out)
+    assert "can't read" in error_of("report", model, test, "--out", out)
     assert not out.exists()
-    run(monkeypatch, capsys, "report", model, test, "--out", out, "--skip-unreadable")
+    output_of("report", model, test, "--out", out, "--skip-unreadable")
     assert "1 image could not be read" in Page(out.read_bytes()).section("headline")
 
 
@@ -125,15 +98,17 @@ def test_unreadable_images(
         (["{model}", "--out", "r.html"], "is a model: give labelled images"),
         (["{model}", "{test}", "--svg", "--out", "r.html"], "--svg is for the report of a benchmark"),
         (["{results}", "{test}", "--out", "r"], "a second argument is for the report of a model"),
-        (["{results}", "--ood", "{test}", "--out", "r"], "--ood is for the report of a model"),
-        (["{results}", "--ood-method", "msp", "--out", "r"], "--ood-method is for the report of a model"),
-        (["{results}", "--temperature", "2", "--out", "r"], "--temperature is for the report of a model"),
-        (["{results}", "--pretrained", "x", "--out", "r"], "--pretrained is for the report of a model"),
-        (["{results}", "--device", "cpu", "--out", "r"], "--device is for the report of a model"),
-        (["{results}", "--precision", "fp32", "--out", "r"], "--precision is for the report of a model"),
-        (["{results}", "--workers", "1", "--out", "r"], "--workers is for the report of a model"),
-        (["{results}", "--batch-size", "8", "--out", "r"], "--batch-size is for the report of a model"),
-        (["{results}", "--skip-unreadable", "--out", "r"], "--skip-unreadable is for the report of a model"),
+        *[
+            (["{results}", *option.split(), "--out", "r"], f"{option.split()[0]} is for the report of a model")
+            for option in (
+                "--ood {test}",
+                "--ood-method msp",
+                "--device cpu",
+                "--workers 1",
+                "--batch-size 8",
+                "--skip-unreadable",
+            )
+        ],
         (["no.safetensors", "{test}", "--out", "r.html"], "there is no model file no.safetensors"),
         (["{model}", "no_folder", "--out", "r.html"], "no_folder"),
         (["{model}", "{test}", "--ood", "no_folder", "--out", "r.html"], "no_folder"),
@@ -148,12 +123,12 @@ def test_mistakes_end_in_one_sentence(
     data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    error_of: Run,
 ) -> None:
     (tmp_path / "results").mkdir()
     monkeypatch.chdir(tmp_path)
     places = {"model": model, "test": data / "test", "results": tmp_path / "results"}
-    assert message in fails(capsys, monkeypatch, "report", *(one.format(**places) for one in arguments))
+    assert message in error_of("report", *(one.format(**places) for one in arguments))
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 

@@ -4,26 +4,17 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from sotglp.benchmark.results import append
-from sotglp.cli.commands import app
-from support.command import fails
+from support.command import Run, sotglp
 from support.results import BACKBONE, VIT, made
 
 PNGS = {"accuracy_shots.png", "accuracy_auroc.png", "time_accuracy.png"}
 TEXTS = {"report.md", "tables.csv", "tables.tex"}
-
-
-def run(*arguments: object) -> str:
-    """Run in this process, and give what it prints."""
-    done = CliRunner().invoke(app, ["report", *map(str, arguments)], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.stdout
 
 
 @pytest.fixture
@@ -44,9 +35,10 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_a_report(results: Path, tmp_path: Path) -> None:
+def test_a_report(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output_of: Run) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # an import would fail
     out = tmp_path / "deep" / "report"
-    printed = run(results, "--out", out)
+    printed = output_of("report", results, "--out", out)
     assert names(out) == TEXTS | PNGS
     lines = printed.splitlines()
     assert lines[0] == "Accuracy with 16 shots (%)"
@@ -69,25 +61,27 @@ def test_a_report(results: Path, tmp_path: Path) -> None:
     assert {row["method"] for row in rows if float(row["accuracy"]) == 0.25} == {"zero-shot"}
 
 
-def test_the_same_results_give_the_same_bytes_whatever_the_order_of_lines(results: Path, tmp_path: Path) -> None:
+def test_the_same_results_give_the_same_bytes_whatever_the_order_of_lines(
+    results: Path, tmp_path: Path, output_of: Run
+) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
-    run(results, "--out", one, "--svg")
+    output_of("report", results, "--out", one, "--svg")
     lines = (results / "results.jsonl").read_text().splitlines(keepends=True)
     turned = tmp_path / "turned.jsonl"
     turned.write_text("".join(reversed(lines)))
-    run(turned, "--out", other, "--svg")
+    output_of("report", turned, "--out", other, "--svg")
     assert names(one) == names(other) == TEXTS | PNGS | {name.replace(".png", ".svg") for name in PNGS}
     for name in names(one):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
-def test_json(results: Path, tmp_path: Path) -> None:
+def test_json(results: Path, tmp_path: Path, output_of: Run) -> None:
     out = tmp_path / "report"
-    told = json.loads(run(results, "--out", out, "--json", "-"))
-    assert told["n_cells"] == 9
-    assert set(told["files"]) == names(out)
-    assert "torch" in told["versions"]
-    first = told["tables"][0]
+    result = json.loads(output_of("report", results, "--out", out, "--json", "-"))
+    assert result["n_cells"] == 9
+    assert set(result["files"]) == names(out)
+    assert "torch" in result["versions"]
+    first = result["tables"][0]
     assert first["title"] == "Accuracy with 16 shots (%)"
     method, accuracy = first["rows"][2]
     assert method["text"] == "sot-glp"
@@ -96,32 +90,30 @@ def test_json(results: Path, tmp_path: Path) -> None:
         "summary": {"mean": pytest.approx(0.76), "low": pytest.approx(0.76), "high": pytest.approx(0.76), "n": 2},
         "is_best": True,
     }
-    run(results, "--out", out, "--force", "--json", tmp_path / "result.json")
-    assert json.loads((tmp_path / "result.json").read_text()) == told
 
 
 @pytest.mark.parametrize("name", ["report.md", "tables.tex", "accuracy_auroc.png"])
 def test_an_earlier_report_is_kept_unless_forced(
-    results: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    results: Path, tmp_path: Path, name: str, error_of: Run, output_of: Run
 ) -> None:
     out = tmp_path / "report"
     out.mkdir()
     (out / name).write_text("mine")
     (out / "notes.txt").write_text("mine")
-    assert f"{out / name} exists" in fails(capsys, monkeypatch, "report", results, "--out", out)
+    assert f"{out / name} exists" in error_of("report", results, "--out", out)
     assert names(out) == {name, "notes.txt"}
     assert (out / name).read_text() == "mine"
-    run(results, "--out", out, "--force")
+    output_of("report", results, "--out", out, "--force")
     assert (out / name).read_bytes() != b"mine"
     assert (out / "notes.txt").read_text() == "mine"
 
 
-def test_base_to_new_has_tables_and_no_pictures(tmp_path: Path) -> None:
-    told = {"base": 0.5, "new": 0.25, "harmonic_mean": 1 / 3, "n_base": 4, "n_new": 4}
+def test_base_to_new_has_tables_and_no_pictures(tmp_path: Path, output_of: Run) -> None:
+    result = {"base": 0.5, "new": 0.25, "harmonic_mean": 1 / 3, "n_base": 4, "n_new": 4}
     path = tmp_path / "results.jsonl"
     for method in ("coop", "sot-glp"):
-        append(path, made(method, protocol="base-to-new", base_to_new=told))
-    printed = run(path, "--out", tmp_path / "report")
+        append(path, made(method, protocol="base-to-new", base_to_new=result))
+    printed = output_of("report", path, "--out", tmp_path / "report")
     assert printed.startswith("Accuracy on base classes with 16 shots (%)")
     assert "5 tables and 0 figures" in printed
     assert names(tmp_path / "report") == TEXTS
@@ -134,57 +126,28 @@ def test_cells_that_were_run_again_and_a_torn_line_are_left_out(results: Path, t
     append(path, made("sot-glp", seed=1, accuracy=0.9, key="again", suite="other", backbone=again))
     with open(path, "a") as file:
         file.write('{"key": "torn')
-    with pytest.warns(match="1 of the 10 results are left out"), pytest.warns(match="ends in an incomplete line"):
-        printed = run(results, "--out", tmp_path / "report")
-    assert "83.0 ± 88.9" in printed
+    done = sotglp("report", results, "--out", tmp_path / "report")
+    assert "1 of the 10 results are left out" in done.stderr
+    assert "ends in an incomplete line" in done.stderr
+    assert "83.0 ± 88.9" in done.stdout
     assert len((tmp_path / "report" / "tables.csv").read_text().splitlines()) == 1 + 9
 
 
-def add_backbone(results: Path) -> None:
-    append(results / "results.jsonl", made("coop", backbone=VIT))
-
-
-def add_weights(results: Path) -> None:
-    append(results / "results.jsonl", made("plot", backbone={**BACKBONE, "fingerprint": "sha256:1"}))
-
-
-@pytest.mark.parametrize("add", [add_backbone, add_weights])
-def test_backbones_are_not_mixed(
-    results: Path,
-    tmp_path: Path,
-    add: Callable[[Path], None],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    add(results)
-    message = fails(capsys, monkeypatch, "report", results, "--out", tmp_path / "report")
+@pytest.mark.parametrize("backbone", [VIT, {**BACKBONE, "fingerprint": "sha256:1"}], ids=["other", "weights"])
+def test_backbones_are_not_mixed(results: Path, tmp_path: Path, backbone: dict[str, Any], error_of: Run) -> None:
+    append(results / "results.jsonl", made("plot", backbone=backbone))
+    message = error_of("report", results, "--out", tmp_path / "report")
     assert "holds results of several backbones" in message
     assert "weights sha256:0" in message
     assert "weights sha256:1" in message
     assert not (tmp_path / "report").exists()
 
 
-def test_results_that_are_not_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_that_are_not_there(tmp_path: Path, error_of: Run) -> None:
     out = tmp_path / "report"
-    assert str(tmp_path / "results.jsonl") in fails(capsys, monkeypatch, "report", tmp_path, "--out", out)
+    assert str(tmp_path / "results.jsonl") in error_of("report", tmp_path, "--out", out)
     (tmp_path / "empty.jsonl").touch()
-    assert "holds no results" in fails(capsys, monkeypatch, "report", tmp_path / "empty.jsonl", "--out", out)
+    assert "holds no results" in error_of("report", tmp_path / "empty.jsonl", "--out", out)
     (tmp_path / "text.jsonl").write_text("hello\n")
-    assert "is not a result" in fails(capsys, monkeypatch, "report", tmp_path / "text.jsonl", "--out", out)
+    assert "is not a result" in error_of("report", tmp_path / "text.jsonl", "--out", out)
     assert not out.exists()
-
-
-def test_a_file_in_the_place_of_the_folder(
-    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("mine")
-    assert "can't be written" in fails(capsys, monkeypatch, "report", results, "--out", tmp_path / "file")
-    assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_pyplot_is_not_asked_for(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # an import would fail
-    run(results, "--out", tmp_path / "report")
-    assert names(tmp_path / "report") == TEXTS | PNGS

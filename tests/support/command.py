@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from typing import TypeAlias
 
 import pytest
 
 from sotglp.cli import main
+
+Run: TypeAlias = Callable[..., str]
 
 
 def sotglp(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -16,6 +21,20 @@ def sotglp(*arguments: object, check: bool = True) -> subprocess.CompletedProces
     if check:
         assert done.returncode == 0, done.stderr
     return done
+
+
+def kill_when(is_ready: Callable[[], bool], *arguments: object) -> int:
+    """Start a command in a session of its own, kill its first process once it is ready, and return the session."""
+    command = [sys.executable, "-m", "sotglp", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 300
+    while not is_ready():
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    return process.pid
 
 
 def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:

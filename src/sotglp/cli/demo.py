@@ -29,6 +29,7 @@ def demo(
     note_loading()
     from sotglp.demo import show
 
+    check_outputs({"--json": json_file})  # before a folder is made
     show.check_folder(out, force=force)
     target = json_file or str(out / "result.json")
     check_outputs({"--json": target}, {name: out / name for name in (show.MODEL, show.PICTURE)}, force=force)
@@ -52,16 +53,10 @@ def demo(
 
 def table(methods: dict[str, dict[str, Any]]) -> list[str]:
     """Return the lines of a table with one row per method."""
-    columns = [
-        f"{'':24}",
-        "accuracy [95 %]       ",
-        "near   mid   far ",
-        "near   mid   far ",
-        "on parts",
-        "overlap",
-        " fit",
+    lines = [
+        f"{'':48}OOD AUROC           OOD FPR95",
+        f"{'':26}accuracy [95 %]         near   mid   far   near   mid   far   on parts  overlap   fit",
     ]
-    lines = [f"{'':48}OOD AUROC           OOD FPR95", "  ".join(columns)]
     for name, one in methods.items():
         low, high = one["interval"]
         cells = [f"{name:24}", f"{one['accuracy']:.3f} [{low:.3f}, {high:.3f}]  "]
