@@ -89,7 +89,7 @@ def test_a_killed_fit_resumes_to_the_same_file(options: str, state: str, data: P
     refused = sotglp(*command, check=False)
     assert refused.returncode == 2
     assert "holds an interrupted run" in refused.stderr
-    assert sotglp(*command, "--resume").stderr == ""
+    sotglp(*command, "--resume")
     assert cut.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.safetensors", "whole.safetensors"]
 
