@@ -1,4 +1,4 @@
-"""The command reference, written from the command line itself at each build."""
+"""The command reference, generated from the command line at each build."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from sotglp.cli.commands import COMMANDS, app, load_command
 
 PAGE = "commands.md"
 EXAMPLE = re.compile(r"\[bold\]Example\[/bold\]: (?P<command>.+?)\n\n", re.DOTALL)
-"""A paragraph of a command's help, as its docstring has it."""
+"""The example in the docstring of a command."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the page, which lies in no folder."""
+    """Add the generated page."""
     files.append(File.generated(config, PAGE, content=reference()))
     return files
 
 
 def reference() -> str:
-    """The page: every command with its arguments, options and example, in Markdown."""
+    """Return every command with its arguments, options and example, in Markdown."""
     command: Any = typer.main.get_command(app)
     command.commands = {name: load_command(name) for name in COMMANDS}
     _keep_summaries(command)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="sotglp", title="Commands")
     text = EXAMPLE.sub(lambda found: f"```sh\n{' '.join(found['command'].split())}\n```\n\n", text)
-    lead = "Written from the program itself when this site is built; `sotglp COMMAND --help` says the same.\n"
+    lead = "Generated from the program; `sotglp COMMAND --help` prints the same.\n"
     title, rest = text.split("\n", 1)
     return f"{title}\n\n{lead}{rest}"
 
 
 def _keep_summaries(group: Any) -> None:
-    """Lists of commands have each one's first sentence whole, where typer would cut it off."""
+    """Keep the first sentence of each command, which typer would truncate."""
     for command in group.commands.values():
         command.short_help = " ".join((command.help or "").split("\n\n")[0].split())
         if hasattr(command, "commands"):

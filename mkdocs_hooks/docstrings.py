@@ -1,7 +1,4 @@
-"""Docstrings as mkdocstrings reads them: Sphinx's roles become links, parameters told together one each.
-
-Loaded by griffe, the reader of mkdocstrings.
-"""
+"""Griffe extension: Sphinx roles become links; parameters documented together are split."""
 
 from __future__ import annotations
 
@@ -12,14 +9,14 @@ import griffe
 
 ROLE = re.compile(r":(?:class|meth|func|mod|attr|data):`~?(?P<name>[\w.]+)`")
 TOGETHER = re.compile(r"^(?P<names>\w+(?:,\s\w+)+)(?P<kind> : .*)?\n(?P<about>(?: {4}.*(?:\n|\Z))+)", re.MULTILINE)
-"""Several parameters with one description. Griffe would give all of them the first one's type and default."""
+"""Several parameters with one description; griffe gives all of them the type and default of the first."""
 
 
 class Docstrings(griffe.Extension):
-    """Rewrite the docstring of whatever is met."""
+    """Rewrites docstrings."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Names inside the package become links where there is something to link to; others stay code."""
+        """Link names of the package that are documented; leave others as code."""
         if obj.docstring is not None:
             obj.docstring.value = TOGETHER.sub(_one_each, ROLE.sub(_link, obj.docstring.value))
 

@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers show by themselves: no script, no font and no request."""
+"""Formulas as MathML, which browsers render without scripts or fonts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from latex2mathml.converter import convert
 
 INLINE = re.compile(r'<span class="arithmatex">\\\((?P<latex>.*?)\\\)</span>', re.DOTALL)
 DISPLAY = re.compile(r'<div class="arithmatex">\s*\\\[(?P<latex>.*?)\\\]\s*</div>', re.DOTALL)
-"""How pymdownx.arithmatex marks them in its generic form."""
+"""Markup of pymdownx.arithmatex in its generic form."""
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Replace what arithmatex found."""
+    """Replace formulas that arithmatex marked."""
     content = INLINE.sub(lambda found: convert(html.unescape(found["latex"])), content)
     return DISPLAY.sub(
         lambda found: f'<div class="formula">{convert(html.unescape(found["latex"]).strip(), display="block")}</div>',

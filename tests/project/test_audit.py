@@ -37,13 +37,13 @@ def saying(packages: list[dict[str, Any]], status: int) -> str:
 def test_a_vulnerability_fails_and_is_named(tmp_path: Path) -> None:
     done = audit(tmp_path, saying([SOUND, BROKEN, SKIPPED], 1))
     assert done.returncode == 1
-    assert done.stdout.splitlines()[0].split() == ["pillow", "9.0", "PYSEC-1", "mended", "in", "9.1"]
-    assert done.stdout.splitlines()[1:] == ["audit: 1 vulnerabilities in 2 packages; 1 not looked up"]
+    assert done.stdout.splitlines()[0].split() == ["pillow", "9.0", "PYSEC-1", "fixed", "in", "9.1"]
+    assert done.stdout.splitlines()[1:] == ["audit: 1 vulnerabilities in 2 packages; 1 not checked"]
 
 
 def test_sound_packages_pass(tmp_path: Path) -> None:
     done = audit(tmp_path, saying([SOUND, SOUND], 0))
-    assert (done.returncode, done.stdout) == (0, "audit: 0 vulnerabilities in 2 packages; 0 not looked up\n")
+    assert (done.returncode, done.stdout) == (0, "audit: 0 vulnerabilities in 2 packages; 0 not checked\n")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_where_nobody_answers_it_says_so_in_a_line_and_passes(tmp_path: Path, co
     done = audit(tmp_path, code)
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 1
-    assert done.stdout.startswith("audit: packages could not be looked up among known vulnerabilities (")
+    assert done.stdout.startswith("audit: packages could not be checked for known vulnerabilities (")
     assert why in done.stdout
 
 
