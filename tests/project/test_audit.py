@@ -50,7 +50,7 @@ def test_sound_packages_pass(tmp_path: Path) -> None:
     ("code", "why"),
     [
         ("import sys\nsys.exit('ERROR: Tip: your network may be blocking this service')", "your network may be"),
-        (saying([SKIPPED, SKIPPED], 0), "the service knows none of the packages"),
+        (saying([SKIPPED, SKIPPED], 0), "the service has no data on these packages"),
         ("print('{}')", "no answer"),
         ("import no_such_module", "No module named 'no_such_module'"),
     ],

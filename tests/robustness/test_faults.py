@@ -523,7 +523,8 @@ def test_one_of_two_processes_of_a_fit_that_is_killed_is_told(data: Path, tmp_pa
     wait_for((tmp_path / "m.checkpoint").exists, process)
     os.kill(children(process, "-m sotglp fit")[which], signal.SIGKILL)
     error = process.communicate(timeout=120)[1]
-    assert all(line.startswith("sotglp: error: ") for line in error.splitlines())
+    # torch writes lines such as "[W1127 ...]" when it notices a lost connection first.
+    assert [line for line in error.splitlines() if not line.startswith(("sotglp: error: ", "["))] == []
     assert "probably because memory ran out" in error
     assert "--resume" in error
     assert process.returncode == 2
