@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 
 import pytest
 
-from sotglp.cli import main
-from support.command import Run, fails
+from support.command import Run, fails, run_here
 
 
 @pytest.fixture
@@ -22,12 +20,6 @@ def output_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     """Run a command that exits with ``code``, and return its standard output."""
 
     def run(*arguments: object, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["sotglp", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        assert (stop.value.code or 0) == code, err
-        return out
+        return run_here(capsys, monkeypatch, *arguments, code=code)[0]
 
     return run

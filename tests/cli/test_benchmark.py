@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from support.command import Run, kill_when, sotglp
+from support.published_settings import PUBLISHED
 from support.samples import make_class_folders
 
 SUITE: dict[str, Any] = {
@@ -19,21 +20,6 @@ SUITE: dict[str, Any] = {
     "shots": [1, 2],
     "seeds": [1, 2],
     "settings": {"epochs": 3, "augment": False},
-}
-
-# DESIGN's table: epochs, batch, learning rate, local prompts, sentence for zero-shot.
-PUBLISHED = {
-    "imagenet": (50, 256, 0.01, 4, "a photo of a {}."),
-    "caltech101": (200, 32, 0.005, 6, "a photo of a {}."),
-    "oxford_pets": (200, 32, 0.005, 6, "a photo of a {}, a type of pet."),
-    "stanford_cars": (200, 32, 0.005, 4, "a photo of a {}."),
-    "flowers102": (200, 32, 0.005, 6, "a photo of a {}, a type of flower."),
-    "food101": (200, 128, 0.005, 6, "a photo of {}, a type of food."),
-    "fgvc_aircraft": (200, 128, 0.01, 2, "a photo of a {}, a type of aircraft."),
-    "sun397": (200, 128, 0.005, 4, "a photo of a {}."),
-    "dtd": (200, 128, 0.002, 4, "{} texture."),
-    "eurosat": (200, 10, 0.001, 4, "a centered satellite photo of {}."),
-    "ucf101": (200, 128, 0.005, 4, "a photo of a person doing {}."),
 }
 
 

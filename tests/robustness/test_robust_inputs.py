@@ -21,7 +21,6 @@ import torch
 from PIL import Image
 
 from sotglp import SOTGLP, Backbone, SotglpError
-from sotglp.cli import main
 from sotglp.errors import UnreadableImageError
 from sotglp.features.views import Views, in_order
 from sotglp.images.decode import open_image
@@ -29,6 +28,7 @@ from sotglp.images.digest import content_digest
 from sotglp.images.few_shot import draw_shots
 from sotglp.images.image_set import ImageSet
 from sotglp.model_file.save import save_model
+from support.command import run_here
 from support.samples import COLOURS, coloured_image, make_class_folders, tiny_clip
 
 # A command that waits for a pipe would wait for ever.
@@ -81,13 +81,7 @@ def sotglp(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     """Run the command line in this process, which saves the seconds that a new one takes to start."""
 
     def run(*arguments: object, code: int = 0) -> Printed:
-        monkeypatch.setattr(sys, "argv", ["sotglp", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        printed = capsys.readouterr()
-        assert (stop.value.code or 0) == code, printed.err
-        return Printed(printed.out, printed.err)
+        return Printed(*run_here(capsys, monkeypatch, *arguments, code=code))
 
     return run
 

@@ -50,3 +50,16 @@ def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *
     assert len(lines) == 1
     assert lines[0].startswith("sotglp: error: ")
     return lines[0]
+
+
+def run_here(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object, code: int = 0
+) -> tuple[str, str]:
+    """Run a command in this process, without the imports of a new one; return its standard output and error."""
+    monkeypatch.setattr(sys, "argv", ["sotglp", *map(str, arguments)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main()
+    out, err = capsys.readouterr()
+    assert (stop.value.code or 0) == code, err
+    return out, err
