@@ -14,14 +14,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import open_clip
 import torch
 
 from sotglp import SOTGLP, Backbone
-from sotglp.backbone import embedded
-from sotglp.backbone.weights import supported_backbones, weight_shapes
+from sotglp.backbone.weights import architecture_config, supported_backbones, weight_shapes
 from sotglp.benchmark.protocols import peak_memory_mb, reset_peak_memory
 
 MEASURED = ("tiny", "RN50", "ViT-B-32", "ViT-B-16", "RN50x4", "ViT-L-14", "ViT-L-14-336")
@@ -35,8 +33,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 def sizes(name: str) -> dict[str, int]:
     """Side of the input, patches, width of a patch token, joint size and parameters."""
-    config: Any = embedded.CONFIG if name == embedded.NAME else open_clip.get_model_config(name)
-    vision = config["vision_cfg"]
+    vision = architecture_config(name)["vision_cfg"]
     side = int(vision["image_size"])
     shapes = weight_shapes(name, side)
     is_resnet = isinstance(vision["layers"], list)

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp import SOTGLP, Backbone
-from sotglp.backbone.embedded import NAME
+from sotglp.backbone.tiny import NAME
 from sotglp.demo.comparison import SETTINGS, draw_shots_of_task, draw_test_sets, pixels_of
 from sotglp.demo.task import few_shot_task
 from sotglp.settings import ModelConfig

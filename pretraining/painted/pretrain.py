@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from pretraining.painted.captions import vocabulary
 from pretraining.painted.loss import AttributeHeads, encode_texts, pretraining_loss
-from sotglp.backbone.embedded import CONFIG, FILE, build_tiny, pack
+from sotglp.backbone.tiny import CONFIG, FILE, build_tiny, pack
 from sotglp.backbone.vit import encode_vit
 from sotglp.console.progress import progress_bar
 from sotglp.demo.task import contains_class, draw_class_pictures, few_shot_task

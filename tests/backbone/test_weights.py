@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from sotglp import Backbone, SotglpError
-from sotglp.backbone.embedded import FINGERPRINT
 from sotglp.backbone.weights import chosen_weights, fingerprint, supported_backbones
 from sotglp.errors import UnsupportedTowerError
 from support.samples import tiny_clip
@@ -71,21 +70,6 @@ def test_list_of_backbones_agrees_with_the_towers_themselves() -> None:
 )
 def test_pretrained_selects_weights(name: str, pretrained: str | Path | None, chosen: str | None) -> None:
     assert chosen_weights(name, pretrained) == chosen
-
-
-@pytest.mark.parametrize("pretrained", [None, "auto", "embedded"])
-def test_the_embedded_model_has_its_own_weights(pretrained: str | None) -> None:
-    backbone = Backbone.load("tiny", pretrained, seed=3)
-    assert (backbone.name, backbone.pretrained, backbone.seed) == ("tiny", "embedded", None)
-    assert backbone.fingerprint == FINGERPRINT
-
-
-def test_random_weights_for_the_embedded_model() -> None:
-    random = Backbone.load("tiny", "none", seed=3)
-    assert (random.pretrained, random.seed, random.quick_gelu) == (None, 3, False)
-    assert random.fingerprint == Backbone.load("tiny", "none", seed=3).fingerprint
-    assert len({random.fingerprint, Backbone.load("tiny", "none", seed=4).fingerprint, FINGERPRINT}) == 3
-    assert Backbone.load("tiny", "none", seed=3, quick_gelu=True).quick_gelu
 
 
 def test_a_weight_file_for_the_embedded_model(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pretraining.painted.loss import (
     pretraining_loss,
 )
 from pretraining.painted.pretrain import as_pixels
-from sotglp.backbone.embedded import build_tiny
+from sotglp.backbone.tiny import build_tiny
 from sotglp.demo.painting import SIZE
 from sotglp.demo.world import COLOURS, KNOWN_FILLS, NO_PART, draw_parts, paint
 

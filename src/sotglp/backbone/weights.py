@@ -14,7 +14,7 @@ import torch
 from open_clip.factory import load_checkpoint
 from torch import nn
 
-from sotglp.backbone import embedded
+from sotglp.backbone.embedded import EMBEDDED, TAG
 from sotglp.backbone.readers import READERS
 from sotglp.backbone.safe_load import check_weight_file
 from sotglp.backbone.text import TextTower
@@ -25,22 +25,27 @@ WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 def supported_backbones() -> list[str]:
-    """Return the names of the embedded model and of open_clip's supported architectures, sorted."""
-    names = (name for name in open_clip.list_models() if _is_supported(open_clip.get_model_config(name)))
-    return sorted([*names, embedded.NAME])
+    """Return the names of the embedded models and of open_clip's supported architectures, sorted."""
+    return sorted(name for name in [*EMBEDDED, *open_clip.list_models()] if _is_supported(architecture_config(name)))
 
 
 def is_known(name: str) -> bool:
     """Return whether there is an architecture of that name."""
-    return name == embedded.NAME or name in open_clip.list_models()
+    return name in EMBEDDED or name in open_clip.list_models()
+
+
+def architecture_config(name: str) -> dict[str, Any]:
+    """Return open_clip's configuration of a known architecture."""
+    config: dict[str, Any] = EMBEDDED[name].config if name in EMBEDDED else open_clip.get_model_config(name)
+    return config
 
 
 def chosen_weights(name: str, pretrained: str | os.PathLike[str] | None) -> str | None:
     """Resolve ``pretrained`` to a tag or a file, or None for random weights; see :meth:`sotglp.Backbone.load`."""
-    default = "auto" if name == embedded.NAME else "none"
+    default = "auto" if name in EMBEDDED else "none"
     choice = default if pretrained is None else str(pretrained)
     if choice.lower() == "auto":
-        return embedded.TAG if name == embedded.NAME else "openai"
+        return TAG if name in EMBEDDED else "openai"
     return None if choice.lower() == "none" else choice
 
 
@@ -88,7 +93,7 @@ def _check_architecture(name: str, image_size: int | None) -> None:
         raise SotglpError(
             f"there is no backbone {name!r}{_nearest(name, supported_backbones())}; `sotglp info --backbones` lists all"
         )
-    if not _is_supported(embedded.CONFIG if name == embedded.NAME else open_clip.get_model_config(name)):
+    if not _is_supported(architecture_config(name)):
         raise SotglpError(
             f"the backbone {name} isn't supported{_nearest(name, supported_backbones())}: choose one that `sotglp info "
             "--backbones` lists, which have an image tower with CLS pooling (or a ResNet) and CLIP's causal text tower"
@@ -96,14 +101,14 @@ def _check_architecture(name: str, image_size: int | None) -> None:
 
 
 def _tags(name: str) -> list[str]:
-    return [embedded.TAG] if name == embedded.NAME else open_clip.list_pretrained_tags_by_model(name)
+    return [TAG] if name in EMBEDDED else open_clip.list_pretrained_tags_by_model(name)
 
 
 def _build_random(name: str, image_size: int | None, seed: int, quick_gelu: bool, device: str = "cpu") -> nn.Module:
     # open_clip builds a model on the current device, and only then moves it to its argument's.
     with torch.device(device):
-        if name == embedded.NAME:
-            return embedded.build_tiny(seed, image_size=image_size, quick_gelu=quick_gelu)
+        if name in EMBEDDED:
+            return EMBEDDED[name].build(seed, image_size=image_size, quick_gelu=quick_gelu)
         return _create(name, image_size, seed, force_quick_gelu=quick_gelu, device=device)
 
 
@@ -116,8 +121,8 @@ def _create(name: str, image_size: int | None, seed: int, **how: Any) -> nn.Modu
 
 
 def _build_from_tag(name: str, tag: str, image_size: int | None, seed: int) -> nn.Module:
-    if name == embedded.NAME:
-        return embedded.load_tiny(image_size=image_size)
+    if name in EMBEDDED:
+        return EMBEDDED[name].load(image_size=image_size)
     trained_with = open_clip.get_pretrained_cfg(name, tag)
     try:
         # The architecture's plain name means GELU, with which weights trained with QuickGELU are wrong.

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from sotglp.backbone import Backbone
-from sotglp.backbone.embedded import NAME
+from sotglp.backbone.tiny import NAME
 from sotglp.console.progress import note
 from sotglp.demo.comparison import SETTINGS as SETTINGS
 from sotglp.demo.comparison import compare_methods, draw_shots_of_task, draw_test_sets

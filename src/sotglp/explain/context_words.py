@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sotglp.backbone import Backbone, embedded
+from sotglp.backbone import Backbone, tiny
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.prompts import clip_tokenizer
 from sotglp.methods.sot_glp import SOTGLP
@@ -144,8 +144,8 @@ def known_tokens(backbone: Backbone) -> Tensor:
     """
     tokenizer = clip_tokenizer()
     tokens = torch.arange(min(tokenizer.sot_token_id, tokenizer.eot_token_id))
-    if backbone.fingerprint == embedded.FINGERPRINT:
-        trained = embedded.trained_tokens()
+    if backbone.fingerprint == tiny.FINGERPRINT:
+        trained = tiny.trained_tokens()
         tokens = trained[trained < len(tokens)]
     return tokens
 

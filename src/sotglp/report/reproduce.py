@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from sotglp.backbone import embedded
+from sotglp.backbone.embedded import TAG
 from sotglp.backbone.weights import is_known
 from sotglp.files.packaged import parse_yaml
 from sotglp.methods.method import METHODS, Method
@@ -43,7 +43,7 @@ def fit_command(record: ModelRecord, out: str) -> str | None:
         usual = default.model_dump()
         changed |= {name: value for name, value in settings.model_dump().items() if value != usual[name]}
     words = ["sotglp", "fit", TRAIN, "--out", out, "--method", method.name, "--backbone", backbone["name"]]
-    if backbone["pretrained"] != embedded.TAG:
+    if backbone["pretrained"] != TAG:
         words += ["--pretrained", backbone["pretrained"] or "none"]
     words += ["--image-size", str(backbone["image_size"][0])]
     for name, value in changed.items():
