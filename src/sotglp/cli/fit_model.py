@@ -17,6 +17,7 @@ from sotglp.scoring.calibration import Calibration, calibrate_crossed, calibrate
 from sotglp.scoring.cross_fit import cross_fit, folds_of, remove_checkpoints, remove_fold_checkpoints
 from sotglp.scoring.rejection import check_tpr
 from sotglp.settings import InferenceConfig, Settings, TrainConfig
+from sotglp.training.chance import warn_near_chance
 from sotglp.training.fit import Fitted, adapt, drawn_shots
 
 
@@ -81,9 +82,11 @@ class FitRun:
             force=self.force,
         )
         remove_checkpoints(self.checkpoint)
+        warn_near_chance(fitted, self.training)
         result = {
             "classes": fitted.model.class_names,
             "n_images": len(fitted.images),
+            "backbone": fitted.model.backbone.name,
             "settings": {"model": self.model_config.model_dump(), "training": self.training.model_dump()},
             "history": fitted.history,
             "calibration": calibration_record(calibration),
