@@ -14,9 +14,12 @@ from support.samples import REFERENCE_CASES, Reference, load_reference, make_cla
 
 @pytest.fixture(autouse=True, scope="session")
 def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or fills the user's feature cache, not even by a command in a process."""
+    """No test reads or fills the user's caches of features and of weights, not even by a command in a process."""
+    hub = str(tmp_path_factory.mktemp("hub"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOTGLP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_HUB_CACHE", hub)
+        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", hub)
         yield
 
 

@@ -217,7 +217,8 @@ def test_training_data_that_cannot_be_used(name: str, bad_data: Path, tmp_path: 
     [
         (["--backbone", "ViT-B-61"], "did you mean ViT-B-16"),
         (["--backbone", "ViT-B-16-SigLIP"], "isn't supported"),
-        (["--pretrained", "openia"], "did you mean openai"),
+        (["--backbone", "ViT-B-16", "--pretrained", "openia"], "did you mean openai"),
+        (["--pretrained", "openai"], "name it, such as --backbone ViT-B-16"),
         (["--preset", "caltech"], "no preset 'caltech'"),
         (["--shots", "0"], "shots = 0"),
         (["--set", "top_k"], "--set NAME=VALUE"),

@@ -108,7 +108,7 @@ def test_folds_of_the_shots_serve_for_calibration(few: SOTGLPClassifier, paths: 
     X, y = paths
     few.calibrate(X, 0.7, "mcm", y=y, folds=2)
     calibration = few.calibration_
-    config = few._settings()[1]
+    config = few._fitted_training()
     shots = drawn_shots(ImageSet.from_items(X, y), config)
     assert len(shots) == 12
     crossed = cross_fit(few.model_, shots, config, InferenceConfig(ood_method="mcm"), n_folds=2)

@@ -111,7 +111,7 @@ def test_a_loaded_one_knows_how_it_was_made(tiny_backbone: Backbone, paths: Any,
     expected = {"method": "plot", "shots": 4, "seed": 7, "precision": "auto", "workers": 0}
     assert expected.items() <= parameters.items()
     assert settings.items() <= parameters["settings"].items()
-    assert loaded._settings() == fitted._settings()
+    assert loaded._settings("tiny") == fitted._settings("tiny")
     loaded.save(tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "m.safetensors").read_bytes()
 

@@ -17,7 +17,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.nn import functional as F
 
-from sotglp import Backbone, MethodClassifier, SOTGLPClassifier, SotglpError
+from sotglp import Backbone, MethodClassifier, SOTGLPClassifier, SotglpError, SotglpWarning
+from sotglp.backbone_defaults import DECIDED
+from sotglp.model_file.record import read_record
 from sotglp.scoring.predict import Predictions
 from sotglp.settings import ModelConfig, Preset, TrainConfig
 from support.estimators import QUICK, classifier
@@ -88,12 +90,34 @@ def test_scikit_learns_checks_of_classifiers(estimator: TablePainter, check: Any
 
 def test_parameters_and_defaults_are_those_of_the_settings() -> None:
     parameters, preset = SOTGLPClassifier().get_params(), Preset()
-    known = {**preset.model.model_dump(), **preset.training.model_dump()}
+    known = {**preset.model.model_dump(), **preset.training.model_dump(), **dict.fromkeys(DECIDED, "auto")}
     assert known.items() <= parameters.items()
     own = "backbone", "pretrained", "image_size", "patch_attention", "device", "cache_dir", "verbose"
     assert set(parameters) - {*ModelConfig.model_fields, *TrainConfig.model_fields} == set(own)
     of_preset = SOTGLPClassifier.from_preset("dtd", pretrained=None, epochs=7)
     assert (of_preset.learning_rate, of_preset.batch_size, of_preset.epochs) == (0.002, 128, 7)
+    assert SOTGLPClassifier.from_preset("folder").get_params() == parameters
+
+
+def test_a_backbone_decides_settings_that_are_auto(paths: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sotglp.backbone_defaults.PHOTO", "tiny")
+    monkeypatch.setattr("sotglp.backbone_defaults.backbones_with_defaults", lambda: ["tiny"])
+    monkeypatch.setattr("sotglp.backbone_defaults.read_packaged", lambda *_: {"learning_rate": 0.03, "epochs": 2})
+    for estimator in (SOTGLPClassifier(shots=2, augment=False), MethodClassifier(shots=2, settings={"augment": False})):
+        with pytest.warns(SotglpWarning, match=r"backbone='ViT-B-16'"):
+            estimator.fit(*paths)
+        assert (estimator.backbone, estimator.model_.backbone.name) == ("auto", "tiny")
+        assert len(estimator.history_) == 2
+        estimator.save(tmp_path / "m.safetensors", force=True)
+        saved = read_record(tmp_path / "m.safetensors")
+        assert saved.training is not None
+        assert (saved.backbone["name"], saved.training.learning_rate, saved.training.epochs) == ("tiny", 0.03, 2)
+        # The estimator that was loaded keeps these values, whatever comes with its backbone later.
+        loaded = type(estimator).load(tmp_path / "m.safetensors")
+        assert loaded._settings("ViT-B-16")[1] == saved.training
+    assert SOTGLPClassifier(learning_rate=0.1, epochs=None)._settings("tiny")[1] == TrainConfig(learning_rate=0.1)
+    with pytest.raises(SotglpError, match="name it"):
+        SOTGLPClassifier(pretrained=None).fit(*paths)
 
 
 def test_classes_are_sorted_and_predictions_are_labels(fitted: SOTGLPClassifier, paths: Any) -> None:
@@ -162,7 +186,8 @@ def test_variants_are_saved(tiny_backbone: Backbone, paths: Any, tmp_path: Path,
     assert fitted.score(X, y) > 0.6
     fitted.save(path)
     loaded = SOTGLPClassifier.load(path, backbone=tiny_backbone)
-    assert loaded.get_params() == fitted.get_params() | {"pretrained": None}
+    # The file holds the values that "auto" stood for.
+    assert loaded.get_params() == fitted.get_params() | {"pretrained": None, "views": 2}
     np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
     np.testing.assert_array_equal(loaded.is_ood(X), fitted.is_ood(X))
     with pytest.raises(SotglpError, match="exists"):

@@ -65,7 +65,8 @@ def test_the_command_says_all_settings(method: str, changes: dict[str, Any]) -> 
     assert command is not None
     found, settings = options(command)
     common = {name: int(found[f"--{name}"]) if f"--{name}" in found else None for name in ("shots", "epochs", "seed")}
-    assert fit_settings(found["--method"], "folder", common, settings) == (saved.model, saved.training)
+    fitted_with = fit_settings(found["--backbone"], found["--method"], "folder", common, settings)
+    assert fitted_with == (saved.model, saved.training)
     assert infer_method(saved.model).kind == METHODS[method].kind
 
 
@@ -76,7 +77,7 @@ def test_text_goes_through_shell_and_yaml(template: str) -> None:
     saved = record(changes={"template": template, "relaxation": 0.5, "top_k": None})
     found, settings = options(fit_command(saved, "a b.safetensors") or "")
     assert found["--out"] == "a b.safetensors"
-    assert fit_settings(found["--method"], "folder", {}, settings)[0] == saved.model
+    assert fit_settings(found["--backbone"], found["--method"], "folder", {}, settings)[0] == saved.model
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "zero-shot"])

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cache
 from multiprocessing import get_context
@@ -58,6 +58,7 @@ def run_suite(run_config: RunConfig, out: Path, *, n_processes: int = 1, show_pr
     Each result is written as soon as its cell is finished; the same call resumes an interrupted run. A failed cell does
     not stop the others.
     """
+    run_config = replace(run_config, suite=run_config.suite.resolved())
     keys = {_key(run_config, plan): plan for plan in plan_cells(run_config.suite)}
     path = out / RESULTS_FILE
     done = {result.key: result for result in read(path)} if os.path.exists(path) else {}

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from sotglp.backbone_defaults import AUTO, choose_backbone, preset_for
 from sotglp.errors import SotglpError, short_repr
 from sotglp.files.packaged import packaged_names, read_packaged
 from sotglp.methods.method import Method, find_method
@@ -23,7 +24,7 @@ OWN_PRESET = "folder"
 class BackboneChoice(Settings):
     """Arguments of :meth:`sotglp.Backbone.load` for the backbone of all methods."""
 
-    name: str = "ViT-B-16"
+    name: str = AUTO
     pretrained: str = "auto"
     image_size: int | None = Field(None, ge=1)
     patch_attention: PatchAttention = "value"
@@ -81,9 +82,14 @@ class Suite(Settings):
         return find_method(self.methods[label].method)
 
     def preset(self, dataset: str) -> Preset:
-        """Return the preset of a dataset, overridden by the settings of the suite."""
+        """Return the preset of a dataset, completed for the backbone and overridden by the settings of the suite."""
         chosen = self.datasets[dataset].preset or (dataset if dataset in presets() else OWN_PRESET)
-        return load_preset(chosen).changed(self.settings)
+        return preset_for(self.backbone.name, load_preset(chosen)).changed(self.settings)
+
+    def resolved(self) -> Suite:
+        """Return the suite with the architecture that a backbone ``auto`` stands for; see :func:`choose_backbone`."""
+        name = choose_backbone(self.backbone.name, self.backbone.pretrained)
+        return self.model_copy(update={"backbone": self.backbone.model_copy(update={"name": name})})
 
 
 def suites() -> list[str]:

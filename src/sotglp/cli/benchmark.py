@@ -30,7 +30,7 @@ def benchmark(
     ] = None,
     root: options.DataRoot = None,
     backbone: Annotated[
-        str | None, Option(help="Backbone instead of the suite's; tiny ships with the package.")
+        str | None, Option(help="Backbone instead of the suite's; photo and tiny ship with the package.")
     ] = None,
     pretrained: Annotated[
         str | None, Option(help="Its weights: a tag, a file, none, or auto for the usual ones.")
@@ -48,7 +48,7 @@ def benchmark(
 
     `sotglp report results --out report` writes the tables and figures.
     """
-    suite = _with_backbone(load_suite(suite_name), backbone, pretrained)
+    suite = _with_backbone(load_suite(suite_name), backbone, pretrained).resolved()
     plans = plan_cells(suite)
     if dry_run:
         check_outputs({"--json": json_file})

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 from typer import Argument, Option
 
+from sotglp.backbone_defaults import AUTO, choose_backbone
 from sotglp.cli import options
 from sotglp.cli.inputs import cache_folder, command_group
 from sotglp.console.output import check_outputs, emit, say
@@ -59,7 +60,9 @@ def check_data(
     min_rank_fraction: Annotated[
         float, Option(help="Flag labels if at least this fraction of the other classes is more probable.")
     ] = 0.5,
-    backbone: Annotated[str, Option(help="open_clip architecture that looks for wrong labels.")] = "ViT-B-16",
+    backbone: Annotated[
+        str, Option(help="open_clip architecture that looks for wrong labels; auto as for `sotglp fit`.")
+    ] = AUTO,
     pretrained: Annotated[str, Option(help="Its weights, as for `sotglp fit`.")] = "auto",
     device: options.Device = "auto",
     cache_dir: options.CacheDir = None,
@@ -87,11 +90,12 @@ def check_data(
             lines.append(f"there is no dataset in {root}: `sotglp data list` lists the supported ones")
     reports = []
     if own:
+        chosen = None if skip_labels else choose_backbone(backbone, pretrained)
         note_loading()
         from sotglp.cli.check_images import check_images
 
         views_dir = None if skip_labels else cache_folder(cache_dir, no_cache)
-        reports = check_images(own, None if skip_labels else backbone, pretrained, device, min_rank_fraction, views_dir)
+        reports = check_images(own, chosen, pretrained, device, min_rank_fraction, views_dir)
     _check(entries, root, lines, json_file, reports)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import yaml
 from typer import Argument, Option
 
+from sotglp.backbone_defaults import AUTO, choose_backbone, preset_for
 from sotglp.cli import options
 from sotglp.cli.inputs import cache_folder
 from sotglp.cli.launch import is_launched, launch
@@ -26,7 +27,13 @@ CHECKPOINT_SUFFIX = ".checkpoint"
 def fit(
     train: Annotated[Path, Argument(metavar="TRAIN", help="Folder of class folders, or manifest.")],
     out: Annotated[Path, Option(help="Model file to write.")],
-    backbone: Annotated[str, Option(help="open_clip architecture; `sotglp info --backbones` lists them.")] = "ViT-B-16",
+    backbone: Annotated[
+        str,
+        Option(
+            help="Name of a backbone (`sotglp info --backbones`), or auto: ViT-B-16 if its weights are in the local "
+            "cache, else photo, which ships with the package."
+        ),
+    ] = AUTO,
     pretrained: Annotated[
         str, Option(help="Tag or file of weights, none for random ones, auto for OpenAI's or the package's own.")
     ] = "auto",
@@ -36,7 +43,7 @@ def fit(
     ] = "folder",
     method: Annotated[str, Option(help="sot-glp, or another method (`sotglp info --methods`).")] = "sot-glp",
     shots: Annotated[int | None, Option(help="Training images per class; default 16.")] = None,
-    epochs: Annotated[int | None, Option(help="Passes over them; default about 100 steps.")] = None,
+    epochs: Annotated[int | None, Option(help="Passes over them; default about 100 steps, or the backbone's.")] = None,
     seed: Annotated[int | None, Option(help="Seed of every random draw; default 1.")] = None,
     setting: Annotated[
         list[str] | None,
@@ -80,8 +87,9 @@ def fit(
         for option, value in (("--tpr", tpr), ("--ood-method", ood_method)):
             if value is not None:
                 raise SotglpError(f"{option} is for calibration: give --calibrate or --calibrate-on too")
+    backbone = choose_backbone(backbone, pretrained)
     model_config, training = fit_settings(
-        method, preset, {"shots": shots, "epochs": epochs, "seed": seed}, setting or []
+        backbone, method, preset, {"shots": shots, "epochs": epochs, "seed": seed}, setting or []
     )
     inference = checked(
         InferenceConfig, training.inference_config().model_dump() | {"ood_method": ood_method or "gl-mcm"}
@@ -123,15 +131,18 @@ def fit(
     )
     run.check()
     if num_processes > 1 and not is_launched():
-        launch(num_processes)
+        launch(num_processes, "--backbone", backbone)
     else:
         run.run(backbone, pretrained, image_size, device)
 
 
-def fit_settings(method: str, preset: str, common: dict[str, Any], changes: list[str]) -> tuple[Settings, TrainConfig]:
-    """Return the settings of a method on a preset, changed by options and by texts ``NAME=VALUE``."""
+def fit_settings(
+    backbone: str, method: str, preset: str, common: dict[str, Any], changes: list[str]
+) -> tuple[Settings, TrainConfig]:
+    """Return the settings of a method on a preset and a backbone, changed by options and by texts ``NAME=VALUE``."""
     values = {name: value for name, value in common.items() if value is not None}
-    return find_method(method).settings_on(load_preset(preset), values | dict(_change(text) for text in changes))
+    completed = preset_for(backbone, load_preset(preset))
+    return find_method(method).settings_on(completed, values | dict(_change(text) for text in changes))
 
 
 def _change(text: str) -> tuple[str, Any]:

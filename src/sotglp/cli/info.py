@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from sotglp.backbone_defaults import backbones_with_defaults, training_defaults
 from sotglp.benchmark.suite import suites as suite_names
 from sotglp.cli import options
 from sotglp.console.output import check_outputs, emit
@@ -21,7 +22,7 @@ from sotglp.settings import presets as preset_names
 def info(
     model_file: Annotated[Path | None, Argument(metavar="[MODEL]", help="Model file to describe.")] = None,
     backbones: Annotated[bool, Option("--backbones", help="List the supported backbones.")] = False,
-    presets: Annotated[bool, Option("--presets", help="List the presets and their settings.")] = False,
+    presets: Annotated[bool, Option("--presets", help="List the presets, and settings by backbone.")] = False,
     methods: Annotated[bool, Option("--methods", help="List the methods.")] = False,
     suites: Annotated[bool, Option("--suites", help="List the suites of `sotglp benchmark`.")] = False,
     json_file: options.JsonFile = None,
@@ -41,8 +42,15 @@ def info(
         result = {"backbones": supported_backbones()}
         lines = result["backbones"]
     elif presets:
-        result = {"presets": {name: load_preset(name).model_dump() for name in preset_names()}}
+        result = {
+            "presets": {name: load_preset(name).model_dump() for name in preset_names()},
+            "backbones": {name: training_defaults(name) for name in backbones_with_defaults()},
+        }
         lines = [_preset_line(name, values) for name, values in result["presets"].items()]
+        lines += [
+            f"--backbone {name}: {_settings_line(values)}, where a preset names nothing else"
+            for name, values in result["backbones"].items()
+        ]
     elif methods:
         result = {"methods": {name: {"title": one.title, "source": one.source} for name, one in METHODS.items()}}
         lines = [f"{name:24}{one.title:26}{one.source}" for name, one in METHODS.items()]

@@ -16,8 +16,11 @@ def is_launched() -> bool:
     return "WORLD_SIZE" in os.environ
 
 
-def launch(n_processes: int) -> None:
-    """Run the current command line in ``n_processes`` processes, and exit like the first one that fails."""
+def launch(n_processes: int, *decided: str) -> None:
+    """Run the current command line in ``n_processes`` processes, and exit like the first one that fails.
+
+    ``decided`` are options at its end, which override those before them, for what all processes must agree on.
+    """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -38,7 +41,7 @@ def launch(n_processes: int) -> None:
         monitor_interval=0.5,
     )
     try:
-        elastic_launch(config, sys.executable)("-m", "sotglp", *sys.argv[1:])
+        elastic_launch(config, sys.executable)("-m", "sotglp", *sys.argv[1:], *decided)
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         if failure.exitcode < 0:

@@ -16,6 +16,7 @@ from typing_extensions import Self
 
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
+from sotglp.backbone_defaults import choose_backbone
 from sotglp.errors import SotglpError, SotglpWarning
 from sotglp.estimators.inputs import labelled, unlabelled
 from sotglp.images.labels import label_text
@@ -25,6 +26,7 @@ from sotglp.model_file.record import ModelRecord
 from sotglp.model_file.save import save_model
 from sotglp.scoring.calibration import Calibration
 from sotglp.settings import PatchAttention, Precision, Settings, TrainConfig, checked
+from sotglp.training.chance import warn_near_chance
 from sotglp.training.class_changes import renamed, with_class, without_class
 from sotglp.training.fit import adapt
 
@@ -62,11 +64,12 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         SotglpError
             If images, labels or parameters can't be used.
         """
-        model_config, config = self._settings()
+        name = self._backbone_name()
+        model_config, config = self._settings(name)
         images, labels = labelled(X, y)
         self.classes_ = np.unique(labels)
         fitted = adapt(
-            self._load_backbone(),
+            self._load_backbone(name),
             images,
             model_config,
             config,
@@ -76,6 +79,7 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         )
         self.model_, self.history_ = fitted.model, fitted.history
         self.calibration_ = None
+        warn_near_chance(fitted, config)
         return self
 
     def add_class(self, name: str | int, images: Any, others: Any = None, *, epochs: int | None = None) -> Self:
@@ -101,7 +105,7 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         """
         check_is_fitted(self, "model_")
         self._check_label(name)
-        config = checked(TrainConfig, self._settings()[1].model_dump() | {"epochs": epochs})
+        config = checked(TrainConfig, self._fitted_training().model_dump() | {"epochs": epochs})
         if others is not None:
             others, _ = labelled(*((others, None) if isinstance(others, str | os.PathLike) else others))
         model = with_class(
@@ -136,7 +140,7 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             Path(path),
             self.model_,
             classes=self.classes_.tolist(),
-            training=self._settings()[1],
+            training=self._fitted_training(),
             history=self.history_,
             calibration=self.calibration_,
             include_backbone=include_backbone,
@@ -162,8 +166,8 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         return estimator
 
     @abstractmethod
-    def _settings(self) -> tuple[Settings, TrainConfig]:
-        """Settings of model and training."""
+    def _settings(self, backbone: str) -> tuple[Settings, TrainConfig]:
+        """Settings of model and training on a backbone."""
 
     @classmethod
     @abstractmethod
@@ -190,12 +194,21 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         self.calibration_ = None
         return self
 
-    def _load_backbone(self) -> Backbone:
+    def _fitted_training(self) -> TrainConfig:
+        """Settings of training on the backbone of the fitted model."""
+        return self._settings(self.model_.backbone.name)[1]
+
+    def _backbone_name(self) -> str:
+        if isinstance(self.backbone, Backbone):
+            return self.backbone.name
+        return choose_backbone(self.backbone, self.pretrained)
+
+    def _load_backbone(self, name: str) -> Backbone:
         device = choose_device(self.device)
         if isinstance(self.backbone, Backbone):
             return self.backbone.to(device)
         return Backbone.load(
-            self.backbone,
+            name,
             self.pretrained,
             image_size=self.image_size,
             device=device,

@@ -143,7 +143,7 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
             return self
         if images.labels is None:
             raise SotglpError("folds need labels: give y, or a folder with a folder for each class")
-        config = self._settings()[1]
+        config = self._fitted_training()
         shots = drawn_shots(images, config)
         crossed = cross_fit(self.model_, shots, config, inference, n_folds=folds, cache_dir=self._cache_dir())
         self.calibration_ = calibrate_crossed(crossed, shots, inference, tpr)

@@ -9,6 +9,7 @@ from typing import Any
 from typing_extensions import Self
 
 from sotglp.backbone import Backbone
+from sotglp.backbone_defaults import AUTO, preset_for
 from sotglp.errors import SotglpError
 from sotglp.estimators.classifier import ImageClassifier
 from sotglp.methods.base import AdaptedModel
@@ -30,7 +31,8 @@ class MethodClassifier(ImageClassifier):
     backbone, pretrained, image_size, patch_attention, device
         See :class:`SOTGLPClassifier`.
     preset : str, default "folder"
-        Base settings: the name of a preset, or a YAML file.
+        Base settings: the name of a preset, or a YAML file. Settings of training that it doesn't name come with the
+        backbone.
     settings : mapping or None, default None
         Settings of the model and the training by name, which override those of preset and method; not those that are
         parameters of the classifier, such as ``shots``.
@@ -48,7 +50,7 @@ class MethodClassifier(ImageClassifier):
     def __init__(
         self,
         method: str = "coop",
-        backbone: str | Backbone = "ViT-B-16",
+        backbone: str | Backbone = AUTO,
         pretrained: str | os.PathLike[str] | None = "auto",
         *,
         image_size: int | None = None,
@@ -78,13 +80,13 @@ class MethodClassifier(ImageClassifier):
         self.seed = seed
         self.verbose = verbose
 
-    def _settings(self) -> tuple[Settings, TrainConfig]:
+    def _settings(self, backbone: str) -> tuple[Settings, TrainConfig]:
         own = {name: getattr(self, name) for name in OWN_PARAMETERS}
         settings = self.settings or {}
         for name in OWN_PARAMETERS:
             if name in settings:
                 raise SotglpError(f"{name} is a parameter of the classifier: give it as such, not in settings")
-        return find_method(self.method).settings_on(load_preset(self.preset), {**settings, **own})
+        return find_method(self.method).settings_on(preset_for(backbone, load_preset(self.preset)), {**settings, **own})
 
     @classmethod
     def _from_record(cls, model: AdaptedModel, record: ModelRecord, device: str) -> Self:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 from typing_extensions import Self
 
 from sotglp.backbone import Backbone
+from sotglp.backbone_defaults import AUTO, DECIDED, training_defaults
 from sotglp.errors import SotglpError
 from sotglp.estimators.classifier import ImageClassifier
 from sotglp.methods.base import AdaptedModel
@@ -30,6 +31,8 @@ from sotglp.settings import (
     load_preset,
 )
 
+Auto = Literal["auto"]
+
 
 class SOTGLPClassifier(ImageClassifier):
     """Few-shot image classifier with OOD scores, calibrated decisions and explanations.
@@ -40,8 +43,9 @@ class SOTGLPClassifier(ImageClassifier):
 
     Parameters
     ----------
-    backbone : str or Backbone, default "ViT-B-16"
-        open_clip name, or a loaded backbone.
+    backbone : str or Backbone, default "auto"
+        open_clip name, or a loaded backbone. ``"auto"`` is OpenAI's ViT-B/16 if its weights are in the local cache,
+        else ``"photo"``, which ships with the package.
     pretrained : str, path or None, default "auto"
         Tag, weight file, or None for random weights; ignored if ``backbone`` is loaded.
     image_size : int or None, default None
@@ -60,7 +64,7 @@ class SOTGLPClassifier(ImageClassifier):
         See :class:`sotglp.SOTGLP`.
     epochs, batch_size, micro_batch, learning_rate, optimizer, momentum, weight_decay, prompt_dropout, views, augment,
     remember
-        See :class:`sotglp.settings.TrainConfig`.
+        See :class:`sotglp.settings.TrainConfig`; ``"auto"`` is the value that comes with the backbone.
     precision : {"auto", "fp32", "bf16", "fp16"}, default "auto"
         Precision of the backbone; auto is fp16 on a GPU, else fp32.
     workers : int, default 0
@@ -90,7 +94,7 @@ class SOTGLPClassifier(ImageClassifier):
 
     def __init__(
         self,
-        backbone: str | Backbone = "ViT-B-16",
+        backbone: str | Backbone = AUTO,
         pretrained: str | os.PathLike[str] | None = "auto",
         *,
         image_size: int | None = None,
@@ -110,16 +114,16 @@ class SOTGLPClassifier(ImageClassifier):
         branches: Branches = "both",
         matching: Matching = "transport",
         local_contexts: LocalContexts = "class",
-        epochs: int | None = None,
-        batch_size: int = 32,
+        epochs: int | Auto | None = AUTO,
+        batch_size: int | Auto = AUTO,
         micro_batch: int | None = None,
-        learning_rate: float = 0.005,
+        learning_rate: float | Auto = AUTO,
         optimizer: Optimizer = "sgd",
         momentum: float = 0.9,
         weight_decay: float = 0.01,
         prompt_dropout: float = 0.75,
-        views: int = 2,
-        augment: bool = True,
+        views: int | Auto = AUTO,
+        augment: bool | Auto = AUTO,
         remember: bool = True,
         precision: Precision = "auto",
         workers: int = 0,
@@ -167,13 +171,18 @@ class SOTGLPClassifier(ImageClassifier):
     def from_preset(cls, preset: str, **parameters: Any) -> Self:
         """Build a classifier from a preset (``sotglp info --presets``); ``parameters`` override its settings."""
         settings = load_preset(preset)
-        return cls(**{**settings.model.model_dump(), **settings.training.model_dump(), **parameters})
+        training = settings.training.model_dump(exclude_unset=True)
+        return cls(**{**settings.model.model_dump(), **training, **parameters})
 
-    def _settings(self) -> tuple[Settings, TrainConfig]:
+    def _settings(self, backbone: str) -> tuple[Settings, TrainConfig]:
         parameters = self.get_params(deep=False)
+        training = {name: parameters[name] for name in TrainConfig.model_fields}
+        for name in DECIDED:
+            if isinstance(training[name], str) and training[name] == AUTO:
+                del training[name]
         return (
             checked(ModelConfig, {name: parameters[name] for name in ModelConfig.model_fields}),
-            checked(TrainConfig, {name: parameters[name] for name in TrainConfig.model_fields}),
+            checked(TrainConfig, training_defaults(backbone) | training),
         )
 
     @classmethod

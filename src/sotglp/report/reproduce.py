@@ -11,6 +11,7 @@ import yaml
 
 from sotglp.backbone.embedded import TAG
 from sotglp.backbone.weights import is_known
+from sotglp.backbone_defaults import preset_for
 from sotglp.files.packaged import parse_yaml
 from sotglp.methods.method import METHODS, Method
 from sotglp.model_file.record import ModelRecord
@@ -38,7 +39,7 @@ def fit_command(record: ModelRecord, out: str) -> str | None:
         return None
     method = infer_method(record.model)
     changed: dict[str, Any] = {}
-    defaults = method.settings_on(load_preset("folder"), {})
+    defaults = method.settings_on(preset_for(backbone["name"], load_preset("folder")), {})
     for settings, default in zip((record.model, record.training), defaults, strict=True):
         usual = default.model_dump()
         changed |= {name: value for name, value in settings.model_dump().items() if value != usual[name]}

@@ -1,0 +1,95 @@
+"""What a backbone decides where the user decides nothing: the choice of ``auto``, and settings of training.
+
+It loads no torch, so that commands choose and report before they load a model.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any, Final
+
+from sotglp.errors import SotglpError, SotglpWarning
+from sotglp.files.packaged import packaged_names, read_packaged
+from sotglp.settings import Preset, TrainConfig, check_names, checked
+
+AUTO: Final = "auto"
+
+CLIP = "ViT-B-16"
+"""Architecture of the published results, which ``auto`` chooses if OpenAI's weights were downloaded before."""
+
+PHOTO = "photo"
+"""The embedded model that ``auto`` chooses otherwise."""
+
+HUB_REPOSITORY = "timm/vit_base_patch16_clip_224.openai"
+HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""Where open_clip downloads OpenAI's ViT-B/16 from, and the files that it looks for."""
+
+ROWS = "presets/backbones"
+"""Folder of the settings of training by backbone, in the package."""
+
+DECIDED = ("epochs", "batch_size", "learning_rate", "views", "augment")
+"""Settings of training that a backbone may decide."""
+
+
+def choose_backbone(name: str, pretrained: str | os.PathLike[str] | None) -> str:
+    """Resolve ``auto`` to an architecture; other names are returned as they are.
+
+    Parameters
+    ----------
+    name : str
+        Name of a backbone, or ``auto``: OpenAI's ViT-B/16 if its weights are in the local cache, else the embedded
+        model of photos, with a SotglpWarning.
+    pretrained : str, path or None
+        The user's choice of weights, which must be ``auto`` too.
+
+    Raises
+    ------
+    SotglpError
+        If weights are given without an architecture.
+    """
+    if name.lower() != AUTO:
+        return name
+    if str(pretrained).lower() != AUTO:
+        raise SotglpError(
+            f"the weights {str(pretrained)!r} need the architecture that they were made for, and the backbone is "
+            f"auto: name it, such as --backbone {CLIP} (backbone={CLIP!r})"
+        )
+    if has_clip_weights():
+        return CLIP
+    if os.environ.get("RANK", "0") == "0":  # of the processes that share a run, the first one speaks
+        warnings.warn(
+            f"OpenAI's ViT-B/16 isn't in the local cache, so the embedded model {PHOTO} is used: --backbone {CLIP} "
+            f"(backbone={CLIP!r}) downloads about 600 MB once",
+            SotglpWarning,
+            stacklevel=2,
+        )
+    return PHOTO
+
+
+def has_clip_weights() -> bool:
+    """Whether open_clip finds OpenAI's weights of ViT-B/16 in the cache of the Hugging Face Hub; asks no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return any(isinstance(try_to_load_from_cache(HUB_REPOSITORY, file), str) for file in HUB_FILES)
+
+
+def backbones_with_defaults() -> list[str]:
+    """Return the names of the backbones that decide settings of training, sorted."""
+    return packaged_names(ROWS)
+
+
+def training_defaults(backbone: str) -> dict[str, Any]:
+    """Return the settings of training that come with a backbone, by name; most take the general ones."""
+    if backbone not in backbones_with_defaults():
+        return {}
+    row: dict[str, Any] = read_packaged(ROWS, "backbone", backbone)
+    check_names(row, DECIDED)
+    checked(TrainConfig, row)
+    return row
+
+
+def preset_for(backbone: str, preset: Preset) -> Preset:
+    """Return a preset whose settings of training, where it names none, are those that come with a backbone."""
+    named = preset.training.model_dump(exclude_unset=True)
+    return preset.model_copy(update={"training": checked(TrainConfig, training_defaults(backbone) | named)})

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+
+from sotglp import SotglpError, SotglpWarning
+from sotglp.backbone.embedded import EMBEDDED
+from sotglp.backbone_defaults import (
+    CLIP,
+    DECIDED,
+    HUB_FILES,
+    HUB_REPOSITORY,
+    PHOTO,
+    backbones_with_defaults,
+    choose_backbone,
+    preset_for,
+    training_defaults,
+)
+from sotglp.settings import Preset, TrainConfig, load_preset
+from support.hub_cache import cached_file
+
+ROW: dict[str, Any] = {"epochs": 60, "learning_rate": 0.5, "augment": False}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the Hugging Face Hub, and no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+@pytest.fixture
+def row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that come with a backbone `known`, and with no other."""
+    monkeypatch.setattr("sotglp.backbone_defaults.packaged_names", lambda folder: ["known"])
+    monkeypatch.setattr("sotglp.backbone_defaults.read_packaged", lambda folder, kind, name: dict(ROW))
+
+
+@pytest.mark.parametrize("file", HUB_FILES)
+def test_auto_is_clip_where_open_clip_finds_its_weights(hub: Path, file: str) -> None:
+    cached = cached_file(hub, HUB_REPOSITORY, file)
+    trained_with = open_clip.get_pretrained_cfg(CLIP, "openai")
+    assert open_clip.download_pretrained(trained_with, cache_dir=str(hub)) == str(cached)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert choose_backbone("auto", "auto") == CLIP
+
+
+def test_auto_looks_for_the_files_of_open_clip() -> None:
+    assert open_clip.get_pretrained_cfg(CLIP, "openai")["hf_hub"].rstrip("/") == HUB_REPOSITORY
+    assert set(HUB_FILES) == {HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME}
+
+
+@pytest.mark.parametrize(
+    ("repository", "file"),
+    [
+        ("timm/vit_base_patch32_clip_224.openai", HF_SAFE_WEIGHTS_NAME),
+        (HUB_REPOSITORY, "config.json"),
+        (HUB_REPOSITORY, f"{HF_SAFE_WEIGHTS_NAME}.incomplete"),
+    ],
+)
+def test_auto_is_photo_without_these_weights_and_says_so(hub: Path, repository: str, file: str) -> None:
+    with pytest.warns(SotglpWarning, match=f"--backbone {CLIP} .*MB") as caught:
+        assert choose_backbone("auto", "auto") == PHOTO
+    assert len(caught) == 1
+    cached_file(hub, repository, file)
+    with pytest.warns(SotglpWarning):
+        assert choose_backbone("AUTO", "Auto") == PHOTO
+
+
+def test_one_of_several_processes_speaks(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert choose_backbone("auto", "auto") == PHOTO
+
+
+@pytest.mark.parametrize("pretrained", ["openai", "none", None, Path("weights.pt")], ids=str)
+def test_weights_need_an_architecture(hub: Path, pretrained: str | Path | None) -> None:
+    with pytest.raises(SotglpError, match=f"{pretrained}.* --backbone {CLIP}"):
+        choose_backbone("auto", pretrained)
+
+
+@pytest.mark.parametrize("pretrained", ["auto", "openai", None])
+def test_other_names_stay(hub: Path, pretrained: str | None) -> None:
+    assert choose_backbone("RN50", pretrained) == "RN50"
+
+
+def test_the_choice_loads_no_torch() -> None:
+    code = (
+        "import sys; from sotglp.backbone_defaults import choose_backbone, training_defaults\n"
+        "choose_backbone('auto', 'auto'), training_defaults('photo'); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True)
+
+
+def test_rows_are_of_embedded_models_and_hold_training_settings() -> None:
+    names = backbones_with_defaults()
+    assert PHOTO in names
+    for name in names:
+        assert training_defaults(name).keys() <= set(DECIDED)
+    assert set(names) <= {*EMBEDDED, PHOTO}
+    assert training_defaults(CLIP) == {}
+
+
+@pytest.mark.parametrize("values", [{"learning_rate": -1}, {"shots": 3}], ids=str)
+def test_a_row_is_checked(monkeypatch: pytest.MonkeyPatch, row: None, values: dict[str, Any]) -> None:
+    monkeypatch.setitem(ROW, *values.popitem())
+    with pytest.raises(SotglpError):
+        training_defaults("known")
+
+
+@pytest.mark.usefixtures("row")
+def test_a_backbone_decides_what_a_preset_does_not_name(tmp_path: Path) -> None:
+    assert preset_for("other", Preset()) == Preset()
+    assert preset_for("known", load_preset("folder")).training == TrainConfig(**ROW)
+    (tmp_path / "mine.yaml").write_text("training: {epochs: null, learning_rate: 0.1}")
+    mine = preset_for("known", load_preset(str(tmp_path / "mine.yaml")))
+    assert mine.training == TrainConfig(epochs=None, learning_rate=0.1, augment=False)
+    assert mine.changed({"augment": True}).training.augment
+
+
+@pytest.mark.usefixtures("row")
+def test_published_presets_stay_as_published() -> None:
+    for name in ("dtd", "oxford_pets", "imagenet"):
+        assert preset_for("known", load_preset(name)) == load_preset(name)
