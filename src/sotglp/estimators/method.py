@@ -9,7 +9,7 @@ from typing import Any
 from typing_extensions import Self
 
 from sotglp.backbone import Backbone
-from sotglp.backbone_defaults import AUTO, preset_for
+from sotglp.backbone_defaults import preset_for
 from sotglp.errors import SotglpError
 from sotglp.estimators.classifier import ImageClassifier
 from sotglp.methods.base import AdaptedModel
@@ -50,7 +50,7 @@ class MethodClassifier(ImageClassifier):
     def __init__(
         self,
         method: str = "coop",
-        backbone: str | Backbone = AUTO,
+        backbone: str | Backbone = "auto",
         pretrained: str | os.PathLike[str] | None = "auto",
         *,
         image_size: int | None = None,

@@ -31,8 +31,6 @@ from sotglp.settings import (
     load_preset,
 )
 
-Auto = Literal["auto"]
-
 
 class SOTGLPClassifier(ImageClassifier):
     """Few-shot image classifier with OOD scores, calibrated decisions and explanations.
@@ -62,9 +60,10 @@ class SOTGLPClassifier(ImageClassifier):
         See :class:`sotglp.SOTGLP`.
     branches, matching, local_contexts
         See :class:`sotglp.SOTGLP`.
-    epochs, batch_size, micro_batch, learning_rate, optimizer, momentum, weight_decay, prompt_dropout, views, augment,
-    remember
+    epochs, batch_size, learning_rate, views, augment
         See :class:`sotglp.settings.TrainConfig`; ``"auto"`` is the value that comes with the backbone.
+    micro_batch, optimizer, momentum, weight_decay, prompt_dropout, remember
+        See :class:`sotglp.settings.TrainConfig`.
     precision : {"auto", "fp32", "bf16", "fp16"}, default "auto"
         Precision of the backbone; auto is fp16 on a GPU, else fp32.
     workers : int, default 0
@@ -94,7 +93,7 @@ class SOTGLPClassifier(ImageClassifier):
 
     def __init__(
         self,
-        backbone: str | Backbone = AUTO,
+        backbone: str | Backbone = "auto",
         pretrained: str | os.PathLike[str] | None = "auto",
         *,
         image_size: int | None = None,
@@ -114,16 +113,16 @@ class SOTGLPClassifier(ImageClassifier):
         branches: Branches = "both",
         matching: Matching = "transport",
         local_contexts: LocalContexts = "class",
-        epochs: int | Auto | None = AUTO,
-        batch_size: int | Auto = AUTO,
+        epochs: int | Literal["auto"] | None = "auto",
+        batch_size: int | Literal["auto"] = "auto",
         micro_batch: int | None = None,
-        learning_rate: float | Auto = AUTO,
+        learning_rate: float | Literal["auto"] = "auto",
         optimizer: Optimizer = "sgd",
         momentum: float = 0.9,
         weight_decay: float = 0.01,
         prompt_dropout: float = 0.75,
-        views: int | Auto = AUTO,
-        augment: bool | Auto = AUTO,
+        views: int | Literal["auto"] = "auto",
+        augment: bool | Literal["auto"] = "auto",
         remember: bool = True,
         precision: Precision = "auto",
         workers: int = 0,
