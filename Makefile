@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test lint types unit docs audit lowest fuzz kills demo pretrain evidence speed load rates compare trust onnx clean
+.PHONY: help test lint types unit docs audit lowest fuzz kills demo demo-painted pretrain evidence speed load rates compare trust onnx clean
 
 help:
-	@echo "make demo      compare methods on painted images with the packaged model"
+	@echo "make demo      compare methods on the packaged photos of groceries (painted shapes: make demo-painted)"
 	@echo "make test      lint, type checks and all tests, as CI does"
 	@echo "make unit      quick tests only"
 	@echo "make docs      build the documentation into build/site"
@@ -66,6 +66,9 @@ kills: $(VENV)/.ready
 
 demo: $(VENV)/.ready
 	$(BIN)/sotglp demo --out demo --force
+
+demo-painted: $(VENV)/.ready
+	$(BIN)/sotglp demo --painted --out demo/painted --force
 
 pretrain: $(VENV)/.ready
 	$(BIN)/python -m pretraining.painted.pretrain --out build/pretrain

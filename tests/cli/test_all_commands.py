@@ -168,7 +168,8 @@ def test_a_name_that_is_too_long_is_a_sentence(
         ("classes remove m.safetensors a --out b --json b", "--json and --out both write to"),
         ("benchmark few-shot --out a --json a/results.jsonl", "--json and --out both write to"),
         ("report m.safetensors images --out a --json a", "--json and --out both write to"),
-        ("demo --out a --json a/plan.png", "--json and plan.png both write to"),
+        ("demo --out a --json a/prompts.png", "--json and prompts.png both write to"),
+        ("demo --painted --out a --json a/plan.png", "--json and plan.png both write to"),
         ("info --json /dev/null", "/dev/null"),
     ],
 )

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sotglp import SOTGLP, Backbone
-from sotglp.demo import gallery
+from sotglp.demo import panels as frame
 from sotglp.demo.comparison import draw_test_sets, parts_of_class, pixels_of
 from sotglp.demo.gallery import draw_gallery
 from sotglp.demo.task import few_shot_task
@@ -32,7 +32,7 @@ def draw(model, sets, tmp_path_factory):
     def figure_of(*chosen):
         figures, path = [], tmp_path_factory.mktemp("gallery") / "plan"
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(gallery, "Figure", lambda *args, **how: figures.append(Figure(*args, **how)) or figures[-1])
+            patch.setattr(frame, "Figure", lambda *args, **how: figures.append(Figure(*args, **how)) or figures[-1])
             draw_gallery(model, sets, list(chosen), path)
         with Image.open(path) as picture:
             assert picture.format == "PNG"

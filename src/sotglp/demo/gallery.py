@@ -1,4 +1,4 @@
-"""A figure of test pictures, their true parts, and the mass of each local prompt on patches."""
+"""A figure of painted test pictures, their true parts, and the mass of each local prompt on patches."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap, ListedColormap
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from sotglp.demo.comparison import DemoSets, mass_of_class, parts_of_class, pixels_of
 from sotglp.demo.painting import SIZE
+from sotglp.demo.panels import finish, lay_out, name_row
 from sotglp.methods.sot_glp import SOTGLP
 
-INK = "#1a1a1a"
 OUTLINE = "#e8590c"
 
 SUPPORT = ListedColormap(["#6b7f99"])
@@ -33,14 +31,8 @@ def draw_gallery(model: SOTGLP, sets: DemoSets, chosen: list[int], target: Path)
     mass = mass_of_class(model, pixels, predicted)  # (B, P, N)
     mass = mass / mass.sum(dim=1, keepdim=True).clamp(min=1e-12)
 
-    # Panels of 1.5 inches, and space for names on the left and the colour bar on the right.
-    figure = Figure(figsize=(1.5 * (n_prompts + 3) + 2.7, 1.55 * len(chosen) + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(len(chosen), n_prompts + 3, squeeze=False)
     titles = ["picture", "true parts", f"support: {model.config.top_k} of {backbone.n_patches}"]
-    titles += [f"prompt {j + 1}" for j in range(n_prompts)]
-    for panel, title in zip(panels[0], titles, strict=True):
-        panel.set_title(title, fontsize=10, color=INK)
+    figure, panels = lay_out([*titles, *(f"prompt {j + 1}" for j in range(n_prompts))], len(chosen))
     owned = parts_of_class(sets.pictures, sets.targets)
     brightest = float(mass.max())
     for row, i in enumerate(chosen):
@@ -53,15 +45,8 @@ def draw_gallery(model: SOTGLP, sets: DemoSets, chosen: list[int], target: Path)
         for panel, values in zip(panels[row, 3:], mass[row].T.numpy(), strict=True):
             shown = _overlay(panel, image, true, values.reshape(backbone.patch_grid), "viridis_r", brightest)
         name, answer = (model.class_names[k].replace(" and ", "\nand ") for k in (sets.targets[i], predicted[row]))
-        verdict = f"{name}\n(correct)" if name == answer else f"{name}\n(predicted\n{answer})"
-        panels[row, 0].set_ylabel(verdict, fontsize=8, color=INK, rotation=0, ha="right", va="center")
-    for panel in panels.flat:
-        panel.set_xticks([])
-        panel.set_yticks([])
-    scale = figure.colorbar(shown, ax=panels, shrink=min(1, 2 / len(chosen)))
-    scale.set_label("share of a prompt's\nmass on a patch", fontsize=9, color=INK)
-    scale.ax.tick_params(labelsize=8)
-    figure.savefig(target, format="png", dpi=110)
+        name_row(panels[row, 0], name, answer)
+    finish(figure, panels, shown, target)
 
 
 def _overlay(

@@ -1,8 +1,7 @@
-"""The demo from end to end: pictures, methods, results, a figure and a model."""
+"""The demo on painted pictures from end to end: pictures, methods, results, a figure and a model."""
 
 from __future__ import annotations
 
-import os
 import time
 from functools import partial
 from pathlib import Path
@@ -15,15 +14,16 @@ from sotglp.backbone.tiny import NAME
 from sotglp.console.progress import note
 from sotglp.demo.comparison import SETTINGS as SETTINGS
 from sotglp.demo.comparison import compare_methods, draw_shots_of_task, draw_test_sets
+from sotglp.demo.folder import MODEL, PHOTOS, check_folder
 from sotglp.demo.gallery import draw_gallery
 from sotglp.errors import SotglpError
-from sotglp.files.atomic import check_output, os_reason, place_file, write_file
+from sotglp.files.atomic import os_reason, place_file, write_file
 from sotglp.images.image_set import ImageSet
 from sotglp.model_file.save import save_model
 
-MODEL = "model.safetensors"
 PICTURE = "plan.png"
-PHOTOS = "photos"
+FILES = (MODEL, PICTURE)
+"""What the demo writes besides the images and results."""
 
 SHOTS = 16
 TEST_PER_CLASS = 30
@@ -34,13 +34,13 @@ TEST_SEED = 1_000_000
 """Far above all training seeds, so that pictures differ."""
 
 
-def run_demo(out: Path, *, seed: int = 1, force: bool = False, show_progress: bool = True) -> dict[str, Any]:
-    """Compare methods on the task of the demo; write ``photos``, ``model.safetensors`` and ``plan.png`` to a folder.
+def run_painted(out: Path, *, seed: int = 1, force: bool = False, show_progress: bool = True) -> dict[str, Any]:
+    """Compare methods on painted pictures; write ``photos``, ``model.safetensors`` and ``plan.png`` to a folder.
 
     Return results of ``methods`` by name, ``shots``, ``seed`` and ``seconds``.
     """
     started = time.perf_counter()
-    check_folder(out, force=force)
+    check_folder(out, FILES, force=force)
     backbone = Backbone.load(NAME)
     train = draw_shots_of_task(SHOTS, seed)
     sets = draw_test_sets(TEST_PER_CLASS, N_OTHERS, TEST_SEED)
@@ -55,18 +55,6 @@ def run_demo(out: Path, *, seed: int = 1, force: bool = False, show_progress: bo
     for name, others in sets.others.items():
         save_photos(out / PHOTOS / name, others)
     return {"methods": results, "shots": SHOTS, "seed": seed, "seconds": time.perf_counter() - started}
-
-
-def check_folder(out: Path, *, force: bool) -> None:
-    """Check that a folder can be written and, unless ``force`` is set, contains no output of the demo."""
-    photos = out / PHOTOS
-    for folder in (out, photos):
-        if os.path.exists(folder) and not os.path.isdir(folder):
-            raise SotglpError(f"{folder} is a file: choose another folder")
-    for name in (MODEL, PICTURE):
-        check_output(out / name, force=force)
-    if os.path.exists(photos) and not force:
-        raise SotglpError(f"{photos} exists: choose another folder, or --force (force=True) to replace photos in it")
 
 
 def save_photos(folder: Path, images: ImageSet) -> None:
