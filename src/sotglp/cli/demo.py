@@ -72,7 +72,8 @@ def photo_lines(out: Path, result: dict[str, Any]) -> list[str]:
         f"accuracy: {n_test} test photos of {n_classes} classes (chance {1 / n_classes:.3f}), Wilson interval; "
         f"{result['shots']} training photos of each class",
         f"AUROC, FPR95: {n_unknown} photos of other things against the test photos, by the named score",
-        f"fit: seconds, besides {result['encoding_seconds']:.0f} s that encode the training photos once for all methods",
+        "fit: seconds, without those in which the training photos are encoded for all methods "
+        f"({result['encoding_seconds']:.0f} s)",
         "",
         f"{out / photographs.REPORT} describes the last model, and {out / photographs.PICTURE} shows the patches that "
         f"its prompts used ({result['seconds']:.0f} s in all). Try next:",
