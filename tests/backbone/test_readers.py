@@ -35,7 +35,7 @@ def test_unsupported_vit_is_refused(vision: dict[str, Any], words: str) -> None:
 def test_foreign_tower_is_refused_by_name() -> None:
     with pytest.raises(
         UnsupportedTowerError,
-        match=r"Linear isn't supported, .* or a ModifiedResNet",
+        match=r"Linear isn't supported, .*, a ModifiedResNet or a timm tower",
     ):
         make_reader(nn.Linear(2, 2), "value")
 

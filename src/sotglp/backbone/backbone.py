@@ -109,7 +109,7 @@ class Backbone(nn.Module):
         ------
         SotglpError
             For an unknown or unsupported name or device, weights that can't be downloaded or read, or ordinary patch
-            tokens of a ResNet.
+            tokens of a convolutional tower.
         """
         name = name.replace("/", "-")
         chosen = weights.chosen_weights(name, pretrained)
@@ -147,7 +147,7 @@ class Backbone(nn.Module):
         Raises
         ------
         SotglpError
-            If one of its towers isn't supported, or for ordinary patch tokens of a ResNet.
+            If one of its towers isn't supported, or for ordinary patch tokens of a convolutional tower.
         """
         if not hasattr(model, "visual"):
             raise SotglpError(f"{type(model).__name__} is not an open_clip model: it has no image tower `visual`")
@@ -188,19 +188,19 @@ class Backbone(nn.Module):
         return rows * columns
 
     @property
-    def patch_size(self) -> tuple[int, int]:
+    def patch_size(self) -> tuple[float, float]:
         """Height and width of a patch in input pixels."""
         return self.tower.patch_size
 
     @property
     def patch_width(self) -> int:
-        """Width of a patch token, W; d for a ResNet, whose patches are projected already."""
+        """Width of a patch token, W; d for a convolutional tower, whose patches are projected already."""
         return self.tower.patch_width
 
     @property
     def embed_dim(self) -> int:
         """Size of the joint embedding, d."""
-        return int(self._visual.output_dim)
+        return self.tower.embed_dim
 
     @property
     def logit_scale(self) -> float:
@@ -252,8 +252,8 @@ class Backbone(nn.Module):
         image_features : Tensor
             ``clip.encode_image(images)``, (B, d).
         patch_tokens : Tensor
-            Patch tokens of a ViT after ``ln_post``, from the stream that ``patch_attention`` names, or a ResNet's
-            value-projected patches, (B, P, W).
+            Patch tokens of a ViT after ``ln_post``, from the stream that ``patch_attention`` names, or
+            those of a convolutional tower, which are projected already, (B, P, W).
 
         Raises
         ------

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol, get_args
 
 from torch import Tensor, nn
 
+from sotglp.backbone.convolutional import ConvolutionalReader
 from sotglp.backbone.resnet import ResnetReader
 from sotglp.backbone.vit import VitReader
 from sotglp.errors import SotglpError, UnsupportedTowerError
@@ -20,15 +21,16 @@ class TowerReader(Protocol):
     """Reads image features and patch tokens from one kind of image tower, which it holds without copying.
 
     ``title`` names the kind of tower in messages. ``patch_grid`` holds the rows and columns of patches, whose product
-    is P, ``patch_size`` the height and width of a patch in input pixels, and ``patch_width`` the width of a patch
-    token, W. The constructor raises a SotglpError for a variant of the tower, or a ``patch_attention``, that isn't
-    supported.
+    is P, ``patch_size`` the height and width of a patch in input pixels, ``patch_width`` the width of a patch token, W,
+    and ``embed_dim`` that of the joint space, d. The constructor raises a SotglpError for a variant of the tower, or a
+    ``patch_attention``, that isn't supported.
     """
 
     title: ClassVar[str]
     patch_grid: tuple[int, int]
-    patch_size: tuple[int, int]
+    patch_size: tuple[float, float]
     patch_width: int
+    embed_dim: int
 
     def __init__(self, visual: nn.Module, patch_attention: PatchAttention) -> None: ...
 
@@ -51,7 +53,7 @@ class TowerReader(Protocol):
         ...
 
 
-READERS: tuple[type[TowerReader], ...] = (VitReader, ResnetReader)
+READERS: tuple[type[TowerReader], ...] = (VitReader, ResnetReader, ConvolutionalReader)
 
 
 def make_reader(visual: nn.Module, patch_attention: PatchAttention) -> TowerReader:
@@ -62,5 +64,6 @@ def make_reader(visual: nn.Module, patch_attention: PatchAttention) -> TowerRead
     for reader in READERS:
         if reader.reads(visual):
             return reader(visual, patch_attention)
-    titles = " or ".join(reader.title for reader in READERS)
-    raise UnsupportedTowerError(f"image tower {type(visual).__name__}", f"patch tokens need {titles}")
+    *titles, last_title = (reader.title for reader in READERS)
+    known = f"{', '.join(titles)} or {last_title}"
+    raise UnsupportedTowerError(f"image tower {type(visual).__name__}", f"patch tokens need {known}")

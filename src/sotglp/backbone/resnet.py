@@ -27,9 +27,9 @@ class ResnetReader:
         self._visual = tower = cast(Any, visual)
         size = tower.image_size
         height, width = (size, size) if isinstance(size, int) else size
-        self.patch_size = 32, 32  # the stride of the last feature map
+        self.patch_size: tuple[float, float] = 32, 32  # the stride of the last feature map
         self.patch_grid = height // 32, width // 32
-        self.patch_width = int(tower.output_dim)
+        self.patch_width = self.embed_dim = int(tower.output_dim)
 
     @staticmethod
     def reads(visual: nn.Module) -> bool:

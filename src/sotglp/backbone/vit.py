@@ -32,8 +32,9 @@ class VitReader:
         if not all(isinstance(block, ResidualAttentionBlock) for block in self._visual.transformer.resblocks):
             raise UnsupportedTowerError("image tower", "V-V attention is not defined in its custom attention blocks")
         self.patch_grid: tuple[int, int] = tuple(self._visual.grid_size)
-        self.patch_size: tuple[int, int] = tuple(self._visual.patch_size)
+        self.patch_size: tuple[float, float] = tuple(self._visual.patch_size)
         self.patch_width = int(self._visual.ln_post.normalized_shape[0])
+        self.embed_dim = int(self._visual.output_dim)
 
     @staticmethod
     def reads(visual: nn.Module) -> bool:
