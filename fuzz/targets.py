@@ -125,7 +125,7 @@ def _set(folder: Path) -> tuple[list[bytes], Reader]:
     from sotglp.cli.fit import fit_settings
 
     def run(content: bytes) -> bool:
-        fit_settings("sot-glp", "folder", {}, [content.decode("utf-8", "surrogateescape")])
+        fit_settings("tiny", "sot-glp", "folder", {}, [content.decode("utf-8", "surrogateescape")])
         return True
 
     return [b"top_k=20", b"template='a photo of {}'", b"augment=false", b"learning_rate=1e-3", b"relaxation=null"], run
