@@ -45,9 +45,8 @@ MIT                     The text of LICENSE, with the copyright notice of the au
 CDLA-Permissive-1.0     https://cdla.dev/permissive-1-0/
 CC0                     https://creativecommons.org/publicdomain/zero/1.0/
 CC BY 2.0, CC BY 3.0    https://creativecommons.org/licenses/by/2.0/, https://creativecommons.org/licenses/by/3.0/
-                        The collection FELIX, through which these photos came, is published as CC BY-SA 4.0
-                        (https://creativecommons.org/licenses/by-sa/4.0/); the changed photos are offered under the
-                        same terms.
+                        They come through the collection FELIX, which is published as CC BY-SA 4.0
+                        (https://creativecommons.org/licenses/by-sa/4.0/); as shown here, under CC BY-SA 4.0 too.
 public domain           Works of NASA and of SpaceX, as the source describes them.
 """
 
