@@ -70,6 +70,16 @@ def test_the_command_says_all_settings(method: str, changes: dict[str, Any]) -> 
     assert infer_method(saved.model).kind == METHODS[method].kind
 
 
+@pytest.mark.parametrize("rate", [0.5, 0.005])
+def test_settings_that_come_with_the_backbone_need_no_option(rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sotglp.backbone_defaults.backbones_with_defaults", lambda: ["ViT-B-16"])
+    monkeypatch.setattr("sotglp.backbone_defaults.read_packaged", lambda *_: {"learning_rate": 0.5, "epochs": 9})
+    saved = record(changes={"learning_rate": rate})  # of a fit without the epochs of the backbone
+    found, settings = options(fit_command(saved, "out.safetensors") or "")
+    assert settings == ["epochs=null"] + (["learning_rate=0.005"] if rate == 0.005 else [])
+    assert fit_settings(found["--backbone"], found["--method"], "folder", {}, settings) == (saved.model, saved.training)
+
+
 @pytest.mark.parametrize(
     "template", ["A photo of a {}", "true {}", "a: {}", "[{}] x", "it's {} #1", 'say "{}" aloud', "123 {}", "- {}"]
 )

@@ -89,11 +89,12 @@ class Backbone(nn.Module):
         Parameters
         ----------
         name : str
-            Such as ``"ViT-B-16"``, ``"ViT-L-14-336-quickgelu"`` or ``"RN50"``; ``"tiny"`` is the small model that ships
-            with the package, for demonstration.
+            Such as ``"ViT-B-16"``, ``"ViT-L-14-336-quickgelu"`` or ``"RN50"``. Two models ship with the package:
+            ``"photo"``, and ``"tiny"``, which knows painted shapes only.
         pretrained : str, path or None, default None
             Tag known to open_clip (downloaded once), a local .safetensors or .pt file, ``"auto"`` for OpenAI's weights,
-            or None for random ones. ``"tiny"`` has its own weights for None and ``"auto"``, random ones for ``"none"``.
+            or None for random ones. The packaged models have their own weights for None and ``"auto"``, random ones for
+            ``"none"``.
         image_size : int or None, default None
             Side of the input in pixels; None for the architecture's default.
         device : str or torch.device, default "cpu"

@@ -130,7 +130,8 @@ def _build_from_tag(name: str, tag: str, image_size: int | None, seed: int) -> n
     except (RuntimeError, OSError) as error:
         raise SotglpError(
             f"the weights {tag!r} of {name} could not be downloaded (--debug shows why): download them on another "
-            "computer and give the file with --pretrained PATH (pretrained=PATH), or use random ones (none)"
+            "computer and give the file with --pretrained PATH (pretrained=PATH), or use the backbone photo, which "
+            "ships with the package"
         ) from error
 
 
