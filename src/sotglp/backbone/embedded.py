@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from sotglp.backbone import tiny
+from sotglp.backbone import photo, tiny
 
 TAG = "embedded"
 """Tag of their weights."""
@@ -37,6 +37,7 @@ class EmbeddedModel:
 
 
 EMBEDDED: Mapping[str, EmbeddedModel] = {
+    photo.NAME: EmbeddedModel(photo.CONFIG, photo.build_photo, photo.load_photo, photo.FINGERPRINT),
     tiny.NAME: EmbeddedModel(tiny.CONFIG, tiny.build_tiny, tiny.load_tiny, tiny.FINGERPRINT),
 }
 """The embedded models by name."""

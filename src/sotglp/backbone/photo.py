@@ -7,7 +7,7 @@ normalisation is folded into the convolutions, and the table of token embeddings
 from __future__ import annotations
 
 from importlib import resources
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 import torch
@@ -26,7 +26,7 @@ CONFIG: dict[str, Any] = {
         "timm_pool": "avg",
         "timm_proj": "linear",
         "timm_proj_bias": True,
-        "image_size": 256,
+        "image_size": 224,
     },
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 256, "heads": 4, "layers": 3},
 }
@@ -36,7 +36,7 @@ MEAN, STANDARD_DEVIATION = 127 / 255, 128 / 255
 
 FILE = "photo.safetensors"
 
-FINGERPRINT = "sha256:"
+FINGERPRINT = "sha256:6e1abd8141f78193d1f7217e9ccbc9ae6966e55887cbbddbeda5edcb3c7143b0"
 """Fingerprint of the packaged weights, by :func:`sotglp.backbone.weights.fingerprint`."""
 
 HEAD = "visual.head.proj.weight"
@@ -46,7 +46,7 @@ SCALE = ".scale"
 
 
 def build_photo(seed: int, *, image_size: int | None = None, quick_gelu: bool = False) -> nn.Module:
-    """Build the architecture, for 256 x 256 pixels by default, with random weights that depend on the seed alone."""
+    """Build the architecture, for 224 x 224 pixels by default, with random weights that depend on the seed alone."""
     vision = CONFIG["vision_cfg"] | ({} if image_size is None else {"image_size": image_size})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -77,7 +77,7 @@ def fold_norms(trunk: nn.Module) -> None:
         if isinstance(module, nn.Conv2d):
             convolution = name
         elif isinstance(module, BatchNormAct2d):
-            fused = fuse_conv_bn_eval(trunk.get_submodule(convolution).eval(), module.eval())
+            fused = fuse_conv_bn_eval(cast(nn.Conv2d, trunk.get_submodule(convolution)).eval(), module.eval())
             trunk.set_submodule(convolution, fused)
             trunk.set_submodule(name, module.act)
 
@@ -93,7 +93,7 @@ def pack(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         if name == HEAD:
             continue
         if tensor.ndim < 2:
-            packed[name] = tensor.half()
+            packed[name] = tensor.half() if tensor.ndim else tensor
             continue
         rows = tensor.flatten(1)
         scale = (rows.abs().amax(1) / 127).clamp(min=1e-6).half()
