@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ class Student(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Encode token numbers (B, L), zero after the end, into normalised features (B, d)."""
-        text = self.text
+        text: Any = self.text
         length = tokens.shape[1]
         hidden = self.table[tokens] @ self.mixing + text.positional_embedding[:length]
         hidden = text.transformer(hidden, attn_mask=text.attn_mask[:length, :length])
