@@ -94,7 +94,7 @@ def token_table(embeddings: Tensor, rank: int) -> Tensor:
     """Return the first principal components (V, rank) of the tokens' sentence embeddings (V, E), of unit variance."""
     centred = (embeddings - embeddings.mean(0)).double()
     _, vectors = torch.linalg.eigh(centred.T @ centred)
-    components = centred @ vectors[:, -rank:].flip(1)
+    components: Tensor = centred @ vectors[:, -rank:].flip(1)
     return (components / components.std()).float()
 
 
