@@ -22,6 +22,7 @@ from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.rejection import Rejection
 from sotglp.settings import InferenceConfig, Preset
 from support.samples import Reference, coloured_image, tiny_clip
+from support.towers import small_convolutional
 
 NAMES = ["red_brick", "green leaf", "blue sea"]
 
@@ -107,6 +108,15 @@ def test_a_patch_lies_where_changing_the_picture_changes_its_pixels(model: SOTGL
         of_patches = changed.unfold(0, 8, 8).unfold(1, 8, 8).sum(dim=(2, 3))
         assert divmod(int(of_patches.argmax()), 4) == (row, column)
         assert float(of_patches[row, column]) > 0.7 * float(changed.sum())
+
+
+def test_patches_of_a_tower_whose_stride_does_not_divide_the_image() -> None:
+    model = SOTGLP(Backbone.from_open_clip(small_convolutional(image_size=130)), NAMES, top_k=5).eval()
+    boxes = patch_boxes(model.backbone, 130, 130)
+    np.testing.assert_allclose(boxes[0, 0], [0, 0, 26, 26])
+    np.testing.assert_allclose(boxes[4, 4], [104, 104, 130, 130])
+    explanation = explain(model, picture(200, 150))
+    assert explanation.classes[0].mass.shape == (4, 5, 5)
 
 
 @pytest.mark.parametrize("mode", ["longest", "squash"])

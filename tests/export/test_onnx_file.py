@@ -28,6 +28,7 @@ from sotglp.transport import traceable as transport_sweeps
 from sotglp.transport.plans import patch_mass
 from support.calibrations import calibrated
 from support.samples import tiny_clip
+from support.towers import small_convolutional
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "caltech101" / "test"
 CLASSES = ["red brick", "green leaf", "blue sea"]
@@ -42,6 +43,11 @@ def tiny_resnet() -> Backbone:
             text_cfg={"width": 32, "heads": 2, "layers": 2},
         )
     return Backbone.from_open_clip(clip)
+
+
+def convolutional() -> Backbone:
+    """A tower whose stride does not divide its images: 5 x 5 patches."""
+    return Backbone.from_open_clip(small_convolutional(image_size=130))
 
 
 def quick_gelu_backbone() -> Backbone:
@@ -143,11 +149,12 @@ def test_every_method_and_score_can_be_exported(name: str, tmp_path: Path) -> No
         agree(tmp_path / "m.onnx", model, pixels(model, n_images), score)
 
 
-@pytest.mark.parametrize("make", [tiny_resnet, quick_gelu_backbone])
-def test_resnet_and_quick_gelu_towers(make: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [tiny_resnet, quick_gelu_backbone, convolutional])
+def test_convolutional_and_quick_gelu_towers(make: Any, tmp_path: Path) -> None:
     backbone = make()
     model = perturbed(SOTGLP(backbone, CLASSES, top_k=4))
     export_model(tmp_path / "m.onnx", model)
+    assert PortableModel.load(tmp_path / "m.onnx").record.patch_grid == backbone.patch_grid
     for n_images in (1, 7):
         agree(tmp_path / "m.onnx", model, pixels(model, n_images), "gl-mcm")
 
@@ -223,6 +230,26 @@ def test_int8_is_smaller_and_close(tmp_path: Path) -> None:
         np.testing.assert_allclose(portable.run(images.numpy())[0], model.predict_proba(images), rtol=0, atol=0.05)
 
 
+@pytest.mark.parametrize("make", [tiny_resnet, convolutional])
+def test_int8_of_a_convolutional_tower_is_calibrated_on_images(
+    make: Any, tmp_path: Path, photos: list[Image.Image]
+) -> None:
+    model = perturbed(SOTGLP(make(), CLASSES, top_k=4))
+    plain = export_model(tmp_path / "m.onnx", model)
+    pictures = ImageSet.from_items(photos[:20])
+    done = export_model(tmp_path / "int8.onnx", model, int8=True, check=pictures)
+    assert done.n_bytes < plain.n_bytes
+    assert done.n_checked == len(pictures)
+    assert 0 < done.differences["probabilities"] < 0.05
+    file = onnx.load(tmp_path / "int8.onnx")
+    weights = {one.name: one.data_type for one in file.graph.initializer}
+    made_by = {output: node for node in file.graph.node for output in node.output}
+    convolutions = [node for node in file.graph.node if node.op_type == "Conv"]
+    sources = [made_by[node.input[1]].input[0] for node in convolutions]
+    assert {weights[name] for name in sources} == {onnx.TensorProto.INT8}
+    assert PortableModel.load(tmp_path / "int8.onnx").record.quantized
+
+
 def test_models_that_a_graph_cannot_express_are_refused(
     tmp_path: Path, tiny_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,7 +265,7 @@ def test_models_that_a_graph_cannot_express_are_refused(
     assert "custom preprocessing can't be exported" in refusal(SOTGLP(own, CLASSES, top_k=4))
     model = built("zero-shot", tiny_backbone)
     assert "features the model doesn't store" in refusal(model, inference=InferenceConfig(ood_method="knn"))
-    assert "a ResNet does not have" in refusal(built("zero-shot", tiny_resnet()), int8=True)
+    assert "give a folder with --check DIR" in refusal(built("zero-shot", tiny_resnet()), int8=True)
     monkeypatch.setattr(onnx_export, "MAX_BYTES", 1000)
     assert "limited to 2 GiB" in refusal(model)
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import open_clip
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sotglp.methods.local_match
@@ -14,6 +15,7 @@ from sotglp.features.rows import EncodedImages
 from sotglp.scoring import ood
 from support.prompt_models import stir
 from support.samples import Reference
+from support.towers import small_convolutional, small_resnet
 
 NAMES = ["cat", "golden retriever", "polka dot texture"]
 TARGETS = torch.tensor([0, 1, 2, 0, 1])
@@ -234,14 +236,13 @@ def test_no_top_k_keeps_all_patches(tiny_backbone: Backbone, images: Tensor, mat
         assert torch.equal(found, expected)
 
 
-def test_resnet_backbone_end_to_end() -> None:
-    from support.towers import small_resnet
-
-    backbone = Backbone.from_open_clip(small_resnet())
+@pytest.mark.parametrize("make", [small_resnet, small_convolutional])
+def test_convolutional_backbones_end_to_end(make: Callable[[], nn.Module]) -> None:
+    backbone = Backbone.from_open_clip(make())
     model = SOTGLP(backbone, NAMES, top_k=3)
-    loss = model.loss(torch.randn(2, 3, 64, 64), torch.tensor([0, 2]))
+    loss = model.loss(torch.randn(2, 3, *backbone.image_size), torch.tensor([0, 2]))
     loss.total.backward()
-    assert model.local_projection.shape == (24, 24)
+    assert model.local_projection.shape == (backbone.embed_dim, backbone.embed_dim)
     for parameter in (model.global_prompts, model.local_prompts, model.local_projection):
         assert parameter.grad.abs().max() > 0
 

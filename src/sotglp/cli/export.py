@@ -22,10 +22,13 @@ def export(
     out: Annotated[Path, Option(metavar="FILE", help="File to write; it ends in .onnx.")],
     check: Annotated[
         Path | None,
-        Option(metavar="DIR", help="Folder of images to compare file and model on, in addition to noise."),
+        Option(metavar="DIR", help="Folder of images to compare file and model on, and to calibrate --int8."),
     ] = None,
     int8: Annotated[
-        bool, Option("--int8", help="Store weights of linear layers in 8 bits, and report the change.")
+        bool,
+        Option(
+            "--int8", help="Store weights in 8 bits, and report the change; a convolutional backbone needs --check."
+        ),
     ] = False,
     ood_method: options.OodMethod = None,
     temperature: options.Temperature = None,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sotglp.export.graph import compute
 from sotglp.features.views import in_order
@@ -28,6 +29,9 @@ NOISE_SEED = 0
 BATCH = 7
 """Another batch size than the one of the trace."""
 
+CALIBRATION_BATCHES = 10
+"""Batches of images on which the ranges of feature maps are measured."""
+
 
 class Comparison(NamedTuple):
     """Number of images, largest differences by output, and share of images with the same label."""
@@ -45,19 +49,25 @@ class Reference:
     ) -> None:
         height, width = model.backbone.image_size
         generator = torch.Generator().manual_seed(NOISE_SEED)
-        batches = list(torch.randn(NOISE_IMAGES, 3, height, width, generator=generator).split(BATCH))
+        self._noise = torch.randn(NOISE_IMAGES, 3, height, width, generator=generator).split(BATCH)
+        self._pictures: list[Tensor] = []
         if check is not None:
             loaded = load_batches(check, model.backbone.preprocess, in_order(len(check), BATCH))
-            batches += [pixels for _, pixels in loaded]
-        self._model, self._batches, self._inference, self._temperature = model, batches, inference, temperature
+            self._pictures = [pixels for _, pixels in loaded]
+        self._model, self._inference, self._temperature = model, inference, temperature
+
+    def calibration_batches(self) -> list[NDArray[np.float32]]:
+        """Return some batches of the given images, evenly spaced."""
+        step = -(-len(self._pictures) // CALIBRATION_BATCHES)
+        return [pixels.numpy() for pixels in self._pictures[::step]]
 
     @torch.no_grad()
-    def compare(self, portable: PortableModel) -> Comparison:
-        """Compare a file with the model."""
+    def compare(self, portable: PortableModel, *, with_noise: bool = True) -> Comparison:
+        """Compare a file with the model on the given images and, if ``with_noise``, on noise."""
         largest: dict[str, float] = {}
         same_labels: list[bool] = []
         text = self._model.encode_text()
-        for pixels in self._batches:
+        for pixels in [*(self._noise if with_noise else ()), *self._pictures]:
             computed = compute(self._model, pixels, text, self._inference.ood_method, self._inference.temperature)
             probabilities = tempered(computed.probabilities.cpu().numpy(), self._temperature)
             scores = computed.ood_score.cpu().numpy()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ import torch
 from sotglp.errors import SotglpError
 from sotglp.export.comparison import TOLERANCE, Reference
 from sotglp.export.graph import ClassifierGraph, trace
+from sotglp.export.quantization import quantize_convolutions, quantize_products
 from sotglp.files.atomic import check_output, write_file
 from sotglp.files.versions import RESULTS_DEPEND_ON, installed_versions
 from sotglp.images.image_set import ImageSet
@@ -95,9 +95,12 @@ def export_model(
         Calibration of the model: its temperature is applied to the probabilities, its threshold is stored if it
         belongs to this OOD score.
     check : ImageSet or None
-        Further images for the comparison.
+        Further images for the comparison, and for the calibration of ``int8``.
     int8 : bool, default False
-        Quantize the weights of linear layers to 8 bits per output channel. Differences are reported, not limited.
+        Quantize weights per output channel: those of a transformer's linear layers to 8 bits, or those of a
+        convolutional tower's convolutions to 7 bits, with the ranges of feature maps on some of the images of
+        ``check``, which it requires. Differences are reported, not limited; those of a convolutional tower on
+        ``check`` only.
     force : bool, default False
         Replace an existing file.
 
@@ -117,8 +120,12 @@ def export_model(
     _check_exportable(model)
     temperature = calibration.temperature if calibration else 1.0
     graph = ClassifierGraph(model.eval(), inference.ood_method, inference.temperature, temperature)
-    if int8 and not _linear_layers(graph):
-        raise SotglpError("--int8 quantizes linear layers, which a ResNet does not have: leave it out")
+    is_convolutional = not _has_attention(graph)
+    if int8 and is_convolutional and not check:
+        raise SotglpError(
+            f"--int8 needs images for {model.backbone.name}, since the ranges of a convolutional tower's feature maps "
+            "are measured on images: give a folder with --check DIR"
+        )
     file = _as_onnx(graph, model)
     labels: list[str | int | float] = [*model.class_names] if classes is None else classes
     record = _record(model, labels, inference, calibration)
@@ -133,8 +140,13 @@ def export_model(
             f"than {TOLERANCE:g}: with a small epsilon, transport may need more iterations than a graph contains"
         )
     if int8:
-        content = _serialized(_quantized(file), record | {"quantized": True})
-        comparison = reference.compare(PortableModel.from_bytes(content, str(path)))
+        if is_convolutional:
+            smaller = quantize_convolutions(file, reference.calibration_batches())
+        else:
+            smaller = quantize_products(file)
+        content = _serialized(smaller, record | {"quantized": True})
+        # Noise is outside the ranges of images.
+        comparison = reference.compare(PortableModel.from_bytes(content, str(path)), with_noise=not is_convolutional)
     write_file(path, lambda beside: beside.write_bytes(content), force=force)
     return Exported(len(content), *comparison, int8)
 
@@ -169,7 +181,7 @@ def _check_exportable(model: AdaptedModel) -> None:
         )
 
 
-def _linear_layers(graph: ClassifierGraph) -> bool:
+def _has_attention(graph: ClassifierGraph) -> bool:
     return any(isinstance(module, torch.nn.MultiheadAttention) for module in graph.modules())
 
 
@@ -226,38 +238,3 @@ def _serialized(file: onnx.ModelProto, record: dict[str, Any]) -> bytes:
     onnx.helper.set_model_props(file, {METADATA_KEY: json.dumps(record, sort_keys=True)})
     content: bytes = file.SerializeToString(deterministic=True)
     return content
-
-
-def _quantized(file: onnx.ModelProto) -> onnx.ModelProto:
-    """Quantize products with constant matrices to 8 bits, except cosines."""
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "int8.onnx"
-        root = logging.getLogger()
-        level = root.level
-        root.setLevel(logging.ERROR)  # it recommends its own preparation, which the exporter's optimizer replaces
-        try:
-            quantize_dynamic(
-                file,
-                target,
-                op_types_to_quantize=["MatMul"],
-                per_channel=True,
-                weight_type=QuantType.QInt8,
-                nodes_to_exclude=_comparisons(file),
-            )
-        finally:
-            root.setLevel(level)
-        return onnx.load(target)
-
-
-def _comparisons(file: onnx.ModelProto) -> list[str]:
-    """Return the products after the first norm of a feature: cosines, which need more than 8 bits."""
-    dependent: set[str] = set()
-    found = []
-    for node in file.graph.node:
-        if node.op_type == "ReduceL2" or not dependent.isdisjoint(node.input):
-            dependent.update(node.output)
-            found += [node.name] if node.op_type == "MatMul" else []
-    return found
