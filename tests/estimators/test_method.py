@@ -13,6 +13,7 @@ from sotglp import Backbone, MethodClassifier, SOTGLPClassifier, SotglpError
 from sotglp.methods.method import METHODS
 from sotglp.methods.tip_adapter import TipAdapter
 from support.samples import COLOURS, coloured_image
+from support.towers import small_convolutional
 
 QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 6, "augment": False}
 LEARNED_IN_STEPS = [*METHODS][4:]
@@ -22,12 +23,19 @@ def classifier(backbone: Backbone, method: str, **parameters: Any) -> MethodClas
     return MethodClassifier(method, backbone, **{"settings": QUICK, "shots": None, **parameters})
 
 
+@pytest.fixture(scope="module")
+def convolutional_backbone() -> Backbone:
+    return Backbone.from_open_clip(small_convolutional(image_size=130))
+
+
+@pytest.mark.parametrize("tower", ["tiny_backbone", "convolutional_backbone"])
 @pytest.mark.parametrize("method", METHODS)
-def test_what_a_user_does(tiny_backbone: Backbone, tmp_path: Path, method: str) -> None:
+def test_what_a_user_does(request: pytest.FixtureRequest, tmp_path: Path, method: str, tower: str) -> None:
+    backbone: Backbone = request.getfixturevalue(tower)
     rng = np.random.default_rng(0)
     labels = [name for name in COLOURS for _ in range(4)]
     pictures = [coloured_image(rng, COLOURS[name]) for name in labels]
-    fitted = classifier(tiny_backbone, method).fit(pictures, labels)
+    fitted = classifier(backbone, method).fit(pictures, labels)
     assert fitted.classes_.tolist() == sorted(COLOURS)
     assert fitted.model_.kind == METHODS[method].kind
     assert len(fitted.history_) == (3 if method in LEARNED_IN_STEPS else 0)
@@ -36,7 +44,7 @@ def test_what_a_user_does(tiny_backbone: Backbone, tmp_path: Path, method: str) 
     assert probabilities.shape == (12, 3)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     assert fitted.predict(pictures).tolist() == fitted.classes_[probabilities.argmax(axis=1)].tolist()
-    ready = torch.stack([tiny_backbone.preprocess(picture) for picture in pictures])
+    ready = torch.stack([backbone.preprocess(picture) for picture in pictures])
     np.testing.assert_allclose(probabilities, fitted.model_.predict_proba(ready), rtol=1e-4, atol=1e-6)
 
     scores = fitted.ood_score(pictures)
@@ -47,7 +55,7 @@ def test_what_a_user_does(tiny_backbone: Backbone, tmp_path: Path, method: str) 
 
     path = tmp_path / "m.safetensors"
     fitted.save(path)
-    loaded = MethodClassifier.load(path, backbone=tiny_backbone)
+    loaded = MethodClassifier.load(path, backbone=backbone)
     np.testing.assert_array_equal(loaded.predict_proba(pictures), probabilities)
     np.testing.assert_array_equal(loaded.is_ood(pictures), is_ood)
     assert loaded.history_ == fitted.history_

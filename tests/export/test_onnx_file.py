@@ -244,7 +244,8 @@ def test_int8_of_a_convolutional_tower_is_calibrated_on_images(
     file = onnx.load(tmp_path / "int8.onnx")
     weights = {one.name: one.data_type for one in file.graph.initializer}
     made_by = {output: node for node in file.graph.node for output in node.output}
-    convolutions = [node for node in file.graph.node if node.op_type == "Conv"]
+    first, *convolutions = [node for node in file.graph.node if node.op_type == "Conv"]
+    assert weights[first.input[1]] == onnx.TensorProto.FLOAT
     sources = [made_by[node.input[1]].input[0] for node in convolutions]
     assert {weights[name] for name in sources} == {onnx.TensorProto.INT8}
     assert PortableModel.load(tmp_path / "int8.onnx").record.quantized

@@ -98,8 +98,8 @@ def export_model(
         Further images for the comparison, and for the calibration of ``int8``.
     int8 : bool, default False
         Quantize weights per output channel: those of a transformer's linear layers to 8 bits, or those of a
-        convolutional tower's convolutions to 7 bits, with the ranges of feature maps on some of the images of
-        ``check``, which it requires. Differences are reported, not limited; those of a convolutional tower on
+        convolutional tower's convolutions, except the first, to 7 bits, with the ranges of feature maps on some of the
+        images of ``check``, which it requires. Differences are reported, not limited; those of a convolutional tower on
         ``check`` only.
     force : bool, default False
         Replace an existing file.

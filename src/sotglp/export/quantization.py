@@ -37,9 +37,11 @@ def quantize_products(file: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def quantize_convolutions(file: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]) -> onnx.ModelProto:
-    """Quantize convolutions and their inputs, whose ranges are those on ``batches`` of preprocessed images.
+    """Quantize all convolutions but the first, and their inputs, whose ranges are measured on preprocessed ``batches``.
 
-    Weights have 7 bits, since sums of products with 8 overflow on processors without VNNI instructions.
+    Weights have 7 bits, since sums of products with 8 overflow on processors without VNNI instructions. The first
+    convolution has few weights, and 8 bits there cost most accuracy: a linear probe on EfficientNet-Lite0 loses 2.9
+    points on RSSCN7 without it, and 7.2 with it.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -62,6 +64,7 @@ def quantize_convolutions(file: onnx.ModelProto, batches: Iterable[NDArray[np.fl
             op_types_to_quantize=["Conv"],
             per_channel=True,
             reduce_range=True,
+            nodes_to_exclude=[next(node.name for node in file.graph.node if node.op_type == "Conv")],
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
