@@ -44,6 +44,7 @@ def test_the_demo_runs_offline_and_so_do_the_commands_that_it_names(tmp_path):
     assert list(result["methods"]) == list(photo_comparison.METHODS)
     commands = [shlex.split(line)[1:] for line in done.stdout.splitlines() if line.startswith("  sotglp ")]
     assert [command[0] for command in commands] == ["predict", "explain", "fit"]
+    commands[2] += ["--epochs", "2"]  # as it stands, it fits the model six times
     predicted, _, fitted = (run(*command, cwd=tmp_path).stdout for command in commands)
     n_unknown = result["methods"]["SOT-GLP"]["ood"]["unknown"]["n"]
     assert len(predicted.splitlines()) == n_unknown
@@ -107,7 +108,7 @@ def few_photos(monkeypatch):
         train, test, unknown = load_photos(root)
         return PhotoSets(train, test.take(range(0, len(test), 10)), unknown.take(range(6)))
 
-    monkeypatch.setattr(photographs, "NAME", "tiny")
+    monkeypatch.setattr(photographs, "BACKBONE", "tiny")
     monkeypatch.setattr(photographs, "SHOTS", 1)
     monkeypatch.setattr(photographs, "SHOWN", photographs.SHOWN[:2])
     monkeypatch.setattr(photographs, "training_settings", lambda: settings)

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sotglp.backbone import Backbone
-from sotglp.backbone.tiny import NAME
-from sotglp.backbone_defaults import preset_for
+from sotglp.backbone_defaults import PHOTO, preset_for
 from sotglp.console.progress import note
 from sotglp.demo.folder import MODEL, PHOTOS, check_folder
 from sotglp.demo.photo_comparison import compare_methods, scored_by
@@ -31,6 +30,7 @@ REPORT = "report.html"
 FILES = (MODEL, PICTURE, REPORT)
 """What the demo writes besides the photos and results."""
 
+BACKBONE = PHOTO
 SHOTS = 16
 
 SHOWN = (
@@ -45,7 +45,7 @@ SHOWN = (
 
 def training_settings() -> TrainConfig:
     """Return the settings of training that come with the backbone."""
-    return preset_for(NAME, Preset()).training
+    return preset_for(BACKBONE, Preset()).training
 
 
 def run_photographs(out: Path, *, seed: int = 1, force: bool = False, show_progress: bool = True) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def run_photographs(out: Path, *, seed: int = 1, force: bool = False, show_progr
     """
     started = time.perf_counter()
     check_folder(out, FILES, force=force)
-    backbone = Backbone.load(NAME)
+    backbone = Backbone.load(BACKBONE)
     photos = load_photos(packaged_photos())
     settings = training_settings().model_copy(update={"seed": seed, "shots": SHOTS})
     inference = InferenceConfig()
