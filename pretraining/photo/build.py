@@ -33,7 +33,7 @@ from sotglp.errors import SotglpError
 from sotglp.files.atomic import write_file
 
 N_PHRASES = 30_000
-LOGIT_SCALE = 30.0
+LOGIT_SCALE = 20.0
 """Factor on cosines, chosen by the likelihood of zero-shot predictions on training photos (docs/photo_model.md)."""
 
 SAVE_EVERY = 100

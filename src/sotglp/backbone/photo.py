@@ -36,7 +36,7 @@ MEAN, STANDARD_DEVIATION = 127 / 255, 128 / 255
 
 FILE = "photo.safetensors"
 
-FINGERPRINT = "sha256:6e1abd8141f78193d1f7217e9ccbc9ae6966e55887cbbddbeda5edcb3c7143b0"
+FINGERPRINT = "sha256:9b084cc566b14fc5e040b062aa59de6a5c80126df1c1e74d9c6583e46f08a565"
 """Fingerprint of the packaged weights, by :func:`sotglp.backbone.weights.fingerprint`."""
 
 HEAD = "visual.head.proj.weight"
