@@ -41,6 +41,9 @@ ALONE = {f"added alone, {steps} steps": steps for steps in (STEPS_ALONE, 20, 60)
 
 INTRODUCTION = """# Class changes
 
+**Measured with `tiny`, which knows painted shapes only: this page says nothing about photos
+until it is repeated with `photo`.**
+
 `benchmarks/class_changes.py` writes this page. Backbone `tiny`, SOT-GLP, 16 shots, 60 epochs, learning rate 0.2, no
 augmentation. Three classes of each set were left out in turn, with three seeds: mean ± standard deviation over
 runs, in % of the test images. *Old* and *new* are accuracies on images of the old classes and of the new one.

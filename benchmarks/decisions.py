@@ -194,7 +194,8 @@ def main() -> None:
     plot_coverages(coverages, n_left, arguments.docs / "pictures" / "coverage.png")
     plot_rates(rates, arguments.docs / "pictures" / "threshold.png")
     (arguments.docs / "decisions_measured.md").write_text(
-        "# Thresholds and sets\n\n`benchmarks/decisions.py` writes this file. "
+        "# Thresholds and sets\n\n**Measured with `tiny`, which knows painted shapes only: this page says nothing "
+        "about photos\nuntil it is repeated with `photo`.**\n\n`benchmarks/decisions.py` writes this file. "
         f"[Unknown images](unknown.md) explains the quantities.\n\n{table(judged, drawn, errors)}\n"
     )
 

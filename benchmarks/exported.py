@@ -159,6 +159,9 @@ def write_page(small: dict[str, Any], large: dict[str, Any], speeds: dict[str, A
     lines = [
         "# Exported models, measured",
         "",
+        "**Measured with `tiny` and random weights: sizes, speed and memory only. `photo` is not measured yet,",
+        "and nothing here describes accuracy on photos.**",
+        "",
         f"Written by `make onnx` on {platform.machine()}, {THREADS} threads, Python {platform.python_version()}. The "
         "model file counts with its backbone's weights in it. Memory is the peak of a process, libraries included.",
         "",

@@ -30,6 +30,9 @@ SMALLEST = 1e-9
 
 INTRODUCTION = """# Doubtful labels
 
+**Measured with `tiny`, which knows painted shapes only: this page says nothing about photos
+until it is repeated with `photo`.**
+
 `benchmarks/label_doubts.py` writes this page. Backbone `tiny`; 5 % of the labels of each training set were replaced
 at random; mean ± standard deviation over three seeds. *Accuracy*: out-of-fold accuracy of the regression against
 the true labels. *Reported*: images whose given class ranks in the lower half (`worst=0.5`, the default) or the last

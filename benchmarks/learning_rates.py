@@ -61,6 +61,9 @@ def main() -> None:
                     accuracies.setdefault((label, rate), []).append(result["accuracy"])
                     advance(1, f"{dataset}, {label}, {rate}: {result['accuracy']:.3f}")
     lines = [
+        "**Measured with `tiny`, which knows painted shapes only: this page says nothing about photos",
+        "until it is repeated with `photo`.**",
+        "",
         f"Mean accuracy in % on training images that were not drawn ({' and '.join(DATASETS)}; {SHOTS} shots, "
         f"seed {SEED}); the best rate of each method is bold and set in benchmarks/shared.yaml.",
         "",
