@@ -65,7 +65,7 @@ settings: {epochs: 1}
 """
 
 IN_PYTHON = (
-    (re.compile(r'"ViT-B-16"'), '"tiny"'),
+    (re.compile(r'"(?:ViT-B-16|photo)"'), '"tiny"'),
     (re.compile(r'pretrained="openai"'), "pretrained=None"),
     (re.compile(r"\bepochs=\d+"), "epochs=2"),
 )
