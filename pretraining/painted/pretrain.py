@@ -7,9 +7,8 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,19 +16,27 @@ from numpy.typing import NDArray
 from open_clip import CLIP
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretraining.painted.captions import vocabulary
 from pretraining.painted.loss import AttributeHeads, encode_texts, pretraining_loss
+from pretraining.run_folder import (
+    check_recipe,
+    pack_state,
+    read_curve,
+    restore_state,
+    write_tensors,
+    write_text,
+)
 from sotglp.backbone.tiny import CONFIG, FILE, build_tiny, pack
 from sotglp.backbone.vit import encode_vit
 from sotglp.console.progress import progress_bar
 from sotglp.demo.task import contains_class, draw_class_pictures, few_shot_task
 from sotglp.demo.world import MOST_PARTS, NO_PART, Parts, Pictures, draw_parts, paint
 from sotglp.errors import SotglpError
-from sotglp.files.atomic import check_output, os_reason, write_file
+from sotglp.files.atomic import check_output
 
 SAVE_EVERY = 50
 TEST_EVERY = 100
@@ -110,12 +117,7 @@ class Pretraining:
 
     def state(self) -> dict[str, Tensor]:
         """Return everything needed to resume, as copied tensors by name."""
-        tensors = {f"clip.{name}": tensor for name, tensor in self.clip.state_dict().items()}
-        tensors |= {f"heads.{name}": tensor for name, tensor in self.heads.state_dict().items()}
-        for i, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{i}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-        tensors["step"] = torch.tensor(self.step)
-        return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+        return pack_state({"clip": self.clip, "heads": self.heads}, self.optimizer, self.step)
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Resume from the tensors that :meth:`state` returned.
@@ -125,20 +127,9 @@ class Pretraining:
         SotglpError
             If the tensors are not a state of this run.
         """
-
-        def under(prefix: str) -> dict[str, Tensor]:
-            return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
-
         if misfits := self._misfits(tensors):
             raise SotglpError(f"{len(misfits)} tensors are missing, unknown or of another shape, such as {misfits[0]}")
-        self.clip.load_state_dict(under("clip."))
-        self.heads.load_state_dict(under("heads."))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in under("adam.").items():
-            i, moment = name.split(".")
-            moments.setdefault(int(i), {})[moment] = value.clone()
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-        self.step = int(tensors["step"])
+        self.step = restore_state({"clip": self.clip, "heads": self.heads}, self.optimizer, tensors)
 
     def _misfits(self, tensors: dict[str, Tensor]) -> list[str]:
         """Names of tensors that are missing, unknown or have another shape than in :meth:`state`."""
@@ -214,12 +205,12 @@ def pretrain(out: Path, recipe: Recipe, *, show_progress: bool = True) -> CLIP:
     """
     state_file, curve_file = out / "state.safetensors", out / "curve.jsonl"
     check_output(state_file, force=True)
-    _check_recipe(out / "recipe.json", recipe, is_begun=state_file.exists())
+    check_recipe(out / "recipe.json", recipe, is_begun=state_file.exists())
     run = Pretraining(recipe)
     curve: list[dict[str, float]] = []
     if state_file.exists():
         _restore(run, state_file)
-        curve = [one for one in _read_curve(curve_file) if one["step"] <= run.step]
+        curve = [one for one in read_curve(curve_file) if one["step"] <= run.step]
     before = curve[-1]["seconds"] if curve else 0.0
     started = time.monotonic()
     test_pictures, test_targets = draw_class_pictures(20, seed=0)
@@ -230,27 +221,11 @@ def pretrain(out: Path, recipe: Recipe, *, show_progress: bool = True) -> CLIP:
                 curve.append({**record, "zero_shot": accuracy, "seconds": before + time.monotonic() - started})
             if run.step % SAVE_EVERY == 0 or run.step == recipe.steps:
                 # The curve first: entries later than the state are dropped on resuming.
-                _write_text(curve_file, "".join(json.dumps(one) + "\n" for one in curve))
-                _write_tensors(state_file, run.state())
+                write_text(curve_file, "".join(json.dumps(one) + "\n" for one in curve))
+                write_tensors(state_file, run.state())
             advance(1, f"loss {record['total']:.2f}")
-    _write_tensors(out / FILE, pack(run.clip.state_dict(), vocabulary()))
+    write_tensors(out / FILE, pack(run.clip.state_dict(), vocabulary()))
     return run.clip
-
-
-def _check_recipe(path: Path, recipe: Recipe, *, is_begun: bool) -> None:
-    """Record the recipe of a folder, or reject one that differs from the recorded recipe."""
-    wanted = asdict(recipe)
-    if path.exists():
-        recorded = _read_json(path, _read_bytes(path))
-        changed = [name for name in wanted | recorded if recorded.get(name, ...) != wanted.get(name, ...)]
-        if changed:
-            raise SotglpError(
-                f"{path.parent} contains a run of another recipe ({', '.join(changed)}): choose another folder, or "
-                "repeat the same settings to resume"
-            )
-    elif is_begun:
-        raise SotglpError(f"{path.parent} contains a run without its {path.name}: choose another folder")
-    _write_text(path, json.dumps(wanted, indent=1))
 
 
 def _restore(run: Pretraining, path: Path) -> None:
@@ -262,39 +237,6 @@ def _restore(run: Pretraining, path: Path) -> None:
         run.restore(tensors)
     except SotglpError as error:
         raise SotglpError(f"{path} is not a state of this run ({error}): choose another folder") from error
-
-
-def _read_curve(path: Path) -> list[dict[str, Any]]:
-    curve = [_read_json(path, line) for line in _read_bytes(path).splitlines()]
-    if not all({"step", "seconds"} <= set(one) for one in curve):
-        raise SotglpError(f"{path} is damaged: choose another folder")
-    return curve
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SotglpError(f"{path} can't be read ({os_reason(error)}): choose another folder") from error
-
-
-def _read_json(path: Path, text: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise SotglpError(f"{path} is damaged: choose another folder")
-    return value
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_file(path, lambda beside: beside.write_text(text, encoding="utf-8"), force=True)
-
-
-def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    content = save(tensors)
-    write_file(path, lambda beside: beside.write_bytes(content), force=True)
 
 
 def main() -> None:

@@ -10,14 +10,10 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from open_clip import SimpleTokenizer
-from open_clip.transform import PreprocessCfg, image_transform_v2
-from PIL import Image
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -26,17 +22,23 @@ from pretraining.photo.student import Distillation, Recipe, encode_texts, token_
 from pretraining.photo.teacher import WEIGHTS, KernelTeacher, sentence_encoder
 from pretraining.photo.texts import draw_texts
 from pretraining.photo.wordnet import WordNet, imagenet_anchors
+from pretraining.run_folder import check_recipe, read_curve, write_tensors, write_text
+from sotglp.backbone import Backbone
 from sotglp.backbone.photo import FILE, build_photo, pack, unpack
 from sotglp.backbone.weights import fingerprint
 from sotglp.console.progress import progress_bar
 from sotglp.errors import SotglpError
 from sotglp.files.atomic import write_file
+from sotglp.images.decode import open_image
+from sotglp.images.folders import read_flat_folder
+from sotglp.methods.prompts import clip_tokenizer
 
 N_PHRASES = 30_000
 LOGIT_SCALE = 20.0
 """Factor on cosines, chosen by the likelihood of zero-shot predictions on training photos (docs/photo_model.md)."""
 
 SAVE_EVERY = 100
+STATE_FILE = "state.safetensors"
 MEAN_FILE = Path(__file__).parent / "mean_feature.safetensors"
 """Mean feature of unlabelled photos, so that a build needs no photos."""
 
@@ -59,7 +61,7 @@ def build(out: Path, wordnet_folder: Path, recipe: Recipe) -> dict[str, Any]:
         If a source is missing, or the folder holds a build of another recipe.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _check_recipe(out / "recipe.json", recipe)
+    check_recipe(out / "recipe.json", recipe, is_begun=(out / STATE_FILE).exists())
     wordnet = WordNet.read(wordnet_folder)
     anchors = imagenet_anchors(wordnet)
     texts = draw_texts(wordnet, anchors, N_PHRASES, recipe.seed)
@@ -90,13 +92,13 @@ def build(out: Path, wordnet_folder: Path, recipe: Recipe) -> dict[str, Any]:
         "held_out_first": float((ranks == 1).float().mean()),
         "held_out_median_rank": float(ranks.float().median()),
     }
-    _write_text(out / "summary.json", json.dumps(summary, indent=1))
+    write_text(out / "summary.json", json.dumps(summary, indent=1))
     return summary
 
 
 def token_texts() -> list[str]:
     """Return the text of each token of CLIP's vocabulary."""
-    tokenizer = SimpleTokenizer()
+    tokenizer = clip_tokenizer()
     texts = []
     for token in range(tokenizer.vocab_size):
         written = tokenizer.decoder[token].replace("</w>", "")
@@ -115,13 +117,12 @@ def held_out_ranks(run: Distillation, teacher: KernelTeacher, nouns: Sequence[st
 
 def measure_mean(photos: Sequence[Path]) -> Tensor:
     """Return the mean feature (F,) of the unlabelled photos in some folders."""
-    clip: Any = build_photo(0)
-    preprocess = image_transform_v2(PreprocessCfg(**clip.visual.preprocess_cfg), is_train=False)
-    paths = sorted(path for folder in photos for path in folder.rglob("*") if path.suffix in (".jpg", ".png"))
+    preprocess = Backbone.load("photo", "none").preprocess
+    images = [image for folder in photos for image in read_flat_folder(folder)]
 
     def batches() -> Iterator[Tensor]:
-        for start in range(0, len(paths), 16):
-            yield torch.stack([preprocess(Image.open(path).convert("RGB")) for path in paths[start : start + 16]])
+        for start in range(0, len(images), 16):
+            yield torch.stack([preprocess(open_image(image)) for image in images[start : start + 16]])
 
     return mean_feature(published_trunk(), batches())
 
@@ -135,7 +136,7 @@ def _embeddings(path: Path, lists: dict[str, list[str]]) -> dict[str, Tensor]:
             for name, texts in lists.items():
                 found[name] = encode(texts).half()
                 advance(len(texts), name)
-        _write_tensors(path, found)
+        write_tensors(path, found)
     stored = {name: tensor.float() for name, tensor in load_file(path).items()}
     if {name: len(tensor) for name, tensor in stored.items()} != {name: len(texts) for name, texts in lists.items()}:
         raise SotglpError(f"{path} holds embeddings of other texts: choose another folder")
@@ -160,12 +161,11 @@ def _distillation(
 
 def _train(run: Distillation, out: Path) -> None:
     """Train to the last step, resuming from and saving to the folder."""
-    state_file, curve_file = out / "state.safetensors", out / "curve.jsonl"
+    state_file, curve_file = out / STATE_FILE, out / "curve.jsonl"
     curve: list[dict[str, float]] = []
     if state_file.exists():
         run.restore(load_file(state_file))
-        lines = curve_file.read_text(encoding="utf-8").splitlines()
-        curve = [one for one in map(json.loads, lines) if one["step"] <= run.step]
+        curve = [one for one in read_curve(curve_file) if one["step"] <= run.step]
     before = curve[-1]["seconds"] if curve else 0.0
     started = time.monotonic()
     with progress_bar("training", run.recipe.steps - run.step, "steps", show=True) as advance:
@@ -173,26 +173,9 @@ def _train(run: Distillation, out: Path) -> None:
             if run.step % SAVE_EVERY == 0 or run.step == run.recipe.steps:
                 curve.append({**record, "seconds": round(before + time.monotonic() - started, 1)})
                 # The curve first: entries later than the state are dropped on resuming.
-                _write_text(curve_file, "".join(json.dumps(one) + "\n" for one in curve))
-                _write_tensors(state_file, run.state())
+                write_text(curve_file, "".join(json.dumps(one) + "\n" for one in curve))
+                write_tensors(state_file, run.state())
             advance(1, f"1 - cos {record['cosine']:.3f}")
-
-
-def _check_recipe(path: Path, recipe: Recipe) -> None:
-    """Record the recipe of a folder, or reject one that differs from the recorded recipe."""
-    wanted = asdict(recipe)
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != wanted:
-        raise SotglpError(f"{path.parent} holds a build of another recipe: choose another folder")
-    _write_text(path, json.dumps(wanted, indent=1))
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_file(path, lambda beside: beside.write_text(text, encoding="utf-8"), force=True)
-
-
-def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    content = save(tensors)
-    write_file(path, lambda beside: beside.write_bytes(content), force=True)
 
 
 def main() -> None:
@@ -208,7 +191,7 @@ def main() -> None:
     chosen = parser.parse_args()
     try:
         if chosen.mean_of:
-            _write_tensors(MEAN_FILE, {"mean": measure_mean(chosen.mean_of)})
+            write_tensors(MEAN_FILE, {"mean": measure_mean(chosen.mean_of)})
         else:
             print(json.dumps(build(chosen.out, chosen.wordnet, Recipe(steps=chosen.steps, seed=chosen.seed)), indent=1))
     except SotglpError as error:

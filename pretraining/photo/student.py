@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from open_clip import SimpleTokenizer
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
+from torch.nn.utils.rnn import pad_sequence
 
 from pretraining.photo.texts import TEMPLATES
+from pretraining.run_folder import pack_state, restore_state
 from sotglp.backbone.photo import CONFIG, MIXING, TABLE
-
-START, END = 49406, 49407
+from sotglp.methods.prompts import clip_tokenizer
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,11 @@ def token_table(embeddings: Tensor, rank: int) -> Tensor:
     return (components / components.std()).float()
 
 
-def tokenize(texts: Sequence[str], tokenizer: SimpleTokenizer) -> list[list[int]]:
-    """Return the token numbers of texts, with start and end."""
-    return [[START, *tokenizer.encode(text), END] for text in texts]
+def tokenize(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Return the token numbers of texts with start and end, padded with 0, (n, longest), and their lengths, (n,)."""
+    tokenizer = clip_tokenizer()
+    rows = [torch.tensor([tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]) for text in texts]
+    return pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])
 
 
 class Distillation:
@@ -124,8 +126,7 @@ class Distillation:
         self.recipe = recipe
         self.student = Student(table, recipe)
         self.step = 0
-        self._tokenizer = SimpleTokenizer()
-        lengths = np.array([len(row) for row in tokenize(texts, self._tokenizer)])
+        lengths = tokenize(texts)[1].numpy()
         repeats = np.where(lengths <= recipe.longest, weights.clamp(min=1).numpy().astype(int), 0)
         self._drawn = np.repeat(np.arange(len(texts)), repeats)
         self._lengths = lengths
@@ -159,23 +160,11 @@ class Distillation:
 
     def state(self) -> dict[str, Tensor]:
         """Return everything needed to resume, as copied tensors by name."""
-        tensors = {f"student.{name}": tensor for name, tensor in self.student.state_dict().items()}
-        for i, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{i}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-        tensors["step"] = torch.tensor(self.step)
-        return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+        return pack_state({"student": self.student}, self.optimizer, self.step)
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Resume from the tensors that :meth:`state` returned."""
-        student = {name[8:]: value for name, value in tensors.items() if name.startswith("student.")}
-        self.student.load_state_dict(student)
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("adam."):
-                _, i, moment = name.split(".")
-                moments.setdefault(int(i), {})[moment] = value.clone()
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-        self.step = int(tensors["step"])
+        self.step = restore_state({"student": self.student}, self.optimizer, tensors)
 
     def _learning_rate(self) -> float:
         recipe = self.recipe
@@ -195,16 +184,12 @@ class Distillation:
         texts = [self._texts[i] for i in chosen]
         lowered = generator.random(size) < 0.7
         texts = [text.lower() if low else text for text, low in zip(texts, lowered, strict=True)]
-        rows = tokenize([template.format(text) for text in texts], self._tokenizer)
-        longest = max(map(len, rows))
-        tokens = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+        tokens, _ = tokenize([template.format(text) for text in texts])
         return tokens, self._targets[chosen].float(), self._weights[chosen]
 
 
 @torch.inference_mode()
 def encode_texts(student: Student, texts: Sequence[str]) -> Tensor:
     """Encode texts into normalised features, (n, d)."""
-    rows = tokenize(texts, SimpleTokenizer())
-    longest = max(map(len, rows))
-    features: Tensor = student(torch.tensor([row + [0] * (longest - len(row)) for row in rows]))
+    features: Tensor = student(tokenize(texts)[0])
     return features

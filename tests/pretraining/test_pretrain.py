@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pretraining import run_folder as files
 from pretraining.painted import pretrain as module
 from pretraining.painted.pretrain import Pretraining, Recipe, pretrain
 from sotglp.demo.task import contains_class
@@ -104,7 +105,7 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path, monkeypatch):
 def test_a_run_killed_between_curve_and_state_keeps_its_curve(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SAVE_EVERY", 2)
     monkeypatch.setattr(module, "TEST_EVERY", 2)
-    recipe, real, placed = replace(SMALL, steps=4), module.write_file, []
+    recipe, real, placed = replace(SMALL, steps=4), files.write_file, []
 
     def killed(path, write, *, force):
         placed.append(path.name)
@@ -112,10 +113,10 @@ def test_a_run_killed_between_curve_and_state_keeps_its_curve(tmp_path, monkeypa
             raise KeyboardInterrupt
         real(path, write, force=force)
 
-    monkeypatch.setattr(module, "write_file", killed)
+    monkeypatch.setattr(files, "write_file", killed)
     with pytest.raises(KeyboardInterrupt):
         pretrain(tmp_path, recipe)
-    monkeypatch.setattr(module, "write_file", real)
+    monkeypatch.setattr(files, "write_file", real)
     assert int(load_file(tmp_path / "state.safetensors")["step"]) == 2
     pretrain(tmp_path, recipe)
     steps = [json.loads(line)["step"] for line in (tmp_path / "curve.jsonl").read_text().splitlines()]

@@ -6,16 +6,16 @@ normalisation is folded into the convolutions, and the table of token embeddings
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import Any, cast
 
 import open_clip
 import torch
 from open_clip.transform import PreprocessCfg
-from safetensors.torch import load
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from sotglp.files.tensors import read_packaged_tensors
 
 NAME = "photo"
 
@@ -62,8 +62,7 @@ def build_photo(seed: int, *, image_size: int | None = None, quick_gelu: bool = 
 def load_photo(*, image_size: int | None = None) -> nn.Module:
     """Build the architecture with the packaged weights."""
     clip = build_photo(0, image_size=image_size)
-    packed = load((resources.files("sotglp") / "backbone" / "weights_data" / FILE).read_bytes())
-    clip.load_state_dict(unpack(packed))
+    clip.load_state_dict(unpack(read_packaged_tensors("backbone/weights_data", FILE)))
     return clip
 
 

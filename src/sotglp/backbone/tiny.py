@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
 from typing import Any
 
 import numpy as np
 import open_clip
 import torch
 from open_clip.model import resize_pos_embed
-from safetensors.torch import load
 from torch import Tensor, nn
+
+from sotglp.files.tensors import read_packaged_tensors
 
 NAME = "tiny"
 
@@ -77,5 +77,4 @@ def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _packed() -> dict[str, Tensor]:
-    packed: dict[str, Tensor] = load((resources.files("sotglp") / "backbone" / "weights_data" / FILE).read_bytes())
-    return packed
+    return read_packaged_tensors("backbone/weights_data", FILE)

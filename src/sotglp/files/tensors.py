@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str
     metadata = {METADATA_KEY: json.dumps(record, sort_keys=True)}
     content = safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()}, metadata)
     write_file(path, lambda beside: beside.write_bytes(content), force=force)
+
+
+def read_packaged_tensors(folder: str, file: str) -> dict[str, Tensor]:
+    """Read a safetensors file of the package."""
+    tensors: dict[str, Tensor] = safetensors.torch.load((resources.files("sotglp") / folder / file).read_bytes())
+    return tensors
 
 
 def read_tensors(path: Path, kind: str, prefix: str | tuple[str, ...] = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
