@@ -360,6 +360,32 @@ def test_two_processes_of_a_fit_that_are_told_to_stop_can_go_on(
     assert names(tmp_path) == ["m.checkpoint"]
 
 
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_interpreter_shuts_down_ends_it_quietly(stop: signal.Signals) -> None:
+    code = f"import atexit, os, sys; atexit.register(os.kill, os.getpid(), {int(stop)}); from sotglp.cli import main; "
+    code += "sys.argv[1:] = ['--version']; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert done.returncode == -stop
+
+
+def test_a_second_signal_to_end_does_not_interrupt_the_cleaning_up() -> None:
+    code = """
+import os, signal, sotglp.cli
+def run():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("cleaned")
+sotglp.cli._run = run
+sotglp.cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "cleaned\n"
+    assert done.returncode == 128 + signal.SIGTERM
+
+
 def test_a_result_file_that_cannot_be_written_is_refused_before_the_work(
     data: Path, tmp_path: Path, refused: Fails
 ) -> None:

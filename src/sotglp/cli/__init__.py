@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -39,6 +40,11 @@ def main() -> None:
             # A single write isn't interleaved with those of other processes of the run.
             sys.stderr.write("sotglp: interrupted; resume `fit` with --resume, `benchmark` with the same command\n")
         raise
+    finally:
+        # Nothing is left to clean up: a signal while the interpreter shuts down ends it without a traceback.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Later, since whoever called this function in a process of their own keeps their Ctrl-C.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
 
 
 def _run() -> None:
@@ -53,5 +59,7 @@ def _run() -> None:
 
 
 def _terminate(*_: object) -> None:
+    # A launcher may send the signal more than once; a second one must not interrupt the cleaning up.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # An exception, unlike the signal's default, removes temporary files.
     sys.exit(TERMINATED)
