@@ -16,7 +16,8 @@ from PIL import Image, ImageFile, ImageOps
 
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.images import decode as images
-from sotglp.images.decode import IMAGE_SUFFIXES, open_image
+from sotglp.images.decode import open_image
+from sotglp.images.formats import IMAGE_SUFFIXES
 
 
 def noise(height=24, width=31, channels=3, seed=0):

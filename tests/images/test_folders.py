@@ -3,8 +3,10 @@ import warnings
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sotglp.errors import SotglpError, SotglpWarning
+from sotglp.images import formats
 from sotglp.images.folders import read_class_folders, read_flat_folder
 
 
@@ -64,11 +66,34 @@ def test_the_order_does_not_depend_on_the_order_of_the_disk(tmp_path, monkeypatc
     assert listed(tmp_path) == expected
 
 
-def test_what_is_no_image_of_the_user_is_ignored(tmp_path):
-    plant(tmp_path, "cat/1.png", "cat/.2.png", "cat/._1.png", "cat/Thumbs.db", "cat/notes.txt", "cat/.cache/3.png")
-    plant(tmp_path, "__MACOSX/cat/1.png", ".git/1.png", "cat/@eaDir/1.png", ".DS_Store", "readme.md", "cat/1.png.part")
+def test_hidden_files_and_those_of_operating_systems_are_ignored(tmp_path):
+    plant(tmp_path, "cat/1.png", "cat/.2.png", "cat/._1.png", "cat/Thumbs.db", "cat/desktop.ini", "cat/.cache/3.png")
+    plant(tmp_path, "__MACOSX/cat/1.png", ".git/1.png", "cat/@eaDir/1.png", ".DS_Store")
     assert listed(tmp_path) == [("cat/1.png", "cat")]
     assert read_flat_folder(tmp_path) == (tmp_path / "cat/1.png",)
+
+
+@pytest.mark.parametrize("read", [read_class_folders, read_flat_folder])
+def test_all_other_files_are_counted_by_ending_in_one_warning(tmp_path, monkeypatch, read):
+    monkeypatch.setattr(formats, "reads_heic", lambda: False)
+    plant(tmp_path, "cat/1.png", "cat/notes.txt", "cat/deep/more.TXT", "readme", "cat/2.png.part", "cat/2.jpg~")
+    plant(tmp_path, *(f"cat/IMG_{k}.HEIC" for k in range(3)))
+    with pytest.warns(SotglpWarning) as caught:
+        read(tmp_path)
+    (text,) = [str(one.message) for one in caught]
+    for fact in ("3 files ending in .heic", "install sotglp[heic]", "2 files ending in .txt", "1 file ending in .part"):
+        assert fact in text
+    assert "1 file ending in .jpg~" in text
+    assert "1 file without an ending" in text
+    assert str(tmp_path) in text
+
+
+def test_images_are_found_by_their_content_too(tmp_path):
+    names = ["noending", "a.jpg_large", "b.apng", "c.mpo", "d.jpg.1"]
+    for name in ["0.png", *names]:
+        (tmp_path / "cat").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "cat" / name, "MPO" if name == "c.mpo" else "PNG")
+    assert {name for name, _ in listed(tmp_path)} == {f"cat/{name}" for name in ["0.png", *names]}
 
 
 def test_a_folder_named_like_an_image_is_a_folder(tmp_path):
@@ -115,7 +140,7 @@ def test_images_beside_the_class_folders_are_left_out_with_a_warning(tmp_path):
     [
         (["1.png"], "has images but no class folders in it; expected {root}/<class name>/image.jpg"),
         (["readme.txt"], "has no class folders in it; expected {root}/<class name>/image.jpg"),
-        (["cat/notes.txt", "dog/a.heic"], "have no images in them; put files that end in one of .avif .bmp"),
+        (["cat/notes.txt", "dog/a.heic"], "have no images in them (1 file ending in .heic was"),
     ],
 )
 def test_a_root_without_class_folders(tmp_path, files, words):
@@ -137,7 +162,7 @@ def test_a_root_that_is_not_a_folder(tmp_path, read):
 
 
 def test_a_flat_folder_lists_all_below_it(tmp_path):
-    plant(tmp_path, "b.png", "a/2.gif", "a/1.bmp", "c/d/e.jpg", "c/text.txt")
+    plant(tmp_path, "b.png", "a/2.gif", "a/1.bmp", "c/d/e.jpg")
     found = [path.relative_to(tmp_path).as_posix() for path in read_flat_folder(tmp_path)]
     assert found == ["a/1.bmp", "a/2.gif", "b.png", "c/d/e.jpg"]
     plant(tmp_path, "f/text.txt")

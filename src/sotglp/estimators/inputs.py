@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import DataConversionWarning
 
 from sotglp.errors import SotglpError
-from sotglp.images.decode import IMAGE_SUFFIXES
 from sotglp.images.image_set import ImageSet
 from sotglp.images.labels import label_array
+from sotglp.images.layout import FolderLayoutError
 from sotglp.images.manifest import MANIFEST_SUFFIXES
 
 
@@ -45,6 +45,8 @@ def maybe_labelled(X: Any, y: ArrayLike | None) -> ImageSet:
     if isinstance(X, str | os.PathLike) and (os.path.isdir(X) or Path(X).suffix.lower() in MANIFEST_SUFFIXES):
         try:
             return ImageSet.from_path(X)
+        except FolderLayoutError:
+            raise
         except SotglpError:
             return unlabelled(X)
     return unlabelled(X)
@@ -57,4 +59,5 @@ def unlabelled(X: Any) -> ImageSet:
     path = Path(X)
     if os.path.isdir(path):
         return ImageSet.from_flat_folder(path)
-    return ImageSet.from_items([path]) if path.suffix.lower() in IMAGE_SUFFIXES else ImageSet.from_manifest(path)
+    # A file of any other suffix is decoded, whose errors name what is wrong with it.
+    return ImageSet.from_manifest(path) if path.suffix.lower() in MANIFEST_SUFFIXES else ImageSet.from_items([path])

@@ -8,6 +8,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import IO, Any, TypeAlias, cast
 
 import numpy as np
@@ -16,12 +17,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from sotglp.errors import UnreadableImageError
 from sotglp.files.regular import check_regular
-
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-    | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"}
-)
-"""Suffixes of image files, in lower case."""
+from sotglp.images.formats import HEAD_BYTES, format_of, reads_heic, unsupported_reason
 
 MAX_PIXELS = 178_956_970
 """Images with more pixels are rejected; the default bound of Pillow's error."""
@@ -126,8 +122,16 @@ def _open_reason(error: Exception) -> str:
 
 
 def _read_encoded(file: IO[bytes], name: str) -> Image.Image:
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+
     def decode() -> Image.Image:
-        image = Image.open(file)
+        if format_of(head) == "HEIC" and reads_heic():
+            _register_heic()
+        try:
+            image = Image.open(file)
+        except UnidentifiedImageError as error:
+            raise UnreadableImageError(name, unsupported_reason(head, name)) from error
         # Pillow passes these to an interpreter (Ghostscript), which untrusted files must not reach.
         if image.format in ("EPS", "WMF"):
             raise UnreadableImageError(name, f"it is a drawing ({image.format}); save it as PNG or JPEG")
@@ -135,10 +139,16 @@ def _read_encoded(file: IO[bytes], name: str) -> Image.Image:
             raise UnreadableImageError(name, _too_large(image.width * image.height))
         return image
 
-    if not file.read(1):
+    if not head:
         raise UnreadableImageError(name, "it is empty; replace it or leave it out")
-    file.seek(0)
     return _read(decode, name)
+
+
+@cache
+def _register_heic() -> None:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
 
 
 def _too_large(n_pixels: int | None = None) -> str:
@@ -174,10 +184,6 @@ def _decoded(decode: Callable[[], Image.Image], name: str) -> tuple[Image.Image,
         raise
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(name, _too_large()) from error
-    except UnidentifiedImageError as error:
-        raise UnreadableImageError(
-            name, "it isn't a complete image in a format that Pillow supports; replace it or leave it out"
-        ) from error
     except Exception as error:  # decoders raise exceptions of any type on damaged data
         raise UnreadableImageError(
             name, f"its data is truncated or damaged ({error}); replace it or leave it out"

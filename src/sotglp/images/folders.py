@@ -4,52 +4,89 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from sotglp.errors import SotglpError, SotglpWarning, some_names
-from sotglp.images.decode import IMAGE_SUFFIXES
+from sotglp.images.formats import HEIC_ADVICE, HEIC_SUFFIXES, IMAGE_SUFFIXES, ending, is_image_file
+from sotglp.images.layout import check_layout
 
 _ENDINGS = f"files that end in one of {' '.join(sorted(IMAGE_SUFFIXES))}"
 # Created by operating systems, archives and network disks; the last two hold thumbnails.
 _IGNORED_FOLDERS = frozenset(
     {"__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir", "#recycle"}
 )
+_IGNORED_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 
 
 def read_class_folders(root: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """List the images in root/<class name>/**, and the name of each image's class folder.
 
     Classes are sorted by name, the images of a class by relative path. Linked folders are followed, but no folder is
-    read twice for the same class. Hidden files and folders, folders of operating systems, and files without the suffix
-    of an image are ignored; so are empty class folders and images outside the class folders, with a SotglpWarning.
+    read twice for the same class. Hidden files and folders and those of operating systems are ignored. A SotglpWarning
+    reports all else that is left out: files that are no images, by suffix, empty class folders, and images outside the
+    class folders. Raise a FolderLayoutError if the folders are probably splits or hold the class folders.
     """
     _check_folder(root)
-    folders, files = _folder_content(root)
+    left_out: Counter[str] = Counter()
+    folders, files = _folder_content(root, left_out)
     if not folders:
         raise SotglpError(
             f"{root} has {'images but ' if files else ''}no class folders in it; expected {root}/<class name>/image.jpg"
         )
-    images_of = {folder.name: _images_below(folder, visited={_identity(root)}) for folder in folders}
+    images_of = {folder.name: _images_below(folder, {_identity(root)}, left_out) for folder in folders}
     empty = [name for name, images in images_of.items() if not images]
     if len(empty) == len(images_of):
-        raise SotglpError(f"the class folders of {root} have no images in them; put {_ENDINGS} there")
+        raise SotglpError(f"the class folders of {root} have no images in them{_found(left_out)}; put {_ENDINGS} there")
+    check_layout(root, images_of)
     for what, names in (
         (f"class folders of {root} without images are ignored", empty),
         (f"{root} has images outside the class folders, which are ignored", [file.name for file in files]),
     ):
         if names:
             warnings.warn(f"{what}: {some_names(names)}", SotglpWarning, stacklevel=3)
+    _report(root, left_out)
     labelled = [(image, name) for name, images in images_of.items() for image in images]
     return tuple(image for image, _ in labelled), tuple(name for _, name in labelled)
 
 
 def read_flat_folder(root: Path) -> tuple[Path, ...]:
-    """List all images below a folder, sorted by relative path, ignoring what :func:`read_class_folders` ignores."""
+    """List all images below a folder, sorted by relative path; see :func:`read_class_folders`."""
     _check_folder(root)
-    images = _images_below(root, visited=set())
+    left_out: Counter[str] = Counter()
+    images = _images_below(root, set(), left_out)
     if not images:
-        raise SotglpError(f"{root} has no images in it; give a folder with {_ENDINGS}")
+        raise SotglpError(f"{root} has no images in it{_found(left_out)}; give a folder with {_ENDINGS}")
+    _report(root, left_out)
     return tuple(images)
+
+
+def _report(root: Path, left_out: Mapping[str, int]) -> None:
+    if left_out:
+        warnings.warn(f"in {root}, {_counted(left_out)}", SotglpWarning, stacklevel=4)
+
+
+def _found(left_out: Mapping[str, int]) -> str:
+    return f" ({_counted(left_out)})" if left_out else ""
+
+
+def _counted(left_out: Mapping[str, int]) -> str:
+    """Describe the files that are left out: "20 files ending in .heic were left out: install sotglp[heic]"."""
+    heic = {suffix: count for suffix, count in left_out.items() if suffix in HEIC_SUFFIXES}
+    others = {suffix: count for suffix, count in left_out.items() if suffix not in HEIC_SUFFIXES}
+    advice = "not being in a supported image format: convert pictures to PNG or JPEG"
+    texts = []
+    for suffixes, text in ((heic, f": {HEIC_ADVICE}"), (others, f", {advice}")):
+        if suffixes:
+            most_first = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))
+            were = "was" if sum(suffixes.values()) == 1 else "were"
+            texts.append(some_names([_files_of(*item) for item in most_first]) + f" {were} left out{text}")
+    return "; ".join(texts)
+
+
+def _files_of(suffix: str, count: int) -> str:
+    return f"{count} file{'s' if count > 1 else ''} {f'ending in {suffix}' if suffix else 'without an ending'}"
 
 
 def _check_folder(root: Path) -> None:
@@ -65,7 +102,8 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _folder_content(folder: Path) -> tuple[list[Path], list[Path]]:
+def _folder_content(folder: Path, left_out: Counter[str]) -> tuple[list[Path], list[Path]]:
+    """List the folders and images in a folder, and count the other files by suffix."""
     folders: list[Path] = []
     images: list[Path] = []
     try:
@@ -76,14 +114,16 @@ def _folder_content(folder: Path) -> tuple[list[Path], list[Path]]:
                 # entry.is_dir() would raise on a link that points to itself.
                 if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
                     folders.append(folder / entry.name)
-                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                elif is_image_file(folder / entry.name):
                     images.append(folder / entry.name)
+                elif os.path.isfile(entry.path) and entry.name.lower() not in _IGNORED_FILES:
+                    left_out[ending(entry.name)] += 1
     except OSError as error:
         raise SotglpError(f"the folder {folder} can't be read ({error.strerror}); check its permissions") from error
     return sorted(folders, key=lambda path: path.name), sorted(images, key=lambda path: path.name)
 
 
-def _images_below(folder: Path, visited: set[tuple[int, int]]) -> list[Path]:
+def _images_below(folder: Path, visited: set[tuple[int, int]], left_out: Counter[str]) -> list[Path]:
     """List the images of a folder and its subfolders, skipping visited folders."""
     found: list[Path] = []
     pending = [folder]
@@ -92,7 +132,7 @@ def _images_below(folder: Path, visited: set[tuple[int, int]]) -> list[Path]:
         if (identity := _identity(current)) in visited:
             continue
         visited.add(identity)
-        folders, images = _folder_content(current)
+        folders, images = _folder_content(current, left_out)
         found += images
         pending += reversed(folders)
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
