@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.images.arrays import is_tensor
 from sotglp.images.decode import open_image
 from sotglp.images.digest import content_digest
-from sotglp.images.image_set import ImageSet, is_tensor
+from sotglp.images.image_set import ImageSet
 
 UNEVEN = 10
 """Class sizes are uneven where the largest class has at least this many times the images of the smallest."""

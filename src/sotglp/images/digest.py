@@ -8,8 +8,9 @@ from pathlib import Path
 from sotglp.errors import UnreadableImageError
 from sotglp.files.atomic import os_reason
 from sotglp.files.regular import read_regular
+from sotglp.images.arrays import is_tensor
 from sotglp.images.decode import open_image
-from sotglp.images.image_set import ImageSource, is_tensor
+from sotglp.images.image_set import ImageSource
 
 
 def content_digest(source: ImageSource) -> str:

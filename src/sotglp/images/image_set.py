@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from typing_extensions import TypeIs
 
 from sotglp.errors import SotglpError, some_names
+from sotglp.images.arrays import is_tensor, rows_of
 from sotglp.images.folders import read_class_folders, read_flat_folder
 from sotglp.images.labels import class_names
 from sotglp.images.manifest import MANIFEST_SUFFIXES, read_manifest
@@ -99,10 +98,10 @@ class ImageSet:
         Raises
         ------
         SotglpError
-            If images or labels are of another type or shape, or their numbers differ.
+            If images or labels are of another type or shape, their numbers differ, or a pixel is NaN or infinite.
         """
         numbers = is_tensor(images) or (isinstance(images, np.ndarray) and images.dtype.kind not in "OUS")
-        return cls(_rows(images) if numbers else _items(images), None if labels is None else class_names(labels))
+        return cls(rows_of(images) if numbers else _items(images), None if labels is None else class_names(labels))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -175,31 +174,6 @@ class ImageSet:
         return self.labels
 
 
-def is_tensor(value: object) -> TypeIs[torch.Tensor]:
-    """Whether a value is a torch tensor, without importing torch where nothing else has."""
-    if sys.modules.get("torch") is None:
-        return False
-    import torch
-
-    return isinstance(value, torch.Tensor)
-
-
-def _rows(images: torch.Tensor | NDArray[Any]) -> tuple[torch.Tensor, ...]:
-    is_uint8 = str(images.dtype).endswith("uint8")
-    is_float = images.is_floating_point() if is_tensor(images) else images.dtype.kind == "f"
-    if images.ndim != 4 or images.shape[1] != 3 or not (is_uint8 or is_float):
-        shape = tuple(images.shape)
-        raise SotglpError(
-            f"the images are numbers of type {images.dtype} and shape {shape}; give uint8 or floating point numbers "
-            "of shape (B, 3, H, W)"
-        )
-    import torch
-
-    if isinstance(images, torch.Tensor):
-        return images.detach().to("cpu", torch.uint8 if is_uint8 else torch.float32).unbind()
-    return torch.from_numpy(np.require(images, np.uint8 if is_uint8 else np.float32, ["C", "W"])).unbind()
-
-
 def _items(images: Any) -> tuple[Path | Image.Image, ...]:
     if isinstance(images, str | bytes | os.PathLike | Image.Image) or not isinstance(images, Iterable):
         raise SotglpError(f"the images are one {type(images).__name__}; give a list of paths or of PIL images")
@@ -210,7 +184,9 @@ def _items(images: Any) -> tuple[Path | Image.Image, ...]:
         elif isinstance(item, str | os.PathLike):
             items.append(Path(item))
         else:
+            stack = "torch.stack" if is_tensor(item) else "numpy.stack" if isinstance(item, np.ndarray) else ""
+            advice = f", such as {stack}(images)" if stack else ""
             raise SotglpError(
-                f"image {i} is of type {type(item).__name__}; give paths, PIL images or one (B, 3, H, W) tensor"
+                f"image {i} is of type {type(item).__name__}; give paths, PIL images or one (B, 3, H, W) tensor{advice}"
             )
     return tuple(items)
