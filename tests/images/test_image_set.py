@@ -1,3 +1,5 @@
+import shutil
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -11,7 +13,9 @@ from PIL import Image
 from sotglp.errors import SotglpError
 from sotglp.images.image_set import ImageSet
 
-NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=4)
+INVISIBLE_LETTERS = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
+LETTERS = st.characters(exclude_characters=INVISIBLE_LETTERS, exclude_categories=["C", "Z"])
+NAMES = st.text(LETTERS, min_size=1, max_size=4).map(lambda text: unicodedata.normalize("NFC", text))
 
 
 def picture(value=0):
@@ -177,3 +181,17 @@ def test_take_of_nothing_and_of_too_much():
 def test_a_name_that_no_file_can_have(name):
     with pytest.raises(SotglpError, match="does not exist; check the path"):
         ImageSet.from_path(name)
+
+
+def test_names_of_class_folders_are_composed(tmp_path):
+    for name in ("caf\u00e9", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "a.png")
+    (tmp_path / "caf\u00e9").rename(tmp_path / "cafe\u0301")
+    assert set(ImageSet.from_path(tmp_path).labels or ()) == {"caf\u00e9", "dog"}
+    shutil.copytree(tmp_path / "dog", tmp_path / "caf\u00e9")
+    with pytest.raises(SotglpError, match=r"cafe.u0301.* have the same name"):
+        ImageSet.from_path(tmp_path)
+    (tmp_path / "caf\u00e9").rename(tmp_path / "dog\u200b")
+    with pytest.raises(SotglpError, match="invisible character"):
+        ImageSet.from_path(tmp_path)

@@ -7,7 +7,7 @@ import torch
 
 from sotglp.errors import SotglpError
 from sotglp.images.image_set import ImageSet
-from sotglp.images.labels import class_names, label_array, label_text
+from sotglp.images.labels import class_names, distinct_names, label_array, label_text
 
 
 def objects(*labels):
@@ -33,6 +33,7 @@ def objects(*labels):
         ([True, False], ["True", "False"]),
         (["cat", 1], ["cat", "1"]),
         (["nul\0", "dog"], ["nul\0", "dog"]),
+        (["cafe\u0301", b"cafe\xcc\x81", "dog"], ["caf\u00e9", "caf\u00e9", "dog"]),
     ],
 )
 def test_labels_become_class_names(labels, names):
@@ -45,6 +46,10 @@ def test_labels_become_class_names(labels, names):
     [
         (["cat", b"\xff"], r"label 1 is b'\\xff', which isn't UTF-8"),
         (np.array([b"cat", b"\xff"]), r"label 1 is b'\\xff', which isn't UTF-8"),
+        (["cat", " "], "label 1 is ' ', so it is missing"),
+        (["cat", "dog\u200b"], "label 1 is 'dog.u200b', which has the invisible character U.200B"),
+        (np.array(["cat", "\ufeffdog"]), "label 1 is .* invisible character U.FEFF"),
+        (["cat", "caf\udce9"], "label 1 is 'caf.udce9', which isn't UTF-8"),
         (["cat", None], "label 1 is None, so it is missing"),
         ([3, None], "label 1 is None"),
         (["cat", float("nan")], "label 1 is nan, so it is missing"),
@@ -85,3 +90,10 @@ def test_one_label_that_cannot_be_used(label):
 
 def test_an_image_set_takes_the_labels_of_the_estimators():
     assert ImageSet.from_items(["a.png", "b.png"], np.array([7, 8])).labels == ("7", "8")
+
+
+def test_class_labels_have_different_names():
+    assert distinct_names(["cat", "Cat", 3]) == ["cat", "Cat", "3"]
+    for labels in (["caf\u00e9", "cafe\u0301"], [1, "1"], ["a", "b", "a"]):
+        with pytest.raises(SotglpError, match="have the same name"):
+            distinct_names(labels)

@@ -265,3 +265,17 @@ def test_a_damaged_file_of_a_peer(
     bad = rewrite(tmp_path / "good", tmp_path / "bad", change)
     with pytest.raises(SotglpError, match=f"bad is damaged: {words}"):
         load_model(bad, backbone=tiny_backbone)
+
+
+def test_a_loaded_model_does_not_change_with_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_model(path, SOTGLP(Backbone.load("tiny"), NAMES, top_k=2), include_backbone=True)
+    model = load_model(path).model
+    images = torch.randn(1, 3, 64, 64)
+    before = model(images).local_logits
+    # In place, as `cp` writes: a mapped file would change with it, and end the process once it is shorter.
+    with path.open("rb+") as file:
+        file.write(b"\x7f" * path.stat().st_size)
+    assert torch.equal(model(images).local_logits, before)
+    path.write_bytes(b"short")
+    assert torch.equal(model(images).local_logits, before)

@@ -44,19 +44,39 @@ CALIBRATION = {
 }
 BACKBONE = {
     "backbone.name": [3],
-    "backbone.seed": ["five"],
+    "backbone.seed": ["five", 10**30, -(2**63) - 1],
     "backbone.image_size": [[32]],
     "backbone.fingerprint": [None],
     "backbone.quick_gelu": ["perhaps"],
     "backbone.patch_attention": ["key"],
     "backbone.preprocess": ["bicubic", {"mean": [0.5, 0.5, 0.5]}],
-    "backbone.preprocess.mean": [[0.5, 0.5]],
+    "backbone.preprocess.mean": [[0.5, 0.5], [0.5, 1e300, 0.5]],
     "backbone.preprocess.std": [[0.5, 0.0, 0.5]],
     "backbone.preprocess.interpolation": ["lanczos"],
     "backbone.preprocess.resize_mode": [None],
     "backbone.preprocess.crop": [0.9],
 }
-OTHERS = {"model.top_k": [-1], "classes": [[None]], "history": [[{"loss": 1}]], "kind": ["tip-adapter"]}
+LABELS = [
+    [None],
+    [float("nan"), 1.0],
+    [1.5, 2.0],
+    ["cat", "cat"],
+    ["1", 1],
+    ["caf\u00e9", "cafe\u0301"],
+    ["\ud800x", "dog"],
+    ["\u200b", "dog"],
+    ["cat\u200d", "dog"],
+    ["c\ufeffat", "cat"],
+    ["", "dog"],
+]
+OTHERS = {
+    "model.top_k": [-1],
+    "classes": LABELS,
+    "format_version": [2.5, 2.0, -1, 0, True, "2"],
+    "history": [[{"loss": 1}], [{"epoch": 1, "loss": float("inf"), "accuracy": 0}]],
+    "kind": ["tip-adapter"],
+    "versions": [{"torch": "\udcff"}],
+}
 DAMAGED = [
     (entry, value) for entries in (CALIBRATION, BACKBONE, OTHERS) for entry in entries for value in entries[entry]
 ]
@@ -104,6 +124,16 @@ def test_files_of_another_kind_are_refused(good: Path, tmp_path: Path) -> None:
     for name, words in (expected | dict.fromkeys(["cut", "noise", "huge", "nested"], damaged)).items():
         with pytest.raises(SotglpError, match=words):
             read_record(tmp_path / name)
+
+
+def test_names_with_joiners_and_all_scripts_are_kept(good: Path, tmp_path: Path) -> None:
+    names = [
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        "\U0001f469\u200d\U0001f52c",
+        "\u0e19\u0e49\u0e33",
+        "\u5b66\u6821",
+    ]
+    assert read_record(with_entries(good, tmp_path / "scripts", classes=names)).classes == names
 
 
 def test_number_labels_are_parsed_from_names(good: Path, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def test_a_threshold_applies_to_one_score_at_one_temperature() -> None:
     assert InferenceConfig().threshold_of(None) is None
     scores = np.array([0.2, np.nextafter(np.float32(0.25), np.float32(0)), 0.25, 0.3], np.float32)
     assert calibration().rejects(scores).tolist() == [True, True, False, False]  # a score at the threshold passes
+    assert calibration().rejects(np.array([np.nan, np.inf], np.float32)).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.7, 0.9])

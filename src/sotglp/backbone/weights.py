@@ -18,7 +18,7 @@ from sotglp.backbone.embedded import EMBEDDED, TAG
 from sotglp.backbone.readers import READERS
 from sotglp.backbone.safe_load import check_weight_file
 from sotglp.backbone.text import TextTower
-from sotglp.errors import SotglpError
+from sotglp.errors import SotglpError, short_repr
 from sotglp.settings import MAX_IMAGE_SIDE
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -70,6 +70,8 @@ def build_clip(
     """
     name = name.replace("/", "-")
     _check_architecture(name, image_size)
+    if not -(2**63) <= seed < 2**64:  # of torch.manual_seed
+        raise SotglpError(f"the seed {short_repr(seed)} can't be used: choose a number below 2**64")
     chosen = chosen_weights(name, pretrained)
     if chosen is not None and chosen in _tags(name):
         return _build_from_tag(name, chosen, image_size, seed)

@@ -104,7 +104,7 @@ class Explanation:
     @property
     def is_unknown(self) -> bool | None:
         """Whether the image is rejected as unknown; None without a threshold."""
-        return None if self.threshold is None else self.ood_score < self.threshold
+        return None if self.threshold is None else not self.ood_score >= self.threshold
 
     @property
     def seen(self) -> tuple[float, float, float, float]:

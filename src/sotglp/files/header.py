@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def open_tensor_file(path: Path, kind: str, framework: str) -> Iterator[tuple[An
             record = json.loads(metadata[METADATA_KEY])
             if not isinstance(record, dict):
                 raise SotglpError(f"{path} can't be read as a {kind}: its record is damaged")
+            check_json_values(record, f"{path} can't be read as a {kind}: its record is damaged")
             yield file, record
     # The record's JSON may be nested deeper than Python reads.
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
@@ -44,6 +46,25 @@ def open_tensor_file(path: Path, kind: str, framework: str) -> Iterator[tuple[An
             raise
         reason = str(error)[:200]
         raise SotglpError(f"{path} can't be read as a {kind}: it is damaged or something else ({reason})") from error
+
+
+def check_json_values(record: Mapping[str, Any], subject: str) -> None:
+    """Refuse what JSON of Python reads but sotglp never writes: NaN, infinity and halves of surrogate pairs."""
+    pending: list[tuple[str, Any]] = [("", record)]
+    while pending:
+        where, value = pending.pop()
+        if isinstance(value, dict):
+            pending += ((f"{where}.{key}" if where else key, item) for key, item in value.items())
+            pending += ((where, key) for key in value)
+        elif isinstance(value, list):
+            pending += ((f"{where}.{index}", item) for index, item in enumerate(value))
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise SotglpError(f"{subject} ({where} is {value})")
+        elif isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise SotglpError(f"{subject} ({where} has text that isn't Unicode)") from None
 
 
 def read_json_record(path: Path, kind: str) -> dict[str, Any]:

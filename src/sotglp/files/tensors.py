@@ -33,13 +33,15 @@ def read_packaged_tensors(folder: str, file: str) -> dict[str, Tensor]:
     return tensors
 
 
-def read_tensors(path: Path, kind: str, prefix: str | tuple[str, ...] = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`write_tensors` wrote: tensors whose names start with ``prefix``, and the record.
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`write_tensors` wrote: the tensors and the record.
 
     Tensors with NaN or infinity are rejected.
     """
     with open_tensor_file(path, kind, "pt") as (file, record):
-        tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
+        # Copies, since the tensors of safetensors are the pages of the file: whoever writes to it later would change
+        # them, and whoever shortens it would end the process (SIGBUS).
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     for name, tensor in tensors.items():
         if tensor.dtype not in _PLAIN_TYPES or not bool(tensor.isfinite().all()):
             raise SotglpError(

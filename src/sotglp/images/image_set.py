@@ -16,7 +16,7 @@ from PIL import Image
 from sotglp.errors import SotglpError, some_names
 from sotglp.images.arrays import is_tensor, rows_of
 from sotglp.images.folders import read_class_folders, read_flat_folder
-from sotglp.images.labels import class_names
+from sotglp.images.labels import class_names, distinct_names
 from sotglp.images.manifest import MANIFEST_SUFFIXES, read_manifest
 
 if TYPE_CHECKING:
@@ -71,7 +71,10 @@ class ImageSet:
     @classmethod
     def from_class_folders(cls, root: str | os.PathLike[str]) -> ImageSet:
         """Read labelled images from root/<class name>/**/image.jpg; see `sotglp.images.folders.read_class_folders`."""
-        return cls(*read_class_folders(Path(root)))
+        images, folders = read_class_folders(Path(root))
+        found = list(dict.fromkeys(folders))
+        names = dict(zip(found, distinct_names(found, f"class folder of {root}, number"), strict=True))
+        return cls(images, tuple(names[folder] for folder in folders))
 
     @classmethod
     def from_flat_folder(cls, root: str | os.PathLike[str]) -> ImageSet:

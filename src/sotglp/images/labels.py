@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -14,18 +16,26 @@ from sotglp.errors import SotglpError, short_repr
 
 _ADVICE = "give class names as text or whole numbers"
 
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0]"
+    # Joiners are part of words and emoji between two visible characters only.
+    "|(?<!\\S)[\u200c\u200d]|[\u200c\u200d](?!\\S)"
+)
+"""Characters that make two names look equal."""
+
 
 def label_text(label: object, subject: str = "the label") -> str:
-    """Return the class name of a label; whole numbers have no decimal point, and bytes are decoded as UTF-8.
+    """Return the class name of a label.
 
-    Raise a SotglpError about ``subject`` if the label is missing (None or NaN), not a whole number, of another type, or
-    not UTF-8.
+    Whole numbers have no decimal point, bytes are decoded as UTF-8, and text is composed (NFC), since macOS decomposes
+    the names of files. Raise a SotglpError about ``subject`` if the label is missing (None or NaN), not a whole number,
+    of another type, not UTF-8, or has invisible characters.
     """
     if isinstance(label, str):
-        return str(label)
+        return _composed(str(label), subject)
     if isinstance(label, bytes):
         try:
-            return label.decode()
+            return _composed(label.decode(), subject)
         except UnicodeDecodeError as error:
             raise SotglpError(f"{subject} is {short_repr(bytes(label))}, which isn't UTF-8; decode it first") from error
     if isinstance(label, Integral | np.bool_):
@@ -72,16 +82,49 @@ def class_names(labels: Any) -> tuple[str, ...]:
     if not hasattr(labels, "__array__") and isinstance(labels, Iterable) and not isinstance(labels, str | bytes):
         labels = list(labels)
         if all(isinstance(label, str) for label in labels):
-            return tuple(map(str, labels))
+            first = {label: index for index, label in reversed(list(enumerate(labels)))}
+            names = {label: label_text(label, f"label {index}") for label, index in first.items()}
+            return tuple(names[label] for label in labels)
     array = label_array(labels)
     if array.ndim != 1:
         raise SotglpError(f"the labels have the shape {array.shape}; give a list with one label for each image")
-    return tuple(label_text(label) for label in array)
+    return tuple(label_text(label, f"label {i}") for i, label in enumerate(array))
+
+
+def distinct_names(labels: Sequence[Any], subject: str = "class label") -> list[str]:
+    """Return the class name of each of C labels; raise a SotglpError about two labels with the same name.
+
+    ``subject`` is what a label is, for messages.
+    """
+    seen: dict[str, Any] = {}
+    for i, label in enumerate(labels):
+        name = label_text(label, f"{subject} {i}")
+        if name in seen:
+            raise SotglpError(
+                f"{subject} {list(seen).index(name)}, {seen[name]!a}, and {i}, {label!a}, have the same name; rename "
+                "or merge them"
+            )
+        seen[name] = label
+    return list(seen)
 
 
 def prompt_name(class_name: str) -> str:
     """Return a class name as prompts contain it, with spaces for underscores and single spaces between words."""
     return " ".join(class_name.replace("_", " ").split())
+
+
+def _composed(text: str, subject: str) -> str:
+    if not text.strip():
+        raise SotglpError(f"{subject} is {text!r}, so it is missing; add a label or leave the image out")
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SotglpError(f"{subject} is {text!a}, which isn't UTF-8; rename the class") from error
+    if found := _INVISIBLE.search(text):
+        raise SotglpError(f"{subject} is {text!a}, which has the invisible character U+{ord(found[0]):04X}; remove it")
+    return unicodedata.normalize("NFC", text)
 
 
 def _decoded(label: object, i: int) -> object:

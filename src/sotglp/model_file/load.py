@@ -14,13 +14,14 @@ from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
 from sotglp.backbone.weights import build_clip, is_known, weight_shapes
 from sotglp.errors import SotglpError
+from sotglp.files.header import open_tensor_file
 from sotglp.files.tensors import read_tensors
 from sotglp.images.labels import label_text
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.prompts import template_tokens
 from sotglp.methods.registry import build_model
 from sotglp.methods.shot_memory import ShotMemory
-from sotglp.model_file.record import BackboneRecord, CalibrationRecord, ModelRecord, read_record
+from sotglp.model_file.record import BackboneRecord, CalibrationRecord, ModelRecord, parse_record
 from sotglp.model_file.save import BACKBONE_PREFIX, CALIBRATION_PREFIX, FOLD_PREFIX, SHOT_TENSORS, SHOTS_PREFIX
 from sotglp.scoring.calibration import Calibration
 from sotglp.settings import PromptConfig
@@ -59,19 +60,21 @@ def load_model(
     SotglpError
         If the file can't be read, or the backbone isn't the one that the model was trained on.
     """
-    record = read_record(path)
+    # Read once, so that record and tensors belong together even if the file is replaced meanwhile.
+    tensors, raw = read_tensors(path, "model file")
+    record = parse_record(path, raw)
     if backbone is None:
-        backbone = _load_backbone(path, record, pretrained, device)
+        backbone = _load_backbone(path, record, _named(tensors, BACKBONE_PREFIX), pretrained, device)
     _check_backbone(path, record, backbone)
     names = [label_text(label) for label in record.classes]
     if isinstance(record.model, PromptConfig):
-        _check_prompts(path, record.model, len(names), backbone)
+        _check_prompts(path, record.model, len(names), backbone, tensors)
     model = build_model(backbone, names, record.model)
-    learned = _tensors(path, model.kept)
-    shots = _tensors(path, SHOTS_PREFIX)
+    learned = _named(tensors, model.kept)
+    shots = _named(tensors, SHOTS_PREFIX)
     folds = range(record.calibration.n_folds if record.calibration else 0)
     prefixes = (CALIBRATION_PREFIX, *map(FOLD_PREFIX.format, folds)) if record.calibration else ()
-    calibrated = _tensors(path, prefixes)
+    calibrated = _named(tensors, prefixes)
     try:
         model.restore(learned)
         model.shots = _restored_shots(shots, model)
@@ -83,21 +86,27 @@ def load_model(
 
 def carries_backbone(path: Path) -> bool:
     """Whether a model file holds the backbone's weights."""
-    return bool(_tensors(path, f"{BACKBONE_PREFIX}logit_scale"))
+    with open_tensor_file(path, "model file", "numpy") as (file, _):
+        return f"{BACKBONE_PREFIX}logit_scale" in file.keys()  # noqa: SIM118
 
 
-def _tensors(path: Path, prefix: str | tuple[str, ...]) -> dict[str, Tensor]:
-    return read_tensors(path, "model file", prefix=prefix)[0]
+def _named(tensors: Mapping[str, Tensor], prefix: str | tuple[str, ...]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _load_backbone(path: Path, record: ModelRecord, pretrained: str | None, device: str | torch.device) -> Backbone:
+def _load_backbone(
+    path: Path,
+    record: ModelRecord,
+    carried: Mapping[str, Tensor],
+    pretrained: str | None,
+    device: str | torch.device,
+) -> Backbone:
     known = BackboneRecord(**record.backbone)
     if not is_known(known.name):
         raise SotglpError(
             f"{path} was trained on the backbone {known.name}, which open_clip can't build by name: give it with "
             "backbone= in Python"
         )
-    carried = _tensors(path, BACKBONE_PREFIX)
     if not carried:
         if pretrained is None and str(known.pretrained).startswith(("//", "\\\\")):
             raise SotglpError(
@@ -152,7 +161,9 @@ def _check_backbone(path: Path, record: ModelRecord, backbone: Backbone) -> None
         )
 
 
-def _check_prompts(path: Path, settings: PromptConfig, n_classes: int, backbone: Backbone) -> None:
+def _check_prompts(
+    path: Path, settings: PromptConfig, n_classes: int, backbone: Backbone, tensors: Mapping[str, Tensor]
+) -> None:
     """Compare the shapes in the file with its settings, before a model of those settings takes its memory."""
     text = backbone.text
     of_one = (len(template_tokens(settings.template, text.context_length)), text.width)
@@ -160,9 +171,8 @@ def _check_prompts(path: Path, settings: PromptConfig, n_classes: int, backbone:
     if settings.branches != "global":
         n_owners = 1 if settings.local_contexts == "shared" else n_classes
         expected["local_prompts"] = (n_owners, settings.n_local_prompts, *of_one)
-    found = _tensors(path, tuple(expected))
     for name, shape in expected.items():
-        if name not in found or tuple(found[name].shape) != shape:
+        if name not in tensors or tuple(tensors[name].shape) != shape:
             raise SotglpError(f"{path} is damaged: its {name} is missing or has another shape than in its settings")
 
 

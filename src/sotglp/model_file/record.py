@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sotglp.errors import SotglpError, SotglpWarning, short_repr
 from sotglp.files.header import read_json_record
+from sotglp.images.labels import distinct_names
 from sotglp.methods.configs import CONFIG_OF_KIND, config_from_record
 from sotglp.scoring.rejection import Rejection
 from sotglp.settings import (
@@ -30,6 +31,9 @@ KIND_OF_OLD_FILES = "sot-glp"
 """Files from before the other methods have no kind."""
 
 _Side = Annotated[int, Field(ge=1, le=MAX_IMAGE_SIDE)]
+# Pixels range from 0 to 1, and in some models to 255: far beyond, features are not finite.
+_Mean = Annotated[float, Field(ge=-1e4, le=1e4)]
+_Std = Annotated[float, Field(ge=1e-4, le=1e4)]
 _Temperature = Annotated[float, Field(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)]
 
 
@@ -40,11 +44,11 @@ class PreprocessRecord(BaseModel):
 
     size: tuple[_Side, _Side]
     mode: Literal["RGB"]
-    mean: tuple[float, float, float]
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    mean: tuple[_Mean, _Mean, _Mean]
+    std: tuple[_Std, _Std, _Std]
     interpolation: Literal["bicubic", "bilinear", "random"]
     resize_mode: Literal["shortest", "longest", "squash"]
-    fill_color: int
+    fill_color: int = Field(ge=0, le=255)
 
 
 class BackboneRecord(BaseModel):
@@ -54,7 +58,7 @@ class BackboneRecord(BaseModel):
 
     name: str = Field(max_length=200)
     pretrained: str | None
-    seed: int | None
+    seed: int | None = Field(ge=-(2**63), lt=2**64)
     image_size: tuple[_Side, _Side]
     fingerprint: str
     quick_gelu: bool = False
@@ -128,10 +132,20 @@ def read_record(path: Path) -> ModelRecord:
     SotglpError
         If the file is missing, damaged, not a model file or written by a newer version.
     """
-    raw = read_json_record(path, "model file")
+    return parse_record(path, read_json_record(path, "model file"))
+
+
+def parse_record(path: Path, raw: dict[str, Any]) -> ModelRecord:
+    """Check the JSON of a model file's record; see :func:`read_record`."""
     version = raw.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise SotglpError(f"{path} has format {version}, but this sotglp reads up to {FORMAT_VERSION}: update sotglp")
+    if type(version) is not int or version < 1:
+        raise SotglpError(
+            f"{path} can't be read as a model file: its record is damaged (format_version = {short_repr(version)})"
+        )
+    if version > FORMAT_VERSION:
+        raise SotglpError(
+            f"{path} has format {short_repr(version)}, but this sotglp reads up to {FORMAT_VERSION}: update sotglp"
+        )
     kind = raw.get("kind", KIND_OF_OLD_FILES)
     if not isinstance(kind, str) or kind not in CONFIG_OF_KIND:
         raise SotglpError(
@@ -149,6 +163,7 @@ def read_record(path: Path) -> ModelRecord:
         )
         if not all(isinstance(label, str | int | float) for label in record.classes):
             raise TypeError("class labels")
+        distinct_names(record.classes)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join([error.title.removesuffix("Record").lower(), *map(str, first["loc"])])

@@ -115,8 +115,9 @@ class PortableModel:
         """
         if self.record.threshold is None:
             raise SotglpError("the exported model has no threshold: export one that is calibrated for its OOD score")
-        below: NDArray[np.bool_] = ood_scores < self.record.threshold
-        return below
+        # In this order, so that a score that is NaN is rejected.
+        accepted: NDArray[np.bool_] = ood_scores >= self.record.threshold
+        return ~accepted
 
     def predict(
         self,

@@ -7,11 +7,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from sotglp.errors import SotglpError
+from sotglp.images.labels import distinct_names
 from sotglp.runtime.preprocessing import Preprocessing
 
 FORMAT_VERSION = 1
 METADATA_KEY = "sotglp"
 _MOST_SIDE = 4096
+_LEAST_TEMPERATURE, _MOST_TEMPERATURE = 1e-6, 1e6
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def parse_record(text: str) -> PortableRecord:
     """
     try:
         raw = json.loads(text)
-        if raw["format_version"] != FORMAT_VERSION:
+        if type(raw["format_version"]) is not int or raw["format_version"] != FORMAT_VERSION:
             raise ValueError(f"it has format {raw['format_version']!r:.20}, and this sotglp reads {FORMAT_VERSION}")
         threshold = raw["threshold"]
         record = PortableRecord(
@@ -72,7 +75,7 @@ def parse_record(text: str) -> PortableRecord:
             preprocessing=_preprocessing(raw["preprocessing"]),
             patch_grid=_pair(raw["patch_grid"]),
             ood_method=_of(str, raw["ood_method"]),
-            ood_temperature=_finite(raw["ood_temperature"]),
+            ood_temperature=_temperature(raw["ood_temperature"]),
             threshold=None if threshold is None else _finite(threshold),
             calibration=raw["calibration"] and _of(dict, raw["calibration"]),
             quantized=_of(bool, raw["quantized"]),
@@ -81,6 +84,9 @@ def parse_record(text: str) -> PortableRecord:
         )
         if not record.classes or not all(type(label) in (str, int, float) for label in record.classes):
             raise ValueError("class labels")
+        distinct_names(record.classes)
+    except SotglpError as error:
+        raise ValueError(f"its record is damaged ({error})") from error
     except KeyError as error:
         raise ValueError(f"its record lacks {error}") from error
     except (TypeError, AttributeError, RecursionError) as error:
@@ -115,6 +121,13 @@ def _finite(value: Any) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):
         raise TypeError("number")
     return float(value)
+
+
+def _temperature(value: Any) -> float:
+    temperature = _finite(value)
+    if not _LEAST_TEMPERATURE <= temperature <= _MOST_TEMPERATURE:
+        raise ValueError("its ood_temperature is out of range")
+    return temperature
 
 
 def _colours(values: Any) -> tuple[float, float, float]:

@@ -50,9 +50,9 @@ class Calibration:
     fold_models: tuple[AdaptedModel, ...] = ()
 
     def rejects(self, ood_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Whether each image is unknown, (B,), given its scores by ``ood_method``."""
-        below: NDArray[np.bool_] = ood_scores < self.rejection.threshold
-        return below
+        """Whether each image is unknown, (B,), given its scores by ``ood_method``; one whose score is NaN is."""
+        accepted: NDArray[np.bool_] = ood_scores >= self.rejection.threshold
+        return ~accepted
 
     def probabilities(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """Apply the temperature to probabilities (B, C)."""
