@@ -63,6 +63,10 @@ class UnreadableImageError(SotglpError):
         return f"can't read {self.source}: {self.reason}"
 
 
+class ChangedImageError(UnreadableImageError):
+    """An image file is another one than when its digest was computed."""
+
+
 class SotglpWarning(UserWarning):
     """The result differs from what the user asked for."""
 

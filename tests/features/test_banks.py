@@ -202,3 +202,44 @@ def test_a_disk_with_too_little_space_is_refused_before_the_work(
     with pytest.raises(SotglpError, match="36 encoded views"):
         on_disk(augmented(tiny_backbone, images), tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+class Writer:
+    """Writes other pictures over images in the moment before they are decoded."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, image: Any, colours: list[str]) -> None:
+        self.image, self.colours = Path(image), colours
+        load = banks.Views.encode
+
+        def changed(views: Views, *arguments: Any) -> Any:
+            if self.colours:
+                Image.new("RGB", (40, 40), self.colours.pop(0)).save(self.image)
+            return load(views, *arguments)
+
+        monkeypatch.setattr(Views, "encode", changed)
+
+
+def test_an_image_that_changes_after_its_digest_is_not_stored_under_it(
+    tiny_backbone: Backbone, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = Views(tiny_backbone, images, tiny_backbone.preprocess)
+    image = Path(str(images.images[4]))
+    original = image.read_bytes()
+    Writer(monkeypatch, image, ["blue"])
+    blue = every_row(on_disk(views, tmp_path / "cache"), views)
+    assert torch.equal(blue[0].image_features, every_row(MemoryBank(views), views)[0].image_features)
+    image.write_bytes(original)
+    found = every_row(on_disk(views, tmp_path / "cache"), views)
+    assert torch.equal(found[0].image_features, every_row(MemoryBank(views), views)[0].image_features)
+    assert not torch.equal(found[0].image_features, blue[0].image_features)
+
+
+def test_an_image_that_keeps_changing_is_named(
+    tiny_backbone: Backbone, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = augmented(tiny_backbone, images)
+    Writer(monkeypatch, images.images[4], ["blue", "red", "green", "white", "black"])
+    with pytest.raises(SotglpError, match=r"4\.png: it changes while it is read"):
+        on_disk(views, tmp_path / "cache")
+    skipped: list[Any] = []
+    assert len(on_disk(views, tmp_path / "cache", unreadable=skipped).readable) + len(skipped) == len(images)

@@ -8,7 +8,9 @@ import torch
 
 from sotglp import SOTGLP, Backbone, SotglpError
 from sotglp.files.tensors import read_tensors, write_tensors
-from sotglp.training.checkpoint import Checkpoint, _checksum
+from sotglp.images.image_set import ImageSet
+from sotglp.settings import TrainConfig
+from sotglp.training.checkpoint import Checkpoint, _checksum, run_identity
 
 HISTORY = [{"epoch": 1, "loss": 0.5, "accuracy": 0.25}]
 
@@ -65,3 +67,14 @@ def test_misfits_are_refused(
     write_tensors(kept.path, whole, told | {"sha256": _checksum(whole, told)}, force=True)
     with pytest.raises(SotglpError, match=words):
         kept.read(*parts(tiny_backbone))
+
+
+def test_a_run_is_identified_by_the_content_of_its_images(tiny_backbone: Backbone, images: ImageSet) -> None:
+    model = SOTGLP(tiny_backbone, images.classes, n_local_prompts=2, top_k=5)
+    first = run_identity(model, images, TrainConfig())
+    assert run_identity(model, images, TrainConfig(workers=2)) == first
+    labels = images.labels or ()
+    assert run_identity(model, ImageSet(images.images, labels[::-1]), TrainConfig()) != first
+    changed, other = Path(str(images.images[0])), Path(str(images.images[-1]))
+    changed.write_bytes(other.read_bytes())
+    assert run_identity(model, images, TrainConfig()) != first

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sotglp.console.progress import note, progress_bar
 from sotglp.console.text import readable_size
-from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.errors import ChangedImageError, SotglpError, UnreadableImageError
 from sotglp.features.cache import FeatureStore, entry_bytes
 from sotglp.features.distributed import Processes
 from sotglp.features.rows import EncodedImages, Row, round_row, stack_rows
@@ -22,6 +25,9 @@ from sotglp.images.image_set import ImageSet
 
 MAX_MEMORY_BYTES = 8 * 2**30
 """Main memory that stored views may take; more of them go to disk, or are encoded again in each epoch."""
+
+MOST_READS = 3
+"""Times that an image is read which changes between its digest and its decoding."""
 
 
 class Bank(Protocol):
@@ -81,7 +87,7 @@ class DiskBank:
         unreadable: list[UnreadableImageError] | None = None,
         show_progress: bool = False,
     ) -> None:
-        self._views = views
+        self._views, self._processes = views, processes
         self._cache = FeatureStore(root, about)
         self._contents = [_content(views.images, index, unreadable) for index in range(len(views.images))]
         missing = [
@@ -97,7 +103,7 @@ class DiskBank:
         with progress_bar("encoding views", len(own), "images", show=show_progress) as advance:
             for view in range(views.n_views):
                 indices = [index for of, index in own if of == view]
-                for index, *row in views.encode(view, indices, unreadable):
+                for index, *row in self._encode(view, indices, unreadable):
                     self._cache.write(self._key(view, index), *row)
                     advance(1, "")
         processes.wait()
@@ -116,15 +122,39 @@ class DiskBank:
         row = self._cache.read(key)
         if row is None:
             # Damaged, or pruned meanwhile.
-            for _, *encoded in self._views.encode(view, [index]):
-                self._cache.write(key, *encoded)
-            row = self._cache.read(key)
+            for _, *encoded in self._encode(view, [index], None):
+                self._cache.write(self._key(view, index), *encoded)
+            row = self._cache.read(self._key(view, index))
         if row is None:
             raise SotglpError(
                 f"the features of {self._views.images.name(index)} disappear from {self._cache.root} as soon as they "
                 "are written: choose another folder with --cache-dir, or use --no-cache"
             )
         return row
+
+    def _encode(
+        self, view: int, indices: Sequence[int], unreadable: list[UnreadableImageError] | None
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Encode one view of some images from the content that their digests are of.
+
+        An image that changed since is encoded as it is now, under its new digest, unless other processes have the old
+        one.
+        """
+        images, pending = self._views.images, list(indices)
+        for attempts_left in reversed(range(MOST_READS if self._processes.count == 1 else 1)):
+            changed: list[UnreadableImageError] = []
+            encoded = replace(self._views, digests=tuple(self._contents)).encode(view, pending, changed)
+            pending = []
+            for row in encoded:
+                yield row
+                _report(changed, unreadable, allow_changes=attempts_left > 0)
+            _report(changed, unreadable, allow_changes=attempts_left > 0)
+            names = {error.source for error in changed}
+            for index in [index for index in indices if images.name(index) in names]:
+                self._contents[index] = _content(images, index, unreadable)
+                pending += [index] if self._contents[index] else []
+            if not pending:
+                return
 
     def _key(self, view: int, index: int) -> str:
         seed = self._views.seed
@@ -149,6 +179,19 @@ def _content(images: ImageSet, index: int, unreadable: list[UnreadableImageError
             raise named from error
         unreadable.append(named)
         return ""
+
+
+def _report(
+    found: list[UnreadableImageError], unreadable: list[UnreadableImageError] | None, *, allow_changes: bool
+) -> None:
+    """Move errors to ``unreadable``, or raise the first, but keep those of images to be encoded again."""
+    final = [error for error in found if not (allow_changes and isinstance(error, ChangedImageError))]
+    if final and unreadable is None:
+        raise final[0]
+    for error in final:
+        found.remove(error)
+        if unreadable is not None:
+            unreadable.append(error)
 
 
 def _check_space(n_missing: int, views: Views, root: Path, show: bool) -> None:

@@ -41,7 +41,8 @@ class Views:
 
     ``transform`` converts an image to a tensor (3, H, W). If it crops and flips at random, ``seed`` is its seed; None
     for the backbone's own preprocessing. ``workers`` processes decode. ``projected`` patches are in the joint space,
-    (P, d), instead of tokens (P, W), for models that learn no projection.
+    (P, d), instead of tokens (P, W), for models that learn no projection. ``digests`` of the images, if they are given,
+    make it an error that an image changes.
     """
 
     backbone: Backbone
@@ -52,6 +53,7 @@ class Views:
     precision: Precision = "auto"
     workers: int = 0
     projected: bool = False
+    digests: tuple[str, ...] | None = None
 
     @property
     def patch_shape(self) -> tuple[int, int]:
@@ -73,6 +75,7 @@ class Views:
             workers=self.workers,
             seed=self.seed,
             epoch=view,
+            digests=self.digests,
             unreadable=unreadable,
         )
         for indices, pixels in loaded:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from sotglp.errors import UnreadableImageError
+from sotglp.errors import ChangedImageError, UnreadableImageError
 from sotglp.files.atomic import os_reason
 from sotglp.files.regular import read_regular
 from sotglp.images.arrays import is_tensor
@@ -13,14 +13,21 @@ from sotglp.images.decode import open_image
 from sotglp.images.image_set import ImageSource
 
 
+def read_unchanged(path: Path, digest: str) -> bytes:
+    """Return the content of an image file, whose :func:`content_digest` was ``digest``.
+
+    Raise a ChangedImageError if it is another one now, and an UnreadableImageError if the file can't be read.
+    """
+    content = _content(path)
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ChangedImageError(str(path), "it changes while it is read; repeat the command")
+    return content
+
+
 def content_digest(source: ImageSource) -> str:
     """Return the SHA-256 of a file's bytes, a PIL image's upright RGB pixels or a tensor's values, in hexadecimal."""
     if isinstance(source, Path):
-        try:
-            return hashlib.sha256(read_regular(source)).hexdigest()
-        except OSError as error:
-            reason = f"opening it failed ({os_reason(error)}); check the path and its permissions"
-            raise UnreadableImageError(str(source), reason) from error
+        return hashlib.sha256(_content(source)).hexdigest()
     if is_tensor(source):
         import torch
 
@@ -30,3 +37,11 @@ def content_digest(source: ImageSource) -> str:
     # Not the stored pixels: a palette, a transparent colour and an EXIF orientation change the picture.
     picture = open_image(source)
     return hashlib.sha256(f"{picture.mode} {picture.size}\n".encode() + picture.tobytes()).hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_regular(path)
+    except OSError as error:
+        reason = f"opening it failed ({os_reason(error)}); check the path and its permissions"
+        raise UnreadableImageError(str(path), reason) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +15,7 @@ from torchvision import transforms
 
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.images.decode import open_image
+from sotglp.images.digest import read_unchanged
 from sotglp.images.image_set import ImageSet
 
 Transform: TypeAlias = Callable[[Any], torch.Tensor]
@@ -29,17 +31,27 @@ class ViewDataset(Dataset[View]):
     tensors are preprocessed: augmentation transforms them as tensors, and an evaluation, without ``seed``, returns them
     unchanged.
 
+    If ``digests`` of the files are given, an image that has another one by now is an error, not another picture.
+
     The random numbers of view i depend on (seed, epoch, i) alone, and torch's global generator is not changed. The
     transform must be picklable for spawned worker processes.
     """
 
-    def __init__(self, images: ImageSet, transform: Transform, seed: int | None = None, epoch: int = 0) -> None:
+    def __init__(
+        self,
+        images: ImageSet,
+        transform: Transform,
+        seed: int | None = None,
+        epoch: int = 0,
+        digests: Sequence[str] | None = None,
+    ) -> None:
         if epoch < 0 or (seed is not None and seed < 0):
             raise SotglpError(f"seed is {seed} and epoch is {epoch}; give numbers of at least 0")
         self.images = images
         self.transform = transform
         self.seed = seed
         self.epoch = epoch
+        self.digests = digests
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -53,9 +65,10 @@ class ViewDataset(Dataset[View]):
             picture = source if source.is_floating_point() else _as_pil(source)
         else:
             try:
-                picture = open_image(source)
+                is_checked = self.digests is not None and isinstance(source, Path)
+                picture = open_image(read_unchanged(source, self.digests[i]) if is_checked else source)
             except UnreadableImageError as error:
-                return i, UnreadableImageError(self.images.name(i), error.reason)
+                return i, type(error)(self.images.name(i), error.reason)
         if self.seed is None:
             return i, picture if isinstance(picture, torch.Tensor) else self.transform(picture)
         with torch.random.fork_rng(devices=[]):
@@ -99,20 +112,21 @@ def load_batches(
     workers: int = 0,
     seed: int | None = None,
     epoch: int = 0,
+    digests: Sequence[str] | None = None,
     unreadable: list[UnreadableImageError] | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
     """Load the images of given batches of indices; yield indices (B,) and pixels (B, 3, H, W), float32.
 
     The pixels don't depend on ``workers``, the number of processes that load batches ahead; tensors are always loaded
-    in this process. ``transform``, ``seed`` and ``epoch`` are those of :class:`ViewDataset`. Images that can't be read
-    are skipped and their errors appended to ``unreadable``; None raises the first. A worker that dies raises a
-    SotglpError.
+    in this process. ``transform``, ``seed``, ``epoch`` and ``digests`` are those of :class:`ViewDataset`. Images that
+    can't be read are skipped and their errors appended to ``unreadable``; None raises the first. A worker that dies
+    raises a SotglpError.
     """
     if workers < 0:
         raise SotglpError(f"workers is {workers}; give the number of processes that load images, at least 0")
     in_memory = isinstance(images.images[0], torch.Tensor)
     loader: DataLoader[View] = DataLoader(
-        ViewDataset(images, transform, seed, epoch),
+        ViewDataset(images, transform, seed, epoch, digests),
         batch_sampler=[[int(i) for i in batch] for batch in batches],
         # A tensor row needs no decoding, and takes a file descriptor when sent between processes.
         num_workers=0 if in_memory else workers,

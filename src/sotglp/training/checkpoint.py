@@ -16,6 +16,7 @@ from torch import Tensor
 from sotglp.errors import SotglpError
 from sotglp.files.atomic import ClaimedError, claim, os_reason
 from sotglp.files.tensors import read_tensors, write_tensors
+from sotglp.images.digest import content_digest
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.settings import TrainConfig
@@ -32,7 +33,8 @@ def run_identity(model: AdaptedModel, images: ImageSet, config: TrainConfig) -> 
         "training": config.model_dump(exclude={"workers"}),  # which changes only the speed
         "classes": model.class_names,
         "backbone": [model.backbone.fingerprint, model.backbone.patch_attention],
-        "images": [images.name(index) for index in range(len(images))],
+        # Not their names, under which there may be other pictures by now.
+        "images": [content_digest(image) for image in images.images],
         "labels": images.labels,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
