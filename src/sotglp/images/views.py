@@ -65,8 +65,10 @@ class ViewDataset(Dataset[View]):
             picture = source if source.is_floating_point() else _as_pil(source)
         else:
             try:
-                is_checked = self.digests is not None and isinstance(source, Path)
-                picture = open_image(read_unchanged(source, self.digests[i]) if is_checked else source)
+                if self.digests is not None and isinstance(source, Path):
+                    picture = open_image(read_unchanged(source, self.digests[i]))
+                else:
+                    picture = open_image(source)
             except UnreadableImageError as error:
                 return i, type(error)(self.images.name(i), error.reason)
         if self.seed is None:
