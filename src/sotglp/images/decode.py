@@ -17,6 +17,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from sotglp.errors import UnreadableImageError
 from sotglp.files.regular import check_regular
+from sotglp.images.bounds import FORMATS, why_too_costly
 from sotglp.images.formats import HEAD_BYTES, format_of, reads_heic, unsupported_reason
 
 MAX_PIXELS = 178_956_970
@@ -126,17 +127,17 @@ def _read_encoded(file: IO[bytes], name: str) -> Image.Image:
     file.seek(0)
 
     def decode() -> Image.Image:
-        if format_of(head) == "HEIC" and reads_heic():
+        is_heic = format_of(head) == "HEIC" and reads_heic()
+        if is_heic:
             _register_heic()
         try:
-            image = Image.open(file)
+            image = Image.open(file, formats=[kind for kind in FORMATS if kind != "HEIF" or is_heic])
         except UnidentifiedImageError as error:
             raise UnreadableImageError(name, unsupported_reason(head, name)) from error
-        # Pillow passes these to an interpreter (Ghostscript), which untrusted files must not reach.
-        if image.format in ("EPS", "WMF"):
-            raise UnreadableImageError(name, f"it is a drawing ({image.format}); save it as PNG or JPEG")
         if image.width * image.height > MAX_PIXELS:
             raise UnreadableImageError(name, _too_large(image.width * image.height))
+        if reason := why_too_costly(image, file):
+            raise UnreadableImageError(name, reason)
         return image
 
     if not head:
@@ -184,6 +185,8 @@ def _decoded(decode: Callable[[], Image.Image], name: str) -> tuple[Image.Image,
         raise
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(name, _too_large()) from error
+    except MemoryError as error:
+        raise UnreadableImageError(name, "decoding it takes more memory than there is; make it smaller") from error
     except Exception as error:  # decoders raise exceptions of any type on damaged data
         raise UnreadableImageError(
             name, f"its data is truncated or damaged ({error}); replace it or leave it out"

@@ -33,6 +33,8 @@ _SIGNATURES = (
     (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
 )
+# Pillow passes drawings to an interpreter (Ghostscript), which untrusted files must not reach.
+_DRAWINGS = ((b"%!PS", "EPS"), (b"\xc5\xd0\xd3\xc6", "EPS"), (b"\xd7\xcd\xc6\x9a", "WMF"))
 _BMP_HEADER_SIZES = frozenset({12, 40, 52, 56, 64, 108, 124})
 # Copies and parts of files that programs leave behind. Read by content, they would be images twice or truncated.
 _LEFTOVERS = frozenset({".bak", ".backup", ".crdownload", ".download", ".old", ".orig", ".part", ".swp", ".tmp"})
@@ -98,6 +100,9 @@ def ending(name: str) -> str:
 def unsupported_reason(head: bytes, name: str) -> str:
     """Explain why a file that Pillow can't identify isn't read, as the end of a sentence."""
     suffix = ending(name)
+    for signature, kind in _DRAWINGS:
+        if head.startswith(signature):
+            return f"it is a drawing ({kind}); save it as PNG or JPEG"
     if format_of(head) == "HEIC" or (suffix in HEIC_SUFFIXES and format_of(head) is None):
         if not reads_heic():
             return f"it is a HEIC image, which requires pillow-heif; {HEIC_ADVICE}, or save it as JPEG"
@@ -106,4 +111,4 @@ def unsupported_reason(head: bytes, name: str) -> str:
         for suffixes, what in _KNOWN_OTHERS:
             if suffix in suffixes:
                 return f"it is probably {what}"
-    return "it isn't a complete image in a format that Pillow supports; replace it or leave it out"
+    return "it isn't a complete image in a format that is supported; replace it or leave it out"
