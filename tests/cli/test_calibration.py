@@ -87,6 +87,7 @@ def test_predict_rejects_unknown_images_and_gives_sets(model: Path, data: Path, 
     rows = result["predictions"]
     assert [row["label"] for row in rows] == loaded.predict(folder).tolist()
     assert [row["label"] == "unknown" for row in rows] == loaded.is_ood(folder).tolist()
+    assert [row["is_unknown"] for row in rows] == loaded.is_ood(folder).tolist()
     assert 0 < sum(row["label"] == "unknown" for row in rows) < 12
     probabilities = loaded.predict_proba(folder)
     classes = loaded.classes_.tolist()
@@ -101,6 +102,7 @@ def test_predict_rejects_unknown_images_and_gives_sets(model: Path, data: Path, 
     with open(data / "out.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert [row["label"] for row in table] == [row["label"] for row in rows]
+    assert [row["is_unknown"] for row in table] == [str(row["is_unknown"]).lower() for row in rows]
     assert [row["set"] for row in table] == ["; ".join(row["set"]) for row in rows]
     assert [line.partition(", set: ")[2] for line in done.stdout.splitlines()] == [
         "; ".join(row["set"]) or "empty" for row in rows
@@ -114,6 +116,7 @@ def test_predict_without_those_options_names_a_class_for_each_image(
     result = json.loads(output_of("predict", model, data / "test", *options))
     assert [row["label"] for row in result["predictions"]] == loaded.predict(data / "test", reject=False).tolist()
     assert all("set" not in row for row in result["predictions"])
+    assert {row["is_unknown"] for row in result["predictions"]} == {None}  # the threshold is that of another score
     scores = [row["ood_score"] for row in result["predictions"]]
     np.testing.assert_array_equal(scores, loaded.ood_score(data / "test", "mcm", 0.5))
 

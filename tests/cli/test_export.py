@@ -45,8 +45,8 @@ def exported(data: Path) -> Path:
 def table(path: Path) -> tuple[list[list[str]], list[list[float]]]:
     with open(path, newline="") as file:
         rows = list(csv.reader(file))
-    assert rows[0] == ["path", "label", "probability", "ood_score"]
-    return [row[:2] for row in rows], [[float(value) for value in row[2:]] for row in rows[1:]]
+    assert rows[0] == ["path", "label", "probability", "ood_score", "is_unknown"]
+    return [[*row[:2], row[4]] for row in rows], [[float(value) for value in row[2:4]] for row in rows[1:]]
 
 
 def test_an_exported_model_predicts_like_the_model_file(exported: Path, data: Path, tmp_path: Path) -> None:

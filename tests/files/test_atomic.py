@@ -145,3 +145,14 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
     write_file(target, write, force=True)
     assert target.read_text() == "the slower one's"
     assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
+
+
+def test_a_device_or_pipe_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    for target in (*tmp_path.iterdir(), *map(Path, ("/dev/null", "/dev/stdout", "/dev/fd/1"))):
+        with pytest.raises(SotglpError, match="pipe or a device"):
+            check_output(target, force=True)
+        with pytest.raises(SotglpError, match="pipe or a device"):
+            write_file(target, lambda path: path.write_text("new"), force=True)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)

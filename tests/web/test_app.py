@@ -82,7 +82,8 @@ def test_predictions_are_those_of_the_command(shared: TestClient, model: Path, t
     with open(tmp_path / "s.csv", newline="") as file:
         its_rows = list(csv.DictReader(file))
     assert list(rows[0]) == list(its_rows[0])
-    assert [row["label"] for row in rows] == [row["label"] for row in its_rows]
+    for name in ("label", "is_unknown"):
+        assert [row[name] for row in rows] == [row[name] for row in its_rows]
     scores = [float(row["ood_score"]) for row in its_rows]
     assert [float(row["ood_score"]) for row in rows] == pytest.approx(scores, abs=1e-5)
 
@@ -105,7 +106,7 @@ def test_an_unreadable_image_has_its_error_in_its_place(shared: TestClient) -> N
     assert found[1]["error"] == "can't read leaf.jpg: it is empty; replace it or leave it out"
     assert "can't read =1+1.png: it isn't a complete image" in found[3]["error"]
     rows = list(csv.reader(io.StringIO(shared.post("/predict.csv", files=contents).text)))
-    assert rows[2] == ["leaf.jpg", "", "", ""]
+    assert rows[2] == ["leaf.jpg", "", "", "", ""]
     assert rows[4][0] == "'=1+1.png"
     refused = shared.post("/predict", files=contents[1:2])
     assert (refused.status_code, refused.json()) == (422, {"error": found[1]["error"]})
@@ -114,7 +115,7 @@ def test_an_unreadable_image_has_its_error_in_its_place(shared: TestClient) -> N
 
 
 def test_no_cell_is_a_formula(shared: TestClient) -> None:
-    names = ["=1+1", "+1", "-1", "@SUM(A1)"]
+    names = ["=1+1", "+1", "-1", "@SUM(A1)", "\uff1d1+1"]
     table = shared.post("/predict.csv", files=files(*((name, png()) for name in names))).text
     assert [row[0] for row in csv.reader(io.StringIO(table))][1:] == [f"'{name}" for name in names]
 

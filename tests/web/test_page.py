@@ -322,7 +322,7 @@ def test_a_batch_is_split_into_requests_and_its_table_is_downloaded(page: Any, a
         page.click("#csv")
     assert download.value.suggested_filename == "predictions.csv"
     lines = list(csv.reader(Path(download.value.path()).read_text().splitlines()))
-    assert lines[0] == ["path", "label", "probability", "ood_score"]
+    assert lines[0] == ["path", "label", "probability", "ood_score", "is_unknown"]
     assert [line[0] for line in lines[1:]] == [path.name for path in pictures]
     for line, picture in zip(lines[1:], pictures, strict=True):
         (prediction,) = asked(address, "/predict", picture)["predictions"]

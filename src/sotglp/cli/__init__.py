@@ -11,11 +11,13 @@ import warnings
 from importlib.util import find_spec
 
 from sotglp.console.progress import show_warning
-from sotglp.console.text import printable
+from sotglp.console.streams import complain, flush_output, prepare_streams, stream_error
 from sotglp.errors import SotglpError
 
 INTERRUPTED, TERMINATED = (128 + number for number in (signal.SIGINT, signal.SIGTERM))
 """Exit codes by the convention of shells."""
+UNREAD = 1
+"""Exit code, as of click, if whoever reads standard output is gone."""
 
 
 def main() -> None:
@@ -27,18 +29,29 @@ def main() -> None:
     if not debug:
         warnings.showwarning = show_warning
     signal.signal(signal.SIGTERM, _terminate)
+    prepare_streams()
     try:
-        _run()
+        try:
+            _run()
+        finally:
+            flush_output()
     except SotglpError as error:
         if debug:
             raise
-        print(f"sotglp: error: {printable(str(error))}", file=sys.stderr)
+        complain(f"error: {error}")
         sys.exit(2)
+    except OSError as error:
+        failure = stream_error(error)
+        if debug or failure is None:
+            raise
+        if str(failure):
+            complain(f"error: {failure}")
+        sys.exit(2 if str(failure) else UNREAD)
     except SystemExit as end:
         # Typer turns an interrupt into the first of these codes.
         if end.code in (INTERRUPTED, TERMINATED):
             # A single write isn't interleaved with those of other processes of the run.
-            sys.stderr.write("sotglp: interrupted; resume `fit` with --resume, `benchmark` with the same command\n")
+            complain("interrupted; resume `fit` with --resume, `benchmark` with the same command")
         raise
     finally:
         # Nothing is left to clean up: a signal while the interpreter shuts down ends it without a traceback.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from sotglp.cli import options
-from sotglp.console.output import UNKNOWN, check_outputs, emit_predictions, list_unreadable, prediction
+from sotglp.console.output import check_outputs, emit_predictions, label_unknown, list_unreadable, prediction
 from sotglp.console.progress import note_loading
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.images.folders import read_flat_folder
@@ -109,13 +109,15 @@ def _predict_exported(
             f"computes {record.ood_method}: export it again without --ood-method and --temperature"
         )
     found = model.predict(paths, batch_size=batch_size, unreadable=unreadable, show_progress=True)
+    rejected = [None] * len(found.indices) if record.threshold is None else model.rejects(found.ood_scores).tolist()
     predictions = [
-        prediction(str(paths[index]), model.classes, of_classes, score)
-        for index, of_classes, score in zip(found.indices, found.probabilities, found.ood_scores, strict=True)
+        prediction(str(paths[index]), model.classes, of_classes, score, is_unknown)
+        for index, of_classes, score, is_unknown in zip(
+            found.indices, found.probabilities, found.ood_scores, rejected, strict=True
+        )
     ]
     if unknown:
-        for row, is_rejected in zip(predictions, model.rejects(found.ood_scores), strict=True):
-            row["label"] = UNKNOWN if is_rejected else row["label"]
+        label_unknown(predictions)
     about = {
         "ood_method": record.ood_method,
         "temperature": record.ood_temperature,

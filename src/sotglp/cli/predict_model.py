@@ -10,7 +10,7 @@ import numpy as np
 
 from sotglp.backbone.precision import choose_device
 from sotglp.cli.inputs import images_of, inference_config
-from sotglp.console.output import UNKNOWN, prediction
+from sotglp.console.output import label_unknown, prediction
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.model_file.load import load_model
 from sotglp.model_file.record import CalibrationRecord, read_record
@@ -34,18 +34,22 @@ def predict_with_model(
     inference = inference_config(record.calibration, **settings)
     _check_decisions(model_file, record.calibration, inference, unknown, coverage)
     image_set = images_of(images)
-    model, _, calibration = load_model(model_file, pretrained=pretrained, device=choose_device(device))
+    model, record, calibration = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     models = [model, *calibration.fold_models] if calibration and coverage is not None else [model]
     by_model = predict_each(models, image_set, inference, unreadable=unreadable, score_all=False)
     found = by_model[0]
     probabilities = calibration.probabilities(found.probabilities) if calibration else found.probabilities
+    rejected: list[bool | None] = [None] * len(found.indices)
+    if calibration and inference.threshold_of(calibration) is not None:
+        rejected = calibration.rejects(found.ood_scores).tolist()
     predictions = [
-        prediction(image_set.name(index), record.classes, of_classes, score)
-        for index, of_classes, score in zip(found.indices, probabilities, found.ood_scores, strict=True)
+        prediction(image_set.name(index), record.classes, of_classes, score, is_unknown)
+        for index, of_classes, score, is_unknown in zip(
+            found.indices, probabilities, found.ood_scores, rejected, strict=True
+        )
     ]
-    if calibration and unknown:
-        for row, is_rejected in zip(predictions, calibration.rejects(found.ood_scores), strict=True):
-            row["label"] = UNKNOWN if is_rejected else row["label"]
+    if unknown:
+        label_unknown(predictions)
     if calibration and coverage is not None:
         sets = calibration.sets(np.stack([one.probabilities for one in by_model]), coverage)
         for row, members in zip(predictions, sets, strict=True):

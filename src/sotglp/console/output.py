@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import math
 import os
-import sys
+import re
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sotglp.console.streams import STANDARD_OUTPUT, complain, is_standard_output, write_result
 from sotglp.console.text import printable
 from sotglp.errors import SotglpError
-from sotglp.files.atomic import check_output, write_file
+from sotglp.files.atomic import check_output, os_reason, write_file
 from sotglp.files.versions import installed_versions
 
 if TYPE_CHECKING:
@@ -23,13 +26,14 @@ if TYPE_CHECKING:
 
     from sotglp.errors import UnreadableImageError
 
-STANDARD_OUTPUT = "-"
-
-PREDICTION_COLUMNS = ("path", "label", "probability", "ood_score")
+PREDICTION_COLUMNS = ("path", "label", "probability", "ood_score", "is_unknown")
 """Columns of a table of predictions; a column ``set`` may follow."""
 
 UNKNOWN = "unknown"
-"""Label of a rejected image."""
+"""Label of a rejected image; its entry ``is_unknown`` is true even if a class has this name."""
+
+_FORMULA = re.compile(r"(^|;)(?=\s*[=+\-@\u2212\ufe62\ufe63\ufe66\ufe6b\uff0b\uff0d\uff1d\uff20]|[\t\r\n])")
+"""Beginnings of what a spreadsheet would compute, also after a semicolon, which separates cells in many countries."""
 
 
 def check_outputs(
@@ -44,7 +48,7 @@ def check_outputs(
     for option, target in {**results, **(files or {})}.items():
         if target is None:
             continue
-        path = STANDARD_OUTPUT if target == STANDARD_OUTPUT else os.path.realpath(target)
+        path = STANDARD_OUTPUT if is_standard_output(str(target)) else os.path.realpath(target)
         if path in named:
             where = "standard output" if path == STANDARD_OUTPUT else target
             raise SotglpError(f"{named[path]} and {option} both write to {where}: give two different outputs")
@@ -58,7 +62,7 @@ def check_outputs(
 
 def emit(lines: Iterable[str], result: Mapping[str, Any], json_file: str | None) -> None:
     """Print lines for people, unless standard output is for JSON, and write the result as JSON if asked for."""
-    if json_file != STANDARD_OUTPUT:
+    if not is_standard_output(json_file):
         for line in lines:
             say(line)
     if json_file:
@@ -73,7 +77,7 @@ def say(text: str) -> None:
 def list_unreadable(unreadable: Sequence[UnreadableImageError] | None) -> list[str]:
     """Name skipped images on standard error, and return their files for the JSON."""
     for error in unreadable or ():
-        print(f"sotglp: skipped: {printable(str(error))}", file=sys.stderr)
+        complain(f"skipped: {error}")
     return [str(error.source) for error in unreadable or ()]
 
 
@@ -91,24 +95,51 @@ def write_json(target: str, result: Mapping[str, Any]) -> None:
 
 def write_csv(target: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Write a header and rows; an earlier result is replaced."""
+    _write(target, csv_table(header, rows))
+
+
+def csv_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a CSV table in which no text is a formula: file names come from strangers.
+
+    Text that a spreadsheet would compute gets an apostrophe. True and False are ``true`` and ``false``, None is empty.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
+    # Before Python 3.13, a carriage return alone is no reason for quotes.
+    quoting_writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(header)
-    writer.writerows(rows)
-    _write(target, buffer.getvalue())
+    for row in rows:
+        cells = [_cell(value) for value in row]
+        has_return = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+        (quoting_writer if has_return else writer).writerow(cells)
+    return buffer.getvalue()
 
 
 def prediction(
-    path: str, classes: Sequence[str | int | float], probabilities: NDArray[np.float32], ood_score: float
+    path: str,
+    classes: Sequence[str | int | float],
+    probabilities: NDArray[np.float32],
+    ood_score: float,
+    is_unknown: bool | None,
 ) -> dict[str, Any]:
-    """Return the entry of one image in JSON, from its probabilities (C,) of the classes."""
+    """Return the entry of one image in JSON, from its probabilities (C,) of the classes.
+
+    ``is_unknown`` is None without a threshold for the score.
+    """
     return {
         "path": path,
         "label": classes[int(probabilities.argmax())],
         "probability": float(probabilities.max()),
         "ood_score": float(ood_score),
+        "is_unknown": is_unknown,
         "probabilities": dict(zip(map(str, classes), map(float, probabilities), strict=True)),
     }
+
+
+def label_unknown(predictions: Iterable[dict[str, Any]]) -> None:
+    """Replace the labels of rejected images."""
+    for row in predictions:
+        row["label"] = UNKNOWN if row["is_unknown"] else row["label"]
 
 
 def emit_predictions(
@@ -121,17 +152,17 @@ def emit_predictions(
     """
     header = [*PREDICTION_COLUMNS, *(["set"] if "set" in predictions[0] else [])]
     if csv_file:
-        write_csv(csv_file, header, [[_cell(row[name]) for name in header] for row in predictions])
+        write_csv(csv_file, header, [[row[name] for name in header] for row in predictions])
     lines = []
     for row in predictions:
-        in_set = f", set: {_cell(row['set']) or 'empty'}" if "set" in row else ""
+        in_set = f", set: {'; '.join(map(str, row['set'])) or 'empty'}" if "set" in row else ""
         score = f"in-distribution score {row['ood_score']:.4f}"
         lines.append(f"{row['path']}: {row['label']} ({row['probability']:.3f}), {score}{in_set}")
-    emit([] if csv_file == STANDARD_OUTPUT else lines, {"predictions": predictions, **about}, json_file)
+    emit([] if is_standard_output(csv_file) else lines, {"predictions": predictions, **about}, json_file)
 
 
 def _check_result(target: str | None) -> None:
-    if target is None or target == STANDARD_OUTPUT:
+    if target is None or is_standard_output(target) or _is_stream(target):
         return
     path = Path(target)
     check_output(path, force=True)
@@ -139,10 +170,19 @@ def _check_result(target: str | None) -> None:
         raise SotglpError(f"{path} exists and is not a result of sotglp: give another name")
 
 
+def _is_stream(target: str) -> bool:
+    """Whether a target is a pipe or a character device, such as /dev/null or that of ``>(program)`` in a shell."""
+    try:
+        mode = os.stat(target).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
 def _is_earlier_result(path: Path) -> bool:
     try:
         text = path.read_text(encoding="utf-8")
-        if text.startswith(",".join(PREDICTION_COLUMNS)):
+        if text.startswith(",".join(PREDICTION_COLUMNS[:4])):
             return True
         return "sotglp" in json.loads(text)["versions"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -152,11 +192,26 @@ def _is_earlier_result(path: Path) -> bool:
 def _write(target: str, text: str) -> None:
     # Bytes of a file name that are not UTF-8 are escaped as \udce9, which JSON reads back.
     content = text.encode("utf-8", "backslashreplace")
-    if target == STANDARD_OUTPUT:
-        sys.stdout.write(content.decode())
+    if is_standard_output(target):
+        write_result(content.decode())
+        return
+    if _is_stream(target):
+        _write_stream(target, content)
         return
     _check_result(target)
     write_file(Path(target), lambda beside: beside.write_bytes(content), force=True)
+
+
+def _write_stream(target: str, content: bytes) -> None:
+    """Write to a pipe or device that somebody reads; opening a pipe that nobody reads would wait for ever."""
+    try:
+        with open(os.open(target, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0)), "wb") as stream:
+            if hasattr(os, "set_blocking"):  # Windows has no named pipes
+                os.set_blocking(stream.fileno(), True)
+            stream.write(content)
+    except OSError as error:
+        reason = "nobody reads it" if error.errno == errno.ENXIO else os_reason(error)
+        raise SotglpError(f"{target} can't be written ({reason}): give the name of a file") from error
 
 
 def _strict(value: Any, where: str, undefined: dict[str, str]) -> Any:
@@ -172,4 +227,8 @@ def _strict(value: Any, where: str, undefined: dict[str, str]) -> Any:
 
 
 def _cell(value: Any) -> Any:
-    return "; ".join(map(str, value)) if isinstance(value, list) else value
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        value = "; ".join(map(str, value))
+    return _FORMULA.sub(r"\1'", value) if isinstance(value, str) else value

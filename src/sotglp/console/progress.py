@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-from sotglp.console.text import printable
+from sotglp.console.streams import complain
 from sotglp.errors import SotglpWarning
 
 Advance = Callable[[int, str], None]
@@ -58,7 +58,7 @@ def progress_bar(title: str, total: int, unit: str, *, show: bool) -> Iterator[A
 def note(text: str, *, show: bool = True) -> None:
     """Print one line about work that begins, if standard error is a terminal."""
     if show and sys.stderr.isatty():
-        print(f"sotglp: {printable(text)}", file=sys.stderr)
+        complain(text)
 
 
 def note_loading(module: str = "torch", name: str = "PyTorch") -> None:
@@ -73,4 +73,4 @@ def show_warning(message: Warning | str, category: type[Warning], *_: object, **
     Warnings of other libraries are for developers, who use ``--debug``.
     """
     if issubclass(category, SotglpWarning):
-        print(f"sotglp: warning: {printable(str(message))}", file=sys.stderr)
+        complain(f"warning: {message}")

@@ -24,13 +24,9 @@ class ClaimedError(Exception):
 
 def check_output(path: Path, *, force: bool) -> None:
     """Check before long work that its result can be written; raise SotglpError if it can't or ``path`` exists."""
-    if os.path.isdir(path):
-        raise SotglpError(f"{path} is a folder: give the name of a file")
-    if os.path.exists(path):
-        if not os.path.isfile(path):
-            raise SotglpError(f"{path} is a pipe or a device: give the name of a file, or - for standard output")
-        if not force:
-            raise _exists(path)
+    _check_kind(path)
+    if os.path.exists(path) and not force:
+        raise _exists(path)
     try:
         with _temporary(path):
             pass
@@ -42,8 +38,10 @@ def write_file(path: Path, write: Callable[[Path], object], *, force: bool) -> N
     """Write a temporary file beside ``path`` and rename it, so that no half-written file is ever seen.
 
     ``write`` gets the temporary path. Missing folders are created, and temporary files of ``path`` that a killed
-    process left behind are removed. An existing file is replaced if ``force`` is set, and otherwise an error.
+    process left behind are removed. An existing file is replaced if ``force`` is set, and otherwise an error; a device,
+    pipe or socket is never replaced.
     """
+    _check_kind(path)
     try:
         place_file(path, write, force=force, durable=True)
     except OSError as error:
@@ -154,6 +152,15 @@ def _rename(beside: Path, path: Path, force: bool) -> None:
             if isinstance(error, FileExistsError) or os.path.exists(path):
                 raise _exists(path) from None
     os.replace(beside, path)
+
+
+def _check_kind(path: Path) -> None:
+    if os.path.isdir(path):
+        raise SotglpError(f"{path} is a folder: give the name of a file")
+    # Some devices, such as /dev/stdout, are links, perhaps to a file.
+    folder = os.path.realpath(path.parent)
+    if re.fullmatch("/dev|/proc/[^/]+/fd", folder) or (os.path.exists(path) and not os.path.isfile(path)):
+        raise SotglpError(f"{path} is a pipe or a device: give the name of a file")
 
 
 def _exists(path: Path) -> SotglpError:

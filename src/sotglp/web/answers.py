@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sotglp.console.output import PREDICTION_COLUMNS, UNKNOWN
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""First characters of a cell that a spreadsheet computes instead of showing it."""
+from sotglp.console.output import PREDICTION_COLUMNS, UNKNOWN, csv_table
 
 
 class Answer(BaseModel):
@@ -150,18 +145,11 @@ class ClassRemoved(Answer):
 
 def predictions_csv(predictions: Sequence[Prediction | Unreadable]) -> str:
     """Return a CSV table with one row per image; an unreadable image has a name and empty cells."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(PREDICTION_COLUMNS)
-    for prediction in predictions:
-        if isinstance(prediction, Unreadable):
-            writer.writerow([_as_text(prediction.name), "", "", ""])
+    rows: list[list[object]] = []
+    for one in predictions:
+        if isinstance(one, Unreadable):
+            rows.append([one.name, None, None, None, None])
         else:
-            label = UNKNOWN if prediction.is_unknown else prediction.label
-            writer.writerow([_as_text(prediction.name), _as_text(label), prediction.probability, prediction.ood_score])
-    return buffer.getvalue()
-
-
-def _as_text(cell: str) -> str:
-    """Quote a cell that a spreadsheet would run as a formula: file names come from strangers."""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+            label = UNKNOWN if one.is_unknown else one.label
+            rows.append([one.name, label, one.probability, one.ood_score, one.is_unknown])
+    return csv_table(PREDICTION_COLUMNS, rows)

@@ -129,7 +129,7 @@ async def predict(request: Request, unknown: Unknown = True) -> Predictions:
     "/predict.csv",
     responses={
         200: {
-            "description": "CSV with the columns path, label, probability and ood_score.",
+            "description": "CSV with the columns path, label, probability, ood_score and is_unknown.",
             "content": {"text/csv": {"schema": {"type": "string"}}},
         },
         **_refusals(403, 413, 415, 422),
