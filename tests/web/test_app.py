@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -231,12 +232,13 @@ def test_classes_that_cannot_be_added_or_removed(own: TestClient) -> None:
 def test_an_open_request_keeps_its_model(own: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go = threading.Event(), threading.Event()
 
-    def held(content: bytes) -> object:
-        begun.set()
-        assert go.wait(20)
-        return open_image(content)
+    async def held(work: Any, content: bytes, _: object) -> tuple[bool, object]:
+        if not begun.is_set():
+            begun.set()
+            assert await asyncio.to_thread(go.wait, 20)
+        return True, work(content)
 
-    monkeypatch.setattr("sotglp.web.service.open_image", held)
+    monkeypatch.setattr("sotglp.web.decoding.in_process", held)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(own.post, "/predict", files=files(png()))
         assert begun.wait(20)
@@ -251,9 +253,9 @@ def test_images_of_many_requests_share_batches(own: TestClient, monkeypatch: pyt
     n_clients = 17
     decoded = threading.Semaphore(0)
 
-    def counted(content: bytes) -> object:
+    async def counted(work: Any, content: bytes, _: object) -> tuple[bool, object]:
         decoded.release()
-        return open_image(content)
+        return True, work(content)
 
     def late(*arguments: Any, **options: Any) -> Predictions:
         if service.n_batches == 0:
@@ -265,7 +267,7 @@ def test_images_of_many_requests_share_batches(own: TestClient, monkeypatch: pyt
     service = own.app.state.service
     images = [png(COLOURS[OLD[index % 3]], seed=index) for index in range(n_clients)]
     with monkeypatch.context() as patch, ThreadPoolExecutor(n_clients) as pool:
-        patch.setattr("sotglp.web.service.open_image", counted)
+        patch.setattr("sotglp.web.decoding.in_process", counted)
         patch.setattr("sotglp.web.service.predict", late)
         answers = [pool.submit(own.post, "/predict", files=files(image)) for image in images]
         found = [answer.result().json()["predictions"][0] for answer in answers]

@@ -17,7 +17,6 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from sotglp import SotglpError
-from sotglp.images.decode import open_image
 from sotglp.settings import checked
 from sotglp.web.limits import BusyError, Limits, Quota, RefusalError
 from sotglp.web.uploads import received
@@ -184,10 +183,10 @@ class Gate:
         self.n_waiting = 0
         self.open = threading.Event()
 
-    def __call__(self, content: bytes) -> object:
+    async def __call__(self, work: Any, content: bytes, _: object) -> tuple[bool, object]:
         self.n_waiting += 1
-        assert self.open.wait(30)
-        return open_image(content)
+        assert await asyncio.to_thread(self.open.wait, 30)
+        return True, work(content)
 
 
 def wait_for(condition: Any) -> None:
@@ -199,7 +198,7 @@ def wait_for(condition: Any) -> None:
 
 def test_a_full_quota_refuses_with_retry_after(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate()
-    monkeypatch.setattr("sotglp.web.service.open_image", gate)
+    monkeypatch.setattr("sotglp.web.decoding.in_process", gate)
     with client(model, SMALL) as own, ThreadPoolExecutor(3) as pool:
         service = own.app.state.service
         full = pool.submit(own.post, "/predict", files=files(IMAGE, IMAGE, IMAGE))
@@ -221,7 +220,7 @@ def test_a_full_quota_refuses_with_retry_after(model: Path, monkeypatch: pytest.
 
 def test_too_many_requests_or_bytes_at_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate()
-    monkeypatch.setattr("sotglp.web.service.open_image", gate)
+    monkeypatch.setattr("sotglp.web.decoding.in_process", gate)
     limits = SMALL.model_copy(update={"max_requests": 2})
     with client(model, limits) as own, ThreadPoolExecutor(2) as pool:
         service = own.app.state.service
@@ -245,7 +244,7 @@ def test_a_request_that_takes_too_long_is_ended(model: Path, monkeypatch: pytest
     gate = Gate()
     with client(model, SMALL.model_copy(update={"max_seconds": 0.3})) as own:
         with monkeypatch.context() as patch:
-            patch.setattr("sotglp.web.service.open_image", gate)
+            patch.setattr("sotglp.web.decoding.in_process", gate)
             late = own.post("/predict", files=files(IMAGE))
             gate.open.set()
         assert (late.status_code, late.headers["retry-after"]) == (503, "1")

@@ -89,6 +89,8 @@ class Explanation:
         Kind of the score; see :func:`sotglp.ood.score`.
     threshold : float or None
         Images with a smaller score are unknown; None if the model isn't calibrated for this score.
+    picture_size : tuple of int or None, default None
+        Width and height that ``boxes`` refer to, if ``image`` shows only what the model sees of a larger picture.
     """
 
     image: Image.Image
@@ -100,6 +102,7 @@ class Explanation:
     ood_method: str
     ood_temperature: float
     threshold: float | None
+    picture_size: tuple[int, int] | None = None
 
     @property
     def is_unknown(self) -> bool | None:
@@ -110,7 +113,7 @@ class Explanation:
     def seen(self) -> tuple[float, float, float, float]:
         """Left, top, right and bottom of the part of the picture that the patches cover."""
         left, top = np.maximum(self.boxes[0, 0, :2], 0)
-        right, bottom = np.minimum(self.boxes[-1, -1, 2:], self.image.size)
+        right, bottom = np.minimum(self.boxes[-1, -1, 2:], self.picture_size or self.image.size)
         return float(left), float(top), float(right), float(bottom)
 
     def plot(self) -> Figure:
@@ -136,10 +139,11 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to JSON-compatible values; patches of the support only, by descending mass."""
+        width, height = self.picture_size or self.image.size
         return {
             "path": self.name,
-            "width": self.image.width,
-            "height": self.image.height,
+            "width": width,
+            "height": height,
             "seen": list(self.seen),
             "ood_score": self.ood_score,
             "ood_method": self.ood_method,

@@ -122,27 +122,38 @@ def _open_reason(error: Exception) -> str:
     return f"opening it failed ({detail}); check the path and its permissions"
 
 
+def count_pixels(content: bytes) -> int:
+    """Return the number of pixels that the header of an image file declares; 0 if `open_image` refuses the file."""
+    try:
+        with _PILLOW_SETTINGS:
+            image = _opened(io.BytesIO(content), content[:HEAD_BYTES], "")
+    except Exception:  # plug-ins raise exceptions of any type on damaged data
+        return 0
+    return image.width * image.height
+
+
 def _read_encoded(file: IO[bytes], name: str) -> Image.Image:
     head = file.read(HEAD_BYTES)
     file.seek(0)
-
-    def decode() -> Image.Image:
-        is_heic = format_of(head) == "HEIC" and reads_heic()
-        if is_heic:
-            _register_heic()
-        try:
-            image = Image.open(file, formats=[kind for kind in FORMATS if kind != "HEIF" or is_heic])
-        except UnidentifiedImageError as error:
-            raise UnreadableImageError(name, unsupported_reason(head, name)) from error
-        if image.width * image.height > MAX_PIXELS:
-            raise UnreadableImageError(name, _too_large(image.width * image.height))
-        if reason := why_too_costly(image, file):
-            raise UnreadableImageError(name, reason)
-        return image
-
     if not head:
         raise UnreadableImageError(name, "it is empty; replace it or leave it out")
-    return _read(decode, name)
+    return _read(lambda: _opened(file, head, name), name)
+
+
+def _opened(file: IO[bytes], head: bytes, name: str) -> Image.Image:
+    """Open a file that begins with ``head``, without decoding it."""
+    is_heic = format_of(head) == "HEIC" and reads_heic()
+    if is_heic:
+        _register_heic()
+    try:
+        image = Image.open(file, formats=[kind for kind in FORMATS if kind != "HEIF" or is_heic])
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(name, unsupported_reason(head, name)) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise UnreadableImageError(name, _too_large(image.width * image.height))
+    if reason := why_too_costly(image, file):
+        raise UnreadableImageError(name, reason)
+    return image
 
 
 @cache

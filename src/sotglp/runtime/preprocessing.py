@@ -40,12 +40,12 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
         """Return the pixels of an RGB image, (3, height, width)."""
-        values = np.asarray(self._resized(image), dtype=np.float32) / np.float32(255)
+        values = np.asarray(self.framed(image), dtype=np.float32) / np.float32(255)
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
         return np.ascontiguousarray(((values - mean) / std).transpose(2, 0, 1))
 
-    def _resized(self, image: Image.Image) -> Image.Image:
-        """Resize, crop and pad an image."""
+    def framed(self, image: Image.Image) -> Image.Image:
+        """Return an RGB image resized, cropped and padded to ``size``; its preprocessing is that of the image."""
         height, width = self.size
         frame = frame_of(*image.size, self.size, self.resize_mode)
         # open_clip always uses bicubic resampling for shapes that are not square.

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sotglp.backbone import Backbone
 from sotglp.console.text import printable
 from sotglp.errors import UnreadableImageError
 from sotglp.explain.explanation import Explanation, explain
-from sotglp.images.decode import open_image
+from sotglp.explain.patch_boxes import patch_boxes
 from sotglp.images.image_set import ImageSet
+from sotglp.runtime.preprocessing import Preprocessing
 from sotglp.scoring.predict import predict
 from sotglp.web.answers import Prediction, Unreadable
 from sotglp.web.batching import Batcher
+from sotglp.web.decode_worker import frame, store
+from sotglp.web.decoding import Decoders, RequestDecoder
 from sotglp.web.limits import Limits, Quota, RefusalError
 from sotglp.web.live_model import LiveModel, ServedModel
 from sotglp.web.uploads import Upload
 
 MAX_CLASS_NAME = 100
-
-_MAX_EXPLANATIONS = 2
-"""Explanations that decode at once: a decoded image can take half a gigabyte."""
-
-ResultT = TypeVar("ResultT")
 
 
 class _Scores(NamedTuple):
@@ -43,7 +41,7 @@ class _Scores(NamedTuple):
 
 
 class Service:
-    """Work for requests: threads decode images, one thread computes batches, another one trains added classes.
+    """Work for requests: processes decode images, one thread computes batches, another one trains added classes.
 
     ``images``, ``requests`` and ``received_bytes`` are the quotas that all requests share.
     """
@@ -55,8 +53,7 @@ class Service:
         self.requests = Quota(limits.max_requests, "requests")
         self.received_bytes = Quota(limits.max_received_bytes, "uploads")
         self._batcher = Batcher(_predict_batch, live.current.inference.batch_size)
-        self._decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="sotglp-decoder")
-        self._explanations = asyncio.Semaphore(_MAX_EXPLANATIONS)
+        self.decoders = Decoders()
 
     @property
     def n_batches(self) -> int:
@@ -74,7 +71,10 @@ class Service:
         served = self.live.current
         with self.images.held() as take:
             take(len(uploads))
-            predictions = await asyncio.gather(*(self._predict_one(served, upload, unknown) for upload in uploads))
+            decoder = self.decoders.of_request()
+            predictions = await asyncio.gather(
+                *(self._predict_one(served, decoder, upload, unknown) for upload in uploads)
+            )
         unreadable = [one for one in predictions if isinstance(one, Unreadable)]
         if len(unreadable) == len(predictions):
             others = "" if len(predictions) == 1 else f" (nor any of the {len(predictions) - 1} others)"
@@ -97,10 +97,12 @@ class Service:
             served.model.class_index(name)
         with self.images.held() as take:
             take(1)
-            async with self._explanations:
-                image = await self._decoded(upload, lambda content: open_image(content))
-                explanation = partial(explain, served.model, image, names or top, served.inference, served.calibration)
-                explained: Explanation = await self._batcher.run(partial(explanation, text=served.text))
+            backbone = served.model.backbone
+            framed = await self.decoders.of_request().run(upload, partial(frame, _preprocessing(backbone)))
+            image, size = framed.image, (framed.width, framed.height)
+            explanation = partial(explain, served.model, image, names or top, served.inference, served.calibration)
+            explained: Explanation = await self._batcher.run(partial(explanation, text=served.text))
+            explained = replace(explained, boxes=patch_boxes(backbone, *size), picture_size=size)
         return {
             **explained.to_dict(),
             "path": upload.name,
@@ -127,7 +129,10 @@ class Service:
             take(len(uploads))
             # Training opens files one by one; all images decoded at once might not fit into memory.
             paths = [Path(folder, str(index)) for index in range(len(uploads))]
-            await asyncio.to_thread(_write, uploads, paths)
+            decoder = self.decoders.of_request()
+            await asyncio.gather(
+                *(decoder.run(upload, partial(store, path)) for upload, path in zip(uploads, paths, strict=True))
+            )
             try:
                 return await self.live.add_class(name, ImageSet(tuple(paths)))
             except UnreadableImageError as error:
@@ -137,15 +142,17 @@ class Service:
     def close(self) -> None:
         """Start no further work."""
         self._batcher.close()
-        self._decoders.shutdown(wait=False, cancel_futures=True)
         self.live.close()
 
-    async def _predict_one(self, served: ServedModel, upload: Upload, unknown: bool) -> Prediction | Unreadable:
-        preprocess = served.model.backbone.preprocess
+    async def _predict_one(
+        self, served: ServedModel, decoder: RequestDecoder, upload: Upload, unknown: bool
+    ) -> Prediction | Unreadable:
+        backbone = served.model.backbone
         try:
-            pixels = await self._decoded(upload, lambda content: preprocess(open_image(content)))
+            framed = await decoder.run(upload, partial(frame, _preprocessing(backbone)))
         except UnreadableImageError as error:
             return Unreadable(name=upload.name, error=str(error))
+        pixels = await asyncio.to_thread(backbone.preprocess, framed.image)
         probabilities, ood_score = await self._batcher.ask(served, pixels)
         best = int(probabilities.argmax())
         is_unknown = None
@@ -160,14 +167,6 @@ class Service:
             probabilities=dict(zip(served.classes, map(float, probabilities), strict=True)),
         )
 
-    async def _decoded(self, upload: Upload, decode: Callable[[bytes], ResultT]) -> ResultT:
-        """Read and decode an upload in another thread."""
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._decoders, lambda: decode(upload.read()))
-        except UnreadableImageError as error:
-            raise UnreadableImageError(upload.name or "an image without a name", error.reason) from error
-
 
 def _predict_batch(served: ServedModel, pixels: list[Tensor]) -> list[_Scores]:
     predictions = predict(served.model, ImageSet(tuple(pixels)), served.inference, text=served.text)
@@ -177,6 +176,16 @@ def _predict_batch(served: ServedModel, pixels: list[Tensor]) -> list[_Scores]:
     return [_Scores(*row) for row in zip(probabilities, predictions.ood_scores, strict=True)]
 
 
-def _write(uploads: Sequence[Upload], paths: Sequence[Path]) -> None:
-    for upload, path in zip(uploads, paths, strict=True):
-        path.write_bytes(upload.read())
+def _preprocessing(backbone: Backbone) -> Preprocessing:
+    """Return what resizes an image like the backbone's own preprocessing, without torch."""
+    settings = backbone.preprocess_settings
+    # A model file has no other preprocessing.
+    assert settings is not None
+    return Preprocessing(
+        size=backbone.image_size,
+        mean=tuple(settings["mean"]),
+        std=tuple(settings["std"]),
+        interpolation=settings["interpolation"],
+        resize_mode=settings["resize_mode"],
+        fill_color=settings["fill_color"],
+    )

@@ -12,6 +12,7 @@ from sotglp.files.atomic import os_reason
 from sotglp.web.app import create_app
 from sotglp.web.limits import Limits
 from sotglp.web.live_model import LiveModel, load_served
+from sotglp.web.service import Service
 
 _SHUTDOWN_SECONDS = 10
 
@@ -50,7 +51,7 @@ def serve(
             ws="none",
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
-        server = _Server(config, f"Serving {model_file} at {_address(listener)} (stop with Ctrl+C)")
+        server = _Server(config, app.state.service, f"Serving {model_file} at {_address(listener)} (stop with Ctrl+C)")
         try:
             server.run(sockets=[listener])
         except (KeyboardInterrupt, SystemExit):
@@ -64,12 +65,14 @@ def serve(
 class _Server(uvicorn.Server):
     """Server that prints its address when it is ready."""
 
-    def __init__(self, config: uvicorn.Config, greeting: str) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, greeting: str) -> None:
         super().__init__(config)
+        self._service = service
         self._greeting = greeting
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        await self._service.decoders.start()
         print(self._greeting, flush=True)
 
 
