@@ -92,7 +92,7 @@ def test_parameters_and_defaults_are_those_of_the_settings() -> None:
     parameters, preset = SOTGLPClassifier().get_params(), Preset()
     known = {**preset.model.model_dump(), **preset.training.model_dump(), **dict.fromkeys(DECIDED, "auto")}
     assert known.items() <= parameters.items()
-    own = "backbone", "pretrained", "image_size", "patch_attention", "device", "cache_dir", "verbose"
+    own = "backbone", "pretrained", "image_size", "patch_attention", "device", "cache_dir", "verbose", "class_names"
     assert set(parameters) - {*ModelConfig.model_fields, *TrainConfig.model_fields} == set(own)
     of_preset = SOTGLPClassifier.from_preset("dtd", pretrained=None, epochs=7)
     assert (of_preset.learning_rate, of_preset.batch_size, of_preset.epochs) == (0.002, 128, 7)

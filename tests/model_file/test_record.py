@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sotglp import SOTGLP, Backbone, SotglpError
+from sotglp.model_file.load import load_model
 from sotglp.model_file.record import read_record
 from sotglp.model_file.save import save_model
 from sotglp.scoring.calibration import Calibration
@@ -103,7 +104,7 @@ def test_a_damaged_entry_is_one_sentence(good: Path, tmp_path: Path, entry: str,
     [
         ({"kind": "vit-adapter"}, "kind 'vit-adapter', which this sotglp doesn.t support"),
         ({"kind": ["sot-glp"]}, "holds a model of kind .'sot-glp'."),
-        ({"format_version": 3}, "format 3, but this sotglp reads up to 2: update"),
+        ({"format_version": 4}, "format 4, but this sotglp reads up to 3: update"),
         ({"backbone": None}, "record is damaged"),
     ],
     ids=str,
@@ -134,6 +135,17 @@ def test_names_with_joiners_and_all_scripts_are_kept(good: Path, tmp_path: Path)
         "\u5b66\u6821",
     ]
     assert read_record(with_entries(good, tmp_path / "scripts", classes=names)).classes == names
+
+
+def test_names_of_classes_are_stored_beside_their_labels(tmp_path: Path) -> None:
+    model = SOTGLP(Backbone.from_open_clip(tiny_clip()), ["cat", "dog"], top_k=5)
+    save_model(tmp_path / "named", model, classes=[0, 1])
+    record = read_record(tmp_path / "named")
+    assert (record.classes, record.class_names) == ([0, 1], ["cat", "dog"])
+    assert load_model(tmp_path / "named", backbone=model.backbone).model.class_names == ("cat", "dog")
+    for names in (["cat"], ["cat", "cat"], ["cat", "dog\u200b"], None):
+        with pytest.raises(SotglpError, match="record is damaged"):
+            read_record(with_entries(tmp_path / "named", tmp_path / "bad", names=names))
 
 
 def test_number_labels_are_parsed_from_names(good: Path, tmp_path: Path) -> None:

@@ -218,6 +218,7 @@ def test_classes_that_cannot_be_added_or_removed(own: TestClient) -> None:
         assert refused.status_code == 422
         return refused.json()["error"]
 
+    assert "the label of images that are rejected" in error(" Unknown")
     assert "already has a class 'blue sea'" in error("blue sea")
     assert "give the same prompt" in error("BLUE sea")
     assert "can't read leaf.jpg: it is empty" in error("fog", png(), ("leaf.jpg", b""))

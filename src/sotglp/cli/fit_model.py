@@ -12,6 +12,7 @@ from sotglp.console.output import emit, list_unreadable
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.features.distributed import Processes
 from sotglp.images.image_set import ImageSet
+from sotglp.images.labels import warn_of_names
 from sotglp.model_file.save import calibration_record, save_model
 from sotglp.scoring.calibration import Calibration, calibrate_crossed, calibrate_held_out
 from sotglp.scoring.cross_fit import cross_fit, folds_of, remove_checkpoints, remove_fold_checkpoints
@@ -44,6 +45,7 @@ class FitRun:
     def check(self) -> None:
         """Check the images for calibration before a backbone is loaded, and discard interrupted runs of folds."""
         check_tpr(self.tpr)
+        warn_of_names(self.images.classes)
         if self.held_out or self.calibrate:
             shots = drawn_shots(self.images, self.training)
             if self.held_out:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
 from sotglp.backbone_defaults import choose_backbone
 from sotglp.errors import SotglpError, SotglpWarning
-from sotglp.estimators.inputs import labelled, unlabelled
-from sotglp.images.labels import label_text
+from sotglp.estimators.inputs import labelled, names_of, renamed_labels, unlabelled
+from sotglp.images.labels import label_text, warn_of_names
 from sotglp.methods.base import AdaptedModel
 from sotglp.model_file.load import load_model
 from sotglp.model_file.record import ModelRecord
@@ -43,6 +44,7 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
     workers: int
     cache_dir: str | os.PathLike[str] | None
     verbose: bool
+    class_names: Mapping[Any, str] | Sequence[str] | None
 
     model_: AdaptedModel
     classes_: NDArray[Any]
@@ -68,12 +70,14 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         model_config, config = self._settings(name)
         images, labels = labelled(X, y)
         self.classes_ = np.unique(labels)
+        names = names_of(self.classes_, self.class_names)
+        warn_of_names(names)
         fitted = adapt(
             self._load_backbone(name),
-            images,
+            renamed_labels(images, dict(zip(map(label_text, self.classes_), names, strict=True))),
             model_config,
             config,
-            classes=[label_text(label) for label in self.classes_],
+            classes=names,
             cache_dir=self._cache_dir(),
             show_progress=self.verbose,
         )
@@ -108,6 +112,7 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         config = checked(TrainConfig, self._fitted_training().model_dump() | {"epochs": epochs})
         if others is not None:
             others, _ = labelled(*((others, None) if isinstance(others, str | os.PathLike) else others))
+            others = renamed_labels(others, self._names())
         model = with_class(
             self.model_,
             label_text(name),
@@ -122,14 +127,14 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
     def remove_class(self, name: str | int) -> Self:
         """Remove a class; see :func:`sotglp.training.class_changes.without_class`."""
         check_is_fitted(self, "model_")
-        model = without_class(self.model_, label_text(name))
+        model = without_class(self.model_, self._name_of(name))
         return self._change(model, [label for label in self.classes_.tolist() if label_text(label) != label_text(name)])
 
     def rename_class(self, old: str | int, new: str | int) -> Self:
         """Rename a class; see :func:`sotglp.training.class_changes.renamed`."""
         check_is_fitted(self, "model_")
         self._check_label(new)
-        model = renamed(self.model_, label_text(old), label_text(new))
+        model = renamed(self.model_, self._name_of(old), label_text(new))
         labels = self.classes_.tolist()
         return self._change(model, [new if label_text(label) == label_text(old) else label for label in labels])
 
@@ -163,6 +168,8 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         estimator = cls._from_record(model, record, device)
         estimator.classes_ = np.asarray(record.classes)
         estimator.model_, estimator.history_, estimator.calibration_ = model, record.history, calibration
+        if list(model.class_names) != [label_text(label) for label in record.classes]:
+            estimator.class_names = dict(zip(record.classes, model.class_names, strict=True))
         return estimator
 
     @abstractmethod
@@ -179,6 +186,13 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         return tags
+
+    def _names(self) -> dict[str, str]:
+        """Names of the classes by their labels as text."""
+        return dict(zip(map(label_text, self.classes_), self.model_.class_names, strict=True))
+
+    def _name_of(self, label: Any) -> str:
+        return self._names().get(label_text(label), label_text(label))
 
     def _check_label(self, name: str | int) -> None:
         """Reject a label of another type than the others: text among numbers would turn them all into text."""

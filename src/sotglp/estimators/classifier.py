@@ -15,7 +15,7 @@ from typing_extensions import Self
 from sotglp.console.output import UNKNOWN
 from sotglp.errors import SotglpError
 from sotglp.estimators.base import FewShotEstimator
-from sotglp.estimators.inputs import maybe_labelled, unlabelled
+from sotglp.estimators.inputs import maybe_labelled, renamed_labels, unlabelled
 from sotglp.explain.explanation import Explanation, explain
 from sotglp.images.labels import label_array
 from sotglp.scoring.calibration import Calibration, calibrate_crossed, calibrate_held_out
@@ -92,6 +92,8 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
         check_is_fitted(self, "model_")
         calibration = self.calibration_
         score = (calibration.ood_method, calibration.ood_temperature) if calibration else ()
+        if not isinstance(classes, int | np.integer):
+            classes = [self._name_of(label) for label in ([classes] if isinstance(classes, str) else classes)]
         return explain(self.model_, image, classes, self._inference_config(*score), calibration)
 
     def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -136,7 +138,7 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
             If ``tpr``, images or labels can't be used, or a class has fewer images than there are folds.
         """
         check_is_fitted(self, "model_")
-        images = maybe_labelled(X, y)
+        images = renamed_labels(maybe_labelled(X, y), self._names())
         inference = self._inference_config(method, temperature)
         if folds is None:
             self.calibration_ = calibrate_held_out(self.model_, images, inference, tpr)

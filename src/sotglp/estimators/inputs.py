@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import DataConversionWarning
 
-from sotglp.errors import SotglpError
+from sotglp.errors import SotglpError, some_names
 from sotglp.images.image_set import ImageSet
-from sotglp.images.labels import label_array
+from sotglp.images.labels import distinct_names, label_array, label_text
 from sotglp.images.layout import FolderLayoutError
 from sotglp.images.manifest import MANIFEST_SUFFIXES
 
@@ -36,6 +38,34 @@ def labelled(X: Any, y: ArrayLike | None) -> tuple[ImageSet, NDArray[Any]]:
     if labels.ndim != 1:
         raise SotglpError(f"labels y have the shape {labels.shape}: give one string or whole number for each image")
     return ImageSet.from_items(X, labels), labels
+
+
+def names_of(labels: NDArray[Any], class_names: Mapping[Any, str] | Sequence[str] | None) -> list[str]:
+    """Return the names of C classes, in the order of their ``labels``: those given, or the labels as text."""
+    texts = distinct_names(labels.tolist())
+    if class_names is None:
+        return texts
+    if isinstance(class_names, Mapping):
+        given = {label_text(label, "a key of class_names"): name for label, name in class_names.items()}
+        if missing := [text for text in texts if text not in given]:
+            raise SotglpError(
+                f"class_names has no name for {some_names(missing)}: add it, or give a list in the order of the sorted "
+                "labels, which fits after scikit-learn has replaced them by numbers"
+            )
+        return distinct_names([given[text] for text in texts], "class name")
+    if isinstance(class_names, str) or len(class_names) != len(texts):
+        raise SotglpError(
+            f"class_names must have one name for each of the {len(texts)} labels {some_names(texts)}: give a list in "
+            "this order, or a mapping of labels to names"
+        )
+    return distinct_names(list(class_names), "class name")
+
+
+def renamed_labels(images: ImageSet, names: Mapping[str, str]) -> ImageSet:
+    """Return images with other class names; those that ``names`` lacks stay."""
+    if images.labels is None or all(name == other for name, other in names.items()):
+        return images
+    return replace(images, labels=tuple(names.get(label, label) for label in images.labels))
 
 
 def maybe_labelled(X: Any, y: ArrayLike | None) -> ImageSet:

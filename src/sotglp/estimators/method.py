@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from typing_extensions import Self
@@ -38,7 +38,7 @@ class MethodClassifier(ImageClassifier):
         parameters of the classifier, such as ``shots``.
     shots : int or None, default 16
         Images drawn from each class; None takes all.
-    precision, workers, cache_dir, seed, verbose
+    precision, workers, cache_dir, seed, verbose, class_names
         See :class:`SOTGLPClassifier`.
 
     Attributes
@@ -64,6 +64,7 @@ class MethodClassifier(ImageClassifier):
         cache_dir: str | os.PathLike[str] | None = None,
         seed: int = 1,
         verbose: bool = False,
+        class_names: Mapping[Any, str] | Sequence[str] | None = None,
     ) -> None:
         self.method = method
         self.backbone = backbone
@@ -79,6 +80,7 @@ class MethodClassifier(ImageClassifier):
         self.cache_dir = cache_dir
         self.seed = seed
         self.verbose = verbose
+        self.class_names = class_names
 
     def _settings(self, backbone: str) -> tuple[Settings, TrainConfig]:
         own = {name: getattr(self, name) for name in OWN_PARAMETERS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from typing_extensions import Self
@@ -74,6 +75,10 @@ class SOTGLPClassifier(ImageClassifier):
         Random seed.
     verbose : bool, default False
         Show progress bars on a terminal.
+    class_names : sequence of str, mapping or None, default None
+        Names of the classes in prompts: in the order of ``classes_``, or by label. None uses the labels as names.
+        ``cross_val_predict(method="predict_proba")``, ``VotingClassifier``, ``StackingClassifier`` and others of
+        scikit-learn replace labels by numbers before they call :meth:`fit`, so that prompts need these names.
 
     Attributes
     ----------
@@ -129,6 +134,7 @@ class SOTGLPClassifier(ImageClassifier):
         cache_dir: str | os.PathLike[str] | None = None,
         seed: int = 1,
         verbose: bool = False,
+        class_names: Mapping[Any, str] | Sequence[str] | None = None,
     ) -> None:
         self.backbone = backbone
         self.pretrained = pretrained
@@ -165,6 +171,7 @@ class SOTGLPClassifier(ImageClassifier):
         self.cache_dir = cache_dir
         self.seed = seed
         self.verbose = verbose
+        self.class_names = class_names
 
     @classmethod
     def from_preset(cls, preset: str, **parameters: Any) -> Self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+import warnings
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -12,9 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sotglp.errors import SotglpError, short_repr
+from sotglp.console.output import UNKNOWN
+from sotglp.errors import SotglpError, SotglpWarning, short_repr
 
 _ADVICE = "give class names as text or whole numbers"
+
+_NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
 
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0]"
@@ -106,6 +110,31 @@ def distinct_names(labels: Sequence[Any], subject: str = "class label") -> list[
             )
         seen[name] = label
     return list(seen)
+
+
+def warn_of_names(names: Sequence[str]) -> None:
+    """Warn about class names that are only numbers, and about those of :func:`warn_if_reserved`."""
+    if names and all(_NUMBER.fullmatch(name) for name in names):
+        warnings.warn(
+            f"the class names are only numbers, so prompts say 'A photo of a {names[0]}': rename the classes, or give "
+            "their names in Python (class_names=), where cross_val_predict, VotingClassifier and others replace labels "
+            "by numbers",
+            SotglpWarning,
+            stacklevel=3,
+        )
+    for name in names:
+        warn_if_reserved(name)
+
+
+def warn_if_reserved(name: str) -> None:
+    """Warn about a class name that rejected images have as their label."""
+    if prompt_name(name).casefold() == UNKNOWN:
+        warnings.warn(
+            f"the class {name!r} has the label of images that are rejected: rename it, such as to 'other', or tell "
+            "them apart by is_unknown (in Python, is_ood)",
+            SotglpWarning,
+            stacklevel=3,
+        )
 
 
 def prompt_name(class_name: str) -> str:

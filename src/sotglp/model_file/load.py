@@ -16,7 +16,6 @@ from sotglp.backbone.weights import build_clip, is_known, weight_shapes
 from sotglp.errors import SotglpError
 from sotglp.files.header import open_tensor_file
 from sotglp.files.tensors import read_tensors
-from sotglp.images.labels import label_text
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.prompts import template_tokens
 from sotglp.methods.registry import build_model
@@ -66,7 +65,7 @@ def load_model(
     if backbone is None:
         backbone = _load_backbone(path, record, _named(tensors, BACKBONE_PREFIX), pretrained, device)
     _check_backbone(path, record, backbone)
-    names = [label_text(label) for label in record.classes]
+    names = record.class_names
     if isinstance(record.model, PromptConfig):
         _check_prompts(path, record.model, len(names), backbone, tensors)
     model = build_model(backbone, names, record.model)

@@ -26,7 +26,8 @@ from sotglp.settings import (
 )
 from sotglp.training.history import checked_history
 
-FORMAT_VERSION = 2
+FORMAT_VERSION, UNNAMED_VERSION = 3, 2
+"""Files whose labels are the class names have the older version, which older versions of sotglp read."""
 KIND_OF_OLD_FILES = "sot-glp"
 """Files from before the other methods have no kind."""
 
@@ -101,6 +102,8 @@ class ModelRecord:
         None if the model isn't calibrated.
     versions : dict
         Versions of the packages that wrote the file.
+    class_names : list of str
+        Names of the classes in prompts: the labels as text, unless others were given.
     """
 
     classes: list[str | int | float]
@@ -110,6 +113,7 @@ class ModelRecord:
     history: list[dict[str, float]] = field(default_factory=list)
     calibration: CalibrationRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    class_names: list[str] = field(default_factory=list)
 
     def label_of(self, name: str) -> str | int | float:
         """Convert a class name to a label of the type that the model has.
@@ -152,8 +156,16 @@ def parse_record(path: Path, raw: dict[str, Any]) -> ModelRecord:
             f"{path} holds a model of kind {short_repr(kind)}, which this sotglp doesn't support: update sotglp"
         )
     try:
+        if not all(isinstance(label, str | int | float) for label in list(raw["classes"])):
+            raise TypeError("class labels")
+        names = distinct_names(raw["classes"])
+        if version > UNNAMED_VERSION and len(distinct_names(raw["names"], "class name")) == len(names):
+            names = [*map(str, raw["names"])]
+        elif version > UNNAMED_VERSION:
+            raise ValueError("the numbers of labels and names differ")
         record = ModelRecord(
             classes=list(raw["classes"]),
+            class_names=names,
             model=config_from_record(kind, raw["model"]),
             training=checked(TrainConfig, raw["training"]) if raw["training"] else None,
             backbone=BackboneRecord(**raw["backbone"]).model_dump(mode="json", exclude_unset=True),
@@ -161,9 +173,6 @@ def parse_record(path: Path, raw: dict[str, Any]) -> ModelRecord:
             calibration=_calibration_record(path, raw),
             versions=dict(raw["versions"]),
         )
-        if not all(isinstance(label, str | int | float) for label in record.classes):
-            raise TypeError("class labels")
-        distinct_names(record.classes)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join([error.title.removesuffix("Record").lower(), *map(str, first["loc"])])

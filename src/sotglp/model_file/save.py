@@ -13,9 +13,10 @@ from sotglp.backbone.weights import is_known
 from sotglp.errors import SotglpError
 from sotglp.files.tensors import write_tensors
 from sotglp.files.versions import installed_versions
+from sotglp.images.labels import label_text
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.shot_memory import ShotMemory
-from sotglp.model_file.record import FORMAT_VERSION
+from sotglp.model_file.record import FORMAT_VERSION, UNNAMED_VERSION
 from sotglp.scoring.calibration import Calibration
 from sotglp.settings import TrainConfig
 
@@ -69,9 +70,12 @@ def save_model(
             f"the backbone {backbone.name} can't be stored in a model file, since open_clip can't build it by name: "
             "leave include_backbone off, and give the backbone when the file is loaded"
         )
+    labels = list(model.class_names) if classes is None else classes
+    is_named = [label_text(label) for label in labels] != list(model.class_names)
     record = {
-        "format_version": FORMAT_VERSION,
-        "classes": list(model.class_names) if classes is None else classes,
+        "format_version": FORMAT_VERSION if is_named else UNNAMED_VERSION,
+        "classes": labels,
+        **({"names": model.class_names} if is_named else {}),
         "kind": model.kind,
         "model": model.config.model_dump(),
         "training": training.model_dump() if training else None,

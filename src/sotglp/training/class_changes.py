@@ -17,6 +17,7 @@ from sotglp.features.encode import encode_image_features
 from sotglp.features.rows import EncodedImages
 from sotglp.images.check import readable_images
 from sotglp.images.image_set import ImageSet
+from sotglp.images.labels import warn_if_reserved
 from sotglp.methods.base import AdaptedModel, Loss, Outputs
 from sotglp.methods.registry import build_model
 from sotglp.methods.shot_features import build_shot_memory
@@ -133,9 +134,10 @@ def _moved(model: AdaptedModel, names: Sequence[str], origins: Sequence[int | No
 
 
 def _check_new_name(model: AdaptedModel, name: str) -> None:
-    """Reject an equal name; building a model rejects names with equal prompts."""
+    """Reject an equal name, and warn of odd ones; building a model rejects names with equal prompts."""
     if name in model.class_names:
         raise SotglpError(f"the model already has a class {name!r}: choose another name")
+    warn_if_reserved(name)
 
 
 class _OldRowsBefore(nn.Module):

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sotglp.backbone import Backbone
+from sotglp.console.output import UNKNOWN
 from sotglp.console.text import printable
 from sotglp.errors import UnreadableImageError
 from sotglp.explain.explanation import Explanation, explain
 from sotglp.explain.patch_boxes import patch_boxes
 from sotglp.images.image_set import ImageSet
+from sotglp.images.labels import prompt_name
 from sotglp.runtime.preprocessing import Preprocessing
 from sotglp.scoring.predict import predict
 from sotglp.web.answers import Prediction, Unreadable
@@ -125,6 +127,8 @@ class Service:
         name = " ".join(name.split())
         if not name or len(name) > MAX_CLASS_NAME or name != printable(name):
             raise RefusalError(422, f"the field name must have 1 to {MAX_CLASS_NAME} printable characters on one line")
+        if prompt_name(name).casefold() == UNKNOWN:
+            raise RefusalError(422, f"the name {name!r} is the label of images that are rejected: choose another one")
         with self.images.held() as take, tempfile.TemporaryDirectory(prefix="sotglp-") as folder:
             take(len(uploads))
             # Training opens files one by one; all images decoded at once might not fit into memory.
