@@ -19,9 +19,9 @@ from torch import Tensor
 
 from pretraining.photo.image_tower import classifier_rows, mean_feature, package_folder, published_trunk, visual_weights
 from pretraining.photo.student import Distillation, Recipe, encode_texts, token_table
-from pretraining.photo.teacher import WEIGHTS, KernelTeacher, sentence_encoder
+from pretraining.photo.teacher import KernelTeacher, sentence_encoder
 from pretraining.photo.texts import draw_texts
-from pretraining.photo.wordnet import WordNet, imagenet_anchors
+from pretraining.photo.wordnet import Anchor, WordNet, imagenet_anchors
 from pretraining.run_folder import check_recipe, read_curve, write_tensors, write_text
 from sotglp.backbone import Backbone
 from sotglp.backbone.photo import FILE, build_photo, pack, unpack
@@ -34,6 +34,10 @@ from sotglp.images.folders import read_flat_folder
 from sotglp.methods.prompts import clip_tokenizer
 
 N_PHRASES = 30_000
+LOSS_WEIGHTS = {"name": 3.0, "gloss": 1.5, "hypernym": 2.0}
+REPEATS = {"name": 12, "gloss": 2, "hypernym": 4}
+"""Anchors are exact and few, so they weigh more and are drawn more often than other texts."""
+
 LOGIT_SCALE = 20.0
 """Factor on cosines, chosen by the likelihood of zero-shot predictions on training photos (docs/photo_model.md)."""
 
@@ -75,7 +79,7 @@ def build(out: Path, wordnet_folder: Path, recipe: Recipe) -> dict[str, Any]:
     embeddings = _embeddings(out / "embeddings.safetensors", lists)
     trunk = published_trunk()
     teacher = KernelTeacher(anchors, embeddings["anchors"], classifier_rows(trunk))
-    run = _distillation(lists, [4 * WEIGHTS[one.kind] for one in anchors], embeddings, teacher, recipe)
+    run = _distillation(anchors, lists, embeddings, teacher, recipe)
     _train(run, out)
     mean = load_file(MEAN_FILE)["mean"]
     weights = visual_weights(trunk, mean) | run.student.weights()
@@ -144,8 +148,8 @@ def _embeddings(path: Path, lists: dict[str, list[str]]) -> dict[str, Tensor]:
 
 
 def _distillation(
+    anchors: Sequence[Anchor],
     lists: dict[str, list[str]],
-    anchor_weights: Sequence[float],
     embeddings: dict[str, Tensor],
     teacher: KernelTeacher,
     recipe: Recipe,
@@ -154,9 +158,13 @@ def _distillation(
     # The teacher is surer of a text that resembles an anchor.
     nearness = torch.cat([(part @ embeddings["anchors"].T).amax(1) for part in others.split(4096)])
     targets = torch.cat([teacher.targets.half(), teacher.predict(others).half()])
-    weights = torch.cat([torch.tensor(anchor_weights), 0.3 + nearness])
+    weights = torch.cat([torch.tensor([LOSS_WEIGHTS[one.kind] for one in anchors]), 0.3 + nearness])
+    repeats = torch.cat(
+        [torch.tensor([REPEATS[one.kind] for one in anchors]), torch.ones(len(others), dtype=torch.long)]
+    )
     texts = lists["anchors"] + lists["nouns"] + lists["phrases"]
-    return Distillation(texts, targets, weights, token_table(embeddings["tokens"], recipe.rank), recipe)
+    table = token_table(embeddings["tokens"], recipe.rank)
+    return Distillation(texts, targets, weights, repeats, table, recipe)
 
 
 def _train(run: Distillation, out: Path) -> None:

@@ -115,20 +115,23 @@ class Distillation:
     targets : Tensor
         The teacher's normalised rows, (n, d), in half or single precision.
     weights : Tensor
-        Weight of each text in the loss, (n,); a text of weight 3 is also drawn three times as often as one of 1.
+        Weight of each text in the loss, (n,).
+    repeats : Tensor
+        How many times as often as others a text is drawn, (n,).
     table : Tensor
         Start of the token table, (V, r).
     recipe : Recipe
         Hyperparameters.
     """
 
-    def __init__(self, texts: Sequence[str], targets: Tensor, weights: Tensor, table: Tensor, recipe: Recipe) -> None:
+    def __init__(
+        self, texts: Sequence[str], targets: Tensor, weights: Tensor, repeats: Tensor, table: Tensor, recipe: Recipe
+    ) -> None:
         self.recipe = recipe
         self.student = Student(table, recipe)
         self.step = 0
         lengths = tokenize(texts)[1].numpy()
-        repeats = np.where(lengths <= recipe.longest, weights.clamp(min=1).numpy().astype(int), 0)
-        self._drawn = np.repeat(np.arange(len(texts)), repeats)
+        self._drawn = np.repeat(np.arange(len(texts)), np.where(lengths <= recipe.longest, repeats.numpy(), 0))
         self._lengths = lengths
         self._texts, self._targets, self._weights = list(texts), targets, weights
         decayed = [one for name, one in self.student.named_parameters() if one.ndim > 1 and name != "table"]

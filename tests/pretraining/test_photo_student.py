@@ -13,7 +13,8 @@ RECIPE = Recipe(steps=60, batch_size=6, rank=4, warm_up=5)
 def new_run():
     generator = torch.Generator().manual_seed(0)
     targets = normalize(torch.randn(len(TEXTS), 1280, generator=generator), dim=-1)
-    return Distillation(TEXTS, targets.half(), torch.tensor([3.0, 1, 1, 1, 0.4, 1]), make_table(), RECIPE)
+    weights, repeats = torch.tensor([3.0, 1, 1, 1, 0.4, 1]), torch.tensor([3, 1, 1, 1, 1, 1])
+    return Distillation(TEXTS, targets.half(), weights, repeats, make_table(), RECIPE)
 
 
 def make_table():
@@ -39,7 +40,7 @@ def test_an_interrupted_run_resumes_with_the_same_losses(losses):
     assert list(resumed.run(50)) == losses[30:]
 
 
-def test_long_texts_are_left_out_and_heavy_ones_are_drawn_more_often():
+def test_long_texts_are_left_out_and_repeated_ones_are_drawn_more_often():
     drawn = new_run()._drawn.tolist()
     assert [drawn.count(i) for i in range(len(TEXTS))] == [3, 1, 1, 0, 1, 1]
 
