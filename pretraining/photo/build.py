@@ -38,7 +38,7 @@ LOSS_WEIGHTS = {"name": 3.0, "gloss": 1.5, "hypernym": 2.0}
 REPEATS = {"name": 12, "gloss": 2, "hypernym": 4}
 """Anchors are exact and few, so they weigh more and are drawn more often than other texts."""
 
-LOGIT_SCALE = 20.0
+LOGIT_SCALE = 15.0
 """Factor on cosines, chosen by the likelihood of zero-shot predictions on training photos (docs/photo_model.md)."""
 
 SAVE_EVERY = 100

@@ -40,7 +40,7 @@ class Recipe:
         Seed of weights, order and templates.
     """
 
-    steps: int = 3000
+    steps: int = 5000
     batch_size: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 0.01

@@ -28,7 +28,7 @@ CONFIG: dict[str, Any] = {
         "timm_proj_bias": True,
         "image_size": 224,
     },
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 256, "heads": 4, "layers": 3},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 3, "mlp_ratio": 1.0},
 }
 
 MEAN, STANDARD_DEVIATION = 127 / 255, 128 / 255
@@ -36,7 +36,7 @@ MEAN, STANDARD_DEVIATION = 127 / 255, 128 / 255
 
 FILE = "photo.safetensors"
 
-FINGERPRINT = "sha256:9b084cc566b14fc5e040b062aa59de6a5c80126df1c1e74d9c6583e46f08a565"
+FINGERPRINT = "sha256:75109e244ac606ea71672652d1b479f0277a27d73b30f625def70d360443c54d"
 """Fingerprint of the packaged weights, by :func:`sotglp.backbone.weights.fingerprint`."""
 
 HEAD = "visual.head.proj.weight"
