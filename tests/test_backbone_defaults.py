@@ -20,13 +20,14 @@ from sotglp.backbone_defaults import (
     PHOTO,
     backbones_with_defaults,
     choose_backbone,
+    default_ood_method,
     preset_for,
     training_defaults,
 )
 from sotglp.settings import Preset, TrainConfig, load_preset
 from support.hub_cache import cached_file
 
-ROW: dict[str, Any] = {"epochs": 60, "learning_rate": 0.5, "augment": False}
+ROW: dict[str, Any] = {"epochs": 60, "learning_rate": 0.5, "augment": False, "ood_method": "knn"}
 
 
 @pytest.fixture
@@ -111,17 +112,23 @@ def test_rows_are_of_embedded_models_and_hold_training_settings() -> None:
     assert training_defaults(CLIP) == {}
 
 
-@pytest.mark.parametrize("values", [{"learning_rate": -1}, {"shots": 3}], ids=str)
+@pytest.mark.parametrize("values", [{"learning_rate": -1}, {"shots": 3}, {"ood_method": "best"}], ids=str)
 def test_a_row_is_checked(monkeypatch: pytest.MonkeyPatch, row: None, values: dict[str, Any]) -> None:
     monkeypatch.setitem(ROW, *values.popitem())
     with pytest.raises(SotglpError):
         training_defaults("known")
 
 
+def test_a_score_that_needs_shots_is_the_default_only_with_them(row: None) -> None:
+    assert default_ood_method("known", has_shots=True) == "knn"
+    assert default_ood_method("known", has_shots=False) == default_ood_method("other", has_shots=True) == "gl-mcm"
+    assert "ood_method" not in training_defaults("known")
+
+
 @pytest.mark.usefixtures("row")
 def test_a_backbone_decides_what_a_preset_does_not_name(tmp_path: Path) -> None:
     assert preset_for("other", Preset()) == Preset()
-    assert preset_for("known", load_preset("folder")).training == TrainConfig(**ROW)
+    assert preset_for("known", load_preset("folder")).training == TrainConfig(**training_defaults("known"))
     (tmp_path / "mine.yaml").write_text("training: {epochs: null, learning_rate: 0.1}")
     mine = preset_for("known", load_preset(str(tmp_path / "mine.yaml")))
     assert mine.training == TrainConfig(epochs=None, learning_rate=0.1, augment=False)

@@ -1,4 +1,4 @@
-"""What a backbone decides where the user decides nothing: the choice of ``auto``, and settings of training.
+"""What a backbone decides where the user decides nothing: ``auto``, settings of training, and the OOD score.
 
 It loads no torch, so that commands choose and report before they load a model.
 """
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sotglp.errors import SotglpError, SotglpWarning
 from sotglp.files.packaged import packaged_names, read_packaged
-from sotglp.settings import Preset, TrainConfig, check_names, checked
+from sotglp.settings import SHOT_SCORES, InferenceConfig, OodMethod, Preset, TrainConfig, check_names, checked
 
 AUTO: Final = "auto"
 
@@ -26,10 +26,13 @@ HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """Where open_clip downloads OpenAI's ViT-B/16 from, and the files that it looks for."""
 
 ROWS = "presets/backbones"
-"""Folder of the settings of training by backbone, in the package."""
+"""Folder of the defaults by backbone, in the package."""
 
 DECIDED = ("epochs", "batch_size", "learning_rate", "views", "augment")
 """Settings of training that a backbone may decide."""
+
+SCORE = "ood_method"
+"""Name of a backbone's OOD score in its row."""
 
 
 def choose_backbone(name: str, pretrained: str | os.PathLike[str] | None) -> str:
@@ -81,11 +84,31 @@ def backbones_with_defaults() -> list[str]:
 
 def training_defaults(backbone: str) -> dict[str, Any]:
     """Return the settings of training that come with a backbone, by name; most take the general ones."""
+    return {name: value for name, value in _row(backbone).items() if name != SCORE}
+
+
+def default_ood_method(backbone: str, *, has_shots: bool) -> OodMethod:
+    """Return the OOD score that comes with a backbone: its own if the model stores the shots that it needs.
+
+    Parameters
+    ----------
+    backbone : str
+        Name of the architecture.
+    has_shots : bool
+        Whether the model stores the features of its shots.
+    """
+    general = InferenceConfig().ood_method
+    own: OodMethod = _row(backbone).get(SCORE, general)
+    return own if has_shots or own not in SHOT_SCORES else general
+
+
+def _row(backbone: str) -> dict[str, Any]:
     if backbone not in backbones_with_defaults():
         return {}
     row: dict[str, Any] = read_packaged(ROWS, "backbone", backbone)
-    check_names(row, DECIDED)
-    checked(TrainConfig, row)
+    check_names(row, (*DECIDED, SCORE))
+    checked(TrainConfig, {name: value for name, value in row.items() if name != SCORE})
+    checked(InferenceConfig, {name: value for name, value in row.items() if name == SCORE})
     return row
 
 

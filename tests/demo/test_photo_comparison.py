@@ -9,7 +9,6 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from sotglp import SOTGLP, Backbone
-from sotglp.demo import photo_comparison
 from sotglp.demo.photo_comparison import METHODS, Comparison, compare_methods, evaluate_models
 from sotglp.demo.photo_set import PhotoSets, load_photos, packaged_photos
 from sotglp.features.views import Views
@@ -106,7 +105,7 @@ def test_a_score_that_needs_shots_is_replaced_for_zero_shot_alone(
     models = {"zero-shot": build_model(backbone, photos.train.classes, config), "SOT-GLP": compared[0].fitted.model}
     results = evaluate_models(models, photos, InferenceConfig(ood_method="knn"))
     assert {name: one["ood_method"] for name, one in results.items()} == {
-        "zero-shot": photo_comparison.SCORE_WITHOUT_SHOTS,
+        "zero-shot": "gl-mcm",
         "SOT-GLP": "knn",
     }
     expected = evaluate(models["SOT-GLP"], photos.test, {"unknown": photos.unknown}, InferenceConfig(ood_method="knn"))

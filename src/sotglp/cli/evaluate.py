@@ -40,7 +40,7 @@ def evaluate(
     """
     check_outputs({"--json": json_file})
     inference = inference_config(
-        read_record(model_file).calibration,
+        read_record(model_file),
         ood_method,
         temperature,
         batch_size=batch_size,

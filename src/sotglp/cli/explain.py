@@ -57,7 +57,7 @@ def explain(
     check_outputs({"--out": boxes, "--json": json_file}, {"--out": figure} if figure else {}, force=force)
     if boxes and os.path.exists(boxes) and not force:
         raise SotglpError(f"{boxes} exists: give another name, or --force to replace it")
-    inference = inference_config(read_record(model_file).calibration, ood_method, temperature, precision=precision)
+    inference = inference_config(read_record(model_file), ood_method, temperature, precision=precision)
     note_loading()
     from sotglp.backbone.precision import choose_device
     from sotglp.explain.explanation import explain as explain_image

@@ -43,14 +43,13 @@ def export(
     if out.suffix != ".onnx":
         raise SotglpError(f"{out} must end in .onnx, by which `sotglp predict` recognises exported models")
     check_outputs({"--json": json_file}, {"--out": out}, force=force)
-    calibration = read_record(model_file).calibration
-    inference = inference_config(calibration, ood_method, temperature, precision="fp32")
+    inference = inference_config(read_record(model_file), ood_method, temperature, precision="fp32")
     images = ImageSet.from_flat_folder(check) if check else None
     note("loading PyTorch, tracing the model and comparing; this takes about half a minute")
     from sotglp.export.onnx_file import export_model
     from sotglp.model_file.load import load_model
 
-    model, record, _ = load_model(model_file, pretrained=pretrained)
+    model, record, calibration = load_model(model_file, pretrained=pretrained)
     done = export_model(
         out,
         model,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import yaml
 from typer import Argument, Option
 
-from sotglp.backbone_defaults import AUTO, choose_backbone, preset_for
+from sotglp.backbone_defaults import AUTO, choose_backbone, default_ood_method, preset_for
 from sotglp.cli import options
 from sotglp.cli.inputs import cache_folder
 from sotglp.cli.launch import is_launched, launch
@@ -60,7 +60,7 @@ def fit(
     tpr: Annotated[float | None, Option(help="Fraction of images of the classes to accept; default 0.95.")] = None,
     ood_method: Annotated[
         str | None,
-        Option(help="Score to calibrate, such as gl-mcm, knn or transport; default gl-mcm."),
+        Option(help="Score to calibrate, such as gl-mcm, knn or transport; default: the backbone's."),
     ] = None,
     device: options.Device = "auto",
     resume: Annotated[bool, Option("--resume", help="Resume an interrupted run.")] = False,
@@ -91,9 +91,8 @@ def fit(
     model_config, training = fit_settings(
         backbone, method, preset, {"shots": shots, "epochs": epochs, "seed": seed}, setting or []
     )
-    inference = checked(
-        InferenceConfig, training.inference_config().model_dump() | {"ood_method": ood_method or "gl-mcm"}
-    )
+    score = ood_method or default_ood_method(backbone, has_shots=training.remember)
+    inference = checked(InferenceConfig, training.inference_config().model_dump() | {"ood_method": score})
     if inference.ood_method in SHOT_SCORES and not training.remember:
         raise SotglpError(
             f"the score {inference.ood_method} compares images with the shots, which remember=false doesn't keep: "

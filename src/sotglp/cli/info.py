@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from sotglp.backbone_defaults import backbones_with_defaults, training_defaults
+from sotglp.backbone_defaults import SCORE, backbones_with_defaults, default_ood_method, training_defaults
 from sotglp.benchmark.suite import suites as suite_names
 from sotglp.cli import options
 from sotglp.console.output import check_outputs, emit
@@ -44,7 +44,10 @@ def info(
     elif presets:
         result = {
             "presets": {name: load_preset(name).model_dump() for name in preset_names()},
-            "backbones": {name: training_defaults(name) for name in backbones_with_defaults()},
+            "backbones": {
+                name: training_defaults(name) | {SCORE: default_ood_method(name, has_shots=True)}
+                for name in backbones_with_defaults()
+            },
         }
         lines = [_preset_line(name, values) for name, values in result["presets"].items()]
         lines += [

@@ -11,7 +11,7 @@ import typer
 from sotglp.errors import SotglpError, SotglpWarning
 from sotglp.features.cache_folder import default_cache_dir
 from sotglp.images.image_set import ImageSet
-from sotglp.model_file.record import CalibrationRecord
+from sotglp.model_file.record import ModelRecord
 from sotglp.settings import InferenceConfig, checked
 
 
@@ -21,7 +21,7 @@ def command_group(name: str, summary: str) -> typer.Typer:
 
 
 def inference_config(
-    calibration: CalibrationRecord | None,
+    record: ModelRecord,
     ood_method: str | None,
     temperature: float | None,
     *,
@@ -29,14 +29,15 @@ def inference_config(
     workers: int = 0,
     precision: str = "auto",
 ) -> InferenceConfig:
-    """Return the settings of inference; the score defaults to the one that the model is calibrated for."""
+    """Return the settings of inference; the score defaults to the calibrated one, or else to the backbone's."""
+    calibration = record.calibration
     if ood_method is None and temperature is None and calibration:
         ood_method, temperature = calibration.ood_method, calibration.ood_temperature
     values = {
         "batch_size": batch_size,
         "workers": workers,
         "precision": precision,
-        "ood_method": ood_method or "gl-mcm",
+        "ood_method": ood_method or record.default_ood_method,
         "temperature": 1.0 if temperature is None else temperature,
         "show_progress": True,
     }

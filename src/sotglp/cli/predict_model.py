@@ -31,7 +31,7 @@ def predict_with_model(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return predictions and further entries of the JSON; ``settings`` are those of :func:`inference_config`."""
     record = read_record(model_file)
-    inference = inference_config(record.calibration, **settings)
+    inference = inference_config(record, **settings)
     _check_decisions(model_file, record.calibration, inference, unknown, coverage)
     image_set = images_of(images)
     model, record, calibration = load_model(model_file, pretrained=pretrained, device=choose_device(device))

@@ -67,7 +67,7 @@ def report(
             )
         check_outputs({"--json": json_file}, {"--out": out}, force=force)
         inference = inference_config(
-            read_record(subject).calibration,
+            read_record(subject),
             ood_method,
             temperature,
             batch_size=batch_size,

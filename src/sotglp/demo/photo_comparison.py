@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sotglp.backbone import Backbone
+from sotglp.backbone_defaults import default_ood_method
 from sotglp.demo.comparison import variant
 from sotglp.demo.photo_set import UNKNOWN, PhotoSets
 from sotglp.features.distributed import Processes
@@ -38,9 +39,6 @@ METHODS = {
 
 Per-prompt top-k is compared with projection-free SOT-GLP: a projection takes most of the time of a fit.
 """
-
-SCORE_WITHOUT_SHOTS = "gl-mcm"
-"""OOD score of zero-shot, if the default one compares images with the shots."""
 
 
 class Comparison(NamedTuple):
@@ -111,7 +109,7 @@ def evaluate_models(
 def scored_by(model: AdaptedModel, inference: InferenceConfig) -> InferenceConfig:
     """Return ``inference``, with a score that needs no shots if the model has none."""
     if model.shots is None and inference.ood_method in SHOT_SCORES:
-        return inference.model_copy(update={"ood_method": SCORE_WITHOUT_SHOTS})
+        return inference.model_copy(update={"ood_method": default_ood_method(model.backbone.name, has_shots=False)})
     return inference
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sotglp.backbone import Backbone
-from sotglp.backbone_defaults import PHOTO, preset_for
+from sotglp.backbone_defaults import PHOTO, default_ood_method, preset_for
 from sotglp.console.progress import note
 from sotglp.demo.folder import MODEL, PHOTOS, check_folder
 from sotglp.demo.photo_comparison import compare_methods, scored_by
@@ -59,7 +59,7 @@ def run_photographs(out: Path, *, seed: int = 1, force: bool = False, show_progr
     backbone = Backbone.load(BACKBONE)
     photos = load_photos(packaged_photos())
     settings = training_settings().model_copy(update={"seed": seed, "shots": SHOTS})
-    inference = InferenceConfig()
+    inference = InferenceConfig(ood_method=default_ood_method(backbone.name, has_shots=True))
     found = compare_methods(backbone, photos, settings, inference, show_progress=show_progress)
     model = found.fitted.model
     inference = scored_by(model, inference)

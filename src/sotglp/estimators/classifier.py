@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
+from sotglp.backbone_defaults import default_ood_method
 from sotglp.console.output import UNKNOWN
 from sotglp.errors import SotglpError
 from sotglp.estimators.base import FewShotEstimator
@@ -100,15 +101,18 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
         """Compute the accuracy of the most probable labels, without rejection."""
         return float(accuracy_score(label_array(y), self.predict(X, reject=False), sample_weight=sample_weight))
 
-    def ood_score(self, X: Any, method: OodMethod = "gl-mcm", temperature: float = 1.0) -> NDArray[np.float32]:
-        """Compute the OOD score of each image, (B,), larger for in-distribution; see :func:`sotglp.ood.score`."""
+    def ood_score(self, X: Any, method: OodMethod | None = None, temperature: float = 1.0) -> NDArray[np.float32]:
+        """Compute the OOD score of each image, (B,), larger for in-distribution; see :func:`sotglp.ood.score`.
+
+        The default of ``method`` is the backbone's; see :func:`sotglp.backbone_defaults.default_ood_method`.
+        """
         return self._predictions(X, method, temperature).ood_scores
 
     def calibrate(
         self,
         X: Any,
         tpr: float = 0.95,
-        method: OodMethod = "gl-mcm",
+        method: OodMethod | None = None,
         temperature: float = 1.0,
         *,
         y: ArrayLike | None = None,
@@ -126,7 +130,7 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
         tpr : float, default 0.95
             Share of in-distribution images to accept, above 0 and at most 1.
         method, temperature
-            Score of the threshold; see :func:`sotglp.ood.score`.
+            Score of the threshold; see :meth:`ood_score`.
         y : array-like or None, default None
             Labels of X, as for :meth:`fit`; they are needed for the temperature and for prediction sets.
         folds : int or None, default None
@@ -168,19 +172,22 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
             raise SotglpError("the model isn't calibrated: call calibrate(X) with images of the classes first")
         return self.calibration_
 
-    def _inference_config(self, method: OodMethod = "gl-mcm", temperature: float = 1.0) -> InferenceConfig:
+    def _inference_config(self, method: OodMethod | None = None, temperature: float = 1.0) -> InferenceConfig:
         return checked(
             InferenceConfig,
             {
                 "workers": self.workers,
                 "precision": self.precision,
-                "ood_method": method,
+                "ood_method": method or self._default_ood_method(),
                 "temperature": temperature,
                 "show_progress": self.verbose,
             },
         )
 
-    def _predictions(self, X: Any, method: OodMethod = "gl-mcm", temperature: float = 1.0) -> Predictions:
+    def _default_ood_method(self) -> OodMethod:
+        return default_ood_method(self.model_.backbone.name, has_shots=self.model_.shots is not None)
+
+    def _predictions(self, X: Any, method: OodMethod | None = None, temperature: float = 1.0) -> Predictions:
         check_is_fitted(self, "model_")
         return predict(self.model_, unlabelled(X), self._inference_config(method, temperature))
 

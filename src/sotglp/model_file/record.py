@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sotglp.backbone_defaults import default_ood_method
 from sotglp.errors import SotglpError, SotglpWarning, short_repr
 from sotglp.files.header import read_json_record
 from sotglp.images.labels import distinct_names
@@ -114,6 +115,12 @@ class ModelRecord:
     calibration: CalibrationRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
     class_names: list[str] = field(default_factory=list)
+
+    @property
+    def default_ood_method(self) -> OodMethod:
+        """OOD score of the backbone, for a model that isn't calibrated."""
+        has_shots = self.training is not None and self.training.remember
+        return default_ood_method(self.backbone["name"], has_shots=has_shots)
 
     def label_of(self, name: str) -> str | int | float:
         """Convert a class name to a label of the type that the model has.
