@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from sotglp.backbone import Backbone
+from sotglp.backbone_defaults import preset_for
 from sotglp.demo.task import draw_class_pictures, draw_far, draw_mid, draw_near, few_shot_task, image_set
 from sotglp.demo.world import NO_PART, Pictures, slot_shares
 from sotglp.images.image_set import ImageSet
@@ -23,8 +24,8 @@ from sotglp.settings import Preset, TrainConfig
 from sotglp.training.fit import adapt
 from sotglp.transport.plans import class_mass, prompt_overlap, prompt_similarity
 
-SETTINGS = TrainConfig(epochs=20, learning_rate=0.2, augment=False)
-"""Training of the demo; the learning rate was chosen on pictures of other seeds."""
+SETTINGS = preset_for("tiny", Preset()).training
+"""Training of the demo: the defaults of its backbone."""
 
 BATCH_SIZE = 100
 
