@@ -49,13 +49,13 @@ def export(
     from sotglp.export.onnx_file import export_model
     from sotglp.model_file.load import load_model
 
-    model, record, calibration = load_model(model_file, pretrained=pretrained)
+    model, record, _ = load_model(model_file, pretrained=pretrained)
     done = export_model(
         out,
         model,
         classes=record.classes,
         inference=inference,
-        calibration=calibration,
+        calibration=record.calibration,
         check=images,
         int8=int8,
         force=force,
