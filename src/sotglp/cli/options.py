@@ -55,7 +55,7 @@ OodMethod: TypeAlias = Annotated[
     str | None,
     Option(
         help="In-distribution score: mcm, l-mcm, gl-mcm, msp, max-logit, energy, margin, entropy, knn, mahalanobis or "
-        "transport; by default the calibrated one, or gl-mcm."
+        "transport; by default the calibrated one, or the one of the backbone."
     ),
 ]
 Temperature: TypeAlias = Annotated[
