@@ -34,13 +34,13 @@ BACKBONE = PHOTO
 SHOTS = 16
 
 SHOWN = (
-    "kiwi/Kiwi_042.jpg",
-    "lemon/Lemon_036.jpg",
-    "avocado/Avocado_024.jpg",
-    "banana/Banana_037.jpg",
-    "onion/Yellow-Onion_015.jpg",
+    "avocado/Avocado_003.jpg",
+    "banana/Banana_003.jpg",
+    "carrots/Carrots_004.jpg",
+    "kiwi/Kiwi_004.jpg",
+    "lemon/Lemon_003.jpg",
 )
-"""Test photos of the figure: some in which the class covers a part only."""
+"""Test photos of the figure: the first one of each of the first five classes."""
 
 
 def training_settings() -> TrainConfig:
