@@ -75,12 +75,11 @@ def test_a_slow_image_does_not_delay_those_of_other_requests() -> None:
             order.append(name)
 
         slow = decoders.of_request()
-        hostile = [asyncio.create_task(one(slow, "slow", ENDLESS, CONTENT)) for _ in range(2)]
+        hostile = asyncio.create_task(one(slow, "slow", ENDLESS, CONTENT))
         await asyncio.sleep(0.5)
         await asyncio.gather(*(one(decoders.of_request(), "quick", len, CONTENT) for _ in range(9)))
-        for task in hostile:
-            task.cancel()
-        await asyncio.wait(hostile)
+        hostile.cancel()
+        await asyncio.wait([hostile])
         return order
 
     assert asyncio.run(run())[:9] == ["quick"] * 9
@@ -102,6 +101,12 @@ def test_an_image_of_many_pixels_is_decoded_alone_and_few_requests_wait_for_it()
         assert await waiting[0] == len(png(size=40))
 
     asyncio.run(run())
+
+
+def test_a_large_image_is_decoded_whatever_its_header_reserves(shared: TestClient) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (9000, 9000)).save(buffer, "WEBP", quality=1, method=0)
+    assert shared.post("/predict", files=files(buffer.getvalue())).status_code == 200
 
 
 def test_a_class_is_added_from_ordinary_images_only(shared: TestClient) -> None:

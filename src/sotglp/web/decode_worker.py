@@ -82,28 +82,33 @@ def run_within(bounds: Bounds, work: Work[ResultT], content: bytes) -> tuple[boo
     # The server decides when a process ends, also where a signal goes to all of them.
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
-    _limit(bounds)
+    _limit_time(bounds.seconds)
+    # To read its header, some plug-ins reserve memory for all pixels, which they don't touch yet.
+    _limit_memory(LARGE.max_pixels)
     if count_pixels(content) > bounds.max_pixels:
         return False, None
+    _limit_memory(bounds.max_pixels)
     try:
         return True, work(content)
     except MemoryError as error:
         raise UnreadableImageError("", "decoding it takes too much memory; make it smaller") from error
 
 
-def _limit(bounds: Bounds) -> None:
-    if sys.platform == "win32":
-        return
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    _lower(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime) + bounds.seconds)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError):
-        # If memory runs out nevertheless, this process ends and not the server.
-        Path("/proc/self/oom_score_adj").write_text("1000")
-        found = re.search(r"VmData:\s*(\d+) kB", Path("/proc/self/status").read_text())
-        if found:
-            memory = _MORE_BYTES + _BYTES_A_PIXEL * bounds.max_pixels
-            _lower(resource.RLIMIT_DATA, 1024 * int(found[1]) + memory)
+def _limit_time(seconds: int) -> None:
+    if sys.platform != "win32":
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        _lower(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime) + seconds)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _limit_memory(n_pixels: int) -> None:
+    if sys.platform == "linux":
+        with suppress(OSError):
+            # If memory runs out nevertheless, this process ends and not the server.
+            Path("/proc/self/oom_score_adj").write_text("1000")
+            found = re.search(r"VmData:\s*(\d+) kB", Path("/proc/self/status").read_text())
+            if found:
+                _lower(resource.RLIMIT_DATA, 1024 * int(found[1]) + _MORE_BYTES + _BYTES_A_PIXEL * n_pixels)
 
 
 def _lower(limit: int, value: int) -> None:
