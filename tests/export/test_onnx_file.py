@@ -174,7 +174,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, photos: list[Image.Image]
     path = tmp_path_factory.mktemp("exported") / "m.onnx"
     model = perturbed(SOTGLP(Backbone.load("tiny"), CLASSES))
     done = export_model(
-        path, model, calibration=calibrated("gl-mcm"), check=ImageSet.from_items(photos), classes=["a", 7, 1.5]
+        path, model, calibration=calibrated("gl-mcm"), check=ImageSet.from_items(photos), classes=["a", 7, 12]
     )
     assert done.n_checked == 8 + len(photos)
     assert max(done.differences.values()) <= TOLERANCE
@@ -205,7 +205,7 @@ def test_the_record_in_the_file(exported: tuple[Path, AdaptedModel]) -> None:
     assert [one.name for one in file.graph.output] == ["probabilities", "ood_score", "label_index", "maps"]
     assert [one.key for one in file.metadata_props] == ["sotglp"]
     record = json.loads(file.metadata_props[0].value)
-    assert record["classes"] == ["a", 7, 1.5]
+    assert record["classes"] == ["a", 7, 12]
     assert record["preprocessing"] == model.backbone.preprocess_settings
     assert (record["patch_grid"], record["ood_method"], record["temperature"]) == ([8, 8], "gl-mcm", 1.7)
     assert (record["threshold"], record["quantized"], record["format_version"]) == (0.5, False, 1)
