@@ -170,7 +170,6 @@ def test_a_name_that_is_too_long_is_a_sentence(
         ("report m.safetensors images --out a --json a", "--json and --out both write to"),
         ("demo --out a --json a/prompts.png", "--json and prompts.png both write to"),
         ("demo --painted --out a --json a/plan.png", "--json and plan.png both write to"),
-        ("info --json /dev/null", "/dev/null"),
     ],
 )
 def test_outputs_that_collide_are_refused_before_any_work(

@@ -103,7 +103,7 @@ def test_imagenet_without_a_split(images, tmp_path, split):
 
 def test_imagenet_with_an_empty_and_a_missing_class(images, tmp_path):
     val = place(images, tmp_path / "imagenet/images") / "val"
-    with renamed(val / WNIDS[5], ".hidden"), renamed(val / WNIDS[3] / f"{WNIDS[3]}_0.JPEG", "no_image.txt"):
+    with renamed(val / WNIDS[5], ".hidden"), renamed(val / WNIDS[3] / f"{WNIDS[3]}_0.JPEG", ".hidden.JPEG"):
         message = refused("imagenet", tmp_path)
     assert message.startswith(f"{val} has no images of 2 of 1000 classes, the first in the folder {WNIDS[3]};")
 

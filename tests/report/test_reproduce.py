@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from sotglp.backbone_defaults import preset_for
 from sotglp.cli.fit import fit_settings
 from sotglp.methods.method import METHODS
 from sotglp.model_file.record import CalibrationRecord, ModelRecord
@@ -106,7 +107,9 @@ def test_methods_are_known_by_their_settings(method: str) -> None:
 def test_the_backbone_is_named_and_default_settings_need_no_options(
     changes: dict[str, Any], expected: tuple[str | None, ...]
 ) -> None:
-    found, settings = options(fit_command(record(backbone=BACKBONE | changes), "m") or "")
+    backbone = BACKBONE | changes
+    model, training = METHODS["sot-glp"].settings_on(preset_for(str(backbone["name"]), load_preset("folder")), {})
+    found, settings = options(fit_command(record(backbone=backbone, model=model, training=training), "m") or "")
     assert tuple(found.get(name) for name in ("--backbone", "--pretrained", "--image-size")) == expected
     assert found.keys() <= {"--out", "--method", "--backbone", "--pretrained", "--image-size"}
     assert settings == []

@@ -28,7 +28,7 @@ from sotglp.images.digest import content_digest
 from sotglp.images.few_shot import draw_shots
 from sotglp.images.image_set import ImageSet
 from sotglp.model_file.save import save_model
-from support.command import run_here
+from support.command import fails, run_here
 from support.samples import COLOURS, coloured_image, make_class_folders, tiny_clip
 
 # A command that waits for a pipe would wait for ever.
@@ -445,11 +445,10 @@ def test_class_names_that_cannot_be_told_apart_or_said(tiny_backbone: Backbone, 
     assert len(str(caught.value)) < 1000
 
 
-def test_a_class_folder_whose_name_is_not_utf8(tmp_path: Path, picture: bytes, sotglp: Command) -> None:
+def test_a_class_folder_whose_name_is_not_utf8_is_refused(
+    tmp_path: Path, picture: bytes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for label in ("cat", NOT_UTF8.removesuffix(".png")):
         (tmp_path / "train" / label).mkdir(parents=True)
         (tmp_path / "train" / label / "0.png").write_bytes(picture)
-    sotglp("fit", tmp_path / "train", "--out", tmp_path / "m", *FIT)
-    said = sotglp("predict", tmp_path / "m", tmp_path / "train", "--json", tmp_path / "r.json").stdout
-    assert len(said.splitlines()) == 2
-    assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["predictions"]
+    assert "isn't UTF-8" in fails(capsys, monkeypatch, "fit", tmp_path / "train", "--out", tmp_path / "m", *FIT)

@@ -138,8 +138,9 @@ def test_a_virtual_environment_with_onnxruntime_and_pillow_is_enough(model: Path
     rows = [line.split(",") for line in alone.stdout.splitlines()]
     expected = [line.split(",") for line in whole(*command[1:]).stdout.splitlines()]
     assert len(rows) == 7
-    assert [row[:2] for row in rows] == [row[:2] for row in expected]
-    numbers, others = (np.array([row[2:] for row in table[1:]], float) for table in (rows, expected))
+    # The path, the label and whether the image is unknown; the other columns are numbers.
+    assert [(*row[:2], row[4]) for row in rows] == [(*row[:2], row[4]) for row in expected]
+    numbers, others = (np.array([row[2:4] + row[5:] for row in table[1:]], float) for table in (rows, expected))
     np.testing.assert_allclose(numbers, others, rtol=1e-5)
 
 
