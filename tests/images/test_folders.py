@@ -140,7 +140,7 @@ def test_images_beside_the_class_folders_are_left_out_with_a_warning(tmp_path):
     [
         (["1.png"], "has images but no class folders in it; expected {root}/<class name>/image.jpg"),
         (["readme.txt"], "has no class folders in it; expected {root}/<class name>/image.jpg"),
-        (["cat/notes.txt", "dog/a.mp4"], "have no images in them (1 file ending in .mp4 was"),
+        (["cat/notes.txt", "dog/a.cr2"], "1 file ending in .cr2"),
     ],
 )
 def test_a_root_without_class_folders(tmp_path, files, words):
