@@ -164,11 +164,15 @@ def test_names_are_text_whatever_they_hold(model: SOTGLP, tmp_path: Path) -> Non
         Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(paths[-1])
     labelled = as_predicted(strange, ImageSet.from_items(paths), wrong=6)
     found = evaluate_for_report(strange, labelled, {"<svg/onload=x>&": others()}, READING)
-    origin = about(strange, model_file="<u>m & n</u>.safetensors", command="sotglp report '<a b>'", test="x<y")
+    command, test = "sotglp report '<a b>'", "x<y \u202eturned"
+    origin = about(strange, model_file="<u>m & n</u>.safetensors", command=command, test=test)
     page = render(found, origin)
     taken = check_alone(page)
     for name in (*STRANGE, "<svg/onload=x>&", "<u>m & n</u>.safetensors", "'<a b>'", "x<y", str(paths[0])):
         assert name in taken.text
+    # What would turn the text that follows round is written out.
+    assert "\u202e" not in page.decode()
+    assert r"x<y \u202eturned" in taken.text
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -30,9 +30,8 @@ def inference_config(
     precision: str = "auto",
 ) -> InferenceConfig:
     """Return the settings of inference; the score defaults to the calibrated one, or else to the backbone's."""
-    calibration = record.calibration
-    if ood_method is None and temperature is None and calibration:
-        ood_method, temperature = calibration.ood_method, calibration.ood_temperature
+    if ood_method is None and temperature is None:
+        ood_method, temperature = record.score
     values = {
         "batch_size": batch_size,
         "workers": workers,

@@ -122,6 +122,13 @@ class ModelRecord:
         has_shots = self.training is not None and self.training.remember
         return default_ood_method(self.backbone["name"], has_shots=has_shots)
 
+    @property
+    def score(self) -> tuple[OodMethod, float]:
+        """OOD score and its temperature: the calibrated ones, or else those of the backbone."""
+        if self.calibration:
+            return self.calibration.ood_method, self.calibration.ood_temperature
+        return self.default_ood_method, 1.0
+
     def label_of(self, name: str) -> str | int | float:
         """Convert a class name to a label of the type that the model has.
 

@@ -6,7 +6,6 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from sotglp.backbone.precision import choose_device
 from sotglp.explain.explanation import has_maps
@@ -111,12 +110,9 @@ def load_served(
     model_file: Path, *, pretrained: str | None = None, device: str = "auto", batch_size: int
 ) -> ServedModel:
     """Load a model file for serving; see :func:`sotglp.model_file.load.load_model`."""
-    about = read_record(model_file)
-    calibrated = about.calibration
-    score: dict[str, Any] = {"ood_method": about.default_ood_method}
-    if calibrated:
-        score = {"ood_method": calibrated.ood_method, "temperature": calibrated.ood_temperature}
-    inference = checked(InferenceConfig, {"batch_size": batch_size} | score)
+    ood_method, temperature = read_record(model_file).score
+    values = {"batch_size": batch_size, "ood_method": ood_method, "temperature": temperature}
+    inference = checked(InferenceConfig, values)
     model, record, calibration = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     return ServedModel(
         model,
