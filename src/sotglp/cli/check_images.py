@@ -10,6 +10,7 @@ from sotglp.backbone.precision import choose_device
 from sotglp.errors import SotglpError, some_names
 from sotglp.images.check import SetFinding, check_set
 from sotglp.images.image_set import ImageSet
+from sotglp.images.survey import UNIFORM_ADVICE, with_own_ranges
 from sotglp.scoring.label_doubts import find_doubts, out_of_fold, unit_features
 from sotglp.settings import InferenceConfig
 
@@ -30,7 +31,7 @@ def check_images(
 def _check(
     path: Path, backbone: Backbone | None, min_rank_fraction: float, cache_dir: Path | None
 ) -> tuple[list[str], dict[str, Any]]:
-    images = ImageSet.from_path(path)
+    images = with_own_ranges(ImageSet.from_path(path))
     try:
         finding = check_set(images)
     except SotglpError as error:
@@ -49,7 +50,11 @@ def _check(
                 f"    problem: the same image is in {len(group['labels'])} classes, so a label is wrong: "
                 + ", ".join(group["paths"])
             )
+    uniform = [images.name(index) for index in finding.uniform]
     lines += [f"    warning: {text}" for text in _warnings(finding)]
+    if uniform:
+        are = "is" if len(uniform) == 1 else "are each"
+        lines.append(f"    warning: {some_names(uniform)} {are} {UNIFORM_ADVICE}")
     agreement, doubts = _doubts(images, finding, backbone, min_rank_fraction, cache_dir)
     if agreement is not None:
         n_classes = len(finding.counts) - len(finding.singleton_classes)
@@ -69,6 +74,7 @@ def _check(
         "counts": finding.counts,
         "unreadable": unreadable,
         "copies": copies,
+        "nearly_uniform": uniform,
         "singleton_classes": finding.singleton_classes,
         "agreement": agreement,
         "doubts": None if agreement is None else doubts,

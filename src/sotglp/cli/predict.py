@@ -12,6 +12,8 @@ from sotglp.console.output import check_outputs, emit_predictions, label_unknown
 from sotglp.console.progress import note_loading
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.images.folders import read_flat_folder
+from sotglp.images.image_set import ImageSet
+from sotglp.images.survey import with_ranges_of
 from sotglp.runtime.model import PortableModel
 
 EXPORTED_SUFFIX = ".onnx"
@@ -108,6 +110,7 @@ def _predict_exported(
             f"the threshold of {model_file} applies to the score {record.calibration.get('ood_method')}, but the file "
             f"computes {record.ood_method}: export it again without --ood-method and --temperature"
         )
+    with_ranges_of(ImageSet.from_items(paths), record.value_ranges)  # warns
     found = model.predict(paths, batch_size=batch_size, unreadable=unreadable, show_progress=True)
     rejected = [None] * len(found.indices) if record.threshold is None else model.rejects(found.ood_scores).tolist()
     predictions = [

@@ -17,6 +17,7 @@ from sotglp.explain.patch_boxes import picture_and_boxes
 from sotglp.features.encode import encode_images
 from sotglp.images.image_set import ImageSet
 from sotglp.images.labels import label_text
+from sotglp.images.survey import with_ranges_of
 from sotglp.methods.base import AdaptedModel, Outputs
 from sotglp.methods.sot_glp import SOTGLP
 from sotglp.methods.text_features import TextFeatures
@@ -241,6 +242,7 @@ def explain_each(
         )
     chosen = _class_indices(model, classes)
     backbone = model.backbone
+    images = with_ranges_of(images, model.value_ranges)
     if text is None:
         text = text_of(model, inference)
     for indices, encoded in encode_images(backbone, images, inference):
@@ -253,7 +255,7 @@ def explain_each(
         evidence = ood.Evidence(outputs, model, encoded)
         scores = ood.score_evidence(evidence, inference.ood_method, inference.temperature)
         for row, index in enumerate(indices.tolist()):
-            picture, boxes = picture_and_boxes(backbone, images.images[index])
+            picture, boxes = picture_and_boxes(backbone, images.images[index], images.ranges)
             class_indices = (
                 np.argsort(-probabilities[row], kind="stable")[:chosen] if isinstance(chosen, int) else chosen
             )

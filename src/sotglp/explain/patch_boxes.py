@@ -12,6 +12,7 @@ from sotglp.backbone import Backbone
 from sotglp.images.decode import open_image
 from sotglp.images.framing import frame_of
 from sotglp.images.image_set import ImageSource
+from sotglp.images.value_range import ValueRanges
 
 
 def patch_boxes(backbone: Backbone, width: int, height: int) -> NDArray[np.float64]:
@@ -31,12 +32,14 @@ def _input_boxes(backbone: Backbone) -> NDArray[np.float64]:
     return np.stack([lefts, tops, lefts + patch_width, tops + patch_height], axis=-1).astype(np.float64)
 
 
-def picture_and_boxes(backbone: Backbone, source: ImageSource) -> tuple[Image.Image, NDArray[np.float64]]:
-    """Return the picture of an image to show, and the boxes of its patches in it."""
+def picture_and_boxes(
+    backbone: Backbone, source: ImageSource, ranges: ValueRanges
+) -> tuple[Image.Image, NDArray[np.float64]]:
+    """Return the picture of an image to show, and the boxes of its patches in it; see :func:`open_image`."""
     if isinstance(source, Tensor) and source.dtype == torch.uint8:
         source = Image.fromarray(source.permute(1, 2, 0).numpy())
     if not isinstance(source, Tensor):
-        picture = open_image(source)
+        picture = open_image(source, ranges)
         if backbone.preprocess_settings is not None:
             return picture, patch_boxes(backbone, *picture.size)
         source = backbone.preprocess(picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -44,6 +45,7 @@ def prompt_use(
         return None
     if len(images) > MAX_IMAGES:
         images = images.take(np.linspace(0, len(images) - 1, MAX_IMAGES).astype(np.int64))
+    images = replace(images, ranges=model.value_ranges)
     model.eval()
     if text is None:
         text = model.encode_text()

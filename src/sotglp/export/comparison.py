@@ -12,6 +12,7 @@ from torch import Tensor
 from sotglp.export.graph import compute
 from sotglp.features.views import in_order
 from sotglp.images.image_set import ImageSet
+from sotglp.images.survey import with_ranges_of
 from sotglp.images.views import load_batches
 from sotglp.methods.base import AdaptedModel
 from sotglp.runtime.model import PortableModel
@@ -52,6 +53,7 @@ class Reference:
         self._noise = torch.randn(NOISE_IMAGES, 3, height, width, generator=generator).split(BATCH)
         self._pictures: list[Tensor] = []
         if check is not None:
+            check = with_ranges_of(check, model.value_ranges)
             loaded = load_batches(check, model.backbone.preprocess, in_order(len(check), BATCH))
             self._pictures = [pixels for _, pixels in loaded]
         self._model, self._inference, self._temperature = model, inference, temperature

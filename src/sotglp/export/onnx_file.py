@@ -210,6 +210,7 @@ def _record(
 ) -> dict[str, Any]:
     backbone = model.backbone
     threshold = inference.threshold_of(calibration)
+    value_ranges = {kind: list(limits) for kind, limits in model.value_ranges.items()}
     return {
         "format_version": FORMAT_VERSION,
         "kind": model.kind,
@@ -222,6 +223,7 @@ def _record(
         "threshold": threshold,
         "calibration": calibration.model_dump(mode="json") if calibration else None,
         "quantized": False,
+        **({"value_ranges": value_ranges} if value_ranges else {}),
         "backbone": {
             "name": backbone.name,
             "pretrained": backbone.pretrained,

@@ -172,7 +172,7 @@ def fill_bank(views: Views, cache_dir: Path | None, processes: Processes, *, sho
 def _content(images: ImageSet, index: int, unreadable: list[UnreadableImageError] | None) -> str:
     """Digest of an image, or an empty string if it can't be read."""
     try:
-        return content_digest(images.images[index])
+        return content_digest(images.images[index], images.ranges)
     except UnreadableImageError as error:
         named = UnreadableImageError(images.name(index), error.reason)
         if unreadable is None:

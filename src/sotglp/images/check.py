@@ -11,6 +11,7 @@ from sotglp.images.arrays import is_tensor
 from sotglp.images.decode import open_image
 from sotglp.images.digest import content_digest
 from sotglp.images.image_set import ImageSet
+from sotglp.images.survey import is_nearly_uniform, warn_of_uniform, with_own_ranges
 
 UNEVEN = 10
 """Class sizes are uneven where the largest class has at least this many times the images of the smallest."""
@@ -29,12 +30,14 @@ class SetFinding:
     """Result of :func:`check_set`.
 
     ``counts`` are the readable images of each class, sorted by class name, ``unreadable`` the errors by image index,
-    and ``copies`` the groups of readable images with the same content, by first index.
+    ``copies`` the groups of readable images with the same content, by first index, and ``uniform`` the indices of
+    images that are nearly uniform after decoding.
     """
 
     counts: dict[str, int]
     unreadable: dict[int, UnreadableImageError]
     copies: tuple[Copies, ...]
+    uniform: tuple[int, ...]
 
     @property
     def is_valid(self) -> bool:
@@ -56,7 +59,7 @@ def check_set(images: ImageSet) -> SetFinding:
     """Decode all labelled images, count them by class and find copies; raise SotglpError if there are no labels."""
     if images.labels is None:
         raise SotglpError("the images have no labels to check; give class folders or a manifest with a column label")
-    unreadable = find_unreadable(images)
+    unreadable, uniform = decode_all(images)
     by_content: dict[str, list[int]] = defaultdict(list)
     for index in range(len(images)):
         if index not in unreadable:
@@ -67,32 +70,38 @@ def check_set(images: ImageSet) -> SetFinding:
         for group in by_content.values()
         if len(group) > 1
     ]
-    return SetFinding({name: counts[name] for name in images.classes}, unreadable, tuple(copies))
+    return SetFinding({name: counts[name] for name in images.classes}, unreadable, tuple(copies), tuple(uniform))
 
 
-def find_unreadable(images: ImageSet) -> dict[int, UnreadableImageError]:
-    """Decode every image in threads and return the errors by image index."""
+def decode_all(images: ImageSet) -> tuple[dict[int, UnreadableImageError], list[int]]:
+    """Decode every image in threads; return the errors by image index, and the indices of nearly uniform images."""
 
-    def problem(index: int) -> UnreadableImageError | None:
+    def finding(index: int) -> UnreadableImageError | bool:
         source = images.images[index]
-        if not is_tensor(source):
-            try:
-                open_image(source)
-            except UnreadableImageError as error:
-                return UnreadableImageError(images.name(index), error.reason)
-        return None
+        if is_tensor(source):
+            return False
+        try:
+            return is_nearly_uniform(open_image(source, images.ranges))
+        except UnreadableImageError as error:
+            return UnreadableImageError(images.name(index), error.reason)
 
     with ThreadPoolExecutor() as pool:
-        return {i: error for i, error in enumerate(pool.map(problem, range(len(images)))) if error is not None}
+        found = list(pool.map(finding, range(len(images))))
+    unreadable = {i: one for i, one in enumerate(found) if isinstance(one, UnreadableImageError)}
+    return unreadable, [i for i, one in enumerate(found) if one is True]
 
 
 def readable_images(images: ImageSet, unreadable: list[UnreadableImageError] | None = None) -> ImageSet:
     """Return the labelled images that can be decoded, so that training doesn't fail after an hour.
 
+    They have ranges for gray of more than 8 bits; see :func:`sotglp.images.survey.with_own_ranges`. Warn of images that
+    are nearly uniform after decoding.
     The errors of the others are appended to ``unreadable``; None raises the first. Raise a SotglpError if no image of a
     class can be decoded.
     """
-    found = find_unreadable(images)
+    images = with_own_ranges(images)
+    found, uniform = decode_all(images)
+    warn_of_uniform(images, uniform)
     if not found:
         return images
     if unreadable is None:

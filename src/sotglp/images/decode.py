@@ -9,16 +9,25 @@ import threading
 import warnings
 from collections.abc import Callable
 from functools import cache
-from typing import IO, Any, TypeAlias, cast
+from typing import IO, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from sotglp.errors import UnreadableImageError
 from sotglp.files.regular import check_regular
 from sotglp.images.bounds import FORMATS, why_too_costly
 from sotglp.images.formats import HEAD_BYTES, format_of, reads_heic, unsupported_reason
+from sotglp.images.value_range import (
+    Depth,
+    ValueRange,
+    ValueRanges,
+    declared_range,
+    extremes,
+    kind_of,
+    range_of,
+    to_gray,
+)
 
 MAX_PIXELS = 178_956_970
 """Images with more pixels are rejected; the default bound of Pillow's error."""
@@ -27,6 +36,8 @@ MAX_ASPECT = 1000
 """Images with a larger ratio of their sides are rejected: resized by its shorter side, a strip would fill gigabytes."""
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image"
+
+_ResultT = TypeVar("_ResultT")
 
 _BAND_PIXELS = 2**22
 """Pixels converted at once, so that intermediate arrays take megabytes even for the largest image."""
@@ -85,19 +96,38 @@ class _PillowSettings:
 _PILLOW_SETTINGS = _PillowSettings()
 
 
-def open_image(source: ImageLike) -> Image.Image:
+def open_image(source: ImageLike, ranges: ValueRanges | None = None) -> Image.Image:
     """Decode a path, the bytes of an image file or a PIL image to a new upright 8-bit RGB image without metadata.
 
-    The EXIF orientation is applied, transparent pixels become white, 16-bit gray keeps its high byte, and an animation
-    is its first frame. Float gray (mode F) ranges from 0 to 1 if no value is above 1, otherwise from 0 to 255. Raise an
-    UnreadableImageError if the file is missing, damaged, incomplete, a pipe or a device, or the image exceeds
-    `MAX_PIXELS` or `MAX_ASPECT`.
+    The EXIF orientation is applied, transparent pixels become white, and an animation or a file of several pages is its
+    first one. Gray with more than 8 bits is scaled by the range that the file declares, else by that of its kind in
+    ``ranges``, else by its own values; see :mod:`sotglp.images.value_range`. Raise an UnreadableImageError if the file
+    is missing, damaged, incomplete, a pipe or a device, or the image exceeds `MAX_PIXELS` or `MAX_ASPECT`.
     """
+    # The decoded image is freed before its copy is rotated: a third copy could take 0.7 GB.
+    upright, orientation = _read(source, lambda image: _to_rgb(image, ranges or {}))
+    if orientation in _UPRIGHT:
+        upright = upright.transpose(_UPRIGHT[orientation])
+    # Without its orientation, which a second reader would apply again.
+    upright.info = {}
+    return upright
+
+
+def read_depth(source: ImageLike) -> tuple[Depth | None, bool]:
+    """Return how an image of more than 8 bits of gray stores its values, and whether the file has several pages.
+
+    The depth is None for other images. Pages are those of TIFF; animations are usual. Errors as in :func:`open_image`.
+    """
+    return _read(source, _depth)
+
+
+def _read(source: ImageLike, convert: Callable[[Image.Image], _ResultT]) -> _ResultT:
+    """Open a source and convert it, with errors of both as an UnreadableImageError."""
     if isinstance(source, Image.Image):
         name = getattr(source, "filename", "") or "an image in memory"
-        return _read(lambda: source, os.fsdecode(name))
+        return _decoded(lambda: source, os.fsdecode(name), convert)
     if isinstance(source, bytes):
-        return _read_encoded(io.BytesIO(source), "an image given as bytes")
+        return _read_encoded(io.BytesIO(source), "an image given as bytes", convert)
     if not isinstance(source, str | os.PathLike):
         raise UnreadableImageError(
             f"an object of type {type(source).__name__}", "give a path, the bytes of an image file or a PIL image"
@@ -106,7 +136,7 @@ def open_image(source: ImageLike) -> Image.Image:
     try:
         check_regular(name)
         with open(name, "rb") as file:
-            return _read_encoded(file, name)
+            return _read_encoded(file, name, convert)
     except UnreadableImageError:
         raise
     except (OSError, ValueError) as error:
@@ -132,12 +162,12 @@ def count_pixels(content: bytes) -> int:
     return image.width * image.height
 
 
-def _read_encoded(file: IO[bytes], name: str) -> Image.Image:
+def _read_encoded(file: IO[bytes], name: str, convert: Callable[[Image.Image], _ResultT]) -> _ResultT:
     head = file.read(HEAD_BYTES)
     file.seek(0)
     if not head:
         raise UnreadableImageError(name, "it is empty; replace it or leave it out")
-    return _read(lambda: _opened(file, head, name), name)
+    return _decoded(lambda: _opened(file, head, name), name, convert)
 
 
 def _opened(file: IO[bytes], head: bytes, name: str) -> Image.Image:
@@ -168,18 +198,8 @@ def _too_large(n_pixels: int | None = None) -> str:
     return f"it has {size} than the limit of {MAX_PIXELS} (a possible decompression bomb); make it smaller"
 
 
-def _read(decode: Callable[[], Image.Image], name: str) -> Image.Image:
-    # The decoded image is freed before its copy is rotated: a third copy could take 0.7 GB.
-    upright, orientation = _decoded(decode, name)
-    if orientation in _UPRIGHT:
-        upright = upright.transpose(_UPRIGHT[orientation])
-    # Without its orientation, which a second reader would apply again.
-    upright.info = {}
-    return upright
-
-
-def _decoded(decode: Callable[[], Image.Image], name: str) -> tuple[Image.Image, int]:
-    """Return an RGB copy as stored, and its EXIF orientation."""
+def _decoded(decode: Callable[[], Image.Image], name: str, convert: Callable[[Image.Image], _ResultT]) -> _ResultT:
+    """Open an image, check its size and convert it."""
     try:
         with _PILLOW_SETTINGS:
             image = decode()
@@ -189,9 +209,7 @@ def _decoded(decode: Callable[[], Image.Image], name: str) -> tuple[Image.Image,
                 raise UnreadableImageError(
                     name, f"its size is {image.width} x {image.height}, a strip too long to resize; crop it"
                 )
-            image.load()
-            # After load(), in which Pillow rotates a TIFF and removes its orientation tag.
-            return _to_rgb(image), _orientation(image)
+            return convert(image)
     except UnreadableImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -211,38 +229,42 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _depth(image: Image.Image) -> tuple[Depth | None, bool]:
+    has_pages = image.format == "TIFF" and bool(getattr(image, "is_animated", False))
+    kind = kind_of(image)
+    if kind is None:
+        return None, has_pages
+    declared = declared_range(image)
+    image.load()
+    return Depth(kind, declared, *extremes(image)), has_pages
+
+
+def _to_rgb(image: Image.Image, ranges: ValueRanges) -> tuple[Image.Image, int]:
+    """Return an RGB copy as stored, and its EXIF orientation."""
+    declared = declared_range(image)
+    image.load()
+    limits = None
+    if kind := kind_of(image):
+        limits = declared or ranges.get(kind) or range_of(kind, *extremes(image))
     n_rows = max(_BAND_PIXELS // image.width, 1)
     boxes = [(0, top, image.width, min(top + n_rows, image.height)) for top in range(0, image.height, n_rows)]
-    white = 1.0 if image.mode == "F" and all(_finite(image.crop(box)).max() <= 1 for box in boxes) else 255.0
     if len(boxes) == 1:
-        return _band_to_rgb(image, white)
-    whole = Image.new("RGB", image.size)
-    for box in boxes:
-        whole.paste(_band_to_rgb(image.crop(box), white), box)
-    return whole
+        whole = _band_to_rgb(image, limits)
+    else:
+        whole = Image.new("RGB", image.size)
+        for box in boxes:
+            whole.paste(_band_to_rgb(image.crop(box), limits), box)
+    # After load(), in which Pillow rotates a TIFF and removes its orientation tag.
+    return whole, _orientation(image)
 
 
-def _finite(image: Image.Image) -> NDArray[np.float32]:
-    return np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=255.0, neginf=0.0)
-
-
-def _band_to_rgb(image: Image.Image, white: float) -> Image.Image:
-    """Convert some rows of an image; ``white`` is the value of white in float gray."""
-    if image.mode.startswith("I;16"):
-        return _gray(np.asarray(image) >> 8)
-    if image.mode == "I":
-        # Pillow uses this 32-bit mode for some 16-bit gray (PGM, and PNG in old versions).
-        return _gray(np.asarray(image).clip(0, 0xFFFF) >> 8)
-    if image.mode == "F":
-        return _gray((_finite(image) * (255 / white)).clip(0, 255).round())
+def _band_to_rgb(image: Image.Image, limits: ValueRange | None) -> Image.Image:
+    """Convert some rows of an image; ``limits`` are black and white of gray with more than 8 bits."""
+    if limits is not None:
+        return Image.fromarray(to_gray(np.asarray(image), limits)).convert("RGB")
     if image.mode == "La":
         image = image.convert("LA")
     if image.mode in _ALPHA_MODES or (image.mode in _KEYED_MODES and "transparency" in image.info):
         paper = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
-
-
-def _gray(values: NDArray[np.generic]) -> Image.Image:
-    return Image.fromarray(values.astype(np.uint8)).convert("RGB")

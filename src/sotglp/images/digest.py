@@ -10,24 +10,29 @@ from sotglp.files.atomic import os_reason
 from sotglp.files.regular import read_regular
 from sotglp.images.arrays import is_tensor
 from sotglp.images.decode import open_image
+from sotglp.images.formats import HEAD_BYTES, may_be_deep
 from sotglp.images.image_set import ImageSource
+from sotglp.images.value_range import ValueRanges
 
 
-def read_unchanged(path: Path, digest: str) -> bytes:
+def read_unchanged(path: Path, digest: str, ranges: ValueRanges | None = None) -> bytes:
     """Return the content of an image file, whose :func:`content_digest` was ``digest``.
 
     Raise a ChangedImageError if it is another one now, and an UnreadableImageError if the file can't be read.
     """
     content = _content(path)
-    if hashlib.sha256(content).hexdigest() != digest:
+    if _file_digest(content, ranges) != digest:
         raise ChangedImageError(str(path), "it changes while it is read; repeat the command")
     return content
 
 
-def content_digest(source: ImageSource) -> str:
-    """Return the SHA-256 of a file's bytes, a PIL image's upright RGB pixels or a tensor's values, in hexadecimal."""
+def content_digest(source: ImageSource, ranges: ValueRanges | None = None) -> str:
+    """Return the SHA-256 of a file's bytes, a PIL image's upright RGB pixels or a tensor's values, in hexadecimal.
+
+    For a file that may hold gray of more than 8 bits, the ``ranges`` that scale it are part of its digest.
+    """
     if isinstance(source, Path):
-        return hashlib.sha256(_content(source)).hexdigest()
+        return _file_digest(_content(source), ranges)
     if is_tensor(source):
         import torch
 
@@ -35,8 +40,14 @@ def content_digest(source: ImageSource) -> str:
         digest.update(source.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
     # Not the stored pixels: a palette, a transparent colour and an EXIF orientation change the picture.
-    picture = open_image(source)
+    picture = open_image(source, ranges)
     return hashlib.sha256(f"{picture.mode} {picture.size}\n".encode() + picture.tobytes()).hexdigest()
+
+
+def _file_digest(content: bytes, ranges: ValueRanges | None) -> str:
+    # A cache must not mix features of values that were scaled differently.
+    scaling = f"\nranges {sorted((ranges or {}).items())}".encode() if may_be_deep(content[:HEAD_BYTES]) else b""
+    return hashlib.sha256(content + scaling).hexdigest()
 
 
 def _content(path: Path) -> bytes:

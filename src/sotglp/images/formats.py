@@ -75,6 +75,14 @@ def format_of(head: bytes) -> str | None:
     return None
 
 
+def may_be_deep(head: bytes) -> bool:
+    """Whether a file may hold gray of more than 8 bits, or several pages, by its first bytes."""
+    found = format_of(head)
+    if found == "PNG":
+        return head[24:25] == b"\x10"
+    return found == "TIFF" or head[:2] in (b"P2", b"P5", b"Pf")
+
+
 def is_image_file(path: Path) -> bool:
     """Whether a file is read as an image: by its suffix, or by its content if the suffix is not one of images."""
     suffix = ending(path.name)

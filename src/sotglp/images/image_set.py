@@ -18,6 +18,7 @@ from sotglp.images.arrays import is_tensor, rows_of
 from sotglp.images.folders import read_class_folders, read_flat_folder
 from sotglp.images.labels import class_names, distinct_names
 from sotglp.images.manifest import MANIFEST_SUFFIXES, read_manifest
+from sotglp.images.value_range import ValueRanges
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +37,8 @@ class ImageSet:
         The images, not yet decoded; tensors are (3, H, W), uint8 for raw pixels or float32 for preprocessed images.
     labels : tuple of str or None, default None
         Class name of each image.
+    ranges : mapping
+        Values of black and white of gray images with more than 8 bits; see :mod:`sotglp.images.value_range`.
 
     Raises
     ------
@@ -47,6 +50,7 @@ class ImageSet:
     labels: tuple[str, ...] | None = None
     # Indices in the set that the user passed, for messages.
     _indices: tuple[int, ...] | None = field(default=None, repr=False)
+    ranges: ValueRanges = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -135,6 +139,7 @@ class ImageSet:
             tuple(self.images[i] for i in kept),
             None if labels is None else tuple(labels[i] for i in kept),
             tuple(kept) if source is None else tuple(source[i] for i in kept),
+            self.ranges,
         )
 
     def name(self, i: int) -> str:

@@ -66,9 +66,10 @@ class ViewDataset(Dataset[View]):
         else:
             try:
                 if self.digests is not None and isinstance(source, Path):
-                    picture = open_image(read_unchanged(source, self.digests[i]))
+                    content = read_unchanged(source, self.digests[i], self.images.ranges)
+                    picture = open_image(content, self.images.ranges)
                 else:
-                    picture = open_image(source)
+                    picture = open_image(source, self.images.ranges)
             except UnreadableImageError as error:
                 return i, type(error)(self.images.name(i), error.reason)
         if self.seed is None:

@@ -14,6 +14,7 @@ from typing_extensions import Self
 from sotglp.backbone import Backbone
 from sotglp.errors import OldClassesOnlyError, SotglpError, UnknownNameError
 from sotglp.features.rows import EncodedImages
+from sotglp.images.value_range import ValueRanges
 from sotglp.methods.shot_memory import ShotMemory
 from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import Settings
@@ -70,6 +71,8 @@ class AdaptedModel(nn.Module, ABC):
         (W, W), learned on patch tokens; None where patches can be stored in the joint space.
     shots : ShotMemory or None
         Features of the training images, for OOD scores that compare new images with them.
+    value_ranges : mapping
+        Black and white of gray training images with more than 8 bits, by kind; see :mod:`sotglp.images.value_range`.
     """
 
     kind: ClassVar[str]
@@ -84,6 +87,7 @@ class AdaptedModel(nn.Module, ABC):
         self.config: Any = config
         self.local_projection: nn.Parameter | None = None
         self.shots: ShotMemory | None = None
+        self.value_ranges: ValueRanges = {}
 
     @property
     def learned(self) -> list[nn.Parameter]:

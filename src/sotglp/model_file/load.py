@@ -77,6 +77,7 @@ def load_model(
     try:
         model.restore(learned)
         model.shots = _restored_shots(shots, model)
+        model.value_ranges = record.value_ranges
         calibration = _restored_calibration(record.calibration, calibrated, model) if record.calibration else None
     except SotglpError as error:
         raise SotglpError(f"{path} is damaged: {error}") from error

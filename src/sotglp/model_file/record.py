@@ -13,6 +13,7 @@ from sotglp.backbone_defaults import default_ood_method
 from sotglp.errors import SotglpError, SotglpWarning, short_repr
 from sotglp.files.header import read_json_record
 from sotglp.images.labels import distinct_names
+from sotglp.images.value_range import ValueRange, checked_ranges
 from sotglp.methods.configs import CONFIG_OF_KIND, config_from_record
 from sotglp.scoring.rejection import Rejection
 from sotglp.settings import (
@@ -105,6 +106,8 @@ class ModelRecord:
         Versions of the packages that wrote the file.
     class_names : list of str
         Names of the classes in prompts: the labels as text, unless others were given.
+    value_ranges : dict
+        Black and white of gray images with more than 8 bits, by kind; see :mod:`sotglp.images.value_range`.
     """
 
     classes: list[str | int | float]
@@ -115,6 +118,7 @@ class ModelRecord:
     calibration: CalibrationRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
     class_names: list[str] = field(default_factory=list)
+    value_ranges: dict[str, ValueRange] = field(default_factory=dict)
 
     @property
     def default_ood_method(self) -> OodMethod:
@@ -186,6 +190,7 @@ def parse_record(path: Path, raw: dict[str, Any]) -> ModelRecord:
             history=checked_history(raw["history"]),
             calibration=_calibration_record(path, raw),
             versions=dict(raw["versions"]),
+            value_ranges=checked_ranges(raw.get("value_ranges", {})),
         )
     except ValidationError as error:
         first = error.errors()[0]

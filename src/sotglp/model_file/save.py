@@ -93,6 +93,8 @@ def save_model(
         "calibration": calibration_record(calibration),
         "versions": installed_versions(),
     }
+    if model.value_ranges:  # absent otherwise, so that files without them keep their bytes
+        record["value_ranges"] = {kind: list(limits) for kind, limits in model.value_ranges.items()}
     tensors = model.kept_tensors() | _shot_tensors(model.shots) | _calibration_tensors(calibration)
     if include_backbone:
         tensors |= {BACKBONE_PREFIX + name: tensor for name, tensor in backbone.clip.state_dict().items()}

@@ -95,4 +95,4 @@ def class_maps(explanation: Explanation, labels: tuple[str, ...]) -> tuple[Thumb
 def _thumbnail(images: ImageSet, i: int) -> Thumbnail:
     source = images.images[i]
     assert isinstance(source, Path | Image.Image)
-    return Thumbnail.of(open_image(source))
+    return Thumbnail.of(open_image(source, images.ranges))

@@ -193,7 +193,7 @@ class PortableModel:
             indices, pixels = [], []
             for index in range(start, min(start + batch_size, len(images))):
                 try:
-                    pixels.append(self.record.preprocessing(open_image(images[index])))
+                    pixels.append(self.record.preprocessing(open_image(images[index], self.record.value_ranges)))
                 except UnreadableImageError as error:
                     if unreadable is None:
                         raise

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sotglp.errors import SotglpError
 from sotglp.images.labels import distinct_names
+from sotglp.images.value_range import ValueRange, checked_ranges
 from sotglp.runtime.preprocessing import Preprocessing
 
 FORMAT_VERSION = 1
@@ -43,6 +44,8 @@ class PortableRecord:
         Name, weights and fingerprint of the backbone.
     versions : dict
         Versions of the packages that wrote the file.
+    value_ranges : dict
+        Black and white of gray images with more than 8 bits, by kind; see :mod:`sotglp.images.value_range`.
     """
 
     classes: tuple[str | int | float, ...]
@@ -55,6 +58,7 @@ class PortableRecord:
     quantized: bool
     backbone: dict[str, Any]
     versions: dict[str, str]
+    value_ranges: dict[str, ValueRange] = field(default_factory=dict)
 
 
 def parse_record(text: str) -> PortableRecord:
@@ -81,6 +85,7 @@ def parse_record(text: str) -> PortableRecord:
             quantized=_of(bool, raw["quantized"]),
             backbone=_of(dict, raw["backbone"]),
             versions=_of(dict, raw["versions"]),
+            value_ranges=checked_ranges(raw.get("value_ranges", {})),
         )
         if not record.classes or not all(type(label) in (str, int, float) for label in record.classes):
             raise ValueError("class labels")

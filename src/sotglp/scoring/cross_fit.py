@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -66,6 +66,7 @@ def cross_fit(
     """
     n_folds = folds_of(images, n_folds)
     splitter = StratifiedKFold(n_folds, shuffle=True, random_state=config.seed % MAX_SKLEARN_SEED)
+    images = replace(images, ranges=model.value_ranges)
     folds = np.empty(len(images), dtype=np.int64)
     for fold, (_, held_out) in enumerate(splitter.split(folds, images.targets(model.class_names))):
         folds[held_out] = fold

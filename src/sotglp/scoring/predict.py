@@ -16,6 +16,7 @@ from sotglp.console.progress import progress_bar
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.features.encode import encode_images
 from sotglp.images.image_set import ImageSet
+from sotglp.images.survey import with_ranges_of
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.text_features import TextFeatures
 from sotglp.scoring import ood
@@ -108,6 +109,7 @@ def predict_each(
         If no image can be decoded.
     """
     backbone = models[0].backbone
+    images = with_ranges_of(images, models[0].value_ranges)
     if texts is None:
         texts = [text_of(model, inference) for model in models]
     rows: list[list[tuple[NDArray[Any], ...]]] = [[] for _ in models]

@@ -66,17 +66,20 @@ def with_class(
     _check_new_name(model, name)
     names = [*model.class_names, name]
     grown = _moved(model, names, [*range(len(names) - 1), None])
-    own = ImageSet(images.images, (name,) * len(images))
+    own = ImageSet(images.images, (name,) * len(images), ranges=model.value_ranges)
     if grown.class_rows or grown.needs_shot_features:
         shots = own
         if others is not None and not grown.needs_shot_features:
             others.targets(model.class_names)  # rejects other labels
-            shots = ImageSet(own.images + others.images, (*(own.labels or ()), *(others.labels or ())))
+            labels = (*(own.labels or ()), *(others.labels or ()))
+            shots = ImageSet(own.images + others.images, labels, ranges=model.value_ranges)
         shots = readable_images(drawn_shots(shots, config), unreadable)
         own = shots.take(np.array(shots.labels) == name)
+        grown.value_ranges = shots.ranges
         grown = _learn_last_class(grown, shots, config, others is None, cache_dir, show_progress)
     elif model.shots:
         own = readable_images(drawn_shots(own, config), unreadable)
+        grown.value_ranges = own.ranges
     if model.shots:
         grown.shots = model.shots.joined(build_shot_memory(grown, own, config.inference_config(), cache_dir=cache_dir))
     return grown
@@ -130,6 +133,7 @@ def _moved(model: AdaptedModel, names: Sequence[str], origins: Sequence[int | No
     """Build a model of these classes with the learned rows and shots of their origins."""
     moved = build_model(model.backbone, names, model.config).inherit(model, origins)
     moved.shots = model.shots.of_classes(origins) if model.shots else None
+    moved.value_ranges = model.value_ranges
     return moved
 
 

@@ -97,6 +97,7 @@ def adapt(
         raise SotglpError("training needs labelled images: a folder for each class, or a manifest with a label column")
     model = build_model(backbone, classes or images.classes, model_config, config.seed)
     images = readable_images(drawn_shots(images, config), unreadable)
+    model.value_ranges = images.ranges
     kept = Checkpoint(checkpoint, run_identity(model, images, config)) if checkpoint else None
     history = train(
         model,

@@ -21,6 +21,7 @@ from PIL import Image
 
 from sotglp.errors import UnreadableImageError
 from sotglp.images.decode import MAX_PIXELS, count_pixels, open_image
+from sotglp.images.value_range import ValueRanges
 from sotglp.runtime.preprocessing import Preprocessing
 
 if sys.platform != "win32":
@@ -59,19 +60,19 @@ class FramedImage:
     height: int
 
 
-def frame(preprocessing: Preprocessing, content: bytes) -> FramedImage:
+def frame(preprocessing: Preprocessing, content: bytes, ranges: ValueRanges | None = None) -> FramedImage:
     """Decode an image file and reduce it to what a model sees."""
-    picture = open_image(content)
+    picture = open_image(content, ranges)
     return FramedImage(preprocessing.framed(picture), *picture.size)
 
 
-def store(path: Path, content: bytes) -> None:
+def store(path: Path, content: bytes, ranges: ValueRanges | None = None) -> None:
     """Decode an image file and write its pixels to an ordinary one."""
     if count_pixels(content) > ORDINARY.max_pixels:
         raise UnreadableImageError(
             "", f"an image of a new class may have {ORDINARY.max_pixels} pixels, and it has more; make it smaller"
         )
-    open_image(content).save(path, "PNG", compress_level=1)
+    open_image(content, ranges).save(path, "PNG", compress_level=1)
 
 
 def run_within(bounds: Bounds, work: Work[ResultT], content: bytes) -> tuple[bool, ResultT | None]:

@@ -100,7 +100,9 @@ class Service:
         with self.images.held() as take:
             take(1)
             backbone = served.model.backbone
-            framed = await self.decoders.of_request().run(upload, partial(frame, _preprocessing(backbone)))
+            framed = await self.decoders.of_request().run(
+                upload, partial(frame, _preprocessing(backbone), ranges=served.model.value_ranges)
+            )
             image, size = framed.image, (framed.width, framed.height)
             explanation = partial(explain, served.model, image, names or top, served.inference, served.calibration)
             explained: Explanation = await self._batcher.run(partial(explanation, text=served.text))
@@ -134,9 +136,9 @@ class Service:
             # Training opens files one by one; all images decoded at once might not fit into memory.
             paths = [Path(folder, str(index)) for index in range(len(uploads))]
             decoder = self.decoders.of_request()
-            await asyncio.gather(
-                *(decoder.run(upload, partial(store, path)) for upload, path in zip(uploads, paths, strict=True))
-            )
+            ranges = served.model.value_ranges
+            work = [partial(store, path, ranges=ranges) for path in paths]
+            await asyncio.gather(*(decoder.run(*one) for one in zip(uploads, work, strict=True)))
             try:
                 return await self.live.add_class(name, ImageSet(tuple(paths)))
             except UnreadableImageError as error:
@@ -153,7 +155,9 @@ class Service:
     ) -> Prediction | Unreadable:
         backbone = served.model.backbone
         try:
-            framed = await decoder.run(upload, partial(frame, _preprocessing(backbone)))
+            framed = await decoder.run(
+                upload, partial(frame, _preprocessing(backbone), ranges=served.model.value_ranges)
+            )
         except UnreadableImageError as error:
             return Unreadable(name=upload.name, error=str(error))
         pixels = await asyncio.to_thread(backbone.preprocess, framed.image)
