@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sotglp import Backbone, SOTGLPClassifier, SotglpError
 from sotglp.images.image_set import ImageSet
@@ -193,3 +194,34 @@ def test_numpy_scalars_are_taken_as_numbers(paths: Any, tmp_path: Path) -> None:
         assert [one.label for one in fitted.explain(X[0], whole(2)).classes] == [
             one.label for one in plain.explain(X[0], 2).classes
         ]
+
+
+@pytest.mark.filterwarnings("ignore:.*don't declare their range")
+def test_gray_of_12_bits_is_scaled_alike_in_training_and_prediction(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    few_bits, many_bits = [], []
+    for k in range(9):
+        values = rng.integers(10 + 70 * (k % 3), 80 + 70 * (k % 3), (40, 40)).astype(np.uint16)
+        values[:8, :8] = 255  # so that 12 bits are filled
+        few_bits.append(tmp_path / f"{k}_8.png")
+        many_bits.append(tmp_path / f"{k}_12.png")
+        Image.fromarray(values.astype(np.uint8)).save(few_bits[-1])
+        Image.fromarray(values * 16).save(many_bits[-1])
+    y = ["a", "b", "c"] * 3
+    plain = classifier(tiny_backbone, epochs=2).fit(few_bits, y)
+    deep = classifier(tiny_backbone, epochs=2).fit(many_bits, y)
+    assert deep.model_.value_ranges == {"uint16": (0, 4095)}
+    deep.save(tmp_path / "m.safetensors")
+    loaded = SOTGLPClassifier.load(tmp_path / "m.safetensors", backbone=tiny_backbone)
+    changed = loaded.add_class("d", many_bits[:1]).remove_class("d").rename_class("a", "e")
+    assert changed.model_.value_ranges == deep.model_.value_ranges
+    dark = tmp_path / "dark.png"
+    Image.fromarray(rng.integers(0, 200, (40, 40)).astype(np.uint16)).save(dark)
+    for one, other in zip(few_bits, many_bits, strict=True):
+        expected = plain.predict_proba([one])
+        np.testing.assert_array_equal(deep.predict_proba([other]), expected)
+    reloaded = SOTGLPClassifier.load(tmp_path / "m.safetensors", backbone=tiny_backbone)
+    np.testing.assert_array_equal(reloaded.predict_proba([dark]), deep.predict_proba([dark]))
+    np.testing.assert_array_equal(reloaded.predict_proba(many_bits), plain.predict_proba(few_bits))
+    crossed = cross_fit(deep.model_, ImageSet.from_items(many_bits, y), deep._fitted_training(), InferenceConfig())
+    assert {str(model.value_ranges) for model in crossed.models} == {str(deep.model_.value_ranges)}

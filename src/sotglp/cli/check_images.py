@@ -74,11 +74,12 @@ def _check(
         "counts": finding.counts,
         "unreadable": unreadable,
         "copies": copies,
-        "nearly_uniform": uniform,
         "singleton_classes": finding.singleton_classes,
         "agreement": agreement,
         "doubts": None if agreement is None else doubts,
     }
+    if uniform:
+        result["nearly_uniform"] = uniform
     return lines, result
 
 

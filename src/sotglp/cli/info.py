@@ -74,7 +74,6 @@ def _model(path: Path) -> tuple[dict[str, Any], list[str]]:
         "training": record.training.model_dump() if record.training else None,
         "history": record.history,
         "calibration": record.calibration.model_dump() if record.calibration else None,
-        "value_ranges": record.value_ranges,
         "written_by": record.versions,
     }
     weights = record.backbone["pretrained"] or "random weights"
@@ -92,6 +91,7 @@ def _model(path: Path) -> tuple[dict[str, Any], list[str]]:
     if record.calibration:
         lines.append(f"calibrated  {_calibration_line(record.calibration)}")
     if record.value_ranges:
+        result["value_ranges"] = record.value_ranges
         spans = {kind: f"{black:g}..{white:g}" for kind, (black, white) in record.value_ranges.items()}
         lines.append(f"gray        {_settings_line(spans)}, scaled to black and white")
     lines.append(f"written by  {_settings_line(record.versions)}")

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import TypeIs
 
 from sotglp.errors import SotglpError, SotglpWarning
 
 if TYPE_CHECKING:
     import torch
+    from typing_extensions import TypeIs
 
 MAX_NORMALISED = 20.0
 """Preprocessed pixels are a few standard deviations from a mean; larger numbers were not preprocessed."""

@@ -115,11 +115,11 @@ def checked_ranges(raw: Any) -> dict[str, ValueRange]:
     for kind, limits in raw.items():
         if not isinstance(limits, list) or [type(value) in (int, float) for value in limits] != [True, True]:
             raise ValueError(f"value_ranges of {kind}")
-        black, white = map(float, limits)
+        black, white = limits
         # Finite as float32 too, in which values are scaled.
         if not (abs(black) < _LARGEST and abs(white) < _LARGEST and black < white):
             raise ValueError(f"value_ranges of {kind}")
-        found[kind] = (black, white)
+        found[kind] = (float(black), float(white))
     return found
 
 
