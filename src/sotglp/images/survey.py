@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from PIL import Image
 
@@ -79,7 +80,7 @@ def is_nearly_uniform(image: Image.Image) -> bool:
     # Most images differ in a few pixels already.
     small = image.resize((min(image.width, 16), min(image.height, 16)), Image.Resampling.NEAREST)
     for picture in (small, image):
-        ranges = picture.getextrema()
+        ranges = cast("tuple[tuple[int, int], ...]", picture.getextrema())
         low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
         if high - low >= NEARLY_UNIFORM:
             return False
@@ -123,8 +124,8 @@ def _may_be_deep(source: ImageSource) -> bool:
 def _is_uniform(depth: Depth, limits: ValueRange) -> bool:
     import numpy as np
 
-    low, high = to_gray(np.array([depth.low, depth.high]), limits).tolist()
-    return high - low < NEARLY_UNIFORM
+    low, high = to_gray(np.array([depth.low, depth.high]), limits)
+    return int(high) - int(low) < NEARLY_UNIFORM
 
 
 def _span(limits: ValueRange) -> str:

@@ -51,7 +51,8 @@ def kind_of(image: Image.Image) -> str | None:
 
 def declared_range(image: Image.Image) -> ValueRange | None:
     """Return the range that the file of an image declares, before the image is loaded; None if it declares none."""
-    if image.format == "JPEG2000" or (image.format == "PPM" and image.tile and image.tile[0][0] != "raw"):
+    tiles = getattr(image, "tile", None)
+    if image.format == "JPEG2000" or (image.format == "PPM" and tiles and tiles[0][0] != "raw"):
         return 0, 65535  # Pillow has scaled the values.
     tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
     try:
