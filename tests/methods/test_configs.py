@@ -17,6 +17,11 @@ INVALID: dict[str, list[tuple[str, Any]]] = {
     "locoop": [("ood_weight", -0.1), ("rank", 0), ("rank", 1.1)],
     "tip-adapter": [("cache_weight", -0.1), ("sharpness", 0), ("learn_keys", "some")],
     "clip-adapter": [("reduction", 0), ("mix", 1.1), ("mix", -0.1)],
+    "gda": [("fusion_weight", -0.1)],
+    "proker": [("sharpness", 0), ("ridge", 0)],
+    "lp++": [("iterations", -1)],
+    "task-res": [("residual_scale", 0)],
+    "clap": [("constrained", "some")],
     "linear-probe": [("inverse_regularisation", 0)],
     "zero-shot": [("ensemble", "perhaps")],
 }

@@ -17,8 +17,10 @@ def start(backbone: Backbone, name: str, seed: int = 1) -> AdaptedModel:
 
 
 def test_every_method_is_here_by_its_name() -> None:
-    peers = "zero-shot zero-shot-ensemble linear-probe tip-adapter tip-adapter-f clip-adapter coop locoop plot gallop"
-    assert list(METHODS) == [*peers.split(), "sot-glp", "sot-glp-projection-free"]
+    frozen = "zero-shot zero-shot-ensemble linear-probe tip-adapter tip-adapter-f clip-adapter"
+    recent = "gda proker lp++ task-res clap"
+    prompts = "coop locoop plot gallop sot-glp sot-glp-projection-free"
+    assert list(METHODS) == f"{frozen} {recent} {prompts}".split()
     for name, method in METHODS.items():
         assert find_method(name) is method
         assert method.name == name

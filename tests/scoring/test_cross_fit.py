@@ -151,7 +151,7 @@ def test_too_few_images(
         cross_fit(model, ImageSet.from_items([picture] * len(labels), labels), CONFIG, INFERENCE, n_folds=n_folds)
 
 
-@pytest.mark.parametrize("method", ["zero-shot", "linear-probe", "tip-adapter"])
+@pytest.mark.parametrize("method", ["zero-shot", "linear-probe", "tip-adapter", "gda", "proker"])
 def test_methods_without_steps_are_judged_too(model: SOTGLP, images: ImageSet, method: str, tmp_path: Path) -> None:
     settings = METHODS[method].config_class(**METHODS[method].settings)
     peer = build_model(model.backbone, images.classes, settings)

@@ -101,3 +101,15 @@ def make_class_folders(root: Path, per_class: int = 6, seed: int = 0) -> Path:
         for index in range(per_class):
             coloured_image(rng, colour).save(root / name / f"{index}.png")
     return root
+
+
+def drawn_clusters(
+    n_classes: int, n_shots: int, *, width: int, seed: int, spread: float = 0.3
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit features (n, width) around a random centre of each class, float64, and class indices (n,)."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(n_classes, width, generator=generator, dtype=torch.float64)
+    classes = torch.arange(n_classes).repeat_interleave(n_shots)
+    noise = spread * torch.randn(len(classes), width, generator=generator, dtype=torch.float64)
+    features = centres[classes] + noise
+    return features / features.norm(dim=1, keepdim=True), classes

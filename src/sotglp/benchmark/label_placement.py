@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-ROUNDS = 4
+ROUNDS = 8
 SAMPLES = 9
 
 
@@ -21,7 +21,7 @@ def place_labels(
     n = len(centres)
     angles = np.radians(np.arange(0, 360, 15))
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    distances = pixel * np.array([7, 11, 16, 24, 34, 46, 60, 80])
+    distances = pixel * np.array([7, 11, 16, 24, 34, 46, 60, 80, 105])
     corners = np.array([[inside.x0, inside.y0], [inside.x1, inside.y1]])
     points, point_sizes = centres, np.full_like(centres, 11 * pixel)
     found: NDArray[np.float64] = centres + (distances[0] + sizes / 2) * (1, 0)

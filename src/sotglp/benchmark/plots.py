@@ -22,6 +22,7 @@ from sotglp.benchmark.tables import REFERENCE, accuracy_of
 from sotglp.methods.method import METHODS
 
 Dashes = str | tuple[int, tuple[float, ...]]
+Marker = str | tuple[int, int, int]
 
 INK = "#1a1a1a"
 GRID = "#d9d9d9"
@@ -31,7 +32,8 @@ PIXEL = DPI / 72
 
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 """The colour-blind safe palette of Okabe and Ito, without yellow, which is invisible on white."""
-MARKERS = "osD^vPX<>phd"
+MARKERS: tuple[Marker, ...] = (*"osD^vPX<>p*H8", (4, 1, 0), (3, 1, 0), (5, 1, 36), (6, 1, 0), *"hd")
+"""Filled shapes of matplotlib; a triple is a star with that many points."""
 DASHES: tuple[Dashes, ...] = ("solid", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
 SHOTLESS = "#707070"
 SHOTLESS_DASHES: tuple[Dashes, ...] = ((0, (5, 3)), (0, (1.5, 2)), (0, (8, 2, 1.5, 2)))
@@ -47,7 +49,7 @@ class Style(NamedTuple):
     """Colour, marker, dashes and line width of a method."""
 
     colour: str
-    marker: str
+    marker: Marker
     dashes: Dashes
     width: float
 

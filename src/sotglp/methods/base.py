@@ -211,6 +211,15 @@ class AdaptedModel(nn.Module, ABC):
         return self.eval()
 
 
+def check_every_class(model: AdaptedModel, targets: Tensor) -> None:
+    """Raise a SotglpError if a class has no shot among class indices (n,)."""
+    with_features = set(targets.tolist())
+    if empty := [name for index, name in enumerate(model.class_names) if index not in with_features]:
+        raise SotglpError(
+            f"a model of kind {model.kind} has no image of the class {empty[0]!r}: add one or remove the class"
+        )
+
+
 def unit_patches(backbone: Backbone, encoded: EncodedImages) -> Tensor:
     """Return patches in the joint space, of unit length, in full precision, (B, P, d)."""
     patches = full_precision(encoded.patch_tokens)

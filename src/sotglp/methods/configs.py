@@ -38,6 +38,41 @@ class ClipAdapterConfig(ZeroShotConfig):
     mix: float = Field(0.2, ge=0, le=1, description="share of the adapted feature in the mix, alpha")
 
 
+class GdaConfig(ZeroShotConfig):
+    """Settings of GDA."""
+
+    fusion_weight: float | None = Field(
+        None, ge=0, description="weight of the discriminant beside scaled cosines, alpha; none chooses it on the shots"
+    )
+
+
+class ProkerConfig(ZeroShotConfig):
+    """Settings of ProKeR."""
+
+    sharpness: float | None = Field(
+        None, gt=0, description="decay of the kernel with distance, beta; none chooses it on the shots"
+    )
+    ridge: float | None = Field(None, gt=0, description="regularisation, lambda; none chooses it on the shots")
+
+
+class LpPlusPlusConfig(ZeroShotConfig):
+    """Settings of LP++."""
+
+    iterations: int = Field(300, ge=0, description="gradient steps, each on all shots")
+
+
+class TaskResConfig(ZeroShotConfig):
+    """Settings of TaskRes."""
+
+    residual_scale: float = Field(0.5, gt=0, description="factor on the residuals, alpha")
+
+
+class ClapConfig(ZeroShotConfig):
+    """Settings of CLAP."""
+
+    constrained: bool = Field(True, description="keep prototypes near text features; without it this is ZS-LP")
+
+
 class LoCoOpConfig(ModelConfig):
     """Settings of LoCoOp: those of SOT-GLP and of the regularisation."""
 
@@ -56,6 +91,11 @@ CONFIG_OF_KIND: dict[str, type[Settings]] = {
     "linear-probe": LinearProbeConfig,
     "tip-adapter": TipAdapterConfig,
     "clip-adapter": ClipAdapterConfig,
+    "gda": GdaConfig,
+    "proker": ProkerConfig,
+    "lp++": LpPlusPlusConfig,
+    "task-res": TaskResConfig,
+    "clap": ClapConfig,
     "locoop": LoCoOpConfig,
     "gallop": GalLoPConfig,
     "sot-glp": ModelConfig,

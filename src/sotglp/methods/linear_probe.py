@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
-from sotglp.errors import SotglpError
-from sotglp.methods.base import AdaptedModel
+from sotglp.methods.base import AdaptedModel, check_every_class
 from sotglp.methods.configs import LinearProbeConfig
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.settings import Settings
@@ -52,9 +51,7 @@ class LinearProbe(ZeroShot):
         """Fit the regression to features (n, d) and class indices (n,); raise a SotglpError if a class has none."""
         from sklearn.linear_model import LogisticRegression
 
-        with_features = set(targets.tolist())
-        if empty := [name for index, name in enumerate(self.class_names) if index not in with_features]:
-            raise SotglpError(f"a linear probe has no image of the class {empty[0]!r}: add one or remove the class")
+        check_every_class(self, targets)
         regression = LogisticRegression(C=self.config.inverse_regularisation, max_iter=MOST_ITERATIONS)
         regression.fit(F.normalize(image_features.double(), dim=-1).cpu().numpy(), targets.cpu().numpy())
         weights, intercepts = regression.coef_, regression.intercept_

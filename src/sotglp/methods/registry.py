@@ -6,17 +6,26 @@ from collections.abc import Callable, Sequence
 
 from sotglp.backbone import Backbone
 from sotglp.methods.base import AdaptedModel
+from sotglp.methods.clap import CLAP
 from sotglp.methods.clip_adapter import ClipAdapter
 from sotglp.methods.gallop import GalLoP
+from sotglp.methods.gda import GDA
 from sotglp.methods.linear_probe import LinearProbe
 from sotglp.methods.locoop import LoCoOp
+from sotglp.methods.lp_plus_plus import LPPlusPlus
+from sotglp.methods.proker import ProKeR
 from sotglp.methods.sot_glp import SOTGLP
+from sotglp.methods.task_res import TaskRes
 from sotglp.methods.tip_adapter import TipAdapter
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.settings import Settings
 
 KINDS: dict[str, type[AdaptedModel]] = {
-    model.kind: model for model in (ZeroShot, LinearProbe, TipAdapter, ClipAdapter, LoCoOp, GalLoP, SOTGLP)
+    model.kind: model
+    for model in (
+        *(ZeroShot, LinearProbe, TipAdapter, ClipAdapter, GDA, ProKeR, LPPlusPlus, TaskRes, CLAP),
+        *(LoCoOp, GalLoP, SOTGLP),
+    )
 }
 """Every kind of model by its name in model files."""
 
