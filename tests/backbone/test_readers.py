@@ -22,8 +22,7 @@ def test_unknown_patch_attention_is_refused() -> None:
 @pytest.mark.parametrize(
     ("vision", "words"),
     [
-        ({"attentional_pool": True}, "pools by attention"),
-        ({"pool_type": "avg"}, "instead of a CLS token"),
+        ({"pool_type": "none"}, "instead of a CLS token"),
         ({"qk_norm": True}, "custom attention blocks"),
     ],
 )
@@ -35,7 +34,7 @@ def test_unsupported_vit_is_refused(vision: dict[str, Any], words: str) -> None:
 def test_foreign_tower_is_refused_by_name() -> None:
     with pytest.raises(
         UnsupportedTowerError,
-        match=r"Linear isn't supported, .*, a ModifiedResNet or a timm tower",
+        match=r"Linear isn't supported, .*, a timm vision transformer or a convolutional timm tower",
     ):
         make_reader(nn.Linear(2, 2), "value")
 

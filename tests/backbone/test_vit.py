@@ -91,3 +91,18 @@ def test_half_precision_weights_and_autocast_stay_close() -> None:
         found = Backbone.from_open_clip(clip).encode_image(images)
     for one, other in zip(found, expected, strict=True):
         assert F.cosine_similarity(one.float(), other, dim=-1).min() > 0.999
+
+
+@pytest.mark.parametrize("normed_after", [True, False])
+@torch.no_grad()
+def test_average_pool_as_in_clipa(normed_after: bool) -> None:
+    clip = small_vit(pool_type="avg", final_ln_after_pool=normed_after, no_ln_pre=True).double()
+    visual: Any = clip.visual
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    image_features, patch_tokens = encode_vit(visual, images)
+    torch.testing.assert_close(image_features, clip.encode_image(images), rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(patch_tokens, plain_value_stream(visual, images), rtol=1e-9, atol=1e-10)
+    image_features, patch_tokens = encode_vit(visual, images, "ordinary")
+    torch.testing.assert_close(image_features, clip.encode_image(images), rtol=1e-9, atol=1e-10)
+    if not normed_after:
+        torch.testing.assert_close(patch_tokens.mean(dim=1) @ visual.proj, image_features, rtol=1e-9, atol=1e-10)

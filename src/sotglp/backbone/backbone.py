@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any, cast
@@ -63,9 +63,7 @@ class Backbone(nn.Module):
         clip.requires_grad_(False)
         self.eval()
         # As open_clip recorded it on the tower; CLIP's own where it recorded none.
-        recorded = getattr(self._visual, "preprocess_cfg", {})
-        self._preprocess_cfg = PreprocessCfg(**{**recorded, "size": self.image_size})
-        self._own_preprocess: Callable[[Image.Image], Tensor] = image_transform_v2(self._preprocess_cfg, is_train=False)
+        self.set_preprocess(getattr(self._visual, "preprocess_cfg", {}))
         self.preprocess = preprocess or self._own_preprocess
         self.name = name
         self.pretrained = pretrained
@@ -220,6 +218,13 @@ class Backbone(nn.Module):
             return None
         settings = asdict(self._preprocess_cfg)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+
+    def set_preprocess(self, settings: Mapping[str, Any]) -> None:
+        """Preprocess images as described by :attr:`preprocess_settings` of another backbone, at this one's size."""
+        named = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+        self._preprocess_cfg = PreprocessCfg(**{**named, "size": self.image_size})
+        self._own_preprocess: Callable[[Image.Image], Tensor] = image_transform_v2(self._preprocess_cfg, is_train=False)
+        self.preprocess = self._own_preprocess
 
     @property
     def quick_gelu(self) -> bool:

@@ -17,10 +17,10 @@ from sotglp.settings import PatchAttention
 
 # fmt: off
 FAMILIES = (
-    "byoanet", "byobnet", "convmixer", "cspnet", "cspnext", "densenet", "dla", "dpn", "efficientnet", "fastvit",
-    "hrnet", "inception_resnet_v2", "inception_v3", "inception_v4", "nasnet", "nfnet", "pnasnet", "regnet", "res2net",
-    "resnest", "resnet", "resnetv2", "rexnet", "selecsls", "senet", "sknet", "starnet", "tresnet", "visformer",
-    "vovnet", "xception", "xception_aligned",
+    "byoanet", "byobnet", "convmixer", "convnext", "cspnet", "cspnext", "densenet", "dla", "dpn", "efficientnet",
+    "fastvit", "hrnet", "inception_resnet_v2", "inception_v3", "inception_v4", "nasnet", "nfnet", "pnasnet", "regnet",
+    "res2net", "resnest", "resnet", "resnetv2", "rexnet", "selecsls", "senet", "sknet", "starnet", "tresnet",
+    "visformer", "vovnet", "xception", "xception_aligned",
 )
 # fmt: on
 """Modules of timm whose models qualify, for configurations; a loaded tower is examined itself."""
@@ -30,19 +30,24 @@ CPU_PART = 2
 
 POOLS = frozenset({"adaptive_avg_pool2d", "mean"})
 
-AFFINE = frozenset({"conv2d", "dropout", "flatten", "linear", "reshape", "squeeze", "view", "__get__"})
-"""Functions that may follow the pool: they are affine, so that they and the pool may change places."""
+HEAD = frozenset(
+    {
+        *("conv2d", "dropout", "flatten", "linear", "permute", "reshape", "squeeze", "view", "__get__"),
+        *("gelu", "hardswish", "hardsigmoid", "layer_norm", "relu", "silu", "tanh"),
+    }
+)
+"""Functions that may follow the pool: each position of a feature map can go through them alone."""
 
 
 class ConvolutionalReader:
     """Reads open_clip's TimmModel; see :class:`sotglp.backbone.readers.TowerReader`.
 
     The image feature is the head of the average-pooled feature map. The patches are the same head of each position of
-    the map, so they are in the joint space already, and their mean is the image feature. A tower is supported if only
-    affine layers follow the pool, since only then is that true.
+    the map, so they are in the joint space already. Where only affine layers follow the pool (EfficientNet, FastViT),
+    their mean is the image feature; a norm or an MLP (ConvNeXt) is applied to each of them.
     """
 
-    title: ClassVar[str] = "a timm tower with average pooling and a linear head"
+    title: ClassVar[str] = "a convolutional timm tower with average pooling"
 
     def __init__(self, visual: nn.Module, patch_attention: PatchAttention) -> None:
         if patch_attention == "ordinary":
@@ -61,7 +66,7 @@ class ConvolutionalReader:
     @staticmethod
     def reads(visual: nn.Module) -> bool:
         """Return whether a module is a tower of timm; the constructor examines which one."""
-        return isinstance(visual, TimmModel)
+        return isinstance(visual, TimmModel)  # after the readers of other towers of timm, in READERS
 
     @staticmethod
     def is_configured(vision: Mapping[str, Any]) -> bool:
@@ -69,9 +74,8 @@ class ConvolutionalReader:
         name = vision.get("timm_model_name")
         pool, projection = vision.get("timm_pool", "avg"), vision.get("timm_proj", "linear") or ""
         # Without a pool of its own, a configuration keeps the trunk's, unless it uses the trunk's classifier.
-        is_averaged = pool == "avg" or (pool == "" and projection == "linear")
-        is_linear = projection in ("linear", "", "none")
-        return bool(name) and is_averaged and is_linear and is_model_in_modules(name, FAMILIES)
+        is_averaged = pool == "avg" or (pool == "" and projection in ("linear", "mlp"))
+        return bool(name) and is_averaged and is_model_in_modules(name, FAMILIES)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Encode images (B, 3, H, W) into ``visual(images)``, (B, d), and patches in the joint space, (B, P, d).
@@ -110,14 +114,14 @@ def _head(visual: Any, feature_map: Tensor) -> Tensor:
 
 
 def _reason_against(n_channels: int, feature_map: Any, head_calls: list[str], features: Tensor | None) -> str | None:
-    """Return why the mean of a tower's patches would not be its image feature, or None."""
+    """Return why the positions of a tower's feature map have no place in its head, or None."""
     if not isinstance(feature_map, Tensor) or feature_map.ndim != 4 or feature_map.shape[1] != n_channels:
         return "it has no feature map (B, F, h, w) before its pool"
     if not head_calls or head_calls[0] not in POOLS:
         return "its feature map is not pooled by its average"
-    if not AFFINE.issuperset(head_calls[1:]):
-        others = ", ".join(sorted(set(head_calls[1:]) - AFFINE))
-        return f"layers after its average pool are not linear ({others})"
+    if not HEAD.issuperset(head_calls[1:]):
+        others = ", ".join(sorted(set(head_calls[1:]) - HEAD))
+        return f"layers after its average pool can't be applied to each position ({others})"
     return "its head does not fit its feature map" if features is None or features.ndim != 2 else None
 
 

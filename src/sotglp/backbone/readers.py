@@ -10,8 +10,10 @@ from typing import Any, ClassVar, Protocol, get_args
 
 from torch import Tensor, nn
 
+from sotglp.backbone.coca import CocaReader
 from sotglp.backbone.convolutional import ConvolutionalReader
 from sotglp.backbone.resnet import ResnetReader
+from sotglp.backbone.timm_vit import TimmVitReader
 from sotglp.backbone.vit import VitReader
 from sotglp.errors import SotglpError, UnsupportedTowerError
 from sotglp.settings import PatchAttention
@@ -53,7 +55,7 @@ class TowerReader(Protocol):
         ...
 
 
-READERS: tuple[type[TowerReader], ...] = (VitReader, ResnetReader, ConvolutionalReader)
+READERS: tuple[type[TowerReader], ...] = (VitReader, CocaReader, ResnetReader, TimmVitReader, ConvolutionalReader)
 
 
 def make_reader(visual: nn.Module, patch_attention: PatchAttention) -> TowerReader:

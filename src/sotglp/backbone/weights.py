@@ -5,21 +5,26 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 import torch
 from open_clip.factory import load_checkpoint
+from open_clip.model import set_model_preprocess_cfg
 from torch import nn
 
 from sotglp.backbone.embedded import EMBEDDED, TAG
 from sotglp.backbone.readers import READERS
 from sotglp.backbone.safe_load import check_weight_file
 from sotglp.backbone.text import TextTower
-from sotglp.errors import SotglpError, short_repr
+from sotglp.errors import SotglpError, SotglpWarning, short_repr
 from sotglp.settings import MAX_IMAGE_SIDE
+
+PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
+"""What open_clip records of the preprocessing of published weights, besides the size."""
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
@@ -78,6 +83,7 @@ def build_clip(
     model = _build_random(name, image_size, seed, quick_gelu)
     if chosen is not None:
         _load_file(model, name, Path(chosen))
+        _set_trained_preprocess(model, name)
     return model
 
 
@@ -166,6 +172,25 @@ def _load_file(model: nn.Module, name: str, path: Path) -> None:
                 f"the weight file {path} has values in {key} that are not finite: it is damaged or from a failed "
                 "training, so use another one"
             )
+
+
+def _set_trained_preprocess(model: nn.Module, name: str) -> None:
+    """Normalise and resize images as the architecture's published weights ask for, since a weight file doesn't say."""
+    if name in EMBEDDED:
+        return
+    published = [open_clip.get_pretrained_cfg(name, tag) for tag in _tags(name)]
+    kinds = {tuple((key, config[key]) for key in PREPROCESS if key in config) for config in published}
+    if len(kinds) > 1:
+        warnings.warn(
+            f"published weights of {name} normalise or resize images in {len(kinds)} ways and a weight file doesn't "
+            "say which: CLIP's own is used, so give the tag instead of the file if yours differ",
+            SotglpWarning,
+            stacklevel=2,
+        )
+        return
+    recorded = cast(Any, model.visual).preprocess_cfg
+    for kind in kinds:
+        set_model_preprocess_cfg(model, {**recorded, **dict(kind)})
 
 
 def fingerprint(model: nn.Module) -> str:

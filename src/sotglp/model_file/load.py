@@ -113,7 +113,7 @@ def _load_backbone(
                 f"{path} names weights on another computer ({known.pretrained}), which sotglp doesn't fetch because a "
                 "file names them: give them with --pretrained (pretrained=)"
             )
-        return Backbone.load(
+        loaded = Backbone.load(
             known.name,
             pretrained or known.pretrained or "none",
             image_size=known.image_size[0],
@@ -122,6 +122,9 @@ def _load_backbone(
             quick_gelu=known.quick_gelu,
             patch_attention=known.patch_attention,
         )
+        if known.preprocess is not None:
+            loaded.set_preprocess(known.preprocess.model_dump())
+        return loaded
     weights = {key.removeprefix(BACKBONE_PREFIX): value for key, value in carried.items()}
     # Checked before the model is built, which may take a thousand times the file's size.
     if {key: value.shape for key, value in weights.items()} != weight_shapes(known.name, known.image_size[0]):
