@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sotglp.errors import SotglpError
-from sotglp.images.manifest import read_manifest
+from sotglp.errors import SotglpError, SotglpWarning
+from sotglp.images.manifest import Columns, local_path, read_manifest
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_relative_paths_start_at_the_manifests_folder(folder, monkeypatch):
 
 
 def test_byte_order_mark_windows_lines_blank_lines_spaces_and_other_columns(folder):
-    content = b"\xef\xbb\xbfpath, label ,split\r\n a.png, tabby cat , train\r\n\r\n , ,\r\nsub/b.png,3,test\r\n"
+    content = b"\xef\xbb\xbfpath, label ,source\r\n a.png, tabby cat , train\r\n\r\n , ,\r\nsub/b.png,3,test\r\n"
     images, labels = read_manifest(csv_of(folder, content))
     assert images == (folder / "a.png", folder / "sub/b.png")
     assert labels == ("tabby cat", "3")
@@ -64,19 +64,19 @@ def test_quoted_commas_quotes_and_newlines(folder):
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(
-    labels=st.lists(
-        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).filter(str.strip), min_size=1
-    )
-)
+@given(labels=st.lists(st.text(st.characters(codec="ascii", categories=["L", "N", "P"]), min_size=1), min_size=1))
 def test_labels_come_back_from_csv_and_parquet(folder, labels):
+    labels = [f"a{label}" for label in labels]
+    files = [f"{index}.png" for index in range(len(labels))]
+    for file in files:
+        (folder / file).touch()
     table = io.StringIO()
     writer = csv.writer(table, quoting=csv.QUOTE_ALL)
     writer.writerow(["path", "label"])
-    writer.writerows(["a.png", label] for label in labels)
-    expected = ((folder / "a.png",) * len(labels), tuple(label.strip() for label in labels))
+    writer.writerows(zip(files, labels, strict=True))
+    expected = (tuple(folder / file for file in files), tuple(labels))
     assert read_manifest(csv_of(folder, table.getvalue())) == expected
-    assert read_manifest(parquet_of(folder, {"path": ["a.png"] * len(labels), "label": labels})) == expected
+    assert read_manifest(parquet_of(folder, {"path": files, "label": labels})) == expected
 
 
 def test_without_a_label_column_there_are_no_labels(folder):
@@ -87,8 +87,18 @@ def test_without_a_label_column_there_are_no_labels(folder):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("file,label\na.png,cat\n", "has no column path, only: file, label; a manifest has"),
-        ("path;label\na.png;cat\n", "has no column path, only: path;label; "),
+        ("url,label\na.png,cat\n", "has no column path, only: url, label; a manifest has"),
+        ("path:label\na.png:cat\n", "has no column path, only: path:label; "),
+        (
+            "path,label\na.png,cat\na.png,dog\n",
+            "has the labels 'cat' in row 1 (line 2) and 'dog' in row 2 (line 3) for a",
+        ),
+        ("path,label\na.png,'cat'\n", "has the label 'cat' in row 1 (line 2), in quotes that are part of it"),
+        ("path,label\n\u201ca.png\u201d,cat\n", "in row 1 (line 2), in quotes that are part of the path, but"),
+        ("path,label\na.png,dog\u200b\n", "the label in row 1 (line 2) is 'dog\\u200b', which has the invisible"),
+        ("path,label\nhttps://example.org/a.png,cat\n", "download the image"),
+        ("path,label,split\na.png,cat,train\nsub/b.png,dog,test\n", "has rows of the splits test, train; choose"),
+        ("path,label,Fold\na.png,cat,0\nsub/b.png,dog,\n", "has rows of the splits (empty), 0; choose"),
         ("", "is empty"),
         ("\n \n", "is empty"),
         ("path,label\n", "lists no images"),
@@ -112,10 +122,12 @@ def test_a_csv_that_cannot_be_used(folder, content, words):
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"image": ["a.png"], "label": ["cat"]}, "has no column path, only: image, label"),
+        ({"url": ["a.png"], "label": ["cat"]}, "has no column path, only: url, label"),
         ({"path": ["a.png", None], "label": ["cat", "cat"]}, "has no path in row 2;"),
         ({"path": ["a.png", "a.png"], "label": ["cat", None]}, "has no label for a.png in row 2;"),
-        ({"path": ["a.png"], "label": [0.5]}, "has a column label of type double"),
+        ({"path": ["a.png"], "label": [0.5]}, "the label in row 1 is 0.5, which isn't a whole number"),
+        ({"path": ["a.png"], "label": [float("nan")]}, "has no label for a.png in row 1"),
+        ({"path": ["a.png"], "label": [b"cat"]}, "has a column label of type binary"),
         ({"path": ["gone.png"], "label": ["cat"]}, "lists gone.png in row 1, but"),
         ({"path": pyarrow.array([], pyarrow.string()), "label": pyarrow.array([], pyarrow.string())}, "lists no"),
     ],
@@ -149,7 +161,7 @@ def test_parquet_without_pyarrow(folder, monkeypatch):
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_manifest_that_is_missing_may_never_end_or_has_an_impossible_name(tmp_path, suffix):
     assert "can't be opened" in refused(tmp_path / f"gone{suffix}")
-    assert "give a .csv or a .parquet file" in refused(tmp_path / f"list{suffix}.tsv")
+    assert "give a .csv or a .parquet file" in refused(tmp_path / f"list{suffix}.txt")
     pipe = tmp_path / f"pipe{suffix}"
     os.mkfifo(pipe)
     assert "can't be opened (it is a pipe, a socket or a device)" in refused(pipe)
@@ -171,3 +183,52 @@ def test_parquet_text_that_is_not_utf8(folder):
         pyarrow.string(), 1, [None, pyarrow.py_buffer(b"\0\0\0\0\1\0\0\0"), pyarrow.py_buffer(b"\xff")]
     )
     assert "has text that isn't UTF-8" in refused(parquet_of(folder, {"path": ["a.png"], "label": broken}))
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize(
+    "names", [("path", "label"), ("file_name", "label"), ("Filename", "class"), ("image", "category")]
+)
+def test_other_separators_and_usual_names_of_columns(folder, delimiter, names):
+    rows = [("note", *names), ("1,5", "a.png", "cat"), ('"x"', "sub/b.png", "dog, big")]
+    table = io.StringIO()
+    csv.writer(table, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows(rows)
+    assert read_manifest(csv_of(folder, table.getvalue()))[1] == ("cat", "dog, big")
+
+
+def test_columns_that_are_named(folder):
+    path = csv_of(folder, "path,label,species,photo\ngone.png,x,cat,a.png\ngone.png,y,dog,sub/b.png\n")
+    images, labels = read_manifest(path, Columns(path="photo", label="species"))
+    assert (images, labels) == ((folder / "a.png", folder / "sub/b.png"), ("cat", "dog"))
+    for columns, name in ((Columns(path="photos"), "photos"), (Columns(path="photo", label="kind"), "kind")):
+        with pytest.raises(SotglpError, match=f"has no column {name}, only: path, label, species, photo"):
+            read_manifest(path, columns)
+
+
+def test_rows_of_one_split(folder):
+    path = csv_of(folder, "path,label,Subset\na.png,cat,train\nsub/b.png,dog,Training\n\u00fc.png,cat,validation\n")
+    assert read_manifest(path, Columns(split="train"))[1] == ("cat", "dog")
+    assert read_manifest(path, Columns(split="VAL"))[0] == (folder / "\u00fc.png",)
+    assert len(read_manifest(path, Columns(split="all"))[0]) == 3
+    with pytest.raises(SotglpError, match="no rows of the split test, only: Training, train, validation"):
+        read_manifest(path, Columns(split="test"))
+    with pytest.raises(SotglpError, match="and no column split"):
+        read_manifest(csv_of(folder, "path\na.png\n"), Columns(split="test"))
+    assert len(read_manifest(csv_of(folder, "path,split\na.png,train\nsub/b.png,train\n"))[0]) == 2
+
+
+def test_paths_of_other_systems(folder):
+    (folder / "cafe\u0301.png").touch()
+    path = csv_of(folder, f"path\nsub\\b.png\ncaf\u00e9.png\n{(folder / 'comma, name.png').as_uri()}\n")
+    assert read_manifest(path)[0] == (folder / "sub/b.png", folder / "cafe\u0301.png", folder / "comma, name.png")
+    assert local_path("file://localhost/a%20b.png") == local_path("file:/a%20b.png") == "/a b.png"
+
+
+def test_labels_that_a_program_changed(folder):
+    assert read_manifest(csv_of(folder, "path,label\na.png,0.0\nsub/b.png,1.0\n"))[1] == ("0", "1")
+    assert read_manifest(csv_of(folder, "path,label\na.png,0.5\nsub/b.png,1.0\n"))[1] == ("0.5", "1.0")
+    assert read_manifest(parquet_of(folder, {"path": ["a.png"], "label": [1.0]}))[1] == ("1",)
+    with pytest.warns(SotglpWarning, match="1 rows of .*list.csv have labels such as NA"):
+        assert read_manifest(csv_of(folder, "path,label\na.png,NA\nsub/b.png,cat\n"))[1] == ("NA", "cat")
+    with pytest.warns(SotglpWarning, match="1 rows of .* repeat an image of another row"):
+        assert len(read_manifest(csv_of(folder, "path,label\na.png,cat\na.png,cat\n"))[0]) == 2

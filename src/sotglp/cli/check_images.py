@@ -9,6 +9,7 @@ from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
 from sotglp.errors import SotglpError, some_names
 from sotglp.images.check import SetFinding, check_set
+from sotglp.images.columns import Columns
 from sotglp.images.image_set import ImageSet
 from sotglp.images.survey import UNIFORM_ADVICE, with_own_ranges
 from sotglp.scoring.label_doubts import find_doubts, out_of_fold, unit_features
@@ -17,6 +18,7 @@ from sotglp.settings import InferenceConfig
 
 def check_images(
     paths: list[Path],
+    columns: Columns,
     backbone: str | None,
     pretrained: str,
     device: str,
@@ -25,13 +27,13 @@ def check_images(
 ) -> list[tuple[list[str], dict[str, Any]]]:
     """Return lines for people and the JSON entry of each folder or manifest; labels are checked with a backbone."""
     loaded = Backbone.load(backbone, pretrained, device=choose_device(device)) if backbone else None
-    return [_check(path, loaded, min_rank_fraction, cache_dir) for path in paths]
+    return [_check(path, columns, loaded, min_rank_fraction, cache_dir) for path in paths]
 
 
 def _check(
-    path: Path, backbone: Backbone | None, min_rank_fraction: float, cache_dir: Path | None
+    path: Path, columns: Columns, backbone: Backbone | None, min_rank_fraction: float, cache_dir: Path | None
 ) -> tuple[list[str], dict[str, Any]]:
-    images = with_own_ranges(ImageSet.from_path(path))
+    images = with_own_ranges(ImageSet.from_path(path, columns))
     try:
         finding = check_set(images)
     except SotglpError as error:

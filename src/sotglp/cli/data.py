@@ -20,6 +20,7 @@ from sotglp.datasets import ENTRIES, data_root, find
 from sotglp.datasets.checking import Finding, check
 from sotglp.datasets.entry import Entry
 from sotglp.datasets.preparing import check_obtainable, prepare
+from sotglp.images.columns import Columns
 
 BROKEN = 1
 
@@ -64,6 +65,9 @@ def check_data(
         str, Option(help="open_clip architecture that looks for wrong labels; auto as for `sotglp fit`.")
     ] = AUTO,
     pretrained: Annotated[str, Option(help="Its weights, as for `sotglp fit`.")] = "auto",
+    split: options.Split = None,
+    path_column: options.PathColumn = None,
+    label_column: options.LabelColumn = None,
     device: options.Device = "auto",
     cache_dir: options.CacheDir = None,
     no_cache: options.NoCache = False,
@@ -95,7 +99,9 @@ def check_data(
         from sotglp.cli.check_images import check_images
 
         views_dir = None if skip_labels else cache_folder(cache_dir, no_cache)
-        reports = check_images(own, chosen, pretrained, device, min_rank_fraction, views_dir)
+        reports = check_images(
+            own, Columns(split, path_column, label_column), chosen, pretrained, device, min_rank_fraction, views_dir
+        )
     _check(entries, root, lines, json_file, reports)
 
 

@@ -12,6 +12,7 @@ from sotglp.cli.inputs import inference_config, ood_sets_of
 from sotglp.console.output import check_outputs, emit, list_unreadable
 from sotglp.console.progress import note_loading
 from sotglp.errors import UnreadableImageError
+from sotglp.images.columns import Columns
 from sotglp.images.image_set import ImageSet
 from sotglp.model_file.record import read_record
 
@@ -32,6 +33,9 @@ def evaluate(
         Option(metavar="DIR", help="Store encoded images there, in half precision, for later evaluations."),
     ] = None,
     skip_unreadable: options.SkipUnreadable = False,
+    split: options.Split = None,
+    path_column: options.PathColumn = None,
+    label_column: options.LabelColumn = None,
     json_file: options.JsonFile = None,
 ) -> None:
     """Evaluate a model on labelled images, and on images of unknown classes.
@@ -47,7 +51,7 @@ def evaluate(
         workers=workers,
         precision=precision,
     )
-    images, ood_sets = ImageSet.from_path(test), ood_sets_of(ood)
+    images, ood_sets = ImageSet.from_path(test, Columns(split, path_column, label_column)), ood_sets_of(ood)
     note_loading()
     from sotglp.backbone.precision import choose_device
     from sotglp.model_file.load import load_model

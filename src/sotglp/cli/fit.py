@@ -17,6 +17,7 @@ from sotglp.console.output import check_outputs
 from sotglp.console.progress import note_loading
 from sotglp.errors import SotglpError
 from sotglp.files.packaged import parse_yaml
+from sotglp.images.columns import Columns
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.method import find_method
 from sotglp.settings import SHOT_SCORES, InferenceConfig, Settings, TrainConfig, checked, load_preset
@@ -72,6 +73,9 @@ def fit(
     no_cache: options.NoCache = False,
     num_processes: Annotated[int, Option(min=1, help="Processes that share the work, such as one per GPU.")] = 1,
     skip_unreadable: options.SkipUnreadable = False,
+    split: options.Split = None,
+    path_column: options.PathColumn = None,
+    label_column: options.LabelColumn = None,
     json_file: options.JsonFile = None,
 ) -> None:
     """Fit a model to a few labelled images of each class.
@@ -106,7 +110,7 @@ def fit(
         raise SotglpError(
             f"{checkpoint} holds an interrupted run: continue it with --resume, or discard it with --force"
         )
-    images = ImageSet.from_path(train)
+    images = ImageSet.from_path(train, Columns(split, path_column, label_column))
     held_out = ImageSet.from_path(calibrate_on) if calibrate_on else None
     note_loading()
     from sotglp.cli.fit_model import FitRun

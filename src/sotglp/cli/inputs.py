@@ -10,7 +10,10 @@ import typer
 
 from sotglp.errors import SotglpError, SotglpWarning
 from sotglp.features.cache_folder import default_cache_dir
+from sotglp.images.columns import Columns
 from sotglp.images.image_set import ImageSet
+from sotglp.images.manifest import ANY_COLUMNS
+from sotglp.images.sources import find_images
 from sotglp.model_file.record import ModelRecord
 from sotglp.settings import InferenceConfig, checked
 
@@ -43,10 +46,9 @@ def inference_config(
     return checked(InferenceConfig, values)
 
 
-def images_of(paths: list[Path]) -> ImageSet:
-    """Return the images at the given paths and in the given folders."""
-    found = [ImageSet.from_flat_folder(path).images if os.path.isdir(path) else (path,) for path in paths]
-    return ImageSet.from_items([image for images in found for image in images])
+def images_of(paths: list[Path], columns: Columns = ANY_COLUMNS) -> ImageSet:
+    """Return the images that the user names; see :func:`sotglp.images.sources.find_images`."""
+    return ImageSet.from_items(find_images(paths, columns))
 
 
 def ood_sets_of(folders: list[Path] | None) -> dict[str, ImageSet]:

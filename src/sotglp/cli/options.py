@@ -25,8 +25,22 @@ else:
 
 
 ModelFile: TypeAlias = Annotated[Path, Argument(metavar="MODEL", help="Model file that `sotglp fit` wrote.")]
-Images: TypeAlias = Annotated[list[Path], Argument(metavar="IMAGES...", help="Images, or folders of images.")]
+Images: TypeAlias = Annotated[
+    list[Path],
+    Argument(metavar="IMAGES...", help="Images, folders, manifests, patterns, or - for a list on standard input."),
+]
 TestImages: TypeAlias = Annotated[Path, Argument(metavar="TEST", help="Folder of class folders, or manifest.")]
+
+Split: TypeAlias = Annotated[
+    str | None,
+    Option(help="Rows of a manifest to use, by their value in its column split, subset, partition or fold; or all."),
+]
+PathColumn: TypeAlias = Annotated[
+    str | None, Option(help="Column of a manifest with the image files; default path, or another usual name.")
+]
+LabelColumn: TypeAlias = Annotated[
+    str | None, Option(help="Column of a manifest with the labels; default label, or another usual name.")
+]
 
 Force: TypeAlias = Annotated[bool, Option("--force", help="Replace an existing file.")]
 CsvFile: TypeAlias = Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,8 +11,9 @@ from sotglp.cli import options
 from sotglp.console.output import check_outputs, emit_predictions, label_unknown, list_unreadable, prediction
 from sotglp.console.progress import note_loading
 from sotglp.errors import SotglpError, UnreadableImageError
-from sotglp.images.folders import read_flat_folder
+from sotglp.images.columns import Columns
 from sotglp.images.image_set import ImageSet
+from sotglp.images.sources import find_images
 from sotglp.images.survey import with_ranges_of
 from sotglp.runtime.model import PortableModel
 
@@ -23,6 +24,8 @@ def predict(
     model_file: options.ModelFile,
     images: options.Images,
     csv_file: options.CsvFile = None,
+    split: options.Split = None,
+    path_column: options.PathColumn = None,
     unknown: Annotated[
         bool,
         options.Option("--unknown", help="Label images below the threshold `unknown`; needs a calibrated model."),
@@ -48,8 +51,11 @@ def predict(
 
     [bold]Example[/bold]: sotglp predict birds.safetensors garden.jpg more_photos/ --csv result.csv
 
-    MODEL is a model file, or an .onnx file of `sotglp export`, which needs neither PyTorch nor a GPU.
+    IMAGES are files, folders, manifests (CSV, Parquet), patterns in quotes, file:// addresses, or - for an image or a
+    list of these on standard input. MODEL is a model file, or an .onnx file of `sotglp export`, which needs neither
+    PyTorch nor a GPU.
     """
+    columns = Columns(split, path_column)
     check_outputs({"--csv": csv_file, "--json": json_file})
     unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
     if model_file.suffix == EXPORTED_SUFFIX:
@@ -68,7 +74,9 @@ def predict(
                     f"{option} can't be changed for {model_file}, since an exported model has a fixed score, "
                     "temperature and precision: leave it out, or predict with the model file"
                 )
-        predictions, about = _predict_exported(model_file, images, unknown, batch_size, unreadable)
+        predictions, about = _predict_exported(
+            model_file, find_images(images, columns), unknown, batch_size, unreadable
+        )
     elif find_spec("torch") is None:
         raise SotglpError(
             f"{model_file} needs the full installation (pip install sotglp), where `sotglp export` converts it to an "
@@ -76,13 +84,14 @@ def predict(
         )
     else:
         note_loading()
+        from sotglp.cli.inputs import images_of
         from sotglp.cli.predict_model import predict_with_model
 
         scoring = {"ood_method": ood_method, "temperature": temperature}
         reading = {"batch_size": batch_size, "workers": workers, "precision": precision}
         predictions, about = predict_with_model(
             model_file,
-            images,
+            images_of(images, columns),
             scoring | reading,
             pretrained=pretrained,
             device=device,
@@ -95,9 +104,12 @@ def predict(
 
 
 def _predict_exported(
-    model_file: Path, images: list[Path], unknown: bool, batch_size: int, unreadable: list[UnreadableImageError] | None
+    model_file: Path,
+    paths: Sequence[Path],
+    unknown: bool,
+    batch_size: int,
+    unreadable: list[UnreadableImageError] | None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    paths = [found for path in images for found in (read_flat_folder(path) if os.path.isdir(path) else (path,))]
     model = PortableModel.load(model_file)
     record = model.record
     if unknown and record.threshold is None:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from sotglp.backbone.precision import choose_device
-from sotglp.cli.inputs import images_of, inference_config
+from sotglp.cli.inputs import inference_config
 from sotglp.console.output import label_unknown, prediction
 from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.images.image_set import ImageSet
 from sotglp.model_file.load import load_model
 from sotglp.model_file.record import CalibrationRecord, read_record
 from sotglp.scoring.predict import predict_each
@@ -20,7 +21,7 @@ from sotglp.settings import InferenceConfig
 
 def predict_with_model(
     model_file: Path,
-    images: list[Path],
+    image_set: ImageSet,
     settings: Mapping[str, Any],
     *,
     pretrained: str | None,
@@ -33,7 +34,6 @@ def predict_with_model(
     record = read_record(model_file)
     inference = inference_config(record, **settings)
     _check_decisions(model_file, record.calibration, inference, unknown, coverage)
-    image_set = images_of(images)
     model, record, calibration = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     models = [model, *calibration.fold_models] if calibration and coverage is not None else [model]
     by_model = predict_each(models, image_set, inference, unreadable=unreadable, score_all=False)

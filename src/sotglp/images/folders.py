@@ -64,14 +64,14 @@ def read_flat_folder(root: Path) -> tuple[Path, ...]:
 
 def _report(root: Path, left_out: Mapping[str, int]) -> None:
     if left_out:
-        warnings.warn(f"in {root}, {_counted(left_out)}", SotglpWarning, stacklevel=4)
+        warnings.warn(f"in {root}, {describe_left_out(left_out)}", SotglpWarning, stacklevel=4)
 
 
 def _found(left_out: Mapping[str, int]) -> str:
-    return f" ({_counted(left_out)})" if left_out else ""
+    return f" ({describe_left_out(left_out)})" if left_out else ""
 
 
-def _counted(left_out: Mapping[str, int]) -> str:
+def describe_left_out(left_out: Mapping[str, int]) -> str:
     """Describe the files that are left out: "20 files ending in .heic were left out: install sotglp[heic]"."""
     heic = {suffix: count for suffix, count in left_out.items() if suffix in HEIC_SUFFIXES}
     others = {suffix: count for suffix, count in left_out.items() if suffix not in HEIC_SUFFIXES}

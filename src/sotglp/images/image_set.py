@@ -15,9 +15,10 @@ from PIL import Image
 
 from sotglp.errors import SotglpError, some_names
 from sotglp.images.arrays import is_tensor, rows_of
+from sotglp.images.columns import Columns
 from sotglp.images.folders import read_class_folders, read_flat_folder
 from sotglp.images.labels import class_names, distinct_names
-from sotglp.images.manifest import MANIFEST_SUFFIXES, read_manifest
+from sotglp.images.manifest import ANY_COLUMNS, MANIFEST_SUFFIXES, read_manifest
 from sotglp.images.value_range import ValueRanges
 
 if TYPE_CHECKING:
@@ -61,15 +62,20 @@ class ImageSet:
             )
 
     @classmethod
-    def from_path(cls, path: str | os.PathLike[str]) -> ImageSet:
-        """Read a folder with `from_class_folders`, or a .csv or .parquet file with `from_manifest`."""
+    def from_path(cls, path: str | os.PathLike[str], columns: Columns = ANY_COLUMNS) -> ImageSet:
+        """Read a folder with `from_class_folders`, or a .csv, .tsv or .parquet file with `from_manifest`."""
         path = Path(path)
         if os.path.isfile(path):
             if path.suffix.lower() not in MANIFEST_SUFFIXES:
                 raise SotglpError(
                     f"{path} is neither a folder nor a manifest; give a folder, a .csv or a .parquet file"
                 )
-            return cls.from_manifest(path)
+            return cls.from_manifest(path, columns)
+        if columns != ANY_COLUMNS:
+            raise SotglpError(
+                f"{path} isn't a manifest, so it has no columns; leave out --split, --path-column and --label-column, "
+                "or give the folder of one split"
+            )
         return cls.from_class_folders(path)
 
     @classmethod
@@ -86,9 +92,9 @@ class ImageSet:
         return cls(read_flat_folder(Path(root)))
 
     @classmethod
-    def from_manifest(cls, path: str | os.PathLike[str]) -> ImageSet:
+    def from_manifest(cls, path: str | os.PathLike[str], columns: Columns = ANY_COLUMNS) -> ImageSet:
         """Read a table with the column path and optionally label; see `sotglp.images.manifest.read_manifest`."""
-        return cls(*read_manifest(Path(path)))
+        return cls(*read_manifest(Path(path), columns))
 
     @classmethod
     def from_items(cls, images: Any, labels: Any = None) -> ImageSet:

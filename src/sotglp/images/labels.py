@@ -14,13 +14,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sotglp.console.output import UNKNOWN
-from sotglp.errors import SotglpError, SotglpWarning, short_repr
+from sotglp.errors import SotglpError, SotglpWarning, short_repr, some_names
 
 _ADVICE = "give class names as text or whole numbers"
 
+_MISSING_WORDS = frozenset(
+    {
+        "na",
+        "n/a",
+        "#n/a",
+        "<na>",
+        "nan",
+        "null",
+        "none",
+        "nil",
+        "nat",
+        "undefined",
+        "(null)",
+        "-",
+        "?",
+        "#ref!",
+        "#value!",
+    }
+)
+_QUOTED = re.compile("b?(['\"\u2018\u201c\u201e`\u00ab]).*['\"\u2019\u201c\u201d`\u00bb]", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
 
-_INVISIBLE = re.compile(
+INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0]"
     # Joiners are part of words and emoji between two visible characters only.
     "|(?<!\\S)[\u200c\u200d]|[\u200c\u200d](?!\\S)"
@@ -44,7 +64,7 @@ def label_text(label: object, subject: str = "the label") -> str:
             raise SotglpError(f"{subject} is {short_repr(bytes(label))}, which isn't UTF-8; decode it first") from error
     if isinstance(label, Integral | np.bool_):
         return str(label)
-    if label is None or _is_nan(label):
+    if label is None or _is_nan(label) or type(label).__name__ in ("NAType", "NaTType"):
         raise SotglpError(f"{subject} is {label}, so it is missing; add a label or leave the image out")
     if not isinstance(label, Real):
         raise SotglpError(f"{subject} is {short_repr(label)} of type {type(label).__name__}; {_ADVICE}")
@@ -67,6 +87,9 @@ def label_array(labels: Any) -> NDArray[Any]:
         # NumPy would make the class "nan" of a missing label among text.
         for i in [i for i, label in enumerate(labels) if _is_nan(label)]:
             label_text(labels[i], f"label {i}")
+        # NumPy would make the class "1.0" of 1.0 among text.
+        if len({isinstance(label, str) for label in labels}) > 1:
+            labels = [label_text(label, f"label {i}") for i, label in enumerate(labels)]
     try:
         array = np.asarray(labels)
     except ValueError as error:
@@ -122,8 +145,37 @@ def warn_of_names(names: Sequence[str]) -> None:
             SotglpWarning,
             stacklevel=3,
         )
+    if quoted := [name for name in names if is_quoted(name)]:
+        warnings.warn(
+            f"class names are in quotes, which are part of the prompts: {some_names(quoted)}; remove the quotes",
+            SotglpWarning,
+            stacklevel=3,
+        )
     for name in names:
         warn_if_reserved(name)
+
+
+def is_quoted(text: str) -> bool:
+    """Whether text is in quotes, or is how Python writes bytes (b'cat')."""
+    return len(text) > 2 and _QUOTED.fullmatch(text) is not None
+
+
+def warn_of_missing(labels: Sequence[str], subject: str, positions: Sequence[str] | None = None) -> None:
+    """Warn of labels such as NA and nan, which programs write for missing values.
+
+    ``subject`` is what has the labels, for messages; ``positions`` say where each label is.
+    """
+    words = {label: label.strip().lower() in _MISSING_WORDS for label in set(labels)}
+    found = [i for i, label in enumerate(labels) if words[label]]
+    if found:
+        names = some_names([repr(name) for name in dict.fromkeys(labels[i] for i in found)])
+        where = positions[found[0]] if positions else f"image {found[0]}"
+        warnings.warn(
+            f"{len(found)} of {len(labels)} labels of {subject} are those of missing values ({names}, first in "
+            f"{where}), and are used as class names; leave these images out unless they are classes",
+            SotglpWarning,
+            stacklevel=4,
+        )
 
 
 def warn_if_reserved(name: str) -> None:
@@ -151,7 +203,7 @@ def _composed(text: str, subject: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise SotglpError(f"{subject} is {text!a}, which isn't UTF-8; rename the class") from error
-    if found := _INVISIBLE.search(text):
+    if found := INVISIBLE.search(text):
         raise SotglpError(f"{subject} is {text!a}, which has the invisible character U+{ord(found[0]):04X}; remove it")
     return unicodedata.normalize("NFC", text)
 

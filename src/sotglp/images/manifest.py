@@ -1,132 +1,184 @@
-"""Manifests: CSV or Parquet tables of images, with the columns path and label."""
+"""Manifests: tables of images, with the columns path and label, in CSV or Parquet files or data frames."""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Iterator
+import re
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sotglp.errors import SotglpError
-from sotglp.files.regular import check_regular, read_regular
+from PIL import Image
 
-MANIFEST_SUFFIXES = frozenset({".csv", ".parquet"})
+from sotglp.errors import SotglpError, SotglpWarning
+from sotglp.images.columns import Columns
+from sotglp.images.labels import is_quoted, label_text, warn_of_missing
+from sotglp.images.paths import find_file, is_remote, why_missing
+from sotglp.images.table import csv_rows, parquet_rows
+
+MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
 """Suffixes of manifests, in lower case."""
 
-_EXPECTED = "a manifest has the columns path and label"
+ANY_COLUMNS = Columns()
+"""Columns of the usual names, and all rows."""
+
+Row = tuple[str, Sequence[Any]]
+"""A row's position for messages, and its cells."""
 
 
-def read_manifest(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...] | None]:
-    """Read the image files, all of which exist, and labels that a manifest lists; None without a column `label`.
+def read_manifest(path: Path, columns: Columns = ANY_COLUMNS) -> tuple[tuple[Path, ...], tuple[str, ...] | None]:
+    """Read the image files, all of which exist, and labels that a manifest lists; None without a column of labels.
 
-    A manifest is a .csv file (UTF-8, separated by commas, with a header) or a .parquet file. The column `path` is
-    required; relative paths start at the manifest's folder. The column `label` is optional; other columns are ignored.
+    A manifest is a .csv or .tsv file (UTF-8, with a header; separated by commas, semicolons, tabs or bars) or a
+    .parquet file. The column `path`, or another usual name such as `file_name`, is required; relative paths start at
+    the manifest's folder. Raise a SotglpError that names the row or the column that can't be used, such as a file that
+    is listed with two labels.
     """
     suffix = path.suffix.lower()
     if suffix not in MANIFEST_SUFFIXES:
         raise SotglpError(f"{path} isn't a manifest; give a .csv or a .parquet file")
-    rows = _csv_rows(path) if suffix == ".csv" else _parquet_rows(path)
-    columns = next(rows)[1]
-    if "path" not in columns:
-        has = ", ".join(columns)
-        raise SotglpError(f"{path} has no column path, only: {has}; {_EXPECTED}, separated by commas in a CSV file")
-    path_column = columns.index("path")
-    label_column = columns.index("label") if "label" in columns else None
-    images: list[Path] = []
-    labels: list[str] = []
+    rows = parquet_rows(path, columns.wanted) if suffix == ".parquet" else csv_rows(path, columns.wanted)
+    header = [str(name) for name in next(rows)[1]]
+    images, labels = read_rows(str(path), path.parent, header, rows, columns)
+    return tuple(images), labels
+
+
+def read_frame(frame: Any, columns: Columns = ANY_COLUMNS) -> tuple[list[Any], tuple[str, ...] | None]:
+    """Read the images and labels of a data frame of pandas or Polars; see :func:`read_manifest`.
+
+    Images are paths, relative to the current folder, or PIL images. A single column needs no usual name.
+    """
+    header = [str(name) for name in frame.columns]
+    if len(header) == 1:
+        columns = Columns(columns.split, header[0])
+    # Columns, since a row of pandas has one type for all of them; tolist also converts numbers of NumPy.
+    positions = [header.index(name) for name in columns.wanted(header)]
+    by_column = [_column(frame, position) for position in positions]
+    names = [header[position] for position in positions] or header
+    index = frame.index if hasattr(frame, "index") else range(len(frame))
+    rows = ((f"the row {label!r}", cells) for label, cells in zip(index, zip(*by_column, strict=True), strict=False))
+    return read_rows("the data frame", Path(), names, rows, columns)
+
+
+def read_rows(
+    subject: str, folder: Path, header: Sequence[str], rows: Iterable[Row], columns: Columns
+) -> tuple[list[Any], tuple[str, ...] | None]:
+    """Return the images and labels of a table, which is called ``subject`` in messages."""
+    path_column, label_column, split_column = columns.positions(header, subject)
+    kept = _rows_of_split(subject, header, rows, split_column, columns)
+    if not kept:
+        raise SotglpError(f"{subject} lists no images; add a row for each image")
+    images = [_image(subject, folder, _cell(row, path_column), where) for where, row in kept]
+    labels = None
+    if label_column is not None:
+        given = [
+            _label(subject, _cell(row, label_column), _name(image), where)
+            for (where, row), image in zip(kept, images, strict=True)
+        ]
+        labels = _without_fractions(given)
+    _check_repeats(subject, images, labels, [where for where, _ in kept])
+    if labels is not None:
+        warn_of_missing(labels, subject, [where for where, _ in kept])
+    return images, labels
+
+
+def _rows_of_split(
+    subject: str, header: Sequence[str], rows: Iterable[Row], split_column: int | None, columns: Columns
+) -> list[Row]:
+    """Return the rows of the chosen split that aren't blank."""
+    kept = []
     for where, row in rows:
-        if len(row) > len(columns):
+        if len(row) > len(header):
             raise SotglpError(
-                f"{path} has more fields in {where} than the {len(columns)} columns; put quotes around a comma"
+                f"{subject} has more fields in {where} than the {len(header)} columns; put quotes around a comma"
             )
-        if not (file := _cell(row, path_column)):
-            raise SotglpError(f"{path} has no path in {where}; fill it in or remove the row")
-        image = path.parent / file
-        if not os.path.isfile(image):
-            raise SotglpError(
-                f"{path} lists {file} in {where}, but {image} does not exist; correct the path or remove the row"
-            )
-        images.append(image)
-        if label_column is not None:
-            if not (label := _cell(row, label_column)):
-                raise SotglpError(f"{path} has no label for {file} in {where}; fill it in or remove the row")
-            labels.append(label)
-    if not images:
-        raise SotglpError(f"{path} lists no images; add a row for each image")
-    return tuple(images), None if label_column is None else tuple(labels)
+        if any(_text(cell) for cell in row):
+            kept.append((where, row))
+    if split_column is None:
+        columns.check_no_splits(subject)
+        return kept
+    values = [_text(_cell(row, split_column)) for _, row in kept]
+    used = columns.rows_of_split(header[split_column], values, subject) if kept else []
+    return [row for row, is_used in zip(kept, used, strict=True) if is_used]
 
 
-def _cell(row: list[Any], column: int) -> str:
-    value = row[column] if column < len(row) else None
-    return "" if value is None else str(value).strip()
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the header, then every row that isn't blank, each with its position for messages."""
-    try:
-        content = read_regular(path)
-    except (OSError, ValueError) as error:
-        raise _unopened(path, error) from error
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise SotglpError(f"{path} isn't UTF-8 text in line {line}; save it as CSV in UTF-8") from error
-    # Strict, because an unclosed quote would make one field of the rest of the file.
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    n_rows = -1
-    while True:
-        line = reader.line_num + 1
-        try:
-            fields = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            raise SotglpError(
-                f"{path} isn't valid CSV in the row that starts at line {line} ({error}); check its quotes"
-            ) from error
-        if any(field.strip() for field in fields):
-            n_rows += 1
-            yield f"row {n_rows} (line {line})", [field.strip() for field in fields]
-    if n_rows < 0:
-        raise SotglpError(f"{path} is empty; {_EXPECTED}")
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, list[Any]]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
+def _image(subject: str, folder: Path, cell: Any, where: str) -> Any:
+    if isinstance(cell, Image.Image):
+        return cell
+    file = _text(cell)
+    if not file:
+        raise SotglpError(f"{subject} has no path in {where}; fill it in or remove the row")
+    if is_remote(file):
+        raise SotglpError(f"{subject} has the address {file[:200]} in {where}; download the image and give its path")
+    found = find_file(folder, file)
+    if found is None:
+        quoted = ", in quotes that are part of the path" if is_quoted(file) else ""
         raise SotglpError(
-            f'reading {path} requires pyarrow; install it with pip install "sotglp[parquet]", or give a CSV file'
-        ) from error
-    try:
-        check_regular(path)
-        with pyarrow.parquet.ParquetFile(path) as file:
-            columns = [str(name) for name in file.schema_arrow.names]
-            wanted = [name for name in columns if name in ("path", "label")]
-            table = file.read(columns=wanted)
-    except OSError as error:
-        raise _unopened(path, error) from error
-    except (pyarrow.ArrowException, ValueError) as error:
-        raise SotglpError(f"{path} is not a complete Parquet file; write it again or give a CSV file") from error
-    yield "the header", columns if "path" not in columns else wanted
-    for name, column in zip(wanted, table.columns, strict=True):
-        kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
-        if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_integer(kind)):
-            raise SotglpError(f"{path} has a column {name} of type {column.type}; write it as text")
-    try:
-        cells = [column.to_pylist() for column in table.columns]
-    except UnicodeDecodeError as error:
-        raise SotglpError(f"{path} has text that isn't UTF-8; write it again in UTF-8") from error
-    except pyarrow.ArrowException as error:  # such as an index beyond a column's dictionary
-        raise SotglpError(f"{path} is not a complete Parquet file; write it again or give a CSV file") from error
-    for n_rows, values in enumerate(zip(*cells, strict=True), start=1):
-        yield f"row {n_rows}", list(values)
+            f"{subject} lists {file} in {where}{quoted}, but {folder / file} does not exist"
+            f"{why_missing(folder, file)}; correct the path or remove the row"
+        )
+    return found
 
 
-def _unopened(path: Path, error: OSError | ValueError) -> SotglpError:
-    reason = getattr(error, "strerror", None) or error
-    return SotglpError(f"{path} can't be opened ({reason}); check the path")
+def _label(subject: str, cell: Any, name: str, where: str) -> str:
+    text = _text(cell)
+    if not text:
+        raise SotglpError(f"{subject} has no label for {name} in {where}; fill it in or remove the row")
+    if is_quoted(text) and isinstance(cell, str):
+        raise SotglpError(f"{subject} has the label {text} in {where}, in quotes that are part of it; remove them")
+    return label_text(text if isinstance(cell, str) else cell, f"{subject} can't be used: the label in {where}")
+
+
+def _without_fractions(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return whole numbers that a program wrote as floats, such as 1.0, as numbers."""
+    if all(re.fullmatch(r"[-+]?\d+(\.0*)?", label) for label in labels):
+        return tuple(label.partition(".")[0] for label in labels)
+    return tuple(labels)
+
+
+def _check_repeats(subject: str, images: Sequence[Any], labels: Sequence[str] | None, positions: Sequence[str]) -> None:
+    """Raise a SotglpError about a file with two labels, and warn of files that are listed twice."""
+    first: dict[str, int] = {}
+    repeated = []
+    for i, image in enumerate(images):
+        if not isinstance(image, Path):
+            continue
+        earlier = first.setdefault(os.path.normpath(image), i)
+        if earlier == i:
+            continue
+        repeated.append(i)
+        if labels is not None and labels[i] != labels[earlier]:
+            raise SotglpError(
+                f"{subject} has the labels {labels[earlier]!r} in {positions[earlier]} and {labels[i]!r} in "
+                f"{positions[i]} for {image.name}; correct one or remove both rows"
+            )
+    if repeated:
+        count = "1 row that repeats" if len(repeated) == 1 else f"{len(repeated)} rows that repeat"
+        warnings.warn(
+            f"{subject} has {count} an image of another row, such as {positions[repeated[0]]}, and uses it as often; "
+            "remove them unless that is intended",
+            SotglpWarning,
+            stacklevel=4,
+        )
+
+
+def _column(frame: Any, position: int) -> list[Any]:
+    # By position in pandas, where two columns may have the same name.
+    column = frame.iloc[:, position] if hasattr(frame, "iloc") else frame[frame.columns[position]]
+    return list(column.tolist() if hasattr(column, "tolist") else column)
+
+
+def _name(image: Any) -> str:
+    return image.name if isinstance(image, Path) else "the image"
+
+
+def _cell(row: Sequence[Any], column: int) -> Any:
+    return row[column] if column < len(row) else None
+
+
+def _text(value: Any) -> str:
+    """Return a cell as text; "" for missing values, which are not equal to themselves in NumPy and pandas."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value):
+        return ""
+    return str(value).strip()
