@@ -70,7 +70,7 @@ def _csv(folder: Path) -> tuple[list[bytes], Reader]:
 
     seeds = [
         b"path,label\na.png,cat\nb.png,dog\n",
-        b'\xef\xbb\xbfsplit,label,path\r\n1,"say ""hi"", cat",a.png\r\n2,"two\nlines","b.png"\r\n',
+        b'\xef\xbb\xbfnote,label,path\r\n1,"say ""hi"", cat",a.png\r\n2,"two\nlines","b.png"\r\n',
         b"path\na.png\n\nb.png\n",
     ]
     return seeds, _reader(folder / "list.csv", read_manifest)

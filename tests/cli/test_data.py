@@ -178,7 +178,7 @@ def test_check_finds_what_is_wrong_with_own_images(photos: Path, output_of: Run)
 
     assert "photos: broken, 4 classes, 20 readable images, 1 to 7 per class\n" in done
     assert "    problem: can't read photos/green leaf/3.png: it is empty" in done
-    twins = "photos/green leaf/2.png, photos/red_brick/2 leaf.png"
+    twins = "photos/green leaf/2.png (green leaf), photos/red_brick/2 leaf.png (red_brick)"
     assert f"    problem: the same image is in 2 classes, so a label is wrong: {twins}\n" in done
     assert "    warning: 1 image is a copy of another in the same class" in done
     assert "    warning: classes with fewer than 2 images, whose labels can't be checked: mud\n" in done

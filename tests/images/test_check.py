@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from sotglp import SotglpError
+from sotglp import SotglpError, SotglpWarning
 from sotglp.errors import UnreadableImageError
-from sotglp.images.check import Copies, check_set, readable_images
+from sotglp.images.check import Copies, check_set, readable_images, warn_of_two_labels
 from sotglp.images.image_set import ImageSet
 
 
@@ -34,6 +34,15 @@ def test_copies_are_found_by_their_bytes(class_folders: Path) -> None:
     finding = check_set(ImageSet.from_path(class_folders))
     assert [group.labels for group in finding.copies] == [("blue sea",), ("blue sea", "green leaf")]
     assert not finding.is_valid
+
+
+def test_two_labels_of_an_image_are_reported(class_folders: Path) -> None:
+    sea, leaf = class_folders / "blue sea", class_folders / "green leaf"
+    warn_of_two_labels(ImageSet.from_path(class_folders))  # nothing
+    shutil.copy(sea / "5.png", leaf / "0.png")
+    (leaf / "1.png").write_bytes(b"")
+    with pytest.warns(SotglpWarning, match=r"5.png .blue sea., .*0.png .green leaf."):
+        warn_of_two_labels(ImageSet.from_path(class_folders))
 
 
 def test_images_in_memory_have_copies_too() -> None:

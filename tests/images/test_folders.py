@@ -183,3 +183,21 @@ def test_a_folder_without_permission(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", guarded)
     with pytest.raises(SotglpError, match=r"cat can't be read \(Permission denied\)"):
         read_class_folders(tmp_path)
+
+
+def test_a_table_of_labels_beside_images_is_suggested(tmp_path):
+    # As datasets of Hugging Face are laid out.
+    for name in ("train/a.png", "test/b.png", "train/metadata.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for folder in (tmp_path, tmp_path / "train"):
+        with pytest.raises(SotglpError, match=f"did you mean {tmp_path / 'train' / 'metadata.csv'}.."):
+            read_class_folders(folder)
+
+
+def test_a_class_folder_named_as_a_missing_value_is_reported(tmp_path):
+    for name in ("None/a.png", "cat/b.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    with pytest.warns(SotglpWarning, match="'None', first in the folder None"):
+        assert len(read_class_folders(tmp_path)[0]) == 2

@@ -1,3 +1,4 @@
+import warnings
 from fractions import Fraction
 from pathlib import Path
 
@@ -5,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from sotglp.errors import SotglpError
+from sotglp.errors import SotglpError, SotglpWarning
 from sotglp.images.image_set import ImageSet
-from sotglp.images.labels import class_names, distinct_names, label_array, label_text
+from sotglp.images.labels import class_names, distinct_names, label_array, label_text, warn_of_names
 
 
 def objects(*labels):
@@ -32,6 +33,7 @@ def objects(*labels):
         ([0.0, -0.0], ["0", "0"]),
         ([True, False], ["True", "False"]),
         (["cat", 1], ["cat", "1"]),
+        (["1", 1.0, b"2"], ["1", "1", "2"]),
         (["nul\0", "dog"], ["nul\0", "dog"]),
         (["cafe\u0301", b"cafe\xcc\x81", "dog"], ["caf\u00e9", "caf\u00e9", "dog"]),
     ],
@@ -52,6 +54,7 @@ def test_labels_become_class_names(labels, names):
         (["cat", "caf\udce9"], "label 1 is 'caf.udce9', which isn't UTF-8"),
         (["cat", None], "label 1 is None, so it is missing"),
         ([3, None], "label 1 is None"),
+        (["cat", 0.5], "label 1 is 0.5, which isn't a whole number"),
         (["cat", float("nan")], "label 1 is nan, so it is missing"),
         ([1.0, np.nan], "label 1 is nan"),
         (objects("cat", np.nan), "label 1 is nan"),
@@ -97,3 +100,15 @@ def test_class_labels_have_different_names():
     for labels in (["caf\u00e9", "cafe\u0301"], [1, "1"], ["a", "b", "a"]):
         with pytest.raises(SotglpError, match="have the same name"):
             distinct_names(labels)
+
+
+@pytest.mark.parametrize("name", ["'cat'", '"cat"', "b'cat'", "\u201ccat\u201d", "\u201ecat\u201c", "`cat`"])
+def test_quotes_in_names_are_reported(name):
+    with pytest.warns(SotglpWarning, match="in quotes"):
+        warn_of_names([name, "dog"])
+
+
+def test_names_with_quotes_inside_them_are_not_reported():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_names(["cat's eye", "the 'old' oak", "'", "dogs'"])

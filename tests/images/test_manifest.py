@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sotglp.errors import SotglpError, SotglpWarning
-from sotglp.images.manifest import Columns, local_path, read_manifest
+from sotglp.images.columns import Columns
+from sotglp.images.manifest import read_manifest
 
 
 @pytest.fixture
@@ -96,9 +97,24 @@ def test_without_a_label_column_there_are_no_labels(folder):
         ("path,label\na.png,'cat'\n", "has the label 'cat' in row 1 (line 2), in quotes that are part of it"),
         ("path,label\n\u201ca.png\u201d,cat\n", "in row 1 (line 2), in quotes that are part of the path, but"),
         ("path,label\na.png,dog\u200b\n", "the label in row 1 (line 2) is 'dog\\u200b', which has the invisible"),
+        ("path,label\na.png,b'cat'\n", "has the label b'cat' in row 1 (line 2), in quotes that are part of it"),
+        ("path,label,label\na.png,cat,1\n", "has the column label twice"),
+        ("sep=;\npath;label\na.png;\n", "has no label for a.png in row 1 (line 3)"),
+        ("url;label\na.png;cat\n", "has no column path, only: url, label; a manifest has"),
+        ("path,label\nsub/B.PNG,cat\n", "(did you mean sub/b.png?)"),
+        ("path,label\nsub/b,cat\n", "(did you mean sub/b.png?)"),
+        ("path,label\n/elsewhere/a.png,cat\n", "(did you mean a.png?)"),
+        ("path,label\na\u200b.png,cat\n", "which has the invisible character U+200B"),
+        ("path,label\nsub,cat\n", "which is a folder"),
         ("path,label\nhttps://example.org/a.png,cat\n", "download the image"),
-        ("path,label,split\na.png,cat,train\nsub/b.png,dog,test\n", "has rows of the splits test, train; choose"),
-        ("path,label,Fold\na.png,cat,0\nsub/b.png,dog,\n", "has rows of the splits (empty), 0; choose"),
+        (
+            "path,label,split\na.png,cat,train\nsub/b.png,dog,test\n",
+            "has rows of the splits test, train in the column split; choose",
+        ),
+        (
+            "path,label,Fold\na.png,cat,0\nsub/b.png,dog,\n",
+            "has rows of the splits (empty), 0 in the column Fold; choose",
+        ),
         ("", "is empty"),
         ("\n \n", "is empty"),
         ("path,label\n", "lists no images"),
@@ -129,6 +145,7 @@ def test_a_csv_that_cannot_be_used(folder, content, words):
         ({"path": ["a.png"], "label": [float("nan")]}, "has no label for a.png in row 1"),
         ({"path": ["a.png"], "label": [b"cat"]}, "has a column label of type binary"),
         ({"path": ["gone.png"], "label": ["cat"]}, "lists gone.png in row 1, but"),
+        ({"image": [{"bytes": b"", "path": "a.png"}], "label": [0]}, "it probably holds the images"),
         ({"path": pyarrow.array([], pyarrow.string()), "label": pyarrow.array([], pyarrow.string())}, "lists no"),
     ],
 )
@@ -205,30 +222,33 @@ def test_columns_that_are_named(folder):
             read_manifest(path, columns)
 
 
-def test_rows_of_one_split(folder):
-    path = csv_of(folder, "path,label,Subset\na.png,cat,train\nsub/b.png,dog,Training\n\u00fc.png,cat,validation\n")
-    assert read_manifest(path, Columns(split="train"))[1] == ("cat", "dog")
-    assert read_manifest(path, Columns(split="VAL"))[0] == (folder / "\u00fc.png",)
-    assert len(read_manifest(path, Columns(split="all"))[0]) == 3
-    with pytest.raises(SotglpError, match="no rows of the split test, only: Training, train, validation"):
-        read_manifest(path, Columns(split="test"))
-    with pytest.raises(SotglpError, match="and no column split"):
-        read_manifest(csv_of(folder, "path\na.png\n"), Columns(split="test"))
-    assert len(read_manifest(csv_of(folder, "path,split\na.png,train\nsub/b.png,train\n"))[0]) == 2
-
-
 def test_paths_of_other_systems(folder):
     (folder / "cafe\u0301.png").touch()
     path = csv_of(folder, f"path\nsub\\b.png\ncaf\u00e9.png\n{(folder / 'comma, name.png').as_uri()}\n")
     assert read_manifest(path)[0] == (folder / "sub/b.png", folder / "cafe\u0301.png", folder / "comma, name.png")
-    assert local_path("file://localhost/a%20b.png") == local_path("file:/a%20b.png") == "/a b.png"
 
 
 def test_labels_that_a_program_changed(folder):
     assert read_manifest(csv_of(folder, "path,label\na.png,0.0\nsub/b.png,1.0\n"))[1] == ("0", "1")
+    assert read_manifest(csv_of(folder, "path,label\na.png,0\nsub/b.png,1.0\n"))[1] == ("0", "1")
     assert read_manifest(csv_of(folder, "path,label\na.png,0.5\nsub/b.png,1.0\n"))[1] == ("0.5", "1.0")
     assert read_manifest(parquet_of(folder, {"path": ["a.png"], "label": [1.0]}))[1] == ("1",)
-    with pytest.warns(SotglpWarning, match="1 rows of .*list.csv have labels such as NA"):
+    with pytest.warns(SotglpWarning, match="1 of 2 labels of .*list.csv .*'NA', first in row 1 .line 2"):
         assert read_manifest(csv_of(folder, "path,label\na.png,NA\nsub/b.png,cat\n"))[1] == ("NA", "cat")
-    with pytest.warns(SotglpWarning, match="1 rows of .* repeat an image of another row"):
-        assert len(read_manifest(csv_of(folder, "path,label\na.png,cat\na.png,cat\n"))[0]) == 2
+    with pytest.warns(SotglpWarning, match="1 row that repeats an image of another row, such as row 2"):
+        assert len(read_manifest(csv_of(folder, "path,label\na.png,cat\n./a.png,cat\n"))[0]) == 2
+
+
+def test_rows_of_one_split(folder):
+    path = csv_of(folder, "path,label,Subset\na.png,cat,train\ngone.png,dog,test\nsub/b.png,dog,Training\n")
+    assert read_manifest(path, Columns(split="train"))[1] == ("cat", "dog")
+    for columns in (Columns(), Columns(split="val")):
+        with pytest.raises(SotglpError, match="rows of the split"):
+            read_manifest(path, columns)
+    with pytest.raises(SotglpError, match="no rows of the split test, and no column split"):
+        read_manifest(csv_of(folder, "path\na.png\n"), Columns(split="test"))
+
+
+def test_labels_are_not_read_for_predictions(folder):
+    path = csv_of(folder, "path,label,class\na.png,,\nsub/b.png,x,y\n")
+    assert read_manifest(path, with_labels=False) == ((folder / "a.png", folder / "sub/b.png"), None)

@@ -8,9 +8,10 @@ from typing import Any
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
 from sotglp.errors import SotglpError, some_names
-from sotglp.images.check import SetFinding, check_set
+from sotglp.images.check import SetFinding, check_set, describe_copies
 from sotglp.images.columns import Columns
 from sotglp.images.image_set import ImageSet
+from sotglp.images.labels import warn_of_names
 from sotglp.images.survey import UNIFORM_ADVICE, with_own_ranges
 from sotglp.scoring.label_doubts import find_doubts, out_of_fold, unit_features
 from sotglp.settings import InferenceConfig
@@ -38,6 +39,7 @@ def _check(
         finding = check_set(images)
     except SotglpError as error:
         raise SotglpError(f"{path} can't be checked: {error}") from error
+    warn_of_names(images.classes)
     lines = [
         f"{path}: {'valid' if finding.is_valid else 'broken'}, {_size(finding)}",
         *(f"    problem: {error}" for error in finding.unreadable.values()),
@@ -46,13 +48,13 @@ def _check(
         {"paths": [images.name(index) for index in group.indices], "labels": list(group.labels)}
         for group in finding.copies
     ]
-    for group in copies:
-        if len(group["labels"]) > 1:
-            lines.append(
-                f"    problem: the same image is in {len(group['labels'])} classes, so a label is wrong: "
-                + ", ".join(group["paths"])
-            )
     uniform = [images.name(index) for index in finding.uniform]
+    lines += [
+        f"    problem: the same image is in {len(group.labels)} classes, so a label is wrong: "
+        + describe_copies(images, group)
+        for group in finding.copies
+        if len(group.labels) > 1
+    ]
     lines += [f"    warning: {text}" for text in _warnings(finding)]
     if uniform:
         are = "is" if len(uniform) == 1 else "are each"

@@ -12,6 +12,7 @@ from sotglp.cli.inputs import inference_config, ood_sets_of
 from sotglp.console.output import check_outputs, emit, list_unreadable
 from sotglp.console.progress import note_loading
 from sotglp.errors import UnreadableImageError
+from sotglp.images.check import warn_of_two_labels
 from sotglp.images.columns import Columns
 from sotglp.images.image_set import ImageSet
 from sotglp.model_file.record import read_record
@@ -52,6 +53,7 @@ def evaluate(
         precision=precision,
     )
     images, ood_sets = ImageSet.from_path(test, Columns(split, path_column, label_column)), ood_sets_of(ood)
+    warn_of_two_labels(images)
     note_loading()
     from sotglp.backbone.precision import choose_device
     from sotglp.model_file.load import load_model

@@ -19,6 +19,7 @@ from sotglp.errors import SotglpError
 from sotglp.files.packaged import parse_yaml
 from sotglp.images.columns import Columns
 from sotglp.images.image_set import ImageSet
+from sotglp.images.manifest import ANY_COLUMNS, MANIFEST_SUFFIXES
 from sotglp.methods.method import find_method
 from sotglp.settings import SHOT_SCORES, InferenceConfig, Settings, TrainConfig, checked, load_preset
 
@@ -111,7 +112,12 @@ def fit(
             f"{checkpoint} holds an interrupted run: continue it with --resume, or discard it with --force"
         )
     images = ImageSet.from_path(train, Columns(split, path_column, label_column))
-    held_out = ImageSet.from_path(calibrate_on) if calibrate_on else None
+    held_out = None
+    if calibrate_on:
+        is_table = calibrate_on.suffix.lower() in MANIFEST_SUFFIXES
+        held_out = ImageSet.from_path(
+            calibrate_on, Columns(None, path_column, label_column) if is_table else ANY_COLUMNS
+        )
     note_loading()
     from sotglp.cli.fit_model import FitRun
 

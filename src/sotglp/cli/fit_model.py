@@ -11,6 +11,7 @@ from sotglp.backbone.precision import choose_device
 from sotglp.console.output import emit, list_unreadable
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.features.distributed import Processes
+from sotglp.images.check import warn_of_two_labels
 from sotglp.images.image_set import ImageSet
 from sotglp.images.labels import warn_of_names
 from sotglp.model_file.save import calibration_record, save_model
@@ -46,12 +47,12 @@ class FitRun:
         """Check the images for calibration before a backbone is loaded, and discard interrupted runs of folds."""
         check_tpr(self.tpr)
         warn_of_names(self.images.classes)
-        if self.held_out or self.calibrate:
-            shots = drawn_shots(self.images, self.training)
-            if self.held_out:
-                _check_held_out(self.held_out, self.images.classes, shots)
-            else:
-                folds_of(shots)
+        shots = drawn_shots(self.images, self.training)
+        if self.held_out:
+            _check_held_out(self.held_out, self.images.classes, shots)
+        elif self.calibrate:
+            folds_of(shots)
+        warn_of_two_labels(shots)
         if self.force and not self.resume:
             remove_fold_checkpoints(self.checkpoint)
 

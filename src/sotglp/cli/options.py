@@ -27,7 +27,7 @@ else:
 ModelFile: TypeAlias = Annotated[Path, Argument(metavar="MODEL", help="Model file that `sotglp fit` wrote.")]
 Images: TypeAlias = Annotated[
     list[Path],
-    Argument(metavar="IMAGES...", help="Images, folders, manifests, patterns, or - for a list on standard input."),
+    Argument(metavar="IMAGES...", help="Images, folders, manifests, patterns, or - for standard input."),
 ]
 TestImages: TypeAlias = Annotated[Path, Argument(metavar="TEST", help="Folder of class folders, or manifest.")]
 

@@ -13,7 +13,7 @@ from sotglp.console.progress import note_loading
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.images.columns import Columns
 from sotglp.images.image_set import ImageSet
-from sotglp.images.sources import find_images
+from sotglp.images.sources import display_name, find_images
 from sotglp.images.survey import with_ranges_of
 from sotglp.runtime.model import PortableModel
 
@@ -99,6 +99,8 @@ def predict(
             coverage=coverage,
             unreadable=unreadable,
         )
+    for row in predictions:
+        row["path"] = display_name(row["path"])
     about["unreadable"] = list_unreadable(unreadable)
     emit_predictions(predictions, about, csv_file, json_file)
 

@@ -12,6 +12,7 @@ from sotglp.cli.inputs import inference_config
 from sotglp.console.output import check_outputs
 from sotglp.console.progress import note_loading
 from sotglp.errors import SotglpError
+from sotglp.images.columns import Columns
 from sotglp.model_file.record import read_record
 
 MODEL_SUFFIX = ".safetensors"
@@ -42,6 +43,9 @@ def report(
     workers: options.Workers = 0,
     batch_size: options.BatchSize = 32,
     skip_unreadable: options.SkipUnreadable = False,
+    split: options.Split = None,
+    path_column: options.PathColumn = None,
+    label_column: options.LabelColumn = None,
     svg: Annotated[bool, Option("--svg", help="For a benchmark: write the figures as SVG, too.")] = False,
     force: Annotated[bool, Option("--force", help="Replace an earlier report.")] = False,
     json_file: options.JsonFile = None,
@@ -77,7 +81,10 @@ def report(
         note_loading()
         from sotglp.cli.report_model import report_model
 
-        report_model(subject, test, ood or [], out, inference, pretrained, device, skip_unreadable, force, json_file)
+        columns = Columns(split, path_column, label_column)
+        report_model(
+            subject, test, columns, ood or [], out, inference, pretrained, device, skip_unreadable, force, json_file
+        )
         return
     of_model = {
         "a second argument": test is not None,
@@ -90,6 +97,9 @@ def report(
         "--workers": workers != 0,
         "--batch-size": batch_size != 32,
         "--skip-unreadable": skip_unreadable,
+        "--split": split is not None,
+        "--path-column": path_column is not None,
+        "--label-column": label_column is not None,
     }
     for name, is_given in of_model.items():
         if is_given:

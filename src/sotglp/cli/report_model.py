@@ -11,6 +11,8 @@ from sotglp.cli.inputs import ood_sets_of
 from sotglp.console.output import emit, list_unreadable
 from sotglp.errors import UnreadableImageError
 from sotglp.files.atomic import write_file
+from sotglp.images.check import warn_of_two_labels
+from sotglp.images.columns import Columns
 from sotglp.images.image_set import ImageSet
 from sotglp.model_file.load import load_model
 from sotglp.report.findings import evaluate_for_report
@@ -21,6 +23,7 @@ from sotglp.settings import InferenceConfig
 def report_model(
     model_file: Path,
     test: Path,
+    columns: Columns,
     ood: list[Path],
     out: Path,
     inference: InferenceConfig,
@@ -31,11 +34,14 @@ def report_model(
     json_file: str | None,
 ) -> None:
     """Evaluate the model and write the page."""
-    images, ood_sets = ImageSet.from_path(test), ood_sets_of(ood)
+    images, ood_sets = ImageSet.from_path(test, columns), ood_sets_of(ood)
+    warn_of_two_labels(images)
     model, record, calibration = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
     findings = evaluate_for_report(model, images, ood_sets, inference, calibration, unreadable=unreadable)
     words = ["sotglp", "report", str(model_file), str(test), *(word for one in ood for word in ("--ood", str(one)))]
+    chosen = {"--split": columns.split, "--path-column": columns.path, "--label-column": columns.label}
+    words += [word for name, value in chosen.items() if value is not None for word in (name, value)]
     words += [*_options(inference, pretrained), *(["--skip-unreadable"] if skip_unreadable else []), "--out", str(out)]
     sources = dict(zip(ood_sets, map(str, ood), strict=True))
     about = About(model_file.name, record, str(test), sources, shlex.join(words), date.today().isoformat())

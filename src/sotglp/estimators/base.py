@@ -19,7 +19,8 @@ from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
 from sotglp.backbone_defaults import choose_backbone
 from sotglp.errors import SotglpError, SotglpWarning
-from sotglp.estimators.inputs import labelled, names_of, renamed_labels, unlabelled
+from sotglp.estimators.inputs import is_frame, labelled, names_of, renamed_labels, unlabelled
+from sotglp.images.check import warn_of_two_labels
 from sotglp.images.labels import label_text, warn_of_names
 from sotglp.methods.base import AdaptedModel
 from sotglp.model_file.load import load_model
@@ -29,7 +30,7 @@ from sotglp.scoring.calibration import Calibration
 from sotglp.settings import PatchAttention, Precision, Settings, TrainConfig, checked
 from sotglp.training.chance import warn_near_chance
 from sotglp.training.class_changes import renamed, with_class, without_class
-from sotglp.training.fit import adapt
+from sotglp.training.fit import adapt, drawn_shots
 
 
 class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
@@ -59,7 +60,7 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         X : images
             See the class.
         y : array-like or None
-            Label of each image, text or whole numbers; None if X is a labelled folder or manifest.
+            Label of each image, text or whole numbers; None if X is a labelled folder, manifest or data frame.
 
         Raises
         ------
@@ -72,9 +73,12 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         self.classes_ = np.unique(labels)
         names = names_of(self.classes_, self.class_names)
         warn_of_names(names)
+        images = renamed_labels(images, dict(zip(map(label_text, self.classes_), names, strict=True)))
+        backbone = self._load_backbone(name)
+        warn_of_two_labels(drawn_shots(images, config))
         fitted = adapt(
-            self._load_backbone(name),
-            renamed_labels(images, dict(zip(map(label_text, self.classes_), names, strict=True))),
+            backbone,
+            images,
             model_config,
             config,
             classes=names,
@@ -111,7 +115,9 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         self._check_label(name)
         config = checked(TrainConfig, self._fitted_training().model_dump() | {"epochs": epochs})
         if others is not None:
-            others, _ = labelled(*((others, None) if isinstance(others, str | os.PathLike) else others))
+            others, _ = labelled(
+                *((others, None) if isinstance(others, str | os.PathLike) or is_frame(others) else others)
+            )
             others = renamed_labels(others, self._names())
         model = with_class(
             self.model_,

@@ -14,15 +14,21 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import DataConversionWarning
 
 from sotglp.errors import SotglpError, some_names
+from sotglp.images.columns import ALL, Columns
 from sotglp.images.image_set import ImageSet
-from sotglp.images.labels import distinct_names, label_array, label_text
+from sotglp.images.labels import distinct_names, label_array, label_text, warn_of_missing
 from sotglp.images.layout import FolderLayoutError
-from sotglp.images.manifest import MANIFEST_SUFFIXES
+from sotglp.images.manifest import MANIFEST_SUFFIXES, read_frame, read_manifest
 
 
 def labelled(X: Any, y: ArrayLike | None) -> tuple[ImageSet, NDArray[Any]]:
     """Return images with their labels as text, and the labels as given."""
     if y is None:
+        if is_frame(X):
+            items, names = read_frame(X)
+            if names is None:
+                raise SotglpError("the data frame has no labels: give y, or add a column label")
+            return ImageSet.from_items(items, names), np.asarray(names)
         if not isinstance(X, str | os.PathLike):
             raise SotglpError("labels are missing: give y, or the path of a labelled folder or manifest as X")
         images = ImageSet.from_path(X)
@@ -37,7 +43,14 @@ def labelled(X: Any, y: ArrayLike | None) -> tuple[ImageSet, NDArray[Any]]:
         labels = labels.ravel()
     if labels.ndim != 1:
         raise SotglpError(f"labels y have the shape {labels.shape}: give one string or whole number for each image")
-    return ImageSet.from_items(X, labels), labels
+    images = ImageSet.from_items(read_frame(X, with_labels=False)[0] if is_frame(X) else X, labels)
+    warn_of_missing(images.labels or (), "y")
+    return images, labels
+
+
+def is_frame(X: Any) -> bool:
+    """Whether X is a data frame of pandas or Polars."""
+    return hasattr(X, "columns") and hasattr(X, "dtypes")
 
 
 def names_of(labels: NDArray[Any], class_names: Mapping[Any, str] | Sequence[str] | None) -> list[str]:
@@ -72,6 +85,8 @@ def maybe_labelled(X: Any, y: ArrayLike | None) -> ImageSet:
     """Return images, with labels if there are any in y, a folder of class folders or a manifest."""
     if y is not None:
         return labelled(X, y)[0]
+    if is_frame(X):
+        return ImageSet.from_items(*read_frame(X))
     if isinstance(X, str | os.PathLike) and (os.path.isdir(X) or Path(X).suffix.lower() in MANIFEST_SUFFIXES):
         try:
             return ImageSet.from_path(X)
@@ -83,11 +98,15 @@ def maybe_labelled(X: Any, y: ArrayLike | None) -> ImageSet:
 
 
 def unlabelled(X: Any) -> ImageSet:
-    """Return the images of any folder, one image, a manifest, or a list or tensor."""
+    """Return the images of any folder, one image, a manifest (of all its splits), a data frame, a list or a tensor."""
+    if is_frame(X):
+        return ImageSet.from_items(read_frame(X, Columns(ALL), with_labels=False)[0])
     if not isinstance(X, str | os.PathLike):
         return ImageSet.from_items(X)
     path = Path(X)
     if os.path.isdir(path):
         return ImageSet.from_flat_folder(path)
     # A file of any other suffix is decoded, whose errors name what is wrong with it.
-    return ImageSet.from_manifest(path) if path.suffix.lower() in MANIFEST_SUFFIXES else ImageSet.from_items([path])
+    if path.suffix.lower() in MANIFEST_SUFFIXES:
+        return ImageSet(read_manifest(path, Columns(ALL), with_labels=False)[0])
+    return ImageSet.from_items([X])

@@ -37,8 +37,9 @@ class SOTGLPClassifier(ImageClassifier):
     """Few-shot image classifier with OOD scores, calibrated decisions and explanations.
 
     Images (X) are paths, PIL images, or a tensor (B, 3, H, W): uint8 pixels are preprocessed like photos, floats are
-    already preprocessed for the backbone. X may also be one path: of a folder with a folder for each class or of a
-    manifest, which needs no y in :meth:`fit`; in other methods also of a folder of images, or of one image.
+    already preprocessed for the backbone. X may also be a data frame of pandas or Polars with a column ``path``, or one
+    path: of a folder with a folder for each class or of a manifest; in other methods than :meth:`fit` also of a folder
+    of images, or of one image. Class folders, and a column ``label`` of a manifest or data frame, need no y.
 
     Parameters
     ----------

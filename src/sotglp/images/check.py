@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
-from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.errors import SotglpError, SotglpWarning, UnreadableImageError, some_names
 from sotglp.images.arrays import is_tensor
 from sotglp.images.decode import open_image
 from sotglp.images.digest import content_digest
@@ -60,17 +63,45 @@ def check_set(images: ImageSet) -> SetFinding:
     if images.labels is None:
         raise SotglpError("the images have no labels to check; give class folders or a manifest with a column label")
     unreadable, uniform = decode_all(images)
+    readable = [index for index in range(len(images)) if index not in unreadable]
+    counts = Counter(images.labels[index] for index in readable)
+    copies = find_copies(images, readable)
+    return SetFinding({name: counts[name] for name in images.classes}, unreadable, copies, tuple(uniform))
+
+
+def find_copies(images: ImageSet, indices: Iterable[int]) -> tuple[Copies, ...]:
+    """Return the groups of labelled images with the same content among some of a set; unreadable files are skipped."""
+    labels = images.labels or ()
     by_content: dict[str, list[int]] = defaultdict(list)
-    for index in range(len(images)):
-        if index not in unreadable:
+    for index in indices:
+        with suppress(UnreadableImageError):
             by_content[content_digest(images.images[index])].append(index)
-    counts = Counter(images.labels[index] for group in by_content.values() for index in group)
-    copies = [
-        Copies(tuple(group), tuple(sorted({images.labels[index] for index in group})))
+    return tuple(
+        Copies(tuple(group), tuple(sorted({labels[index] for index in group})))
         for group in by_content.values()
         if len(group) > 1
-    ]
-    return SetFinding({name: counts[name] for name in images.classes}, unreadable, tuple(copies), tuple(uniform))
+    )
+
+
+def warn_of_two_labels(images: ImageSet) -> None:
+    """Warn of labelled images with the same content and different labels."""
+    if images.labels is None:
+        return
+    groups = [group for group in find_copies(images, range(len(images))) if len(group.labels) > 1]
+    if groups:
+        more = f", and {len(groups) - 1} more images have two labels" if len(groups) > 1 else ""
+        warnings.warn(
+            f"the same image has two labels, so one is wrong: {describe_copies(images, groups[0])}{more}; correct or "
+            "remove them, `sotglp data check` lists all",
+            SotglpWarning,
+            stacklevel=3,
+        )
+
+
+def describe_copies(images: ImageSet, copies: Copies) -> str:
+    """Return the names of images with the same content, each with its label."""
+    labels = images.labels or ()
+    return some_names([f"{images.name(index)} ({labels[index]})" for index in copies.indices])
 
 
 def decode_all(images: ImageSet) -> tuple[dict[int, UnreadableImageError], list[int]]:

@@ -49,16 +49,18 @@ class Columns:
 
     def wanted(self, header: Sequence[str]) -> list[str]:
         """Return the columns to read; none without a column of paths."""
-        found = [self._find(header, which) for which in ("path", "label", "split")]
+        found = [self.find(header, which) for which in ("path", "label", "split")]
         return [] if found[0] is None else [header[i] for i in dict.fromkeys(found) if i is not None]
 
-    def positions(self, header: Sequence[str], subject: str) -> tuple[int, int | None, int | None]:
+    def positions(
+        self, header: Sequence[str], subject: str, *, with_labels: bool = True
+    ) -> tuple[int, int | None, int | None]:
         """Return the positions of the columns of paths, labels and splits in a table, called ``subject`` in messages.
 
         Raise a SotglpError if there is no column of paths, or not the one that is named, or it stands there twice.
         Warn if there are several columns that may be labels.
         """
-        path, label, split = (self._find(header, which) for which in ("path", "label", "split"))
+        path, label, split = (self.find(header, which) for which in ("path", "label", "split"))
         has = some_names(list(header)) or "no columns"
         if path is None:
             raise SotglpError(
@@ -71,6 +73,8 @@ class Columns:
             if found is not None and header.count(header[found]) > 1:
                 raise SotglpError(f"{subject} has the column {header[found]} twice; rename or remove one")
         others = [name for i, name in enumerate(header) if _plain(name) in _LABEL_NAMES and i != label]
+        if not with_labels:
+            return path, None, split
         if self.label is None and label is not None and others:
             warnings.warn(
                 f"{subject} has labels in the columns {some_names([header[label], *others])}, of which {header[label]} "
@@ -114,7 +118,8 @@ class Columns:
                 "--split out, or add the column"
             )
 
-    def _find(self, header: Sequence[str], which: str) -> int | None:
+    def find(self, header: Sequence[str], which: str) -> int | None:
+        """Return the position of the column of each "path", "label" or "split"; None if there is none."""
         chosen = {"path": self.path, "label": self.label}.get(which)
         if chosen is not None:
             return header.index(chosen) if chosen in header else None

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from sotglp.errors import SotglpError, SotglpWarning, some_names
 from sotglp.images.formats import HEIC_ADVICE, HEIC_SUFFIXES, IMAGE_SUFFIXES, ending, is_image_file
-from sotglp.images.layout import check_layout
+from sotglp.images.labels import warn_of_missing
+from sotglp.images.layout import FolderLayoutError, check_layout
 
 _ENDINGS = f"files that end in one of {' '.join(sorted(IMAGE_SUFFIXES))}"
 # Created by operating systems, archives and network disks; the last two hold thumbnails.
@@ -34,12 +35,19 @@ def read_class_folders(root: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     if not folders:
         raise SotglpError(
             f"{root} has {'images but ' if files else ''}no class folders in it; expected {root}/<class name>/image.jpg"
+            + _table_hint(root)
         )
     images_of = {folder.name: _images_below(folder, {_identity(root)}, left_out) for folder in folders}
     empty = [name for name, images in images_of.items() if not images]
     if len(empty) == len(images_of):
         raise SotglpError(f"the class folders of {root} have no images in them{_found(left_out)}; put {_ENDINGS} there")
-    check_layout(root, images_of)
+    try:
+        check_layout(root, images_of)
+    except FolderLayoutError as error:
+        if hint := _table_hint(root, *(root / name for name in images_of)):
+            raise FolderLayoutError(f"{error}{hint}") from error
+        raise
+    warn_of_missing(list(images_of), f"the class folders of {root}", [f"the folder {name}" for name in images_of])
     for what, names in (
         (f"class folders of {root} without images are ignored", empty),
         (f"{root} has images outside the class folders, which are ignored", [file.name for file in files]),
@@ -95,6 +103,17 @@ def _check_folder(root: Path) -> None:
         raise SotglpError(f"{root} does not exist; check the path")
     if not os.path.isdir(root):
         raise SotglpError(f"{root} is a file; give a folder of images")
+
+
+def _table_hint(*folders: Path) -> str:
+    """Return what to do with a table of labels, such as metadata.csv of Hugging Face; "" without a table."""
+    tables = [
+        folder / name
+        for folder in folders
+        for name in sorted(os.listdir(folder))
+        if os.path.splitext(name)[1].lower() in (".csv", ".tsv", ".parquet")
+    ]
+    return f" (did you mean {tables[0]}?)" if tables else ""
 
 
 def _identity(folder: Path) -> tuple[int, int]:

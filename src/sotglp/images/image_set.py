@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -19,6 +19,7 @@ from sotglp.images.columns import Columns
 from sotglp.images.folders import read_class_folders, read_flat_folder
 from sotglp.images.labels import class_names, distinct_names
 from sotglp.images.manifest import ANY_COLUMNS, MANIFEST_SUFFIXES, read_manifest
+from sotglp.images.paths import find_file, is_remote
 from sotglp.images.value_range import ValueRanges
 
 if TYPE_CHECKING:
@@ -184,17 +185,24 @@ class ImageSet:
 
     def _known_labels(self) -> tuple[str, ...]:
         if self.labels is None:
-            raise SotglpError("the images have no labels; give class folders or a manifest with a column label")
+            raise SotglpError(
+                "the images have no labels; give class folders or a manifest with a column label (or --label-column)"
+            )
         return self.labels
 
 
 def _items(images: Any) -> tuple[Path | Image.Image, ...]:
-    if isinstance(images, str | bytes | os.PathLike | Image.Image) or not isinstance(images, Iterable):
+    is_one = isinstance(images, str | bytes | os.PathLike | Image.Image | Mapping | Set)
+    if is_one or not isinstance(images, Iterable):
         raise SotglpError(f"the images are one {type(images).__name__}; give a list of paths or of PIL images")
     items: list[Path | Image.Image] = []
     for i, item in enumerate(images):
         if isinstance(item, Image.Image):
             items.append(item)
+        elif isinstance(item, str) and not os.path.exists(item):
+            if is_remote(item):
+                raise SotglpError(f"image {i} is the address {item[:200]}; download it, and give its path")
+            items.append(find_file(Path(), item) or Path(item))
         elif isinstance(item, str | os.PathLike):
             items.append(Path(item))
         else:

@@ -23,11 +23,15 @@ MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
 ANY_COLUMNS = Columns()
 """Columns of the usual names, and all rows."""
 
+_FRAME = "the data frame"
+
 Row = tuple[str, Sequence[Any]]
 """A row's position for messages, and its cells."""
 
 
-def read_manifest(path: Path, columns: Columns = ANY_COLUMNS) -> tuple[tuple[Path, ...], tuple[str, ...] | None]:
+def read_manifest(
+    path: Path, columns: Columns = ANY_COLUMNS, *, with_labels: bool = True
+) -> tuple[tuple[Path, ...], tuple[str, ...] | None]:
     """Read the image files, all of which exist, and labels that a manifest lists; None without a column of labels.
 
     A manifest is a .csv or .tsv file (UTF-8, with a header; separated by commas, semicolons, tabs or bars) or a
@@ -40,11 +44,13 @@ def read_manifest(path: Path, columns: Columns = ANY_COLUMNS) -> tuple[tuple[Pat
         raise SotglpError(f"{path} isn't a manifest; give a .csv or a .parquet file")
     rows = parquet_rows(path, columns.wanted) if suffix == ".parquet" else csv_rows(path, columns.wanted)
     header = [str(name) for name in next(rows)[1]]
-    images, labels = read_rows(str(path), path.parent, header, rows, columns)
+    images, labels = read_rows(str(path), path.parent, header, rows, columns, with_labels=with_labels)
     return tuple(images), labels
 
 
-def read_frame(frame: Any, columns: Columns = ANY_COLUMNS) -> tuple[list[Any], tuple[str, ...] | None]:
+def read_frame(
+    frame: Any, columns: Columns = ANY_COLUMNS, *, with_labels: bool = True
+) -> tuple[list[Any], tuple[str, ...] | None]:
     """Read the images and labels of a data frame of pandas or Polars; see :func:`read_manifest`.
 
     Images are paths, relative to the current folder, or PIL images. A single column needs no usual name.
@@ -52,20 +58,21 @@ def read_frame(frame: Any, columns: Columns = ANY_COLUMNS) -> tuple[list[Any], t
     header = [str(name) for name in frame.columns]
     if len(header) == 1:
         columns = Columns(columns.split, header[0])
+    names = columns.wanted(header)
+    if twice := [name for name in names if header.count(name) > 1]:
+        raise SotglpError(f"{_FRAME} has the column {twice[0]} twice; rename or remove one")
     # Columns, since a row of pandas has one type for all of them; tolist also converts numbers of NumPy.
-    positions = [header.index(name) for name in columns.wanted(header)]
-    by_column = [_column(frame, position) for position in positions]
-    names = [header[position] for position in positions] or header
+    cells = zip(*(_column(frame, header.index(name)) for name in names), strict=True)
     index = frame.index if hasattr(frame, "index") else range(len(frame))
-    rows = ((f"the row {label!r}", cells) for label, cells in zip(index, zip(*by_column, strict=True), strict=False))
-    return read_rows("the data frame", Path(), names, rows, columns)
+    rows = [(f"the row {label!r}", row) for label, row in zip(index, cells, strict=bool(names))]
+    return read_rows(_FRAME, Path(), names or header, rows, columns, with_labels=with_labels)
 
 
 def read_rows(
-    subject: str, folder: Path, header: Sequence[str], rows: Iterable[Row], columns: Columns
+    subject: str, folder: Path, header: Sequence[str], rows: Iterable[Row], columns: Columns, *, with_labels: bool
 ) -> tuple[list[Any], tuple[str, ...] | None]:
     """Return the images and labels of a table, which is called ``subject`` in messages."""
-    path_column, label_column, split_column = columns.positions(header, subject)
+    path_column, label_column, split_column = columns.positions(header, subject, with_labels=with_labels)
     kept = _rows_of_split(subject, header, rows, split_column, columns)
     if not kept:
         raise SotglpError(f"{subject} lists no images; add a row for each image")
@@ -153,7 +160,7 @@ def _check_repeats(subject: str, images: Sequence[Any], labels: Sequence[str] | 
                 f"{subject} has the labels {labels[earlier]!r} in {positions[earlier]} and {labels[i]!r} in "
                 f"{positions[i]} for {image.name}; correct one or remove both rows"
             )
-    if repeated:
+    if repeated and labels is not None:
         count = "1 row that repeats" if len(repeated) == 1 else f"{len(repeated)} rows that repeat"
         warnings.warn(
             f"{subject} has {count} an image of another row, such as {positions[repeated[0]]}, and uses it as often; "

@@ -12,7 +12,8 @@ from urllib.parse import unquote
 from sotglp.images.labels import INVISIBLE
 
 _FILE_URL = re.compile(r"file:/*(?:localhost(?=/))?", re.IGNORECASE)
-_REMOTE = re.compile(r"(?:https?|ftp|s3|gs|gcs|hf|az|abfss?|hdfs)://|data:image/", re.IGNORECASE)
+# One slash is left of two where an address was made a path.
+_REMOTE = re.compile(r"(?:https?|ftp|s3|gs|gcs|hf|az|abfss?|hdfs)://?[^/]|data:image/", re.IGNORECASE)
 
 
 def is_remote(text: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import glob
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -22,8 +23,13 @@ from sotglp.images.paths import find_file, is_remote, local_path
 
 STANDARD_INPUT = "-"
 
+_CONTROL = re.compile("[\0-\x08\x0e-\x1f]")
+
 _MOST_INPUT = 64 * 2**20
 """Bytes on standard input: an image, or the names of half a million files."""
+
+_temporary: set[str] = set()
+"""Files with images from standard input."""
 
 
 def find_images(names: Sequence[str | os.PathLike[str]], columns: Columns = ANY_COLUMNS) -> tuple[Path, ...]:
@@ -35,11 +41,12 @@ def find_images(names: Sequence[str | os.PathLike[str]], columns: Columns = ANY_
     """
     listed: list[str] = []
     images: list[Path] = []
-    for given in map(os.fspath, names):
+    texts = [os.fspath(name) for name in names]
+    for position, given in enumerate(texts):
         if given != STANDARD_INPUT or os.path.exists(given):
             listed.append(local_path(given))
             continue
-        if STANDARD_INPUT in [os.fspath(name) for name in names][len(listed) + 1 :]:
+        if STANDARD_INPUT in texts[position + 1 :]:
             raise SotglpError("standard input (-) can be read once; give - once")
         listed += _standard_input()
     for name in listed:
@@ -49,8 +56,15 @@ def find_images(names: Sequence[str | os.PathLike[str]], columns: Columns = ANY_
     return tuple(images)
 
 
+def display_name(path: str) -> str:
+    """Return the name of an image file for people: "-" for an image from standard input."""
+    return STANDARD_INPUT if path in _temporary else path
+
+
 def _is_manifest(name: str) -> bool:
-    return Path(name).suffix.lower() in MANIFEST_SUFFIXES and not os.path.isdir(name)
+    """Whether a name is that of a manifest, not of a folder or a pattern that matches manifests."""
+    is_pattern = glob.has_magic(name) and not os.path.exists(name)
+    return Path(name).suffix.lower() in MANIFEST_SUFFIXES and not os.path.isdir(name) and not is_pattern
 
 
 def _named(name: str, columns: Columns) -> Sequence[Path]:
@@ -58,7 +72,7 @@ def _named(name: str, columns: Columns) -> Sequence[Path]:
     if os.path.isdir(path):
         return read_flat_folder(path)
     if _is_manifest(name):
-        return read_manifest(path, columns)[0]
+        return read_manifest(path, columns, with_labels=False)[0]
     if os.path.exists(path):
         return (path,)
     if is_remote(name):
@@ -89,13 +103,14 @@ def _standard_input() -> list[str]:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         image = Path(folder, "standard-input")
         image.write_bytes(content)
+        _temporary.add(str(image))
         return [str(image)]
     separator = b"\0" if b"\0" in content[:65536] else b"\n"
     lines = [os.fsdecode(line.strip(b"\r\n")) for line in content.removeprefix(b"\xef\xbb\xbf").split(separator)]
     names = [local_path(name) for name in lines if name.strip()]
     if not names:
         raise SotglpError("standard input is empty; give an image, or a list of images, one a line")
-    if any("\0" in name for name in names):
+    if any(_CONTROL.search(name) for name in names):
         raise SotglpError("standard input is neither an image in a supported format nor a list of images")
     if STANDARD_INPUT in names:
         raise SotglpError("the list on standard input names itself (-); leave that line out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -111,7 +112,7 @@ def _may_be_deep(source: ImageSource) -> bool:
     """Whether an image may have more than 8 bits of gray or several pages, by the first bytes of its file."""
     if isinstance(source, Image.Image):
         return kind_of(source) is not None or source.format == "TIFF"
-    if not isinstance(source, Path) or not source.is_file():
+    if not isinstance(source, Path) or not os.path.isfile(source):
         return False
     try:
         with open(source, "rb") as file:

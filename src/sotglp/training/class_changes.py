@@ -15,7 +15,7 @@ from sotglp.backbone.precision import autocast
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.features.encode import encode_image_features
 from sotglp.features.rows import EncodedImages
-from sotglp.images.check import readable_images
+from sotglp.images.check import readable_images, warn_of_two_labels
 from sotglp.images.image_set import ImageSet
 from sotglp.images.labels import warn_if_reserved
 from sotglp.methods.base import AdaptedModel, Loss, Outputs
@@ -74,6 +74,7 @@ def with_class(
             labels = (*(own.labels or ()), *(others.labels or ()))
             shots = ImageSet(own.images + others.images, labels, ranges=model.value_ranges)
         shots = readable_images(drawn_shots(shots, config), unreadable)
+        warn_of_two_labels(shots)
         own = shots.take(np.array(shots.labels) == name)
         grown.value_ranges = shots.ranges
         grown = _learn_last_class(grown, shots, config, others is None, cache_dir, show_progress)
