@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from sotglp import SOTGLPClassifier
+from sotglp.web.access import Access
 from sotglp.web.app import create_app
 from sotglp.web.limits import Limits
 from sotglp.web.live_model import LiveModel, load_served
@@ -37,10 +38,12 @@ def make_model(root: Path, *, calibrated: bool = True) -> Path:
 
 
 @contextmanager
-def client(model_file: Path, limits: Limits | None = None, **options: Any) -> Iterator[TestClient]:
+def client(
+    model_file: Path, limits: Limits | None = None, access: Access | None = None, **options: Any
+) -> Iterator[TestClient]:
     """A client of a server in this process."""
     live = LiveModel(model_file.name, load_served(model_file, device="cpu", batch_size=8))
-    app = create_app(live, limits or Limits())
+    app = create_app(live, limits or Limits(), access or Access())
     with TestClient(app, base_url="http://localhost", **options) as own:
         yield own
     app.state.service.close()

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from sotglp.web.access import Access, is_loopback
 from sotglp.web.app import create_app
-from sotglp.web.guards import is_loopback
 from sotglp.web.live_model import LiveModel, load_served
 from support.web_server import files, png
 
@@ -57,7 +57,7 @@ def test_only_the_servers_own_page_may_send(shared: TestClient, headers: dict[st
 
 def test_a_public_server_accepts_any_host_name(model: Path) -> None:
     live = LiveModel(model.name, load_served(model, device="cpu", batch_size=8))
-    with TestClient(create_app(live, host="0.0.0.0"), base_url="http://box.example:8000") as shared:
+    with TestClient(create_app(live, access=Access(host="0.0.0.0")), base_url="http://box.example:8000") as shared:
         assert shared.get("/health").status_code == 200
         assert shared.post("/predict", files=files(png()), headers={"Origin": "http://evil.example"}).status_code == 403
         origin = {"Origin": "http://box.example:8000"}

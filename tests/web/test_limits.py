@@ -231,7 +231,8 @@ def test_too_many_requests_or_bytes_at_once(model: Path, monkeypatch: pytest.Mon
         assert (status, "too many" in error) == (503, True)
         second = pool.submit(own.post, "/predict", files=files(IMAGE))
         wait_for(lambda: service.requests.n_taken == 2)
-        busy = own.get("/health")
+        assert own.get("/health").status_code == 200
+        busy = own.get("/model")
         assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
         assert "too many requests" in busy.json()["error"]
         assert "content-security-policy" in busy.headers

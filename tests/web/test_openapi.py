@@ -11,12 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from sotglp.web.access import Access
 from sotglp.web.app import create_app
 from sotglp.web.limits import Limits
 from sotglp.web.live_model import LiveModel, load_served
 
 OPERATIONS = {
     "GET /health",
+    "GET /ready",
     "GET /model",
     "GET /model/file",
     "POST /predict",
@@ -31,7 +33,7 @@ OPERATIONS = {
 def app(model: Path) -> Any:
     live = LiveModel(model.name, load_served(model, device="cpu", batch_size=8))
     # A public server accepts the host name of schemathesis.
-    return create_app(live, Limits(), host="0.0.0.0")
+    return create_app(live, Limits(), Access(host="0.0.0.0"))
 
 
 @pytest.fixture(scope="module")

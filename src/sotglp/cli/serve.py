@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Annotated
 
 from typer import Option
@@ -16,10 +17,29 @@ from sotglp.web.limits import MEGABYTE, Limits
 
 def serve(
     model_file: options.ModelFile,
-    host: Annotated[
-        str, Option(help="Address to bind to; 0.0.0.0 admits other computers, without a password.")
-    ] = "127.0.0.1",
+    host: Annotated[str, Option(help="Address to bind to; 0.0.0.0 admits other computers; see --token.")] = "127.0.0.1",
     port: Annotated[int, Option(min=0, max=65535, help="Port; 0 selects a free one.")] = 8000,
+    allowed_host: Annotated[
+        list[str] | None, Option(help="Further name in the header Host that is answered; repeat it for more.")
+    ] = None,
+    public_origin: Annotated[
+        list[str] | None,
+        Option(
+            help="Origin under which a proxy shows the page, such as https://birds.example.org; repeat it for more."
+        ),
+    ] = None,
+    root_path: Annotated[str, Option(help="Path under which a proxy shows the page, such as /birds.")] = "",
+    token: Annotated[
+        str | None,
+        Option(
+            envvar="SOTGLP_TOKEN",
+            help="Token that requests must send; a variable hides it from other users of the computer.",
+        ),
+    ] = None,
+    access_log: Annotated[
+        Path | None, Option(help="File for a line about each request; replaced at 10 MB, five are kept.")
+    ] = None,
+    max_added_classes: Annotated[int, Option(min=0, help="Limit of classes that are added.")] = 100,
     max_image_mb: Annotated[float, Option(help="Size limit of an image file in megabytes.")] = 20.0,
     max_images: Annotated[int, Option(min=1, help="Limit of images per request.")] = 64,
     max_seconds: Annotated[float, Option(help="Time limit of a request in seconds, including its upload.")] = 60.0,
@@ -33,25 +53,42 @@ def serve(
 
     The page predicts and explains images and can add classes; /openapi.json describes the API.
     """
-    limits = _limits(max_image_mb, max_images, max_seconds)
+    limits = _limits(max_image_mb, max_images, max_seconds, max_added_classes)
     note_loading()
     try:
-        from sotglp.web.guards import is_loopback
+        from sotglp.web.access import Access, is_loopback
         from sotglp.web.serving import serve as run
     except ModuleNotFoundError as error:
         raise SotglpError(f"serving needs {error.name}: pip install 'sotglp[web]'") from error
 
-    if not is_loopback(host):
+    values = {
+        "host": host,
+        "allowed_hosts": tuple(allowed_host or ()),
+        "public_origins": tuple(public_origin or ()),
+        "token": token,
+        "root_path": root_path,
+    }
+    access = checked(Access, values)
+    if token is None and not is_loopback(host):
         warnings.warn(
             f"other computers can use the model at {host} without a password, add classes to it and download its "
-            "file: only do this in a network that you trust",
+            "file: set --token, or only do this in a network that you trust",
             SotglpWarning,
             stacklevel=2,
         )
-    run(model_file, host=host, port=port, limits=limits, batch_size=batch_size, pretrained=pretrained, device=device)
+    run(
+        model_file,
+        port=port,
+        access=access,
+        access_log=access_log,
+        limits=limits,
+        batch_size=batch_size,
+        pretrained=pretrained,
+        device=device,
+    )
 
 
-def _limits(max_image_mb: float, max_images: int, max_seconds: float) -> Limits:
+def _limits(max_image_mb: float, max_images: int, max_seconds: float, max_added_classes: int) -> Limits:
     """Return limits in which the bounds of all requests together admit the largest single one."""
     if not 0 < max_image_mb < 1e6:
         raise SotglpError(f"max_image_mb = {max_image_mb} must be above 0 and below 1000000")
@@ -60,6 +97,7 @@ def _limits(max_image_mb: float, max_images: int, max_seconds: float) -> Limits:
         "max_image_bytes": max_image_bytes,
         "max_images": max_images,
         "max_seconds": max_seconds,
+        "max_added_classes": max_added_classes,
         "max_request_bytes": max(default.max_request_bytes, max_image_bytes + 10**6),
         "max_received_bytes": max(default.max_received_bytes, 4 * max_image_bytes),
         "max_queued": max(default.max_queued, max_images),

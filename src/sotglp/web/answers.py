@@ -37,6 +37,12 @@ class Health(Answer):
     device: str = Field(examples=["cpu"])
 
 
+class Ready(Answer):
+    """The server can predict."""
+
+    status: Literal["ready"]
+
+
 class LimitsAnswer(Answer):
     """Limits of one request."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 from importlib import resources
 from importlib.metadata import version
 from pathlib import PurePosixPath
@@ -9,16 +11,21 @@ from typing import cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from sotglp.errors import SotglpError, short_repr
-from sotglp.web.guards import RequestLimits, SameOriginOnly, SecurityHeaders, refusal_response
-from sotglp.web.limits import Limits, RefusalError
+from sotglp.web.access import OPEN_PATHS, Access, SameOriginOnly, TokenRequired
+from sotglp.web.guards import HeadAnswers, RequestLimits, SecurityHeaders, refusal_response
+from sotglp.web.limits import NO_SPACE, BusyError, Limits, RefusalError
 from sotglp.web.live_model import LiveModel
+from sotglp.web.observing import Metrics, Observed
 from sotglp.web.routes import router
 from sotglp.web.service import Service
+
+_LOG = logging.getLogger(__name__)
 
 # Not the system's table of types, which programs on Windows change.
 _TYPES = {
@@ -29,8 +36,12 @@ _TYPES = {
 }
 
 
-def create_app(live: LiveModel, limits: Limits = Limits(), host: str = "127.0.0.1") -> FastAPI:  # noqa: B008 - frozen
-    """Build the ASGI application of a server that binds to ``host``; close ``app.state.service`` at the end."""
+def create_app(
+    live: LiveModel,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    access: Access = Access(),  # noqa: B008 - frozen
+) -> FastAPI:
+    """Build the ASGI application; close ``app.state.service`` at the end."""
     service = Service(live, limits)
     app = FastAPI(
         title="sotglp",
@@ -40,14 +51,24 @@ def create_app(live: LiveModel, limits: Limits = Limits(), host: str = "127.0.0.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        root_path=access.root_path,
     )
     app.state.service = service
     app.include_router(router)
     _add_page(app)
     _add_error_handlers(app)
-    app.add_middleware(RequestLimits, quota=service.requests, max_seconds=limits.max_seconds)
-    app.add_middleware(SameOriginOnly, host=host)
+    app.add_middleware(RequestLimits, quota=service.requests, max_seconds=limits.max_seconds, without_place=OPEN_PATHS)
+    app.add_middleware(TokenRequired, access=access)
+    app.add_middleware(SameOriginOnly, access=access)
+    app.add_middleware(HeadAnswers)
     app.add_middleware(SecurityHeaders)
+    metrics = Metrics(frozenset(route.path for route in app.routes if isinstance(route, APIRoute)))
+    app.add_middleware(Observed, metrics=metrics, root_path=access.root_path)
+
+    @app.get("/metrics", include_in_schema=False)
+    async def show_metrics() -> Response:
+        return Response(metrics.text(service.gauges()), media_type="text/plain; version=0.0.4")
+
     return app
 
 
@@ -81,11 +102,22 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: Exception) -> Response:
         refusal = cast(HTTPException, error)
+        root_path = request.scope.get("root_path", "")
+        if root_path and request.scope["path"] == root_path:
+            # The page's addresses are relative to the folder.
+            return RedirectResponse(f"{root_path}/", 308)
         message = {
             404: f"there is nothing at {short_repr(request.url.path)}: see /openapi.json",
             405: f"{request.method} is not supported at {short_repr(request.url.path)}: see /openapi.json",
         }.get(refusal.status_code, str(refusal.detail))
         return JSONResponse({"error": message}, refusal.status_code, refusal.headers)
+
+    @app.exception_handler(OSError)
+    async def no_resources(_: Request, error: Exception) -> Response:
+        if cast(OSError, error).errno in (errno.ENOSPC, errno.EDQUOT):
+            return refusal_response(RefusalError(507, NO_SPACE))
+        _LOG.error("a request failed for lack of resources", exc_info=error)
+        return refusal_response(BusyError("the server lacks files, memory or processes: try again in a moment"))
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, __: Exception) -> Response:

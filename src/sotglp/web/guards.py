@@ -1,13 +1,11 @@
-"""Middleware: security headers, refusal of cross-origin requests, limits on open requests and their time."""
+"""Middleware: security headers, HEAD, limits on open requests and their time."""
 
 from __future__ import annotations
 
-import ipaddress
 import math
-from urllib.parse import urlsplit
 
 import anyio
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,8 +20,6 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-
 
 def refusal_response(error: RefusalError) -> JSONResponse:
     """Return the answer to a refused request."""
@@ -31,14 +27,10 @@ def refusal_response(error: RefusalError) -> JSONResponse:
     return JSONResponse({"error": str(error)}, error.status, headers)
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether a server that binds to this address or name is reachable from this computer only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def path_below_root(scope: Scope, root_path: str) -> str:
+    """Return the path of a request without the prefix that a proxy may leave in it."""
+    path: str = scope["path"]
+    return path.removeprefix(root_path) if path.startswith(f"{root_path}/") else path
 
 
 class SecurityHeaders:
@@ -61,54 +53,34 @@ class SecurityHeaders:
         await self._app(scope, receive, with_headers)
 
 
-class SameOriginOnly:
-    """Middleware that refuses requests which other web sites make a browser send.
+class HeadAnswers:
+    """Middleware that answers HEAD like GET, without the body."""
 
-    A site can resolve its name to 127.0.0.1 and read answers (DNS rebinding): then Host holds its name, which is
-    checked if ``host``, the address that the server binds to, is a loopback address. It can post a form without reading
-    the answer: then Origin holds its name, and Sec-Fetch-Site is ``cross-site``.
-    """
-
-    # Starlette's TrustedHostMiddleware answers in plain text, and before version 1 it can't parse IPv6 hosts.
-
-    def __init__(self, app: ASGIApp, host: str) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._hosts = frozenset({"localhost", "127.0.0.1", "::1", host.lower()}) if is_loopback(host) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on or refuse it."""
-        if scope["type"] == "http" and (error := self._refusal(scope["method"], Headers(scope=scope))):
-            await refusal_response(error)(scope, receive, send)
+        """Pass the request on."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
             return
-        await self._app(scope, receive, send)
 
-    def _refusal(self, method: str, headers: Headers) -> RefusalError | None:
-        host = headers.get("host", "")
-        if self._hosts is not None and _host_name(host) not in self._hosts:
-            return RefusalError(400, "this server accepts requests from its own computer only: call it as localhost")
-        if method in _SAFE_METHODS:
-            return None
-        origin = headers.get("origin")
-        cross_origin = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
-        if cross_origin or headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-            return RefusalError(403, "cross-origin requests are not allowed: use the page of this server")
-        return None
+        async def without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
-
-def _host_name(host: str) -> str:
-    """Return the name or address of a Host header, without the port."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+        await self._app({**scope, "method": "GET"}, receive, without_body)
 
 
 class RequestLimits:
-    """Middleware that limits the number of open requests, and the seconds, upload included, until an answer starts."""
+    """Middleware that limits the number of open requests, and the seconds, upload included, until an answer starts.
 
-    def __init__(self, app: ASGIApp, quota: Quota, max_seconds: float) -> None:
+    Requests for the paths ``without_place`` are not counted.
+    """
+
+    def __init__(self, app: ASGIApp, quota: Quota, max_seconds: float, without_place: frozenset[str]) -> None:
         self._app = app
         self._quota = quota
+        self._without_place = without_place
         self._max_seconds = max_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,7 +90,7 @@ class RequestLimits:
             return
         try:
             with self._quota.held() as take:
-                take(1)
+                take(path_below_root(scope, scope.get("root_path", "")) not in self._without_place)
                 await self._in_time(scope, receive, send)
         except BusyError as error:
             await refusal_response(error)(scope, receive, send)

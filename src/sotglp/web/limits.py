@@ -16,6 +16,8 @@ MEGABYTE = 10**6
 RETRY_SECONDS = 1
 """Value of the header Retry-After."""
 
+NO_SPACE = "the server has no space left for temporary files: send less at once, or try again later"
+
 
 class RefusalError(SotglpError):
     """A request is refused with an HTTP ``status`` and a message."""
@@ -48,6 +50,7 @@ class Limits(Settings):
     max_seconds: float = Field(60.0, gt=0, description="seconds of a request, including its upload")
     max_queued: int = Field(256, ge=1, description="images of all open requests")
     max_requests: int = Field(128, ge=1, description="open requests")
+    max_added_classes: int = Field(100, ge=0, description="classes that are added")
     max_received_bytes: int = Field(1000 * MEGABYTE, ge=1, description="bytes of all open requests")
 
     @model_validator(mode="after")

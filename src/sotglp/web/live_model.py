@@ -138,10 +138,12 @@ class LiveModel:
     def __post_init__(self) -> None:
         self._first = self.current
 
-    async def add_class(self, name: str, images: ImageSet) -> ServedModel:
-        """Add a class and serve the new model; after an error the current one stays."""
+    async def add_class(self, name: str, images: ImageSet, max_added: int) -> ServedModel:
+        """Add a class and serve the new model; after an error, or with ``max_added`` already, the current one stays."""
         async with self._changes:
             now = self.current
+            if len(now.added) >= max_added:
+                raise RefusalError(409, f"the server has the allowed {max_added} added classes: remove one first")
             grown = await asyncio.get_running_loop().run_in_executor(self._thread, now.with_class, name, images)
             self.current = grown
         return grown

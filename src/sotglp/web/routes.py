@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
-import tempfile
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import FileResponse, Response
-from starlette.background import BackgroundTask
+from fastapi.responses import Response
 
 from sotglp.images.decode import MAX_PIXELS
 from sotglp.web.answers import (
@@ -23,9 +18,10 @@ from sotglp.web.answers import (
     LimitsAnswer,
     ModelAnswer,
     Predictions,
+    Ready,
     predictions_csv,
 )
-from sotglp.web.limits import RefusalError
+from sotglp.web.limits import BusyError, RefusalError
 from sotglp.web.service import MAX_CLASS_NAME, Service
 from sotglp.web.uploads import received
 
@@ -33,11 +29,14 @@ router = APIRouter()
 
 _WHY = {
     400: "The body is malformed, or the Host header is not the server's.",
+    401: "The token is missing or wrong.",
     403: "The request is cross-origin.",
     404: "Not found.",
+    409: "No more classes can be added.",
     413: "An image, the number of images, or the whole request is too large.",
     415: "The body is not multipart/form-data.",
     422: "An image is unreadable, or a value is invalid.",
+    507: "The server has no space for temporary files.",
     503: "The server is busy, or the request took too long; retry after Retry-After.",
 }
 
@@ -51,7 +50,7 @@ Unknown = Annotated[bool, Query(description="Whether to report unknown images; r
 def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of refusals."""
     answers: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorAnswer, "description": _WHY[status]} for status in (400, *statuses, 503)
+        status: {"model": ErrorAnswer, "description": _WHY[status]} for status in (400, 401, *statuses, 503)
     }
     answers[503]["headers"] = _RETRY_AFTER
     return answers
@@ -71,7 +70,7 @@ def _service(request: Request) -> Service:
     return service
 
 
-@router.get("/health", responses=_refusals(), summary="Health check")
+@router.get("/health", responses=_refusals(), summary="Liveness check")
 async def health(request: Request) -> Health:
     """Return the name of the model file, its kind, backbone, number of classes and device."""
     live = _service(request).live
@@ -85,6 +84,17 @@ async def health(request: Request) -> Health:
         n_classes=len(model.class_names),
         device=str(model.backbone.device),
     )
+
+
+@router.get("/ready", responses=_refusals(403), summary="Readiness check")
+async def ready(request: Request) -> Ready:
+    """Classify a small image with the current model; 503 if that takes more than five seconds.
+
+    Unlike /health, which only shows that the process answers, this shows that it can predict.
+    """
+    if not await _service(request).is_ready():
+        raise BusyError("the server can't predict at the moment: try again later")
+    return Ready(status="ready")
 
 
 @router.get("/model", responses=_refusals(), summary="Model and limits of a request")
@@ -114,7 +124,7 @@ async def model(request: Request) -> ModelAnswer:
     )
 
 
-@router.post("/predict", responses=_refusals(403, 413, 415, 422), openapi_extra=_IMAGES, summary="Classify images")
+@router.post("/predict", responses=_refusals(403, 413, 415, 422, 507), openapi_extra=_IMAGES, summary="Classify images")
 async def predict(request: Request, unknown: Unknown = True) -> Predictions:
     """Return label, probabilities and in-distribution score of each image, in the order of the upload.
 
@@ -132,7 +142,7 @@ async def predict(request: Request, unknown: Unknown = True) -> Predictions:
             "description": "CSV with the columns path, label, probability, ood_score and is_unknown.",
             "content": {"text/csv": {"schema": {"type": "string"}}},
         },
-        **_refusals(403, 413, 415, 422),
+        **_refusals(403, 413, 415, 422, 507),
     },
     response_class=Response,
     openapi_extra=_IMAGES,
@@ -147,7 +157,7 @@ async def predict_csv(request: Request, unknown: Unknown = True) -> Response:
 
 @router.post(
     "/explain",
-    responses=_refusals(403, 413, 415, 422),
+    responses=_refusals(403, 413, 415, 422, 507),
     openapi_extra=_body(["image"], image=_IMAGE),
     summary="Explain one image",
 )
@@ -170,7 +180,7 @@ async def explain(
 
 @router.post(
     "/classes",
-    responses=_refusals(403, 413, 415, 422),
+    responses=_refusals(403, 409, 413, 415, 422, 507),
     openapi_extra=_body(
         ["name", "images"],
         name={"type": "string", "minLength": 1, "maxLength": MAX_CLASS_NAME, "examples": ["wren"]},
@@ -201,24 +211,11 @@ async def remove_class(request: Request, name: str) -> ClassRemoved:
     "/model/file",
     responses={
         200: {"description": "A model file.", "content": {"application/octet-stream": {}}},
-        **_refusals(),
+        **_refusals(403, 507),
     },
-    response_class=FileResponse,
+    response_class=Response,
     summary="Download the model",
 )
-async def model_file(request: Request) -> FileResponse:
+async def model_file(request: Request) -> Response:
     """Return a .safetensors file for `sotglp predict` and other commands, with the current classes."""
-    live = _service(request).live
-    folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="sotglp-")
-    path = Path(folder, "model.safetensors")
-    try:
-        await asyncio.to_thread(live.current.save, path)
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
-    return FileResponse(
-        path,
-        media_type="application/octet-stream",
-        filename=live.name,
-        background=BackgroundTask(shutil.rmtree, folder, ignore_errors=True),
-    )
+    return await _service(request).model_file.response()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import anyio
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -28,11 +31,19 @@ from sotglp.web.answers import Prediction, Unreadable
 from sotglp.web.batching import Batcher
 from sotglp.web.decode_worker import frame, store
 from sotglp.web.decoding import Decoders, RequestDecoder
-from sotglp.web.limits import Limits, Quota, RefusalError
+from sotglp.web.download import ModelFile
+from sotglp.web.limits import BusyError, Limits, Quota, RefusalError
 from sotglp.web.live_model import LiveModel, ServedModel
 from sotglp.web.uploads import Upload
 
 MAX_CLASS_NAME = 100
+
+_PROBE_SECONDS = 5.0
+# A gray PNG of one pixel.
+_PROBE = bytes.fromhex(
+    "89504e470d0a1a0a0000000d494844520000000100000001080000000"
+    "03a7e9b550000000a49444154789c636800000082008177cd72b60000000049454e44ae426082"
+)
 
 
 class _Scores(NamedTuple):
@@ -56,11 +67,39 @@ class Service:
         self.received_bytes = Quota(limits.max_received_bytes, "uploads")
         self._batcher = Batcher(_predict_batch, live.current.inference.batch_size)
         self.decoders = Decoders()
+        self.model_file = ModelFile(live)
+        self._probing = asyncio.Lock()
+        self._ready_until = 0.0
 
     @property
     def n_batches(self) -> int:
         """Number of batches so far."""
         return self._batcher.n_batches
+
+    async def is_ready(self) -> bool:
+        """Whether a small image is classified within seconds; the answer holds for some more."""
+        async with self._probing:
+            if time.monotonic() >= self._ready_until:
+                upload = Upload("ready.png", io.BytesIO(_PROBE))
+                decoder = self.decoders.of_request()
+                try:
+                    with anyio.fail_after(_PROBE_SECONDS):
+                        await self._predict_one(self.live.current, decoder, upload, False)
+                except (TimeoutError, BusyError, OSError):
+                    return False
+                self._ready_until = time.monotonic() + _PROBE_SECONDS
+        return True
+
+    def gauges(self) -> dict[str, tuple[str, float]]:
+        """Return the state of the server for metrics: name, help and value."""
+        return {
+            "open_requests": ("Open requests.", self.requests.n_taken),
+            "queued_images": ("Images of open requests.", self.images.n_taken),
+            "received_bytes": ("Bytes of open requests.", self.received_bytes.n_taken),
+            "waiting_large_images": ("Requests with large images that wait.", self.decoders.waiting.n_taken),
+            "batches": ("Batches since the start.", self.n_batches),
+            "classes": ("Classes of the model.", len(self.live.current.classes)),
+        }
 
     async def predict(self, uploads: Sequence[Upload], unknown: bool) -> list[Prediction | Unreadable]:
         """Classify images with the current model.
@@ -140,7 +179,7 @@ class Service:
             work = [partial(store, path, ranges=ranges) for path in paths]
             await asyncio.gather(*(decoder.run(*one) for one in zip(uploads, work, strict=True)))
             try:
-                return await self.live.add_class(name, ImageSet(tuple(paths)))
+                return await self.live.add_class(name, ImageSet(tuple(paths)), self.limits.max_added_classes)
             except UnreadableImageError as error:
                 names = {str(path): upload.name for path, upload in zip(paths, uploads, strict=True)}
                 raise UnreadableImageError(names.get(error.source, error.source), error.reason) from error
@@ -148,6 +187,7 @@ class Service:
     def close(self) -> None:
         """Start no further work."""
         self._batcher.close()
+        self.model_file.close()
         self.live.close()
 
     async def _predict_one(

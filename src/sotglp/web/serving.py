@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
+import sys
+import threading
+import time
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 
 from sotglp.errors import SotglpError
 from sotglp.files.atomic import os_reason
+from sotglp.web.access import Access
 from sotglp.web.app import create_app
+from sotglp.web.connections import Connection, allowed_connections
 from sotglp.web.limits import Limits
 from sotglp.web.live_model import LiveModel, load_served
+from sotglp.web.logs import bound_error_log, open_access_log
 from sotglp.web.service import Service
 
-_SHUTDOWN_SECONDS = 10
+_SHUTDOWN_SECONDS = 6
+_THREAD_SECONDS = 2.0
+_TICKS_A_SECOND = 10
 
 
 def serve(
     model_file: Path,
     *,
-    host: str = "127.0.0.1",
     port: int = 8000,
+    access: Access = Access(),  # noqa: B008 - frozen
+    access_log: Path | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
     batch_size: int = 32,
     pretrained: str | None = None,
@@ -29,22 +42,29 @@ def serve(
 ) -> None:
     """Serve a model until SIGINT or SIGTERM; open requests are answered first, and the model file is never written.
 
-    Port 0 chooses a free port; the address is printed when the server is ready. Any ``host`` but a loopback address
-    gives other computers access without a password. See :func:`sotglp.model_file.load.load_model` for the rest.
+    Port 0 chooses a free port; the address is printed when the server is ready. See
+    :class:`sotglp.web.access.Access` for the address and for who may use it,
+    :func:`sotglp.web.logs.open_access_log` for ``access_log``, and :func:`sotglp.model_file.load.load_model` for the
+    rest.
 
     Raises
     ------
     SotglpError
         If the address is unavailable or the model is unreadable.
     """
-    with bound(host, port) as listener:
+    with bound(access.host, port) as listener:
+        max_connections = allowed_connections()
+        bound_error_log()
+        if access_log:
+            open_access_log(access_log)
         served = load_served(model_file, pretrained=pretrained, device=device, batch_size=batch_size)
-        app = create_app(LiveModel(model_file.name, served), limits, host)
+        app = create_app(LiveModel(model_file.name, served), limits, access)
         config = uvicorn.Config(
             app,
             # The greeting replaces uvicorn's messages; errors are logged all the same.
             log_config=None,
             access_log=False,
+            http=cast("type[asyncio.Protocol]", partial(Connection, max_connections=max_connections)),
             server_header=False,
             # There is no trusted proxy.
             proxy_headers=False,
@@ -60,6 +80,7 @@ def serve(
                 raise
         finally:
             app.state.service.close()
+    _end_threads()
 
 
 class _Server(uvicorn.Server):
@@ -74,6 +95,32 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         await self._service.decoders.start()
         print(self._greeting, flush=True)
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_A_SECOND == 0:
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.check(time.monotonic())
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        # Clients that don't read.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+def _end_threads() -> None:
+    """Wait a moment for threads that still compute, such as the training of a class, then end the process."""
+    deadline = time.monotonic() + _THREAD_SECONDS
+    own = [thread for thread in threading.enumerate() if thread.name.startswith("sotglp-")]
+    for thread in own:
+        thread.join(max(deadline - time.monotonic(), 0))
+    if any(thread.is_alive() for thread in own):
+        # At its end, the interpreter would wait for them.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -63,32 +63,32 @@ async function post(path, body, signal) {
 }
 
 export async function health() {
-  return (await ask("/health")).json();
+  return (await ask("health")).json();
 }
 
 export async function model() {
-  return (await ask("/model")).json();
+  return (await ask("model")).json();
 }
 
 export async function predict(files, signal) {
-  return (await (await post("/predict", form("images", files), signal)).json()).predictions;
+  return (await (await post("predict", form("images", files), signal)).json()).predictions;
 }
 
 export async function predictCsv(files, signal) {
-  return (await post("/predict.csv", form("images", files), signal)).text();
+  return (await post("predict.csv", form("images", files), signal)).text();
 }
 
 export async function explain(file, classes, signal) {
   const query = new URLSearchParams(classes.map((name) => ["classes", name]));
-  return (await post(`/explain?${query}`, form("image", [file]), signal)).json();
+  return (await post(`explain?${query}`, form("image", [file]), signal)).json();
 }
 
 export async function addClass(name, files) {
-  return (await post("/classes", form("images", files, { name }))).json();
+  return (await post("classes", form("images", files, { name }))).json();
 }
 
 export async function removeClass(name) {
-  return ask(`/classes/${encodeURIComponent(name)}`, { method: "DELETE" });
+  return ask(`classes/${encodeURIComponent(name)}`, { method: "DELETE" });
 }
 
 /** Files in chunks of the size of a request. */
