@@ -67,9 +67,11 @@ def files(*contents: bytes | tuple[str, bytes], field: str = "images") -> list[t
 
 
 @contextmanager
-def server_process(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """``sotglp serve`` on a free port: the process, and its address."""
+def server_process(*arguments: object, descriptors: int | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """``sotglp serve`` on a free port, with a limit of open files: the process, and its address."""
     command = [sys.executable, "-m", "sotglp", "serve", *map(str, arguments), "--port", "0"]
+    if descriptors:
+        command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

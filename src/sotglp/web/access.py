@@ -138,7 +138,7 @@ class SameOriginOnly:
             return RefusalError(
                 400, "this server does not answer to that host name: call it as localhost, or see --allowed-host"
             )
-        if scope["method"] in _SAFE_METHODS and path_below_root(scope, self._access.root_path) not in _COSTLY_PATHS:
+        if scope["method"] in _SAFE_METHODS and path_below_root(scope) not in _COSTLY_PATHS:
             return None
         site = headers.get("sec-fetch-site", "none")
         if site in ("same-origin", "none") and all(
@@ -179,7 +179,7 @@ class TokenRequired:
         await self._app(scope, receive, send)
 
     def _is_allowed(self, scope: Scope) -> bool:
-        if self._access.token is None or path_below_root(scope, self._access.root_path) in OPEN_PATHS:
+        if self._access.token is None or path_below_root(scope) in OPEN_PATHS:
             return True
         kind, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
         if kind.lower() == "basic":

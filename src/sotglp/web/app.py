@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from sotglp.errors import SotglpError, short_repr
 from sotglp.web.access import OPEN_PATHS, Access, SameOriginOnly, TokenRequired
-from sotglp.web.guards import HeadAnswers, RequestLimits, SecurityHeaders, refusal_response
+from sotglp.web.guards import HeadAnswers, RequestLimits, SecurityHeaders, UnderRootPath, refusal_response
 from sotglp.web.limits import NO_SPACE, BusyError, Limits, RefusalError
 from sotglp.web.live_model import LiveModel
 from sotglp.web.observing import Metrics, Observed
@@ -51,7 +51,6 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        root_path=access.root_path,
     )
     app.state.service = service
     app.include_router(router)
@@ -62,8 +61,9 @@ def create_app(
     app.add_middleware(SameOriginOnly, access=access)
     app.add_middleware(HeadAnswers)
     app.add_middleware(SecurityHeaders)
-    metrics = Metrics(frozenset(route.path for route in app.routes if isinstance(route, APIRoute)))
-    app.add_middleware(Observed, metrics=metrics, root_path=access.root_path)
+    metrics = Metrics(frozenset(route.path for route in router.routes if isinstance(route, APIRoute)))
+    app.add_middleware(Observed, metrics=metrics)
+    app.add_middleware(UnderRootPath, root_path=access.root_path)
 
     @app.get("/metrics", include_in_schema=False)
     async def show_metrics() -> Response:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from typing import Any
+from functools import partial
+from socket import socket
+from typing import Any, cast
 
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sotglp.errors import SotglpError
@@ -24,6 +27,8 @@ STALL_SECONDS = 15.0
 """Seconds in which a client sends or reads at least ``_STEP_BYTES`` of a body or an answer."""
 
 _STEP_BYTES = 2**14
+
+_TICKS_A_SECOND = 10
 
 # Descriptors for files, processes, and what the libraries open.
 _OTHER_DESCRIPTORS = 128
@@ -132,3 +137,26 @@ class Connection(H11Protocol):
         # The system tells of the end later.
         self.connections.discard(longest)
         return True
+
+
+def connection_factory(max_connections: int) -> type[asyncio.Protocol]:
+    """Return what makes the connections of a server that has at most ``max_connections``."""
+    return cast("type[asyncio.Protocol]", partial(Connection, max_connections=max_connections))
+
+
+class DeadlineServer(uvicorn.Server):
+    """uvicorn's server, which checks the deadlines of its connections once a second."""
+
+    async def on_tick(self, counter: int) -> bool:
+        """Return whether to stop."""
+        if counter % _TICKS_A_SECOND == 0:
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.check(time.monotonic())
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Answer open requests, and close connections that don't read their answers."""
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()

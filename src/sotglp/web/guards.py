@@ -27,10 +27,26 @@ def refusal_response(error: RefusalError) -> JSONResponse:
     return JSONResponse({"error": str(error)}, error.status, headers)
 
 
-def path_below_root(scope: Scope, root_path: str) -> str:
-    """Return the path of a request without the prefix that a proxy may leave in it."""
+def path_below_root(scope: Scope) -> str:
+    """Return the path of a request without that of the proxy."""
     path: str = scope["path"]
-    return path.removeprefix(root_path) if path.startswith(f"{root_path}/") else path
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+class UnderRootPath:
+    """Middleware that puts the path under which a proxy shows the page before a request's, unless the proxy left it."""
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app = app
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] == "http":
+            root, path = self._root_path, scope["path"]
+            is_whole = path == root or path.startswith(f"{root}/")
+            scope = {**scope, "root_path": root, "path": path if is_whole else root + path}
+        await self._app(scope, receive, send)
 
 
 class SecurityHeaders:
@@ -90,7 +106,7 @@ class RequestLimits:
             return
         try:
             with self._quota.held() as take:
-                take(path_below_root(scope, scope.get("root_path", "")) not in self._without_place)
+                take(path_below_root(scope) not in self._without_place)
                 await self._in_time(scope, receive, send)
         except BusyError as error:
             await refusal_response(error)(scope, receive, send)

@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sotglp.console.text import printable
+from sotglp.web.guards import path_below_root
 from sotglp.web.logs import ACCESS_LOG
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -56,10 +57,9 @@ class Metrics:
 class Observed:
     """Middleware that gives each request an id, and notes it in the access log and the metrics."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, root_path: str) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
-        self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
@@ -80,10 +80,13 @@ class Observed:
 
         try:
             await self._app(scope, receive, noted)
+        except Exception:
+            # The answer comes from a layer further out.
+            status = status or 500
+            raise
         finally:
             seconds = time.perf_counter() - begin
-            path = scope["path"].removeprefix(self._root_path)
-            self._metrics.add(scope["method"], path, status, seconds)
+            self._metrics.add(scope["method"], path_below_root(scope), status, seconds)
             client = (scope.get("client") or ("-",))[0]
             ACCESS_LOG.info(
                 '%s "%s %s" %d %d bytes %.0f ms id=%s',

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import sys
 import threading
 import time
-from functools import partial
 from pathlib import Path
-from typing import cast
 
 import uvicorn
 
@@ -18,7 +15,7 @@ from sotglp.errors import SotglpError
 from sotglp.files.atomic import os_reason
 from sotglp.web.access import Access
 from sotglp.web.app import create_app
-from sotglp.web.connections import Connection, allowed_connections
+from sotglp.web.connections import DeadlineServer, allowed_connections, connection_factory
 from sotglp.web.limits import Limits
 from sotglp.web.live_model import LiveModel, load_served
 from sotglp.web.logs import bound_error_log, open_access_log
@@ -26,7 +23,6 @@ from sotglp.web.service import Service
 
 _SHUTDOWN_SECONDS = 6
 _THREAD_SECONDS = 2.0
-_TICKS_A_SECOND = 10
 
 
 def serve(
@@ -64,7 +60,7 @@ def serve(
             # The greeting replaces uvicorn's messages; errors are logged all the same.
             log_config=None,
             access_log=False,
-            http=cast("type[asyncio.Protocol]", partial(Connection, max_connections=max_connections)),
+            http=connection_factory(max_connections),
             server_header=False,
             # There is no trusted proxy.
             proxy_headers=False,
@@ -83,7 +79,7 @@ def serve(
     _end_threads()
 
 
-class _Server(uvicorn.Server):
+class _Server(DeadlineServer):
     """Server that prints its address when it is ready."""
 
     def __init__(self, config: uvicorn.Config, service: Service, greeting: str) -> None:
@@ -95,19 +91,6 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         await self._service.decoders.start()
         print(self._greeting, flush=True)
-
-    async def on_tick(self, counter: int) -> bool:
-        if counter % _TICKS_A_SECOND == 0:
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, Connection):
-                    connection.check(time.monotonic())
-        return await super().on_tick(counter)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().shutdown(sockets)
-        # Clients that don't read.
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
 
 
 def _end_threads() -> None:
