@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 import json
@@ -24,7 +23,9 @@ from sotglp.model_file.load import load_model
 from sotglp.model_file.record import read_record
 from sotglp.scoring.predict import Predictions, predict
 from sotglp.settings import InferenceConfig
+from sotglp.web.decoding import Worker
 from sotglp.web.limits import Limits
+from sotglp.web.messages import Message
 from support.command import sotglp
 from support.samples import COLOURS
 from support.web_server import OLD, QUICK, client, encoded, files, make_model, png
@@ -233,13 +234,15 @@ def test_classes_that_cannot_be_added_or_removed(own: TestClient) -> None:
 def test_an_open_request_keeps_its_model(own: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go = threading.Event(), threading.Event()
 
-    async def held(work: Any, content: bytes, _: object) -> tuple[bool, object]:
+    ask = Worker.ask
+
+    def held(*arguments: Any) -> Message:
         if not begun.is_set():
             begun.set()
-            assert await asyncio.to_thread(go.wait, 20)
-        return True, work(content)
+            assert go.wait(20)
+        return ask(*arguments)
 
-    monkeypatch.setattr("sotglp.web.decoding.in_process", held)
+    monkeypatch.setattr(Worker, "ask", held)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(own.post, "/predict", files=files(png()))
         assert begun.wait(20)
@@ -254,9 +257,9 @@ def test_images_of_many_requests_share_batches(own: TestClient, monkeypatch: pyt
     n_clients = 17
     decoded = threading.Semaphore(0)
 
-    async def counted(work: Any, content: bytes, _: object) -> tuple[bool, object]:
+    def counted(*arguments: Any) -> Message:
         decoded.release()
-        return True, work(content)
+        return ask(*arguments)
 
     def late(*arguments: Any, **options: Any) -> Predictions:
         if service.n_batches == 0:
@@ -265,10 +268,10 @@ def test_images_of_many_requests_share_batches(own: TestClient, monkeypatch: pyt
             time.sleep(0.3)
         return predict(*arguments, **options)
 
-    service = own.app.state.service
+    ask, service = Worker.ask, own.app.state.service
     images = [png(COLOURS[OLD[index % 3]], seed=index) for index in range(n_clients)]
     with monkeypatch.context() as patch, ThreadPoolExecutor(n_clients) as pool:
-        patch.setattr("sotglp.web.decoding.in_process", counted)
+        patch.setattr(Worker, "ask", counted)
         patch.setattr("sotglp.web.service.predict", late)
         answers = [pool.submit(own.post, "/predict", files=files(image)) for image in images]
         found = [answer.result().json()["predictions"][0] for answer in answers]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import io
-import operator
-import re
 import sys
-from functools import partial
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-import anyio
 import numpy as np
 import psutil
 import pytest
@@ -21,18 +20,35 @@ from PIL import Image
 from sotglp.backbone import Backbone
 from sotglp.errors import UnreadableImageError
 from sotglp.images.decode import open_image
-from sotglp.web.decode_worker import Bounds, frame
-from sotglp.web.decoding import Decoders, RequestDecoder, in_own_process, in_process
+from sotglp.web.decode_worker import Bounds
+from sotglp.web.decoding import Decoders, FramedImage, Job, RequestDecoder, WorkerEndedError
 from sotglp.web.limits import BusyError
 from sotglp.web.service import _preprocessing
 from sotglp.web.uploads import Upload
+from support import odd_worker
 from support.costly_images import jpeg_of_scans, png_of_zeros
 from support.web_server import files, png
 
-FAST = Bounds(10**6, 1)
-# Stands for a decoder that a small file keeps busy for ever, and for one that takes all memory.
-ENDLESS, CONTENT = partial(re.fullmatch, rb"(x+x+)+y"), b"x" * 60
-HUGE = partial(operator.mul, 10**9)
+FAST, SLOW = Bounds(10**6, 1), Bounds(10**6, 2)
+COMMAND = (sys.executable, str(Path(odd_worker.__file__)))
+JOBS = ("length", "endless", "huge", "full", "noise")
+LENGTH, ENDLESS, HUGE, FULL, NOISE = (Job(name, {}) for name in JOBS)
+
+
+def upload(content: bytes = b"12345", name: str = "a.png") -> Upload:
+    return Upload(name, io.BytesIO(content))
+
+
+@contextlib.contextmanager
+def decoders(ordinary: Bounds = FAST, large: Bounds = SLOW, **options: Any) -> Iterator[Decoders]:
+    """Decoding processes with further jobs; none is left at the end."""
+    before = set(psutil.Process().children())
+    own = Decoders(ordinary, large, **{"command": COMMAND, **options})
+    try:
+        yield own
+    finally:
+        own.close()
+    assert set(psutil.Process().children()) <= before
 
 
 @pytest.mark.parametrize("size", [(90, 40), (33, 57), (400, 300), (224, 224), (10, 200)])
@@ -41,7 +57,12 @@ def test_a_framed_image_has_the_pixels_of_the_whole_one(size: tuple[int, int]) -
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
-    framed = frame(_preprocessing(backbone), buffer.getvalue())
+
+    async def run() -> FramedImage:
+        with decoders() as own:
+            return await own.of_request().frame(upload(buffer.getvalue()), _preprocessing(backbone), {})
+
+    framed = asyncio.run(run())
     assert (framed.width, framed.height) == size
     assert framed.image.size == backbone.image_size[::-1]
     np.testing.assert_array_equal(backbone.preprocess(framed.image), backbone.preprocess(open_image(picture)))
@@ -49,60 +70,77 @@ def test_a_framed_image_has_the_pixels_of_the_whole_one(size: tuple[int, int]) -
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the system has no limits of processes")
 def test_a_decoder_that_takes_too_much_is_ended() -> None:
-    before = set(psutil.Process().children())
-
     async def run() -> None:
-        with pytest.raises(anyio.BrokenWorkerProcess):
-            await in_process(ENDLESS, CONTENT, FAST)
-        with pytest.raises(UnreadableImageError, match="more than 1 seconds"):
-            await in_own_process(ENDLESS, CONTENT, FAST)
-        for run_somewhere in (in_process, in_own_process):
-            with pytest.raises(UnreadableImageError, match="too much memory"):
-                await run_somewhere(HUGE, CONTENT, FAST)
-        assert await in_process(len, CONTENT, FAST) == (True, len(CONTENT))
+        with decoders(large=FAST) as own:
+            with pytest.raises(WorkerEndedError):
+                await own.in_process(ENDLESS, upload())
+            with pytest.raises(UnreadableImageError, match="more than 1 seconds"):
+                await own.in_own_process(ENDLESS, upload())
+            for run_somewhere in (own.in_process, own.in_own_process):
+                with pytest.raises(UnreadableImageError, match="too much memory"):
+                    await run_somewhere(HUGE, upload())
+            answer = await own.in_process(LENGTH, upload())
+            assert answer is not None
+            assert answer.header["length"] == 5
 
     asyncio.run(run())
-    assert set(psutil.Process().children()) <= before
+
+
+def test_a_decoder_that_answers_with_something_else_is_ended() -> None:
+    async def run() -> None:
+        with decoders() as own:
+            with pytest.raises(WorkerEndedError):
+                await own.in_process(NOISE, upload())
+            with pytest.raises(UnreadableImageError):
+                await own.of_request().run(upload(), NOISE)
+
+    asyncio.run(run())
+
+
+def test_a_full_disk_is_no_fault_of_the_image() -> None:
+    async def run() -> None:
+        with decoders() as own:
+            with pytest.raises(OSError, match="No space left on device") as caught:
+                await own.of_request().run(upload(), FULL)
+            assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, None)
+
+    asyncio.run(run())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the system has no limits of processes")
 def test_a_slow_image_does_not_delay_those_of_other_requests() -> None:
-    before = set(psutil.Process().children())
-
     async def run() -> list[str]:
-        decoders = Decoders(FAST, Bounds(10**6, 2))
         order = []
+        with decoders() as own:
 
-        async def one(decoder: RequestDecoder, name: str, work: Any, content: bytes) -> None:
-            with contextlib.suppress(UnreadableImageError):
-                await decoder.run(Upload(name, io.BytesIO(content)), work)
-            order.append(name)
+            async def one(decoder: RequestDecoder, name: str, job: Job) -> None:
+                with contextlib.suppress(UnreadableImageError):
+                    await decoder.run(upload(name=name), job)
+                order.append(name)
 
-        slow = decoders.of_request()
-        hostile = asyncio.create_task(one(slow, "slow", ENDLESS, CONTENT))
-        await asyncio.sleep(0.5)
-        await asyncio.gather(*(one(decoders.of_request(), "quick", len, CONTENT) for _ in range(9)))
-        hostile.cancel()
-        await asyncio.wait([hostile])
+            hostile = asyncio.create_task(one(own.of_request(), "slow", ENDLESS))
+            await asyncio.sleep(0.5)
+            await asyncio.gather(*(one(own.of_request(), "quick", LENGTH) for _ in range(9)))
+            hostile.cancel()
+            await asyncio.wait([hostile])
         return order
 
     assert asyncio.run(run())[:9] == ["quick"] * 9
-    assert set(psutil.Process().children()) <= before
 
 
 def test_an_image_of_many_pixels_is_decoded_alone_and_few_requests_wait_for_it() -> None:
     async def run() -> None:
-        decoders = Decoders(Bounds(100, 1), Bounds(10**6, 5))
-        upload = Upload("a.png", io.BytesIO(png(size=40)))
-        async with decoders.large:
-            waiting = [asyncio.create_task(decoders.of_request().run(upload, len)) for _ in range(16)]
-            while decoders.waiting.n_taken < 16:
-                await asyncio.sleep(0.01)
-            with pytest.raises(BusyError, match="too many large images"):
-                await decoders.of_request().run(upload, len)
-            for task in waiting[1:]:
-                task.cancel()
-        assert await waiting[0] == len(png(size=40))
+        large = png(size=40)
+        with decoders(Bounds(100, 1), Bounds(10**6, 5)) as own:
+            async with own.large:
+                waiting = [asyncio.create_task(own.of_request().run(upload(large), LENGTH)) for _ in range(16)]
+                while own.waiting.n_taken < 16:
+                    await asyncio.sleep(0.01)
+                with pytest.raises(BusyError, match="too many large images"):
+                    await own.of_request().run(upload(large), LENGTH)
+                for task in waiting[1:]:
+                    task.cancel()
+            assert (await waiting[0]).header["length"] == len(large)
 
     asyncio.run(run())
 

@@ -18,7 +18,9 @@ from starlette.requests import Request
 
 from sotglp import SotglpError
 from sotglp.settings import checked
+from sotglp.web.decoding import Worker
 from sotglp.web.limits import BusyError, Limits, Quota, RefusalError
+from sotglp.web.messages import Message
 from sotglp.web.uploads import received
 from support.web_server import client, files, png
 
@@ -179,14 +181,15 @@ def test_limits_that_cannot_be_kept_together() -> None:
 class Gate:
     """Delays the decoding of images."""
 
-    def __init__(self) -> None:
-        self.n_waiting = 0
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.open = threading.Event()
+        ask = Worker.ask
 
-    async def __call__(self, work: Any, content: bytes, _: object) -> tuple[bool, object]:
-        self.n_waiting += 1
-        assert await asyncio.to_thread(self.open.wait, 30)
-        return True, work(content)
+        def held(*arguments: Any) -> Message:
+            assert self.open.wait(30)
+            return ask(*arguments)
+
+        patch.setattr(Worker, "ask", held)
 
 
 def wait_for(condition: Any) -> None:
@@ -197,8 +200,7 @@ def wait_for(condition: Any) -> None:
 
 
 def test_a_full_quota_refuses_with_retry_after(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = Gate()
-    monkeypatch.setattr("sotglp.web.decoding.in_process", gate)
+    gate = Gate(monkeypatch)
     with client(model, SMALL) as own, ThreadPoolExecutor(3) as pool:
         service = own.app.state.service
         full = pool.submit(own.post, "/predict", files=files(IMAGE, IMAGE, IMAGE))
@@ -219,8 +221,7 @@ def test_a_full_quota_refuses_with_retry_after(model: Path, monkeypatch: pytest.
 
 
 def test_too_many_requests_or_bytes_at_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = Gate()
-    monkeypatch.setattr("sotglp.web.decoding.in_process", gate)
+    gate = Gate(monkeypatch)
     limits = SMALL.model_copy(update={"max_requests": 2})
     with client(model, limits) as own, ThreadPoolExecutor(2) as pool:
         service = own.app.state.service
@@ -242,10 +243,9 @@ def test_too_many_requests_or_bytes_at_once(model: Path, monkeypatch: pytest.Mon
 
 
 def test_a_request_that_takes_too_long_is_ended(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = Gate()
     with client(model, SMALL.model_copy(update={"max_seconds": 0.3})) as own:
         with monkeypatch.context() as patch:
-            patch.setattr("sotglp.web.decoding.in_process", gate)
+            gate = Gate(patch)
             late = own.post("/predict", files=files(IMAGE))
             gate.open.set()
         assert (late.status_code, late.headers["retry-after"]) == (503, "1")

@@ -5,24 +5,23 @@ This module imports neither torch nor the server, so that a process starts in a 
 
 from __future__ import annotations
 
+import errno
 import math
 import os
-import pickle
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, TypeVar
-
-from PIL import Image
+from typing import Any
 
 from sotglp.errors import UnreadableImageError
 from sotglp.images.decode import MAX_PIXELS, count_pixels, open_image
 from sotglp.images.value_range import ValueRanges
 from sotglp.runtime.preprocessing import Preprocessing
+from sotglp.web.messages import Message, read_message, write_message
 
 if sys.platform != "win32":
     import resource
@@ -31,6 +30,8 @@ _BYTES_A_PIXEL = 40
 """JPEG 2000 takes most: four integers a pixel, of each of which there are two, and the decoded image and its copy."""
 
 _MORE_BYTES = 2**28
+
+_LONGEST_ERROR = 1000
 
 
 @dataclass(frozen=True)
@@ -47,50 +48,60 @@ ORDINARY = Bounds(25_000_000, 2)
 LARGE = Bounds(MAX_PIXELS, 10)
 """Bounds for images that are decoded one at a time."""
 
-ResultT = TypeVar("ResultT")
-Work: TypeAlias = "Callable[[bytes], ResultT]"
 
+def frame(content: bytes, settings: dict[str, Any], ranges: ValueRanges) -> Message:
+    """Decode an image file and reduce it to what a model sees; ``settings`` are those of the preprocessing.
 
-@dataclass(frozen=True)
-class FramedImage:
-    """A picture resized and cropped to a model's input, and the size of the upright picture."""
-
-    image: Image.Image
-    width: int
-    height: int
-
-
-def frame(preprocessing: Preprocessing, content: bytes, ranges: ValueRanges | None = None) -> FramedImage:
-    """Decode an image file and reduce it to what a model sees."""
+    Return the width and height of the upright picture, and the pixels, (height, width, 3) uint8.
+    """
     picture = open_image(content, ranges)
-    return FramedImage(preprocessing.framed(picture), *picture.size)
+    width, height = picture.size
+    return Message({"width": width, "height": height}, Preprocessing(**settings).framed(picture).tobytes())
 
 
-def store(path: Path, content: bytes, ranges: ValueRanges | None = None) -> None:
+def store(content: bytes, path: str, ranges: ValueRanges) -> Message:
     """Decode an image file and write its pixels to an ordinary one."""
     if count_pixels(content) > ORDINARY.max_pixels:
         raise UnreadableImageError(
             "", f"an image of a new class may have {ORDINARY.max_pixels} pixels, and it has more; make it smaller"
         )
     open_image(content, ranges).save(path, "PNG", compress_level=1)
+    return Message({})
 
 
-def run_within(bounds: Bounds, work: Work[ResultT], content: bytes) -> tuple[bool, ResultT | None]:
-    """Return whether an image has few enough pixels, and then what ``work`` makes of it.
+JOBS: dict[str, Callable[..., Message]] = {"frame": frame, "store": store}
+"""What the server can ask for, by name; further arguments are JSON values."""
+
+
+def answer_to(request: Message) -> Message:
+    """Return the answer to a request; its ``status`` is that of the result."""
+    name, arguments, bounds = (request.header[key] for key in ("job", "arguments", "bounds"))
+    try:
+        done = run_within(Bounds(*bounds), JOBS[name], request.body, arguments)
+    except UnreadableImageError as error:
+        return Message({"status": "unreadable", "reason": error.reason})
+    except OSError as error:
+        return Message({"status": "lacking", "errno": error.errno or errno.EIO})
+    except Exception as error:
+        return Message({"status": "failed", "error": repr(error)[:_LONGEST_ERROR]})
+    return Message({**done.header, "status": "done"}, done.body) if done else Message({"status": "large"})
+
+
+def run_within(
+    bounds: Bounds, job: Callable[..., Message], content: bytes, arguments: Mapping[str, Any]
+) -> Message | None:
+    """Return what a job makes of an image; None if the image has more pixels than allowed.
 
     The system ends this process if it exceeds its limits, which hold from now on.
     """
-    # The server decides when a process ends, also where a signal goes to all of them.
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, signal.SIG_IGN)
     _limit_time(bounds.seconds)
     # To read its header, some plug-ins reserve memory for all pixels, which they don't touch yet.
     _limit_memory(LARGE.max_pixels)
     if count_pixels(content) > bounds.max_pixels:
-        return False, None
+        return None
     _limit_memory(bounds.max_pixels)
     try:
-        return True, work(content)
+        return job(content, **arguments)
     except MemoryError as error:
         raise UnreadableImageError("", "decoding it takes too much memory; make it smaller") from error
 
@@ -118,16 +129,16 @@ def _lower(limit: int, value: int) -> None:
 
 
 def main() -> None:
-    """Run one request from standard input, behind all other work, and write its result to standard output."""
-    if sys.platform != "win32":
+    """Answer requests from standard input until its end, on standard output."""
+    # The server decides when a process ends, also where a signal goes to all of them.
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
+    if "--background" in sys.argv and sys.platform != "win32":
         os.nice(10)
-    bounds, work, content = pickle.load(sys.stdin.buffer)
-    result: object
-    try:
-        result = run_within(bounds, work, content)
-    except Exception as error:
-        result = error
-    sys.stdout.buffer.write(pickle.dumps(result))
+    with suppress(EOFError, BrokenPipeError):
+        while True:
+            answer = answer_to(read_message(sys.stdin.buffer))
+            write_message(sys.stdout.buffer, *answer)
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ class AtMost(logging.Filter):
 
 def bound_error_log() -> None:
     """Bound what errors write, each of which may have a long traceback that a request causes."""
-    for handler in logging.getLogger().handlers or [logging.lastResort]:
-        if handler and not any(isinstance(one, AtMost) for one in handler.filters):
+    for handler in logging.getLogger().handlers:
+        if not any(isinstance(one, AtMost) for one in handler.filters):
             handler.addFilter(AtMost())
 
 

@@ -29,7 +29,6 @@ from sotglp.runtime.preprocessing import Preprocessing
 from sotglp.scoring.predict import predict
 from sotglp.web.answers import Prediction, Unreadable
 from sotglp.web.batching import Batcher
-from sotglp.web.decode_worker import frame, store
 from sotglp.web.decoding import Decoders, RequestDecoder
 from sotglp.web.download import ModelFile
 from sotglp.web.limits import BusyError, Limits, Quota, RefusalError
@@ -139,9 +138,8 @@ class Service:
         with self.images.held() as take:
             take(1)
             backbone = served.model.backbone
-            framed = await self.decoders.of_request().run(
-                upload, partial(frame, _preprocessing(backbone), ranges=served.model.value_ranges)
-            )
+            decoder = self.decoders.of_request()
+            framed = await decoder.frame(upload, _preprocessing(backbone), served.model.value_ranges)
             image, size = framed.image, (framed.width, framed.height)
             explanation = partial(explain, served.model, image, names or top, served.inference, served.calibration)
             explained: Explanation = await self._batcher.run(partial(explanation, text=served.text))
@@ -176,8 +174,8 @@ class Service:
             paths = [Path(folder, str(index)) for index in range(len(uploads))]
             decoder = self.decoders.of_request()
             ranges = served.model.value_ranges
-            work = [partial(store, path, ranges=ranges) for path in paths]
-            await asyncio.gather(*(decoder.run(*one) for one in zip(uploads, work, strict=True)))
+            stored = (decoder.store(upload, path, ranges) for upload, path in zip(uploads, paths, strict=True))
+            await asyncio.gather(*stored)
             try:
                 return await self.live.add_class(name, ImageSet(tuple(paths)), self.limits.max_added_classes)
             except UnreadableImageError as error:
@@ -185,8 +183,9 @@ class Service:
                 raise UnreadableImageError(names.get(error.source, error.source), error.reason) from error
 
     def close(self) -> None:
-        """Start no further work."""
+        """Start no further work, and end the processes."""
         self._batcher.close()
+        self.decoders.close()
         self.model_file.close()
         self.live.close()
 
@@ -195,9 +194,7 @@ class Service:
     ) -> Prediction | Unreadable:
         backbone = served.model.backbone
         try:
-            framed = await decoder.run(
-                upload, partial(frame, _preprocessing(backbone), ranges=served.model.value_ranges)
-            )
+            framed = await decoder.frame(upload, _preprocessing(backbone), served.model.value_ranges)
         except UnreadableImageError as error:
             return Unreadable(name=upload.name, error=str(error))
         pixels = await asyncio.to_thread(backbone.preprocess, framed.image)

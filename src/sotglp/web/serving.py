@@ -89,7 +89,7 @@ class _Server(DeadlineServer):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        await self._service.decoders.start()
+        self._service.decoders.start()
         print(self._greeting, flush=True)
 
 
