@@ -36,6 +36,7 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/codespell
+	$(BIN)/hadolint Dockerfile
 
 types: $(VENV)/.ready
 	$(BIN)/mypy

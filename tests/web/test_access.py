@@ -82,21 +82,6 @@ def test_values_that_cannot_be_used(values: dict[str, object]) -> None:
         checked(Access, values)
 
 
-def test_requests_are_counted_and_have_an_id(shared: TestClient) -> None:
-    assert shared.get("/health", headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
-    assert len(shared.get("/health", headers={"X-Request-ID": "a b"}).headers["x-request-id"]) == 32
-    text = shared.get("/metrics").text
-    assert 'sotglp_requests_total{method="GET",path="/health",status="200"}' in text
-    assert 'sotglp_request_seconds_bucket{le="+Inf"}' in text
-
-
-def test_head_is_answered_like_get(shared: TestClient) -> None:
-    for path in ("/", "/health", "/model", "/model/file"):
-        answer, whole = shared.head(path), shared.get(path)
-        assert (answer.status_code, answer.content) == (200, b"")
-        assert answer.headers["content-length"] == whole.headers["content-length"] == str(len(whole.content))
-
-
 def test_no_more_classes_than_allowed(model: Path) -> None:
     with client(model, Limits(max_added_classes=0)) as own:
         assert own.post("/classes", files=files(png()), data={"name": "fog"}).status_code == 409

@@ -93,3 +93,10 @@ def test_errors_of_the_path_are_sentences(shared: TestClient) -> None:
         assert "/openapi.json" in answer.json()["error"]
     assert shared.put("/predict").headers["allow"] == "POST"
     assert shared.get("/health/").status_code == 404
+
+
+def test_head_is_answered_like_get(shared: TestClient) -> None:
+    for path in ("/", "/health", "/model", "/model/file"):
+        answer, whole = shared.head(path), shared.get(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-length"] == whole.headers["content-length"] == str(len(whole.content))

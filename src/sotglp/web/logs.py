@@ -16,7 +16,7 @@ _FILE_BYTES = 10 * 10**6
 _N_FILES = 5
 
 
-class AtMost(logging.Filter):
+class BoundedRate(logging.Filter):
     """Passes ``n`` messages in each period of some seconds, and then says how many were left out."""
 
     def __init__(self, n: int = 30, seconds: float = 60.0) -> None:
@@ -40,8 +40,8 @@ class AtMost(logging.Filter):
 def bound_error_log() -> None:
     """Bound what errors write, each of which may have a long traceback that a request causes."""
     for handler in logging.getLogger().handlers:
-        if not any(isinstance(one, AtMost) for one in handler.filters):
-            handler.addFilter(AtMost())
+        if not any(isinstance(one, BoundedRate) for one in handler.filters):
+            handler.addFilter(BoundedRate())
 
 
 def open_access_log(path: Path) -> None:
