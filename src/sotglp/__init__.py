@@ -1,9 +1,15 @@
 """Few-shot adaptation of CLIP-like models by local-global prompt learning with sparse optimal transport."""
 
+from __future__ import annotations
+
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+
+# Until the command line handles it, Ctrl-C ends in a traceback: `typing` would double that time.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from sotglp import ood as ood
     from sotglp import transport as transport
     from sotglp.backbone import Backbone as Backbone

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import yaml
 
 from sotglp import SotglpError
 from sotglp.benchmark.results import Result, read
-from sotglp.benchmark.runner import RESULTS_FILE, Run, RunConfig, run_suite
+from sotglp.benchmark.runner import RESULTS_FILE, Run, RunConfig, _interrupts_ignored, run_suite
 from sotglp.benchmark.suite import load_suite
 from support.samples import make_class_folders
 
@@ -86,3 +89,11 @@ def test_images_that_are_not_there_are_named_before_anything_runs(root: Path, tm
     with pytest.raises(SotglpError, match="nowhere does not exist"):
         run_suite(config(root, datasets={"own": {"train": "train", "test": "nowhere"}}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_processes_of_a_benchmark_ignore_ctrl_c_from_the_start() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with _interrupts_ignored():
+        code = "import signal, sys; sys.exit(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 1
+    assert signal.getsignal(signal.SIGINT) is before

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from sotglp.cli import main
 from sotglp.cli.commands import app
 from sotglp.images import views
 from sotglp.training.checkpoint import Checkpoint
+from support.processes import hear_interrupts, needs_proc, wait_for
 from support.samples import make_class_folders
 
 Fails = Callable[..., str]
@@ -322,14 +322,6 @@ def running(data: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, "ended too early"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_fit_that_is_told_to_stop_can_go_on(
     stop: signal.Signals, data: Path, whole_long: Path, tmp_path: Path, running: subprocess.Popen[str]
@@ -337,7 +329,7 @@ def test_a_fit_that_is_told_to_stop_can_go_on(
     running.send_signal(stop)
     _, error = running.communicate(timeout=60)
     assert running.returncode == 128 + stop
-    assert error == "sotglp: interrupted; resume `fit` with --resume, `benchmark` with the same command\n"
+    assert error == "sotglp: interrupted; repeat the command with --resume to continue\n"
     assert names(tmp_path) == ["m.checkpoint"]
     inside("fit", data / "train", "--out", tmp_path / "m", *LONG, "--no-cache", "--resume")
     assert (tmp_path / "m").read_bytes() == whole_long.read_bytes()
@@ -354,9 +346,7 @@ def test_two_processes_of_a_fit_that_are_told_to_stop_can_go_on(
     process.send_signal(stop)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 128 + stop
-    assert set(error.splitlines()) == {
-        "sotglp: interrupted; resume `fit` with --resume, `benchmark` with the same command"
-    }
+    assert error == "sotglp: interrupted; repeat the command with --resume to continue\n"
     assert names(tmp_path) == ["m.checkpoint"]
 
 
@@ -499,11 +489,6 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     )
 
 
-def hear_interrupts() -> None:
-    """Undo what a shell does to commands in the background, where these tests may run: they ignore Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def children(process: subprocess.Popen[str], words: str) -> list[int]:
     """Processes that a process has started, with some words in their command lines."""
     found = []
@@ -516,11 +501,6 @@ def children(process: subprocess.Popen[str], words: str) -> list[int]:
         if parent == str(process.pid) and words in command:
             found.append(int(about.name))
     return sorted(found)
-
-
-needs_proc = pytest.mark.skipif(
-    not Path("/proc/self/cmdline").exists(), reason="there is no /proc to find processes in"
-)
 
 
 @needs_proc

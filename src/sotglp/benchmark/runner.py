@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,12 +24,11 @@ from sotglp.benchmark.data import BenchmarkData, load_data
 from sotglp.benchmark.protocols import run_cell
 from sotglp.benchmark.results import RESULTS_FILE, Result, append, read
 from sotglp.benchmark.suite import BackboneChoice, DatasetChoice, Suite
+from sotglp.console.parent import exit_with_parent
 from sotglp.console.progress import progress_bar, show_warning
 from sotglp.errors import SotglpError
 from sotglp.files.atomic import check_output
 from sotglp.files.versions import installed_versions
-
-PARENT_WATCH_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,10 @@ def run_suite(run_config: RunConfig, out: Path, *, n_processes: int = 1, show_pr
     with _workers(n_processes) as pool, progress_bar("benchmark", len(keys), "cells", show=show_progress) as advance:
         advance(n_before, "")
         try:
-            futures = {pool.submit(_run, run_config, plan, key): plan for key, plan in keys.items() if key not in done}
+            with _interrupts_ignored():
+                futures = {
+                    pool.submit(_run, run_config, plan, key): plan for key, plan in keys.items() if key not in done
+                }
             for future in as_completed(futures):
                 cell = futures[future].cell
                 label = f"{cell.dataset}, {cell.method}, {cell.shots} shots, seed {cell.seed}"
@@ -100,21 +101,29 @@ def _workers(n_processes: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C, as processes that are started meanwhile do from their first import on.
+
+    The parent handles it, and waits for running cells.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _begin(threads: int, parent: int) -> None:
     """Set up a new process."""
     import torch
 
     torch.set_num_threads(threads)
     warnings.showwarning = show_warning
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it and waits for running cells
-    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
-
-
-def _exit_with_parent(parent: int) -> None:
-    """End this process when its parent was killed."""
-    while os.getppid() == parent:
-        time.sleep(PARENT_WATCH_SECONDS)
-    os._exit(1)
+    exit_with_parent(parent)
 
 
 def _run(run_config: RunConfig, plan: Plan, key: str) -> Result:

@@ -8,6 +8,7 @@ import signal
 import sys
 import uuid
 
+from sotglp.cli.signals import LAUNCHER
 from sotglp.errors import SotglpError
 
 
@@ -25,6 +26,7 @@ def launch(n_processes: int, *decided: str) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    os.environ[LAUNCHER] = str(os.getpid())
     # Processes that each use all cores would mostly wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // n_processes)))
     # Each process prints its own error.
