@@ -294,10 +294,10 @@ def test_an_image_loader_that_dies_is_told(data: Path, whole_long: Path, tmp_pat
     command = ["fit", data / "train", "--out", tmp_path / "m", *FIT, "--no-cache", "--set", "workers=1"]
     load = views.open_image
 
-    def die(source: Any) -> Any:
+    def die(source: Any, *ranges: Any) -> Any:
         if get_worker_info() is not None:
             os.kill(os.getpid(), signal.SIGKILL)
-        return load(source)
+        return load(source, *ranges)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(views, "open_image", die)
