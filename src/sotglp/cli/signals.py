@@ -33,7 +33,8 @@ class _Received:
 def signals_end_command() -> Iterator[None]:
     """End a command that receives SIGINT or SIGTERM by its line and exit code, whatever exception arises from it."""
     _Received.number = None
-    if parent := os.environ.get(LAUNCHER):
+    parent = os.environ.get(LAUNCHER)
+    if parent:
         exit_with_parent(int(parent))
     signal.signal(signal.SIGTERM, _terminate)
     # Programs in the background of a shell ignore it, and keep doing so.
@@ -51,7 +52,7 @@ def signals_end_command() -> Iterator[None]:
         if code not in (INTERRUPTED, TERMINATED):
             raise
         # The processes of a run leave the line to the one that started them.
-        if LAUNCHER not in os.environ:
+        if not parent:
             complain(_line(sys.argv[1:]))
         raise SystemExit(code) from None
     finally:
