@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sotglp.cli.signals import LAUNCHER
 from support.processes import hear_interrupts, needs_proc, started, wait_for
 from support.samples import make_class_folders
 from support.web_server import make_model
@@ -75,6 +77,15 @@ def test_a_command_that_was_started_to_ignore_ctrl_c_does() -> None:
     command = [sys.executable, "-c", f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{code}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.stderr, done.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize(("parent", "line"), [(None, "sotglp: interrupted\n"), (os.getpid(), "")])
+def test_of_several_processes_the_one_that_starts_them_reports(parent: int | None, line: str) -> None:
+    code = "import os, sys, sotglp.cli as c; sys.argv[1:] = ['predict']\n"
+    code += f"c._run = lambda: os.environ.update({LAUNCHER}='1') or sys.exit(130)\nc.main()"
+    env = {**os.environ, **({} if parent is None else {LAUNCHER: str(parent)})}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=env)
+    assert (done.stderr, done.returncode) == (line, 130)
 
 
 @needs_proc
