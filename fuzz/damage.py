@@ -13,7 +13,9 @@ _CHUNKS = st.one_of(st.binary(max_size=16), st.sampled_from([*_WORDS, *_NUMBERS]
 # Start as a fraction of the file, number of bytes that are replaced, new bytes.
 _EDITS = st.lists(st.tuples(st.floats(0, 1), st.sampled_from([0, 1, 4, 200, 10**6]), _CHUNKS), min_size=1, max_size=4)
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+# Labels, columns and files that are odd in a way that people meet.
+_TEXTS = ["", " ", "nan", "NA", "'x'", "b'x'", "1.0", "a\u200b", "e\u0301", "file:///a", ".\\b.png", "\ud800", "train"]
+SCALARS = st.sampled_from(_TEXTS) | st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 ODD_VALUES = st.one_of(SCALARS, st.lists(SCALARS, max_size=3), st.dictionaries(st.text(), SCALARS, max_size=3))
 
 

@@ -13,20 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from input_targets import MANIFEST_IMAGES, Reader, formats, labels, tables
 from PIL import Image
 
 if TYPE_CHECKING:
     from sotglp import SOTGLP
 
-Reader = Callable[[bytes], bool]
-"""Reads an input; returns False if it refuses the input without an error."""
-
 Target = Callable[[Path], tuple[list[bytes], Reader]]
 """Returns valid inputs and the reader; both may use an empty folder."""
 
 # A target imports its reader when it is called: with coverage, all of sotglp takes a minute.
-
-MANIFEST_IMAGES = ("a.png", "b.png")
 
 
 def _reader(path: Path, read: Callable[[Path], object]) -> Reader:
@@ -44,10 +40,11 @@ def _reader(path: Path, read: Callable[[Path], object]) -> Reader:
 def _images(folder: Path) -> tuple[list[bytes], Reader]:
     from sotglp.images.decode import open_image
 
-    return list(_image_files()), lambda content: open_image(content).mode == "RGB"
+    return list(image_files()), lambda content: open_image(content).mode == "RGB"
 
 
-def _image_files() -> Iterator[bytes]:
+def image_files() -> Iterator[bytes]:
+    """Yield small images of all formats and modes."""
     pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 4), dtype=np.uint8)
     image, exif = Image.fromarray(pixels), Image.Exif()
     exif.update({0x0112: 6, 0x010F: "a camera"})
@@ -66,14 +63,17 @@ def _image_files() -> Iterator[bytes]:
 
 
 def _csv(folder: Path) -> tuple[list[bytes], Reader]:
+    from sotglp.images.columns import Columns
     from sotglp.images.manifest import read_manifest
 
     seeds = [
         b"path,label\na.png,cat\nb.png,dog\n",
         b'\xef\xbb\xbfnote,label,path\r\n1,"say ""hi"", cat",a.png\r\n2,"two\nlines","b.png"\r\n',
         b"path\na.png\n\nb.png\n",
+        b'sep=;\n"Image Path";class;split\na.png;1.0;train\nb.png;2;test\n',
+        b"is_valid|file|label\nTrue|a.png|'cat\nFalse|.\\b.png|dog\n",
     ]
-    return seeds, _reader(folder / "list.csv", read_manifest)
+    return seeds, _reader(folder / "list.csv", lambda path: read_manifest(path, Columns("all")))
 
 
 def _parquet(folder: Path) -> tuple[list[bytes], Reader]:
@@ -220,6 +220,9 @@ TARGETS: dict[str, Target] = {
     "image": _images,
     "csv": _csv,
     "parquet": _parquet,
+    "table": tables,
+    "labels": labels,
+    "format": formats,
     "model-file": _model_file,
     "exported": _exported,
     "checkpoint": _checkpoint,

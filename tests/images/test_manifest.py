@@ -252,3 +252,8 @@ def test_rows_of_one_split(folder):
 def test_labels_are_not_read_for_predictions(folder):
     path = csv_of(folder, "path,label,class\na.png,,\nsub/b.png,x,y\n")
     assert read_manifest(path, with_labels=False) == ((folder / "a.png", folder / "sub/b.png"), None)
+
+
+def test_messages_about_long_cells_are_short(folder):
+    for content in ("path\n" + "x" * 5000, "path,label\na.png,'" + "x" * 5000 + "'", "path\nhttps://" + "x" * 5000):
+        assert len(refused(csv_of(folder, content))) < 1500

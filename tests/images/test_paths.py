@@ -22,6 +22,7 @@ def folder(tmp_path: Path) -> Path:
 def test_addresses_of_files(folder: Path) -> None:
     for address in ("file:///a%20b.png", "file://localhost/a%20b.png", "file:/a%20b.png", "FILE:///a b.png"):
         assert local_path(address) == "/a b.png"
+    assert local_path("file:") == "file:"
     assert local_path("%41.png") == "%41.png"
     assert find_file(folder, (folder / "a b.png").as_uri()) == folder / "a b.png"
     assert find_file(folder, (folder / f"{DECOMPOSED}/x.png").as_uri()) == folder / f"{DECOMPOSED}/x.png"

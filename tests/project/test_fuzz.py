@@ -17,7 +17,8 @@ import run
 from damage import damaged
 from targets import TARGETS
 
-N_INPUTS = {"suite": 20, "exported": 60}  # a suite is checked against every preset, a graph is loaded
+# A suite is checked against every preset, a graph is loaded, and images are decoded several times.
+N_INPUTS = {"suite": 20, "exported": 60, "table": 80, "labels": 80, "format": 60}
 
 
 @pytest.mark.parametrize("name", TARGETS)

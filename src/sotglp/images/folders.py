@@ -110,15 +110,22 @@ def _table_hint(*folders: Path) -> str:
     tables = [
         folder / name
         for folder in folders
-        for name in sorted(os.listdir(folder))
+        for name in sorted(os.listdir(folder) if os.access(folder, os.R_OK) else [])
         if os.path.splitext(name)[1].lower() in (".csv", ".tsv", ".parquet")
     ]
     return f" (did you mean {tables[0]}?)" if tables else ""
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
+    try:
+        status = folder.stat()
+    except OSError as error:  # removed since it was listed
+        raise _unreadable(folder, error) from error
     return status.st_dev, status.st_ino
+
+
+def _unreadable(folder: Path, error: OSError) -> SotglpError:
+    return SotglpError(f"the folder {folder} can't be read ({error.strerror}); check its permissions")
 
 
 def _folder_content(folder: Path, left_out: Counter[str]) -> tuple[list[Path], list[Path]]:
@@ -138,7 +145,7 @@ def _folder_content(folder: Path, left_out: Counter[str]) -> tuple[list[Path], l
                 elif os.path.isfile(entry.path) and entry.name.lower() not in _IGNORED_FILES:
                     left_out[ending(entry.name)] += 1
     except OSError as error:
-        raise SotglpError(f"the folder {folder} can't be read ({error.strerror}); check its permissions") from error
+        raise _unreadable(folder, error) from error
     return sorted(folders, key=lambda path: path.name), sorted(images, key=lambda path: path.name)
 
 

@@ -202,9 +202,11 @@ def _composed(text: str, subject: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise SotglpError(f"{subject} is {text!a}, which isn't UTF-8; rename the class") from error
+        raise SotglpError(f"{subject} is {text[:100]!a}, which isn't UTF-8; rename the class") from error
     if found := INVISIBLE.search(text):
-        raise SotglpError(f"{subject} is {text!a}, which has the invisible character U+{ord(found[0]):04X}; remove it")
+        raise SotglpError(
+            f"{subject} is {text[:100]!a}, which has the invisible character U+{ord(found[0]):04X}; remove it"
+        )
     return unicodedata.normalize("NFC", text)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from sotglp.errors import SotglpError, SotglpWarning
+from sotglp.errors import SotglpError, SotglpWarning, short_repr
 from sotglp.images.columns import Columns
 from sotglp.images.labels import is_quoted, label_text, warn_of_missing
 from sotglp.images.paths import find_file, is_remote, why_missing
@@ -117,12 +117,12 @@ def _image(subject: str, folder: Path, cell: Any, where: str) -> Any:
     if not file:
         raise SotglpError(f"{subject} has no path in {where}; fill it in or remove the row")
     if is_remote(file):
-        raise SotglpError(f"{subject} has the address {file[:200]} in {where}; download the image and give its path")
+        raise SotglpError(f"{subject} has the address {_short(file)} in {where}; download the image and give its path")
     found = find_file(folder, file)
     if found is None:
         quoted = ", in quotes that are part of the path" if is_quoted(file) else ""
         raise SotglpError(
-            f"{subject} lists {file} in {where}{quoted}, but {folder / file} does not exist"
+            f"{subject} lists {_short(file)} in {where}{quoted}, but {_short(str(folder / file))} does not exist"
             f"{why_missing(folder, file)}; correct the path or remove the row"
         )
     return found
@@ -133,7 +133,9 @@ def _label(subject: str, cell: Any, name: str, where: str) -> str:
     if not text:
         raise SotglpError(f"{subject} has no label for {name} in {where}; fill it in or remove the row")
     if is_quoted(text) and isinstance(cell, str):
-        raise SotglpError(f"{subject} has the label {text} in {where}, in quotes that are part of it; remove them")
+        raise SotglpError(
+            f"{subject} has the label {_short(text)} in {where}, in quotes that are part of it; remove them"
+        )
     return label_text(text if isinstance(cell, str) else cell, f"{subject} can't be used: the label in {where}")
 
 
@@ -156,9 +158,10 @@ def _check_repeats(subject: str, images: Sequence[Any], labels: Sequence[str] | 
             continue
         repeated.append(i)
         if labels is not None and labels[i] != labels[earlier]:
+            first_label, second_label = short_repr(labels[earlier]), short_repr(labels[i])
             raise SotglpError(
-                f"{subject} has the labels {labels[earlier]!r} in {positions[earlier]} and {labels[i]!r} in "
-                f"{positions[i]} for {image.name}; correct one or remove both rows"
+                f"{subject} has the labels {first_label} in {positions[earlier]} and {second_label} in {positions[i]} "
+                f"for {image.name}; correct one or remove both rows"
             )
     if repeated and labels is not None:
         count = "1 row that repeats" if len(repeated) == 1 else f"{len(repeated)} rows that repeat"
@@ -189,3 +192,7 @@ def _text(value: Any) -> str:
     if value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value):
         return ""
     return str(value).strip()
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 300 else f"{text[:297]}..."

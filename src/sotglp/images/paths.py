@@ -24,7 +24,7 @@ def is_remote(text: str) -> bool:
 def local_path(text: str) -> str:
     """Return the path of a file:// address, or the text itself."""
     address = _FILE_URL.match(text)
-    if address is None or os.path.exists(text):
+    if address is None or address.end() == len(text) or os.path.exists(text):
         return text
     path = unquote(text[address.end() :])
     return "/" + path.lstrip("/") if os.sep == "/" else path
