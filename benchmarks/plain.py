@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp import SOTGLP
+from sotglp.backbone.tokenizers import clip_tokenizer
 from sotglp.images.labels import prompt_name
-from sotglp.methods.prompts import clip_tokenizer
 
 
 def text_features(model: SOTGLP, classes: slice = slice(None)) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from sotglp.backbone.tokenizers import clip_tokenizer
 from sotglp.demo.world import COLOURS, FILLS, KNOWN_FILLS, KNOWN_SHAPES, NO_PART, SHAPES, Parts, with_article
-from sotglp.methods.prompts import clip_tokenizer
 
 UNSAID = -1
 

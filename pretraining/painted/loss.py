@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from pretraining.painted.captions import UNSAID, Claims, claim, holds, phrase, wording
 from sotglp.backbone.text import Segment, TextTower
+from sotglp.backbone.tokenizers import clip_tokenizer
 from sotglp.backbone.vit import encode_vit
 from sotglp.demo.world import COLOURS, KNOWN_FILLS, KNOWN_SHAPES, NO_PART, Parts, Pictures, slot_shares
-from sotglp.methods.prompts import clip_tokenizer
 
 MOST_PHRASES = 64
 """Most phrases that the patches of one batch are compared with."""

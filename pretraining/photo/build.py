@@ -25,13 +25,13 @@ from pretraining.photo.wordnet import Anchor, WordNet, imagenet_anchors
 from pretraining.run_folder import check_recipe, read_curve, write_tensors, write_text
 from sotglp.backbone import Backbone
 from sotglp.backbone.photo import FILE, build_photo, pack, unpack
+from sotglp.backbone.tokenizers import clip_tokenizer
 from sotglp.backbone.weights import fingerprint
 from sotglp.console.progress import progress_bar
 from sotglp.errors import SotglpError
 from sotglp.files.atomic import write_file
 from sotglp.images.decode import open_image
 from sotglp.images.folders import read_flat_folder
-from sotglp.methods.prompts import clip_tokenizer
 
 N_PHRASES = 30_000
 LOSS_WEIGHTS = {"name": 3.0, "gloss": 1.5, "hypernym": 2.0}

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from pretraining.photo.texts import TEMPLATES
 from pretraining.run_folder import pack_state, restore_state
 from sotglp.backbone.photo import CONFIG, MIXING, TABLE
-from sotglp.methods.prompts import clip_tokenizer
+from sotglp.backbone.tokenizers import clip_tokenizer
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sotglp.backbone.text import Segment, TextTower
+from sotglp.backbone.text_readers import make_text_reader
 from sotglp.errors import UnsupportedTowerError
 from support.samples import Reference, tiny_clip
 
@@ -89,23 +90,21 @@ def test_sizes() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ({"embed_cls": True}, "CoCa"),
-        ({"no_causal_mask": True}, "not causal"),
-        ({"pool_type": "last"}, "not causal and pooled at EOT"),
+        ({"pool_type": "none"}, "learned prompts need a causal transformer"),
         ({"vocab_size": 1000}, "vocabulary of 1000"),
         ({"qk_norm": True}, "custom"),
     ],
 )
 def test_unsupported_text_tower_is_refused(text: dict[str, Any], words: str) -> None:
     with pytest.raises(UnsupportedTowerError, match=words):
-        TextTower(custom_text_clip(**text))
+        make_text_reader(custom_text_clip(**text))
 
 
 def test_hugging_face_tower_is_refused_by_name() -> None:
     clip = custom_text_clip()
     clip.text = nn.Linear(2, 2)
     with pytest.raises(UnsupportedTowerError, match="text tower Linear"):
-        TextTower(clip)
+        make_text_reader(clip)
 
 
 def test_it_follows_the_model_to_another_dtype() -> None:

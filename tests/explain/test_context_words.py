@@ -7,19 +7,24 @@ import pytest
 import torch
 
 from sotglp import SOTGLP, Backbone
+from sotglp.backbone.tokenizers import ClipTokenizer, clip_tokenizer
 from sotglp.errors import UnknownNameError
-from sotglp.explain.context_words import ALL_CLASSES, context_words, known_tokens, nearest_words, token_text
-from sotglp.methods.prompts import clip_tokenizer, template_tokens
+from sotglp.explain.context_words import ALL_CLASSES, context_words, known_tokens, nearest_words
+from sotglp.methods.prompts import template_tokens
 from sotglp.methods.zero_shot import ZeroShot
 
 NAMES = ["cat", "dog", "sea", "sky", "car", "sun"]
+
+token_text = ClipTokenizer().token_text
 
 
 def test_nearest_words_by_numpy() -> None:
     rng = np.random.default_rng(0)
     vectors, embedding = rng.normal(size=(100, 5)), rng.normal(size=(30, 5)) * rng.uniform(0.2, 2, size=(30, 1))
     tokens = rng.permutation(40_000)[:30]
-    found = nearest_words(*(torch.tensor(part).float() for part in (vectors, embedding)), torch.tensor(tokens), 4)
+    found = nearest_words(
+        *(torch.tensor(part).float() for part in (vectors, embedding)), torch.tensor(tokens), 4, token_text
+    )
     assert len(found) == 100
     for vector, words in zip(vectors, found, strict=True):
         distances = np.sqrt(((embedding - vector) ** 2).sum(axis=1))

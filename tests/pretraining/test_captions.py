@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pretraining.painted.captions import UNSAID, claim, holds, vocabulary, wording
+from sotglp.backbone.tokenizers import clip_tokenizer
 from sotglp.demo.world import COLOURS, FILLS, KNOWN_FILLS, NO_PART, SHAPES, draw_parts
-from sotglp.methods.prompts import clip_tokenizer
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from sotglp import Backbone
+from sotglp.backbone.tokenizers import clip_tokenizer
 from sotglp.images.image_set import ImageSet
 from sotglp.images.labels import prompt_name
 from sotglp.methods.method import METHODS
-from sotglp.methods.prompts import clip_tokenizer
 from sotglp.methods.registry import build_model
 from sotglp.settings import Preset
 from sotglp.training.fit import adapt

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from open_clip.transformer import QuickGELU
 from PIL import Image
@@ -17,7 +18,9 @@ from torch import Tensor, nn
 from sotglp.backbone import weights
 from sotglp.backbone.precision import choose_device
 from sotglp.backbone.readers import make_reader
-from sotglp.backbone.text import TextTower
+from sotglp.backbone.text import LoadTokenizer
+from sotglp.backbone.text_readers import make_text_reader
+from sotglp.backbone.tokenizers import HuggingFaceTokenizer, PromptTokenizer
 from sotglp.errors import SotglpError
 from sotglp.settings import PatchAttention
 
@@ -55,11 +58,12 @@ class Backbone(nn.Module):
         pretrained: str | None,
         seed: int | None,
         patch_attention: PatchAttention = "value",
+        load_tokenizer: LoadTokenizer | None = None,
     ) -> None:
         super().__init__()
         self.clip = clip
         self.tower = make_reader(self._visual, patch_attention)
-        self.text = TextTower(clip)
+        self.text = make_text_reader(clip, load_tokenizer)
         clip.requires_grad_(False)
         self.eval()
         # As open_clip recorded it on the tower; CLIP's own where it recorded none.
@@ -121,6 +125,7 @@ class Backbone(nn.Module):
             pretrained=chosen,
             seed=seed if chosen is None else None,
             patch_attention=patch_attention,
+            load_tokenizer=weights.tokenizer_loader(name, chosen, clip),
         )
         return backbone.to(choose_device(str(device)))
 
@@ -131,17 +136,20 @@ class Backbone(nn.Module):
         preprocess: Callable[[Image.Image], Tensor] | None = None,
         *,
         patch_attention: PatchAttention = "value",
+        tokenizer: PromptTokenizer | HFTokenizer | None = None,
     ) -> Backbone:
         """Wrap a model that open_clip built; it is frozen and set to evaluation mode, not copied.
 
         Parameters
         ----------
         model : nn.Module
-            ``open_clip.CLIP`` or ``open_clip.CustomTextCLIP``.
+            ``open_clip.CLIP``, ``open_clip.CustomTextCLIP`` or ``open_clip.CoCa``.
         preprocess : callable or None, default None
             PIL image to tensor (3, H, W); None builds open_clip's evaluation transform for the model's image size.
         patch_attention : {"value", "ordinary"}, default "value"
             See :meth:`load`.
+        tokenizer : HFTokenizer or None, default None
+            ``open_clip.get_tokenizer(...)`` of a model with another vocabulary than CLIP's; None for CLIP's.
 
         Raises
         ------
@@ -151,7 +159,20 @@ class Backbone(nn.Module):
         if not hasattr(model, "visual"):
             raise SotglpError(f"{type(model).__name__} is not an open_clip model: it has no image tower `visual`")
         name = type(model).__name__
-        return cls(model, preprocess, name=name, pretrained=None, seed=None, patch_attention=patch_attention)
+        load_tokenizer: LoadTokenizer | None = None
+        if isinstance(tokenizer, HFTokenizer):
+            load_tokenizer = partial(HuggingFaceTokenizer, tokenizer, weights.vocabulary_size(model))
+        elif tokenizer is not None and not isinstance(tokenizer, SimpleTokenizer):
+            load_tokenizer = partial(_same, tokenizer)
+        return cls(
+            model,
+            preprocess,
+            name=name,
+            pretrained=None,
+            seed=None,
+            patch_attention=patch_attention,
+            load_tokenizer=load_tokenizer,
+        )
 
     def train(self, mode: bool = True) -> Backbone:
         """Stay in evaluation mode, since the model is frozen."""
@@ -286,3 +307,7 @@ class Backbone(nn.Module):
     def project_patches(self, patch_tokens: Tensor) -> Tensor:
         """Project patch tokens (B, P, W) into the joint space, (B, P, d), not normalised."""
         return self.tower.project(patch_tokens)
+
+
+def _same(tokenizer: PromptTokenizer) -> PromptTokenizer:
+    return tokenizer

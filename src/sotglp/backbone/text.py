@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock, TextTransformer
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sotglp.backbone.tokenizers import ClipTokenizer, PromptTokenizer
 from sotglp.errors import UnsupportedTowerError
 
 VOCABULARY_SIZE = 49408
@@ -44,44 +46,64 @@ class Segment:
         return self.start + self.embeddings.shape[1]
 
 
-class TextTower:
-    """The text tower of an ``open_clip.CLIP`` or ``open_clip.CustomTextCLIP``, whose weights it refers to.
+LoadTokenizer = Callable[[], PromptTokenizer]
+"""Loads a tokenizer when it is used first: encoding images needs none."""
 
-    Raises an UnsupportedTowerError unless it is a causal transformer with CLIP's vocabulary that is pooled at EOT.
+
+class TextTower:
+    """The causal text tower of an ``open_clip.CLIP`` or ``open_clip.CustomTextCLIP``, whose weights it refers to.
+
+    It is pooled at the end of a sequence, so that tokens after it are not needed, and sequences with a common prefix
+    share its keys and values. Raises an UnsupportedTowerError for other towers: see ``sotglp.backbone.text_readers``.
+
+    Parameters
+    ----------
+    clip : nn.Module
+        The open_clip model.
+    load_tokenizer : callable or None, default None
+        Loads the tokenizer; None for CLIP's.
     """
 
-    def __init__(self, clip: nn.Module) -> None:
-        text: Any = getattr(clip, "text", clip)
-        if text is not clip and not isinstance(text, TextTransformer):
-            raise UnsupportedTowerError(
-                f"text tower {type(text).__name__}", "learned prompts need open_clip's own text transformer"
-            )
-        if getattr(text, "cls_emb", None) is not None:
-            raise UnsupportedTowerError("text tower", "it is pooled at a class token (CoCa) instead of EOT")
-        pool = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
-        if text.attn_mask is None or pool != "argmax":
-            raise UnsupportedTowerError("text tower", "it is not causal and pooled at EOT, like SigLIP's and CLIPA's")
-        if text.vocab_size != VOCABULARY_SIZE:
-            raise UnsupportedTowerError(
-                "text tower", f"it has a vocabulary of {text.vocab_size} tokens instead of CLIP's {VOCABULARY_SIZE}"
-            )
+    title: ClassVar[str] = "a causal transformer of open_clip that is pooled at the end of a text"
+
+    padded_length: ClassVar[int | None] = None
+    """Number of tokens that every sequence is filled up to, None if it is encoded as long as it is."""
+
+    def __init__(self, clip: nn.Module, load_tokenizer: LoadTokenizer | None = None) -> None:
         # Weights are looked up at each use, since moving the module to a device replaces its buffers.
-        self._text: Any = text
-        if not all(isinstance(block, ResidualAttentionBlock) for block in cast(Any, text).transformer.resblocks):
+        self._text: Any = getattr(clip, "text", clip)
+        self._load_tokenizer = load_tokenizer
+        check_vocabulary(self._text.vocab_size, load_tokenizer)
+        if pool_of(self._text) == "argmax" and load_tokenizer is not None:
+            raise UnsupportedTowerError("text tower", "it is pooled at the largest token, which only CLIP's [EOT] is")
+        if not all(isinstance(block, ResidualAttentionBlock) for block in self._text.transformer.resblocks):
             raise UnsupportedTowerError("text tower", "its attention blocks are custom ones")
 
     @staticmethod
+    def reads(text: nn.Module) -> bool:
+        """Return whether a text tower, or a model that holds its parts, is of this kind."""
+        is_causal = getattr(text, "attn_mask", None) is not None and getattr(text, "cls_emb", None) is None
+        return is_causal and pool_of(text) in ("argmax", "eos")
+
+    @staticmethod
     def is_configured(text: Mapping[str, Any]) -> bool:
-        """Return whether open_clip builds a supported text tower from a ``text_cfg``."""
+        """Return whether open_clip builds a supported text tower of this kind from a ``text_cfg``."""
+        pool, needs_vocabulary = text.get("pool_type", "argmax"), not text.get("hf_tokenizer_name")
         return (
-            not any(text.get(key) for key in ("hf_model_name", "hf_tokenizer_name", "embed_cls", "no_causal_mask"))
-            and text.get("pool_type", "argmax") == "argmax"
-            and text.get("vocab_size", VOCABULARY_SIZE) == VOCABULARY_SIZE
+            not any(text.get(key) for key in ("hf_model_name", "embed_cls", "no_causal_mask"))
+            and (pool == "argmax") == needs_vocabulary
+            and pool in ("argmax", "eos")
+            and (text.get("vocab_size", VOCABULARY_SIZE) == VOCABULARY_SIZE or not needs_vocabulary)
         )
+
+    @cached_property
+    def tokenizer(self) -> PromptTokenizer:
+        """The tokenizer of its vocabulary."""
+        return ClipTokenizer() if self._load_tokenizer is None else self._load_tokenizer()
 
     @property
     def context_length(self) -> int:
-        """Largest number of tokens in a sequence, including [SOT] and [EOT]."""
+        """Largest number of tokens in a sequence, including those before and after a text."""
         return int(self._text.positional_embedding.shape[0])
 
     @property
@@ -122,12 +144,46 @@ class TextTower:
         attended = _attend(last_block, tokens, segments, text.attn_mask, ends)
         at_eot = [part[:, -1] for one, part in zip(segments, _split(tokens, segments), strict=True) if one in ends]
         tokens = _finish_block(last_block, torch.cat(at_eot), torch.cat(attended).flatten(0, 1))
-        features: Tensor = text.ln_final(tokens)
-        if isinstance(text.text_projection, nn.Linear):
-            features = text.text_projection(features)
-        elif text.text_projection is not None:
-            features = features @ text.text_projection
+        features = project(text, text.ln_final(tokens))
         return list(features.split([one.n_sequences for one in ends]))
+
+
+def pool_of(text: Any) -> str | None:
+    """Return open_clip's name of the pool of a text tower, or of a model that holds its parts."""
+    pool: str | None = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
+    return pool
+
+
+def check_vocabulary(n_tokens: int, load_tokenizer: LoadTokenizer | None) -> None:
+    """Raise an UnsupportedTowerError if a tower without a tokenizer has another vocabulary than CLIP's."""
+    if load_tokenizer is None and n_tokens != VOCABULARY_SIZE:
+        raise UnsupportedTowerError(
+            "text tower",
+            f"it has a vocabulary of {n_tokens} tokens instead of CLIP's {VOCABULARY_SIZE} and no tokenizer is given "
+            "(tokenizer=)",
+        )
+
+
+def project(text: Any, pooled: Tensor) -> Tensor:
+    """Project pooled tokens (S, W) of open_clip's text transformer into the joint space, (S, d)."""
+    projection = text.text_projection
+    if projection is None:
+        return pooled
+    features: Tensor = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
+    return features
+
+
+def whole_sequences(segments: Sequence[Segment]) -> list[Tensor]:
+    """Return the embeddings of the sequences that no other continues, from the first token on, (S, L, d_text) each."""
+
+    def whole(one: Segment) -> Tensor:
+        if one.before is None:
+            return one.embeddings
+        earlier = whole(one.before)
+        repeated = earlier.repeat_interleave(one.n_sequences // len(earlier), dim=0)
+        return torch.cat([repeated.to(one.embeddings.dtype), one.embeddings], dim=1)
+
+    return [whole(one) for one in segments if all(other.before is not one for other in segments)]
 
 
 def _split(tokens: Tensor, segments: Sequence[Segment]) -> list[Tensor]:

@@ -7,6 +7,8 @@ import hashlib
 import os
 import warnings
 from collections.abc import Mapping
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,12 +21,16 @@ from torch import nn
 from sotglp.backbone.embedded import EMBEDDED, TAG
 from sotglp.backbone.readers import READERS
 from sotglp.backbone.safe_load import check_weight_file
-from sotglp.backbone.text import TextTower
+from sotglp.backbone.text import LoadTokenizer
+from sotglp.backbone.text_readers import TEXT_READERS
+from sotglp.backbone.tokenizers import load_hugging_face
 from sotglp.errors import SotglpError, SotglpWarning, short_repr
 from sotglp.settings import MAX_IMAGE_SIDE
 
 PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
 """What open_clip records of the preprocessing of published weights, besides the size."""
+
+HUGGING_FACE = "'sotglp[huggingface]'"
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
@@ -57,7 +63,7 @@ def chosen_weights(name: str, pretrained: str | os.PathLike[str] | None) -> str 
 def _is_supported(config: Mapping[str, Any]) -> bool:
     """Whether both towers of a configuration are supported, without building them."""
     reads_images = any(reader.is_configured(config["vision_cfg"]) for reader in READERS)
-    return reads_images and TextTower.is_configured(config["text_cfg"])
+    return reads_images and any(reader.is_configured(config["text_cfg"]) for reader in TEXT_READERS)
 
 
 def build_clip(
@@ -87,6 +93,23 @@ def build_clip(
     return model
 
 
+def vocabulary_size(clip: nn.Module) -> int:
+    """Return the number of token embeddings of a model's text tower."""
+    return int(cast(Any, getattr(clip, "text", clip)).vocab_size)
+
+
+def tokenizer_loader(name: str, chosen: str | None, clip: nn.Module) -> LoadTokenizer | None:
+    """Return what loads the tokenizer of a known architecture, None for CLIP's.
+
+    ``chosen`` are its weights: a tokenizer in the folder of a weight file is preferred.
+    """
+    text = architecture_config(name)["text_cfg"]
+    if not (text.get("hf_tokenizer_name") or text.get("hf_model_name")):
+        return None
+    folder = Path(chosen).parent if chosen is not None and os.path.isfile(chosen) else None
+    return partial(load_hugging_face, name, text, vocabulary_size(clip), folder)
+
+
 def weight_shapes(name: str, image_size: int) -> dict[str, torch.Size]:
     """Return names and shapes of an architecture's weights without allocating them; raises as :func:`build_clip`."""
     _check_architecture(name, image_size)
@@ -104,7 +127,7 @@ def _check_architecture(name: str, image_size: int | None) -> None:
     if not _is_supported(architecture_config(name)):
         raise SotglpError(
             f"the backbone {name} isn't supported{_nearest(name, supported_backbones())}: choose one that `sotglp info "
-            "--backbones` lists, which have an image tower with CLS pooling (or a ResNet) and CLIP's causal text tower"
+            "--backbones` lists, whose towers have patch tokens and take learned prompts"
         )
 
 
@@ -121,10 +144,20 @@ def _build_random(name: str, image_size: int | None, seed: int, quick_gelu: bool
 
 
 def _create(name: str, image_size: int | None, seed: int, **how: Any) -> nn.Module:
+    encoder = architecture_config(name)["text_cfg"].get("hf_model_name")
+    if encoder and find_spec("transformers") is None:
+        raise SotglpError(f"the text tower of {name} needs transformers: install it with pip install {HUGGING_FACE}")
     # open_clip draws random weights from the global generator, whose state is restored.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: nn.Module = open_clip.create_model(name, force_image_size=image_size, **how)
+        try:
+            model: nn.Module = open_clip.create_model(name, force_image_size=image_size, pretrained_text=False, **how)
+        except OSError as error:
+            if not encoder or "pretrained" in how:
+                raise
+            raise SotglpError(
+                f"the sizes of the text tower of {name} aren't in the Hugging Face cache and can't be downloaded: run `hf download {encoder} config.json` where there is a network, and copy the cache"
+            ) from error
     return model
 
 

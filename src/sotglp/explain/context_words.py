@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +12,6 @@ from torch.nn import functional as F
 
 from sotglp.backbone import Backbone, tiny
 from sotglp.methods.base import AdaptedModel
-from sotglp.methods.prompts import clip_tokenizer
 from sotglp.methods.sot_glp import SOTGLP
 
 MAX_CLASSES = 5
@@ -92,12 +90,13 @@ def context_words(
         return None
     names = model.class_names[:MAX_CLASSES] if classes is None else classes
     class_indices = {name: model.class_index(name) for name in names}
+    text_of = model.backbone.text.tokenizer.token_text
     tokens = known_tokens(model.backbone)
     embedding = model.backbone.text.embed(tokens.to(model.backbone.device)).float()
 
     def of(contexts: Tensor) -> tuple[Prompt, ...]:
         """Nearest tokens of prompts (N, n, d_text)."""
-        found = nearest_words(contexts.flatten(0, -2), embedding, tokens, n_nearest)
+        found = nearest_words(contexts.flatten(0, -2), embedding, tokens, n_nearest, text_of)
         n = contexts.shape[1]
         return tuple(tuple(found[start : start + n]) for start in range(0, len(found), n))
 
@@ -111,14 +110,19 @@ def context_words(
     return ContextWords(global_, local, len(tokens))
 
 
-def nearest_words(vectors: Tensor, embedding: Tensor, tokens: Tensor, n_nearest: int) -> list[VectorWords]:
-    """Find the nearest of V tokens, with vectors ``embedding`` (V, d), of each of the ``vectors`` (n, d)."""
+def nearest_words(
+    vectors: Tensor, embedding: Tensor, tokens: Tensor, n_nearest: int, text_of: Callable[[int], str]
+) -> list[VectorWords]:
+    """Find the nearest of V tokens, with vectors ``embedding`` (V, d), of each of the ``vectors`` (n, d).
+
+    ``text_of`` is :meth:`sotglp.backbone.tokenizers.PromptTokenizer.token_text`.
+    """
     n_nearest = min(n_nearest, len(tokens))
     unit = F.normalize(embedding, dim=-1)
 
     def words(values: Tensor, indices: Tensor) -> tuple[NearWord, ...]:
         found = zip(values.tolist(), tokens[indices.cpu()].tolist(), strict=True)
-        return tuple(NearWord(token_text(token), value) for value, token in found)
+        return tuple(NearWord(text_of(token), value) for value, token in found)
 
     result = []
     for part in vectors.float().split(VECTORS_AT_ONCE):
@@ -138,24 +142,12 @@ def nearest_words(vectors: Tensor, embedding: Tensor, tokens: Tensor, n_nearest:
 
 
 def known_tokens(backbone: Backbone) -> Tensor:
-    """Tokens with a trained vector, ascending, without [SOT] and [EOT].
+    """Tokens with a trained vector, ascending, without those that stand for no text, such as [SOT] and [EOT].
 
     The embedded ``tiny`` was trained on a few dozen of them; the vectors of the others are random.
     """
-    tokenizer = clip_tokenizer()
-    tokens = torch.arange(min(tokenizer.sot_token_id, tokenizer.eot_token_id))
+    tokens = backbone.text.tokenizer.words()
     if backbone.fingerprint == tiny.FINGERPRINT:
         trained = tiny.trained_tokens()
         tokens = trained[trained < len(tokens)]
     return tokens
-
-
-@cache
-def token_text(token: int) -> str:
-    """Decode a token; ``</w>`` marks the end of a word, as in the vocabulary."""
-    tokenizer = clip_tokenizer()
-    letters: str = tokenizer.decoder[token]
-    end = "</w>" if letters.endswith("</w>") else ""
-    letters = letters.removesuffix("</w>")
-    # The vocabulary encodes each byte as one letter, and a token may be part of a multi-byte character.
-    return bytes(tokenizer.byte_decoder[letter] for letter in letters).decode("utf-8", "replace") + end

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import torch
-from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
+from sotglp.backbone.tokenizers import ClipTokenizer, PromptTokenizer
 from sotglp.errors import SotglpError
 from sotglp.images.labels import prompt_name
 from sotglp.settings import LocalInit
@@ -21,39 +20,37 @@ MOST_CHARACTERS = 4096
 """Longest class name or template; the tokenizer's time grows faster than the length."""
 
 
-@cache
-def clip_tokenizer() -> SimpleTokenizer:
-    """Load CLIP's byte-pair tokenizer, whose vocabulary ships with open_clip."""
-    return SimpleTokenizer()
-
-
 @dataclass(frozen=True)
 class TokenizedClasses:
     """Tokens of C class names for prompts with ``n_context`` learned vectors.
 
     ``tokens`` (C, longest) are those of each name and [EOT], padded with 0 on the right; ``eot_positions`` (C,) are the
-    indices of [EOT] in the whole sequence [SOT] + contexts + name + [EOT].
+    indices of [EOT] in the whole sequence [SOT] + contexts + name + [EOT]. Other tokenizers than CLIP's have other
+    tokens before and after, none or several of them.
     """
 
     tokens: Tensor
     eot_positions: Tensor
 
 
-def tokenize_classes(class_names: Sequence[str], n_context: int, context_length: int) -> TokenizedClasses:
+def tokenize_classes(
+    class_names: Sequence[str], n_context: int, context_length: int, tokenizer: PromptTokenizer | None = None
+) -> TokenizedClasses:
     """Tokenize class names for prompts of [SOT] + ``n_context`` learned vectors + name + [EOT].
 
-    The text tower takes ``context_length`` tokens. Raise a SotglpError if there are fewer than two classes, a name is
-    empty or too long, or two names give the same prompt.
+    The text tower takes ``context_length`` tokens of ``tokenizer``, CLIP's for None. Raise a SotglpError if there are
+    fewer than two classes, a name is empty or too long, or two names give the same prompt.
     """
     if len(class_names) < 2:
         raise SotglpError(
             f"a classifier needs at least two classes, not {len(class_names)} class: add images of another one"
         )
-    tokenizer = clip_tokenizer()
+    tokenizer = tokenizer or ClipTokenizer()
+    n_around = len(tokenizer.before) + len(tokenizer.after)
     seen: dict[tuple[int, ...], str] = {}
     for name in class_names:
         _check_length("class name", name)
-        tokens = tuple(tokenizer.encode(prompt_name(name)))
+        tokens = tuple(tokenizer.encode(prompt_name(name), continues=n_context > 0))
         if not tokens:
             raise SotglpError(f"the class name {name!r} has no text for a prompt: rename the class")
         if tokens in seen:
@@ -61,23 +58,23 @@ def tokenize_classes(class_names: Sequence[str], n_context: int, context_length:
                 f"the classes {seen[tokens]!r} and {name!r} give the same prompt (case is ignored and _ is read as a "
                 "space): rename or merge one of them"
             )
-        longest = max(context_length - n_context - 2, 0)
+        longest = max(context_length - n_context - n_around, 0)
         if len(tokens) > longest:
             raise SotglpError(
                 f"the class name {_shortened(name)!r} has {len(tokens)} tokens, but the text tower allows {longest} "
                 f"after a context of {n_context}: shorten the name"
             )
         seen[tokens] = name
-    longest = max(map(len, seen)) + 1
+    longest = max(map(len, seen)) + len(tokenizer.after)
     table = torch.zeros(len(seen), longest, dtype=torch.long)
     for row, tokens in zip(table, seen, strict=True):
-        row[: len(tokens)] = torch.tensor(tokens)
-        row[len(tokens)] = tokenizer.eot_token_id
+        whole = torch.tensor([*tokens, *tokenizer.after])
+        row[: len(whole)] = whole
     lengths = torch.tensor([len(tokens) for tokens in seen])
-    return TokenizedClasses(table, 1 + n_context + lengths)
+    return TokenizedClasses(table, n_around - 1 + n_context + lengths)
 
 
-def template_tokens(template: str, context_length: int) -> Tensor:
+def template_tokens(template: str, context_length: int, tokenizer: PromptTokenizer | None = None) -> Tensor:
     """Tokenize a template without its placeholder, which initialises the contexts, (n,).
 
     Raise a SotglpError if the template does not hold ``{}`` exactly once, or has no words or too many.
@@ -87,15 +84,17 @@ def template_tokens(template: str, context_length: int) -> Tensor:
             f"the template {_shortened(template)!r} must hold the placeholder {{}} once, as 'A photo of a {{}}' does"
         )
     _check_length("template", template)
-    tokens = clip_tokenizer().encode(prompt_name(template.replace("{}", " ")))
+    tokenizer = tokenizer or ClipTokenizer()
+    tokens = tokenizer.encode(prompt_name(template.replace("{}", " ")))
+    longest = context_length - len(tokenizer.before) - len(tokenizer.after) - 1
     if not tokens:
         raise SotglpError(
             f"the template {_shortened(template)!r} has no words besides {{}}: a context needs at least one"
         )
-    if len(tokens) > context_length - 3:
+    if len(tokens) > longest:
         raise SotglpError(
             f"the template {_shortened(template)!r} has {len(tokens)} tokens, but the text tower allows "
-            f"{context_length - 3}: shorten it"
+            f"{longest}: shorten it"
         )
     return torch.tensor(tokens)
 

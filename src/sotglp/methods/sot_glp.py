@@ -127,8 +127,8 @@ class SOTGLP(AdaptedModel):
                 f"{backbone.image_size[0]} x {backbone.image_size[1]} pixels: lower top_k or raise the image size"
             )
         text = backbone.text
-        start = template_tokens(config.template, text.context_length)
-        classes = tokenize_classes(self.class_names, len(start), text.context_length)
+        start = template_tokens(config.template, text.context_length, text.tokenizer)
+        classes = tokenize_classes(self.class_names, len(start), text.context_length, text.tokenizer)
         self.register_buffer("class_tokens", classes.tokens.to(backbone.device), persistent=False)
         self.register_buffer("eot_positions", classes.eot_positions.to(backbone.device), persistent=False)
         self.class_tokens: Tensor  # (C, longest name + 1)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from sotglp.backbone.text import Segment, TextTower
-from sotglp.methods.prompts import TokenizedClasses, clip_tokenizer
+from sotglp.backbone.text import Segment
+from sotglp.backbone.text_readers import TextReader
+from sotglp.methods.prompts import TokenizedClasses
 
 CHUNK_BYTES = 2**29
 """Memory for the backward pass of classes that are encoded together; more at once is slower on CPUs."""
@@ -31,7 +32,7 @@ class TextFeatures(NamedTuple):
 
 
 def encode_prompts(
-    text: TextTower, names: TokenizedClasses, global_prompts: Tensor, local_prompts: Tensor
+    text: TextReader, names: TokenizedClasses, global_prompts: Tensor, local_prompts: Tensor
 ) -> TextFeatures:
     """Encode [SOT] + context + name + [EOT] for every prompt of C classes (SOT-GLP, arXiv 2603.08347).
 
@@ -41,12 +42,16 @@ def encode_prompts(
     """
     n_global, n_context, _ = global_prompts.shape
     n_local = local_prompts.shape[1]
-    lengths = [eot - n_context for eot in names.eot_positions.tolist()]  # tokens of the name, and [EOT]
+    before = len(text.tokenizer.before)
+    lengths = [eot - before - n_context + 1 for eot in names.eot_positions.tolist()]  # tokens of the name, and [EOT]
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    costs = [
-        ((n_global + n_local) * lengths[index] + n_local * n_context) * VALUES_PER_TOKEN * text.bytes_per_token
+    n_tokens = [
+        (n_global + n_local) * text.padded_length
+        if text.padded_length is not None
+        else (n_global + n_local) * lengths[index] + n_local * n_context
         for index in order
     ]
+    costs = [count * VALUES_PER_TOKEN * text.bytes_per_token for count in n_tokens]
     features = []
     kept = 0
     for chunk in _chunks(costs):
@@ -74,13 +79,14 @@ def _chunks(costs: Sequence[int]) -> list[slice]:
 
 
 def _encode_chunk(
-    text: TextTower, name_tokens: Tensor, sizes: Mapping[int, int], global_prompts: Tensor, local_prompts: Tensor
+    text: TextReader, name_tokens: Tensor, sizes: Mapping[int, int], global_prompts: Tensor, local_prompts: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Features (C', M, d) and (C', N, d) of C' classes, ``sizes[length]`` of them for each length in turn."""
     n_global, n_local = len(global_prompts), local_prompts.shape[1]
-    sot = Segment(text.embed(name_tokens.new_tensor([[clip_tokenizer().sot_token_id]])))
-    contexts = Segment(global_prompts.to(sot.embeddings.dtype), before=sot)
-    segments = [sot, contexts]
+    first = text.embed(name_tokens.new_tensor([text.tokenizer.before], dtype=torch.long))
+    start = Segment(first) if text.tokenizer.before else None
+    contexts = Segment(global_prompts.to(first.dtype), before=start)
+    segments = [contexts] if start is None else [start, contexts]
     rows = zip(sizes, *(part.split(list(sizes.values())) for part in (name_tokens, local_prompts)), strict=True)
     for length, tokens, own_contexts in rows:
         names = text.embed(tokens[:, :length])  # (S, length, d_text)
@@ -89,7 +95,7 @@ def _encode_chunk(
             continue
         own_names = names.unsqueeze(1).expand(-1, n_local, -1, -1)
         local = torch.cat([own_contexts.to(names.dtype), own_names], dim=2)  # (S, N, n + length, d_text)
-        segments.append(Segment(local.flatten(0, 1), before=sot))
+        segments.append(Segment(local.flatten(0, 1), before=start))
     features = text.encode(segments)
     kinds = 2 if n_local else 1
     global_features = torch.cat([part.unflatten(0, (n_global, -1)).transpose(0, 1) for part in features[::kinds]])

@@ -18,7 +18,7 @@ from sotglp.features.rows import EncodedImages
 from sotglp.images.labels import prompt_name
 from sotglp.methods.base import AdaptedModel, Outputs, full_precision, unit_patches
 from sotglp.methods.configs import ZeroShotConfig
-from sotglp.methods.prompts import clip_tokenizer, tokenize_classes
+from sotglp.methods.prompts import tokenize_classes
 from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import Settings, checked
 
@@ -40,7 +40,7 @@ class ZeroShot(AdaptedModel):
 
     def __init__(self, backbone: Backbone, class_names: Sequence[str], seed: int = 1, **settings: object) -> None:
         super().__init__(backbone, class_names, checked(self.Config, settings))
-        tokenize_classes(self.class_names, 0, backbone.text.context_length)  # for its checks
+        tokenize_classes(self.class_names, 0, backbone.text.context_length, backbone.text.tokenizer)  # for its checks
         templates = [self.config.zero_shot_template]
         if self.config.ensemble:
             templates = [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
@@ -85,13 +85,13 @@ def sentence_features(backbone: Backbone, class_names: Sequence[str], templates:
 
     Raise a SotglpError if a template does not hold ``{}`` exactly once, or a sentence is too long for the text tower.
     """
-    tokenizer, text = clip_tokenizer(), backbone.text
+    text, tokenizer = backbone.text, backbone.text.tokenizer
     if wrong := [template for template in templates if template.count("{}") != 1]:
         raise SotglpError(
             f"the template {wrong[0]!r} must hold the placeholder {{}} once, as 'a photo of a {{}}.' does"
         )
     sentences = [template.replace("{}", prompt_name(name)) for name in class_names for template in templates]
-    tokens = [[tokenizer.sot_token_id, *tokenizer.encode(sentence), tokenizer.eot_token_id] for sentence in sentences]
+    tokens = [[*tokenizer.before, *tokenizer.encode(sentence), *tokenizer.after] for sentence in sentences]
     order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]))
     if len(tokens[order[-1]]) > text.context_length:
         raise SotglpError(

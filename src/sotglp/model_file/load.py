@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
-from sotglp.backbone.weights import build_clip, is_known, weight_shapes
+from sotglp.backbone.weights import build_clip, is_known, tokenizer_loader, weight_shapes
 from sotglp.errors import SotglpError
 from sotglp.files.header import open_tensor_file
 from sotglp.files.tensors import read_tensors
@@ -139,6 +139,7 @@ def _load_backbone(
         pretrained=known.pretrained,
         seed=known.seed,
         patch_attention=known.patch_attention,
+        load_tokenizer=tokenizer_loader(known.name, known.pretrained, clip),
     ).to(choose_device(str(device)))
 
 
@@ -169,7 +170,7 @@ def _check_prompts(
 ) -> None:
     """Compare the shapes in the file with its settings, before a model of those settings takes its memory."""
     text = backbone.text
-    of_one = (len(template_tokens(settings.template, text.context_length)), text.width)
+    of_one = (len(template_tokens(settings.template, text.context_length, text.tokenizer)), text.width)
     expected: dict[str, tuple[int, ...]] = {"global_prompts": (settings.n_global_prompts, *of_one)}
     if settings.branches != "global":
         n_owners = 1 if settings.local_contexts == "shared" else n_classes
