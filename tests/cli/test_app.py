@@ -216,7 +216,7 @@ def test_training_data_that_cannot_be_used(name: str, bad_data: Path, tmp_path: 
     ("options", "words"),
     [
         (["--backbone", "ViT-B-61"], "did you mean ViT-B-16"),
-        (["--backbone", "ViT-B-16-SigLIP"], "isn't supported"),
+        (["--backbone", "swin_base_patch4_window7_224"], "isn't supported"),
         (["--backbone", "ViT-B-16", "--pretrained", "openia"], "did you mean openai"),
         (["--pretrained", "openai"], "name it, such as --backbone ViT-B-16"),
         (["--preset", "caltech"], "no preset 'caltech'"),

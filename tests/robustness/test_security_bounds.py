@@ -59,7 +59,7 @@ NAMED: dict[str, tuple[dict[str, Any], str]] = {
         "names weights on another computer",
     ),
     "weights on another Windows": ({"backbone.pretrained": r"\\evil\share\w.pt"}, "names weights on another computer"),
-    "a tower of another hub": ({"backbone.name": "roberta-ViT-B-32"}, "isn't supported"),
+    "a tower of no kind": ({"backbone.name": "swin_base_patch4_window7_224"}, "isn't supported"),
     "a device": ({"backbone.pretrained": "/dev/zero"}, "is neither a weight file nor a tag"),
     "a process": ({"backbone.pretrained": "/proc/self/mem"}, "must end in one of"),
 }

@@ -156,7 +156,8 @@ def _create(name: str, image_size: int | None, seed: int, **how: Any) -> nn.Modu
             if not encoder or "pretrained" in how:
                 raise
             raise SotglpError(
-                f"the sizes of the text tower of {name} aren't in the Hugging Face cache and can't be downloaded: run `hf download {encoder} config.json` where there is a network, and copy the cache"
+                f"the sizes of the text tower of {name} aren't in the Hugging Face cache and can't be downloaded: "
+                f"where there is a network, run `hf download {encoder} config.json`, and copy the cache"
             ) from error
     return model
 
