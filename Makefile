@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test lint types unit docs audit lowest fuzz kills demo demo-painted pretrain evidence speed load rates compare trust onnx clean
+.PHONY: help test lint types unit docs audit lowest fuzz kills soak demo demo-painted pretrain evidence speed load rates compare trust onnx clean
 
 help:
 	@echo "make demo      compare methods on the packaged photos of groceries (painted shapes: make demo-painted)"
@@ -12,8 +12,9 @@ help:
 	@echo "make docs      build the documentation into build/site"
 	@echo "make audit     check the installed packages for known vulnerabilities"
 	@echo "make lowest    quick tests with the lowest declared versions on the oldest Python at hand"
-	@echo "make fuzz      fuzz images, tables, model files and settings for ten minutes, to build/fuzz.json"
+	@echo "make fuzz      fuzz images, tables, uploads, model files and settings for ten minutes, to build/fuzz.json"
 	@echo "make kills     kill and resume a hundred fits, to docs/kills.md (about an hour)"
+	@echo "make soak      serve 32 clients for ten minutes, some of them hostile, to docs/soak.md (about 13 minutes)"
 	@echo "make pretrain  train that model from scratch, to build/pretrain (about an hour)"
 	@echo "make photo-model  build the packaged model of photos, to build/photo (about an hour; resumes)"
 	@echo "make evidence  the demo over seeds and shots, to docs/demo_evidence.md (about half an hour)"
@@ -65,6 +66,9 @@ fuzz: $(VENV)/.ready
 
 kills: $(VENV)/.ready
 	$(BIN)/python benchmarks/kills.py --runs 100 --data $(DATA)/cifar10/train --out docs/kills.md
+
+soak: $(VENV)/.ready
+	$(BIN)/python benchmarks/soak.py
 
 demo: $(VENV)/.ready
 	$(BIN)/sotglp demo --out demo --force

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import itertools
 import json
@@ -216,6 +217,45 @@ def _cache_entry(folder: Path) -> tuple[list[bytes], Reader]:
     return [path.read_bytes()], run
 
 
+MULTIPART = "multipart/form-data; boundary=frontier"
+
+
+def _multipart(folder: Path) -> tuple[list[bytes], Reader]:
+    from starlette.requests import Request
+
+    from sotglp.web.limits import Limits, Quota
+    from sotglp.web.uploads import received
+
+    limits = Limits(max_image_bytes=10_000, max_images=3, max_request_bytes=50_000, max_received_bytes=60_000)
+
+    async def receive_form(content: bytes) -> bool:
+        # In pieces, whose borders may lie anywhere in the body.
+        pieces = [content[start : start + 700] for start in range(0, len(content) or 1, 700)]
+
+        async def receive() -> dict[str, Any]:
+            piece = pieces.pop(0) if pieces else b""
+            return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+
+        request = Request({"type": "http", "headers": [(b"content-type", MULTIPART.encode())]}, receive)
+        quota = Quota(limits.max_received_bytes, "uploads")
+        try:
+            async with received(request, limits, quota, "images") as form:
+                return all(len(upload.read()) <= limits.max_image_bytes for upload in form.uploads)
+        finally:
+            assert quota.n_taken == 0
+
+    def part(disposition: str, content: bytes) -> bytes:
+        return (
+            b"--frontier\r\nContent-Disposition: form-data; " + disposition.encode() + b"\r\n\r\n" + content + b"\r\n"
+        )
+
+    images = [part(f'name="images"; filename="{index}.png"', bytes(2000 * index)) for index in range(3)]
+    encoded = part("name=images; filename=k.png; filename*=UTF-8''%D0%BA.png\r\nContent-Type: image/png", b"--frontie")
+    texts = part('name="name"', "wren \u00fc".encode())
+    seeds = [images[1], b"".join(images), texts + images[2], encoded + texts]
+    return [seed + b"--frontier--\r\n" for seed in seeds], lambda content: asyncio.run(receive_form(content))
+
+
 TARGETS: dict[str, Target] = {
     "image": _images,
     "csv": _csv,
@@ -231,4 +271,5 @@ TARGETS: dict[str, Target] = {
     "suite": _suite,
     "set": _set,
     "split-file": _split_file,
+    "multipart": _multipart,
 }

@@ -57,6 +57,7 @@ def serve(
     note_loading()
     try:
         from sotglp.web.access import Access, is_loopback
+        from sotglp.web.serving import end_process
         from sotglp.web.serving import serve as run
     except ModuleNotFoundError as error:
         raise SotglpError(f"serving needs {error.name}: pip install 'sotglp[web]'") from error
@@ -86,6 +87,7 @@ def serve(
         pretrained=pretrained,
         device=device,
     )
+    end_process()
 
 
 def _limits(max_image_mb: float, max_images: int, max_seconds: float, max_added_classes: int) -> Limits:

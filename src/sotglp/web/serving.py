@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
-import threading
-import time
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import uvicorn
 
@@ -22,7 +23,6 @@ from sotglp.web.logs import bound_error_log, open_access_log
 from sotglp.web.service import Service
 
 _SHUTDOWN_SECONDS = 6
-_THREAD_SECONDS = 2.0
 
 
 def serve(
@@ -76,7 +76,6 @@ def serve(
                 raise
         finally:
             app.state.service.close()
-    _end_threads()
 
 
 class _Server(DeadlineServer):
@@ -93,17 +92,17 @@ class _Server(DeadlineServer):
         print(self._greeting, flush=True)
 
 
-def _end_threads() -> None:
-    """Wait a moment for threads that still compute, such as the training of a class, then end the process."""
-    deadline = time.monotonic() + _THREAD_SECONDS
-    own = [thread for thread in threading.enumerate() if thread.name.startswith("sotglp-")]
-    for thread in own:
-        thread.join(max(deadline - time.monotonic(), 0))
-    if any(thread.is_alive() for thread in own):
-        # At its end, the interpreter would wait for them.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+def end_process() -> NoReturn:
+    """End the process after :func:`serve`.
+
+    The interpreter would wait for threads that still compute, such as the training of a class, and then take more than
+    a second of processor time to clear torch's memory, which is long on a busy computer.
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(0)
 
 
 def bound(host: str, port: int) -> socket.socket:
