@@ -94,7 +94,7 @@ def all_scores(model: AdaptedModel, images: ImageSet, patch_means: ClassGaussian
     text = model.encode_text()
     rows = []
     for _, encoded in encode_images(model.backbone, images, InferenceConfig(), default_cache_dir()):
-        evidence = Evidence(model.compare(encoded, text), model, encoded)
+        evidence = Evidence(model.compare(encoded, text), model, encoded, text)
         row = {name: score_evidence(evidence, name, 1.0) for name in SCORES}
         row |= {name: form(evidence) for name, form in FORMS.items()}
         row[WITHOUT_PLAN] = row["mahalanobis"] + patch_means.nearness(unit_patch_mean(model, encoded.patch_tokens))

@@ -135,7 +135,8 @@ def public_names() -> dict[str, Any]:
     peers = {name: sotglp.MethodClassifier.load(f"out/{name}.safetensors", backbone=backbone) for name in METHODS}
     found |= {name: peer.predict_proba(images) for name, peer in peers.items()}
     model = sotglp.SOTGLPClassifier.load("out/default.safetensors").model_
-    found |= {name: sotglp.ood.score(model, images, name) for name in (*SCORES, "knn", "mahalanobis", "transport")}
+    of_shots = ("knn", "mahalanobis", "mahalanobis-patches")
+    found |= {name: sotglp.ood.score(model, images, name) for name in (*SCORES, *of_shots)}
     classifier = sotglp.SOTGLPClassifier("tiny", shots=4, epochs=3, n_local_prompts=2, seed=3).fit("data/train")
     classifier.calibrate("data/test", 0.9)
     found |= {"sets": classifier.predict_sets("data/test", 0.8), "is_ood": classifier.is_ood("data/test")}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from sotglp.errors import SotglpError, UnknownNameError, short_repr
+from sotglp.errors import SotglpError, SotglpWarning, UnknownNameError, short_repr
 from sotglp.files.packaged import packaged_names, read_packaged
 
 LocalInit = Literal["xavier", "orthonormal"]
@@ -20,12 +21,32 @@ Matching = Literal["transport", "uniform", "per-prompt"]
 LocalContexts = Literal["class", "shared"]
 Optimizer = Literal["sgd", "adamw"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+# fmt: off
 OodMethod = Literal[
-    "mcm", "l-mcm", "gl-mcm", "msp", "max-logit", "energy", "margin", "entropy", "knn", "mahalanobis", "transport"
+    "mcm", "l-mcm", "gl-mcm", "msp", "max-logit", "energy", "margin", "entropy", "gen", "ash", "react", "vim", "she",
+    "knn", "mahalanobis", "mahalanobis-patches",
 ]
+# fmt: on
 
-SHOT_SCORES: frozenset[OodMethod] = frozenset({"knn", "mahalanobis", "transport"})
+SHOT_SCORES: frozenset[OodMethod] = frozenset({"react", "vim", "she", "knn", "mahalanobis", "mahalanobis-patches"})
 """Scores that compare images with the shots, which the model must store."""
+
+RENAMED_SCORES: dict[str, OodMethod] = {"transport": "mahalanobis-patches"}
+"""Former names of scores, which options and files may still use."""
+
+
+def current_score(name: Any) -> Any:
+    """Return the present name of a score; any other value is returned as it is."""
+    return RENAMED_SCORES.get(name, name) if isinstance(name, str) else name
+
+
+def noted_score(name: Any) -> Any:
+    """Return the present name of a score, and emit a SotglpWarning for a former one."""
+    current = current_score(name)
+    if current is not name:
+        warnings.warn(f"the OOD score {name} is now called {current}: use that name", SotglpWarning, stacklevel=2)
+    return current
+
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-6, 1e6
 """Bounds of temperatures: beyond them, scaled logits overflow or vanish in float32."""
@@ -87,7 +108,9 @@ class InferenceConfig(Settings):
     batch_size: int = Field(32, ge=1, description="images encoded at once")
     workers: int = Field(0, ge=0, description="processes that decode images")
     precision: Precision = Field("auto", description="arithmetic of the backbone; auto is fp16 on a GPU, else fp32")
-    ood_method: OodMethod = Field("gl-mcm", description="score of being in-distribution")
+    ood_method: Annotated[OodMethod, BeforeValidator(noted_score)] = Field(
+        "gl-mcm", description="score of being in-distribution"
+    )
     temperature: float = Field(1.0, ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE, description="temperature of that score")
     show_progress: bool = Field(False, description="show a progress bar on a terminal")
 

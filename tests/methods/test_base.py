@@ -41,8 +41,11 @@ class Directions(AdaptedModel):
     def encode_text(self, classes: Any = None) -> TextFeatures:
         return TextFeatures(self.directions[:, None], self.directions[:, None])
 
+    def global_cosines(self, image_features: Tensor, text: TextFeatures) -> Tensor:
+        return torch.tanh(image_features @ text.global_[:, 0].T / 10) + self.offsets
+
     def compare(self, encoded: EncodedImages, text: TextFeatures, **_: Any) -> Outputs:
-        logits = torch.tanh(encoded.image_features @ text.global_[:, 0].T / 10) + self.offsets
+        logits = self.global_cosines(encoded.image_features, text)
         return Outputs(logits, logits, logits[:, None])
 
 

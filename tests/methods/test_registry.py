@@ -51,6 +51,8 @@ def test_settings_tell_which_model_they_belong_to(tiny_backbone: Backbone, image
         build_model(tiny_backbone, ["blue sea", "blue_sea"], settings)
     assert model.class_names == tuple(NAMES)
     outputs = model(images)
+    image_features, _ = tiny_backbone.encode_image(images)
+    assert torch.equal(model.global_cosines(image_features, model.encode_text()), outputs.global_logits)
     assert outputs.global_logits.shape == outputs.local_logits.shape == (5, 3)
     assert outputs.patch_logits.shape == (5, 16, 3)
     assert all(part.isfinite().all() for part in outputs if part is not None)

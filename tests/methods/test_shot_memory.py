@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pytorch_ood.detector import SHE
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
@@ -44,6 +45,32 @@ def test_the_distance_is_scipys_with_scikit_learns_covariance() -> None:
     np.testing.assert_allclose(memory.mahalanobis(asked), expected, rtol=1e-4)
     other = ShotMemory(regions, features, classes)
     torch.testing.assert_close(memory.mahalanobis_of_regions(asked), other.mahalanobis(asked))
+
+
+def test_patterns_are_the_means_of_pytorch_oods_she() -> None:
+    features, regions, classes = drawn()
+    asked = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
+    own = torch.tensor([0, 2, 1, 0, 2])
+    oracle = SHE(None, None)
+    oracle._filter_correct_predictions = lambda z, y, **_: (z, y)
+    oracle.fit_features(features, classes)
+    expected = (unit_features(asked) * oracle.patterns[own]).sum(dim=1)
+    torch.testing.assert_close(ShotMemory(features, regions, classes).pattern_energy(asked, own), expected)
+    # Classes 1 and 9 have no shots.
+    gapped = ShotMemory(features, regions, classes * 2)
+    found = gapped.pattern_energy(asked, torch.tensor([0, 1, 2, 4, 9]))
+    means = torch.stack([oracle.patterns[0], features.mean(dim=0), *oracle.patterns[1:], features.mean(dim=0)])
+    torch.testing.assert_close(found, (unit_features(asked) * means).sum(dim=1))
+
+
+def test_the_residual_is_that_of_principal_components_around_the_origin() -> None:
+    features, regions, classes = drawn(n=8)
+    asked = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
+    _, _, rows = np.linalg.svd(features.double().numpy())
+    expected = np.linalg.norm(unit_features(asked).double().numpy() @ rows[3:].T, axis=1)
+    np.testing.assert_allclose(ShotMemory(features, regions, classes).residual(asked), expected, atol=1e-6)
+    two = ShotMemory(features[:2], regions[:2], classes[:2])  # a space of one dimension
+    assert (two.residual(features[:2]) > 0).all()
 
 
 def test_a_class_without_shots_is_no_mean() -> None:

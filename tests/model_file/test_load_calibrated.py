@@ -43,7 +43,7 @@ def fitted(images: ImageSet) -> Fitted:
 def calibrations(fitted: Fitted, images: ImageSet) -> dict[str, Calibration]:
     unlabelled = ImageSet.from_items(list(images.images))
     return {
-        "held out": calibrate_held_out(fitted.model, images, InferenceConfig(ood_method="transport"), 0.8),
+        "held out": calibrate_held_out(fitted.model, images, InferenceConfig(ood_method="mahalanobis-patches"), 0.8),
         "unlabelled": calibrate_held_out(fitted.model, unlabelled, InferenceConfig(temperature=0.5), 0.9),
         "crossed": calibrate_crossed(
             cross_fit(fitted.model, images, CONFIG, INFERENCE, n_folds=3), images, INFERENCE, 0.75
@@ -101,7 +101,7 @@ def test_equal_runs_give_equal_bytes(fitted: Fitted, images: ImageSet, crossed_f
     assert (tmp_path / "m").read_bytes() == crossed_file.read_bytes()
 
 
-@pytest.mark.parametrize("method", ["knn", "mahalanobis", "transport"])
+@pytest.mark.parametrize("method", ["knn", "mahalanobis", "mahalanobis-patches"])
 def test_shots_come_back_to_the_same_scores(fitted: Fitted, images: ImageSet, crossed_file: Path, method: Any) -> None:
     model, *_ = load_model(crossed_file, backbone=fitted.model.backbone)
     assert fitted.model.shots is not None
@@ -110,6 +110,19 @@ def test_shots_come_back_to_the_same_scores(fitted: Fitted, images: ImageSet, cr
         assert torch.equal(getattr(model.shots, part), getattr(fitted.model.shots, part))
     scores = [predict(one, images, InferenceConfig(ood_method=method)).ood_scores for one in (model, fitted.model)]
     np.testing.assert_array_equal(*scores)
+
+
+def test_a_file_with_the_former_name_of_a_score_is_read(fitted: Fitted, images: ImageSet, tmp_path: Path) -> None:
+    inference = InferenceConfig(ood_method="mahalanobis-patches")
+    save_model(tmp_path / "new", fitted.model, calibration=calibrate_held_out(fitted.model, images, inference, 0.8))
+
+    def with_former_name(record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        record["calibration"]["ood_method"] = "transport"
+
+    old = rewrite(tmp_path / "new", tmp_path / "old", with_former_name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_record(old) == read_record(tmp_path / "new")
 
 
 @pytest.mark.parametrize("method", METHODS)

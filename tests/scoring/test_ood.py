@@ -5,19 +5,23 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from pytorch_ood.detector import ASH, GEN, ReAct, ViM
 from scipy.special import logsumexp, softmax
 from scipy.stats import entropy
 from torch import Tensor
+from torch.nn import functional as F
 
-from sotglp import SOTGLP, Backbone, SotglpError
+from sotglp import SOTGLP, Backbone, SotglpError, SotglpWarning
 from sotglp.features.rows import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.method import METHODS
 from sotglp.methods.registry import KINDS
 from sotglp.methods.shot_features import build_shot_memory, region_features
+from sotglp.methods.shot_memory import ShotMemory
+from sotglp.methods.zero_shot import ZeroShot
 from sotglp.scoring import ood
 from sotglp.scoring.ood import SCORES
-from sotglp.settings import InferenceConfig, OodMethod
+from sotglp.settings import InferenceConfig, OodMethod, checked
 from support.samples import Reference
 
 OF_LOGITS = {
@@ -83,7 +87,56 @@ def test_scores_of_shots_come_from_the_memory(tiny_backbone: Backbone) -> None:
     assert torch.equal(ood.score(model, images, "mahalanobis"), of_images)
     regions = region_features(model, encoded, outputs, model.logits(outputs).argmax(dim=-1))
     expected = of_images + model.shots.mahalanobis_of_regions(regions)
-    torch.testing.assert_close(ood.score(model, images, "transport"), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ood.score(model, images, "mahalanobis-patches"), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 5.0])
+@torch.no_grad()
+def test_generalised_entropy_is_pytorch_oods(
+    tiny_backbone: Backbone, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, images = ZeroShot(tiny_backbone, ["cat", "dog", "owl"]), drawn_images()
+    logits = model.logits(model(images))
+    for n_largest, n_terms in ((100, 3), (2, 2)):
+        monkeypatch.setattr(ood, "GEN_CLASSES", n_largest)
+        expected = n_terms * GEN.score(logits / temperature, M=n_largest)
+        torch.testing.assert_close(ood.score(model, images, "gen", temperature), -expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_scores_of_changed_features_are_pytorch_oods(tiny_backbone: Backbone) -> None:
+    model, images = ZeroShot(tiny_backbone, ["cat", "dog", "owl"]), drawn_images()
+    shots = F.normalize(torch.randn(12, 32, generator=torch.Generator().manual_seed(5)), dim=1)
+    model.shots = ShotMemory(shots, shots, torch.arange(12) % 3)
+    features = F.normalize(tiny_backbone.encode_image(images)[0], dim=1)
+    weights = tiny_backbone.logit_scale * model.class_vectors
+
+    def head(maps: Tensor) -> Tensor:
+        return F.normalize(maps.flatten(1), dim=1) @ weights.T
+
+    maps = features[:, :, None, None]
+    react = ReAct(torch.nn.Identity(), head, percentile=0.9).fit_feature_maps(
+        shots[:, :, None, None], model.shots.classes
+    )
+    vim = ViM(None, d=6, w=weights, b=torch.zeros(3)).fit_features(shots, model.shots.classes)
+    expected = {
+        "ash": ASH(torch.nn.Identity(), head, "ash-p", percentile=0.65).predict_feature_maps(maps),
+        "react": react.predict_feature_maps(maps),
+        "vim": vim.predict_features(features),
+    }
+    for name, outlier_score in expected.items():
+        torch.testing.assert_close(ood.score(model, images, name), -outlier_score, rtol=1e-4, atol=1e-4)
+    predicted = model.logits(model(images)).argmax(dim=1)
+    torch.testing.assert_close(ood.score(model, images, "she"), model.shots.pattern_energy(features, predicted))
+
+
+def test_a_former_name_of_a_score_is_known_with_a_note(tiny_backbone: Backbone) -> None:
+    model, images = remembering_model(tiny_backbone), drawn_images()
+    with pytest.warns(SotglpWarning, match="transport is now called mahalanobis-patches"):
+        found = ood.score(model, images, "transport")  # type: ignore[arg-type]
+    assert torch.equal(found, ood.score(model, images, "mahalanobis-patches"))
+    with pytest.warns(SotglpWarning, match="mahalanobis-patches"):
+        assert checked(InferenceConfig, {"ood_method": "transport"}).ood_method == "mahalanobis-patches"
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -68,8 +68,8 @@ OodFolders: TypeAlias = Annotated[
 OodMethod: TypeAlias = Annotated[
     str | None,
     Option(
-        help="In-distribution score: mcm, l-mcm, gl-mcm, msp, max-logit, energy, margin, entropy, knn, mahalanobis or "
-        "transport; by default the calibrated one, or the one of the backbone."
+        help="In-distribution score: mcm, l-mcm, gl-mcm, msp, max-logit, energy, margin, entropy, gen, ash, react, "
+        "vim, she, knn, mahalanobis or mahalanobis-patches; by default the calibrated one, or the one of the backbone."
     ),
 ]
 Temperature: TypeAlias = Annotated[

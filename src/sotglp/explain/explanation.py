@@ -252,7 +252,7 @@ def explain_each(
         probabilities = model.probabilities(outputs).cpu().numpy()
         if calibration:
             probabilities = calibration.probabilities(probabilities)
-        evidence = ood.Evidence(outputs, model, encoded)
+        evidence = ood.Evidence(outputs, model, encoded, text)
         scores = ood.score_evidence(evidence, inference.ood_method, inference.temperature)
         for row, index in enumerate(indices.tolist()):
             picture, boxes = picture_and_boxes(backbone, images.images[index], images.ranges)

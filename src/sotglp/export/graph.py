@@ -52,7 +52,7 @@ def compute(
     if outputs.plan is not None and outputs.support is not None:
         mass = class_mass(outputs.plan, outputs.support, label, encoded.patch_tokens.shape[1])
         maps = shares(mass, dim=1).transpose(1, 2)
-    scores = ood.score_evidence(ood.Evidence(outputs, model, encoded), ood_method, ood_temperature)
+    scores = ood.score_evidence(ood.Evidence(outputs, model, encoded, text), ood_method, ood_temperature)
     return Computed(outputs, probabilities, scores, label, maps)
 
 

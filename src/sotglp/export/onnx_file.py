@@ -24,7 +24,7 @@ from sotglp.methods.base import AdaptedModel
 from sotglp.model_file.record import CalibrationRecord
 from sotglp.runtime.model import PortableModel
 from sotglp.runtime.record import FORMAT_VERSION, METADATA_KEY
-from sotglp.settings import InferenceConfig, ModelConfig
+from sotglp.settings import InferenceConfig, ModelConfig, OodMethod
 
 if TYPE_CHECKING:
     import onnx
@@ -117,7 +117,7 @@ def export_model(
     """
     check_output(path, force=force)
     _check_packages()
-    _check_exportable(model)
+    _check_exportable(model, inference.ood_method)
     temperature = calibration.temperature if calibration else 1.0
     graph = ClassifierGraph(model.eval(), inference.ood_method, inference.temperature, temperature)
     is_convolutional = not _has_attention(graph)
@@ -159,8 +159,12 @@ def _check_packages() -> None:
         raise SotglpError(f"torch {torch.__version__} is too old for export: {_NEWER_TORCH}")
 
 
-def _check_exportable(model: AdaptedModel) -> None:
-    """Refuse models that a graph can't express, before the slow part."""
+def _check_exportable(model: AdaptedModel, ood_method: OodMethod) -> None:
+    """Refuse models and scores that a graph can't express, before the slow part."""
+    if ood_method == "vim":
+        raise SotglpError(
+            "the score vim can't be exported, since its scale comes from logits of the shots: choose another score"
+        )
     if model.backbone.preprocess_settings is None:
         raise SotglpError(
             "a backbone with custom preprocessing can't be exported, since the file describes open_clip's only: "

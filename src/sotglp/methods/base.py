@@ -138,6 +138,10 @@ class AdaptedModel(nn.Module, ABC):
         skips what the loss does not use; NaN takes its place.
         """
 
+    @abstractmethod
+    def global_cosines(self, image_features: Tensor, text: TextFeatures) -> Tensor:
+        """Compute ``Outputs.global_logits`` of image features (B, d) alone, (B, C)."""
+
     def draw_prompts(self, n_images: int, dropout: float, generator: torch.Generator | None = None) -> Tensor | None:
         """Draw the global prompts used for each image; None uses all."""
         return None

@@ -15,11 +15,11 @@ from sotglp.methods.configs import ProkerConfig
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.settings import Settings
 
-SHARPNESSES = (1.0, 3.0, 10.0, 30.0)
+SHARPNESSES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
-DEFAULT_SHARPNESS, DEFAULT_RIDGE = 3.0, 1.0
-"""Values if a class has a single shot, so that none can be left out."""
+DEFAULT_SHARPNESS, DEFAULT_RIDGE = 1.0, 0.1
+"""Values if a class has a single shot, so that none can be left out; from four sets of photos."""
 
 MOST_LEFT_OUT = 2048
 """Shots that sharpness and ridge are chosen on; the time grows with the cube of their number."""

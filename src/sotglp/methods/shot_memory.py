@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,6 +14,9 @@ from sotglp.errors import SotglpError
 
 NEIGHBOUR = 10
 """Rank of the neighbour whose similarity is the score, or the last one of fewer shots."""
+
+CLIPPED = 0.9
+"""Quantile of the shots' activations above which ReAct clips, as published."""
 
 
 class ClassGaussians:
@@ -80,6 +84,31 @@ class ShotMemory:
         """Compute the same for region features (B, d)."""
         return self._of_regions.nearness(unit_features(regions))
 
+    def pattern_energy(self, features: Tensor, classes: Tensor) -> Tensor:
+        """Compute the inner product of image features (B, d) with the mean shot of one class each, ``classes`` (B,).
+
+        Features have unit length, means have not. A class without shots has the mean of all. See SHE: Zhang et al.,
+        "Out-of-Distribution Detection based on In-Distribution Data Patterns Memorization with Modern Hopfield Energy",
+        ICLR 2023; its means are those of correctly classified images, here of all shots.
+        """
+        own = self._patterns[classes.cpu().clamp(max=len(self._patterns) - 1)]
+        return (unit_features(features) * own).sum(dim=1)
+
+    def residual(self, features: Tensor) -> Tensor:
+        """Compute the length of image features (B, d) outside of the principal space of the shots, (B,).
+
+        That space has half as many dimensions as there are shots, or as a feature has, whichever is less; ViM's authors
+        have more images than dimensions. See Wang et al., "ViM: Out-Of-Distribution with Virtual-logit Matching",
+        arXiv 2203.10807.
+        """
+        outside: Tensor = (unit_features(features) @ self._minor_space).norm(dim=1)
+        return outside
+
+    @cached_property
+    def activation_limit(self) -> float:
+        """Quantile ``CLIPPED`` of all values of the shots' features."""
+        return float(np.quantile(self.features.numpy(), CLIPPED))
+
     def of_classes(self, origins: Sequence[int | None]) -> ShotMemory | None:
         """Select the shots of a model whose class i was class ``origins[i]``, or is new; None if none is left."""
         class_index = {origin: index for index, origin in enumerate(origins) if origin is not None}
@@ -98,9 +127,26 @@ class ShotMemory:
         )
 
     def fitted(self) -> ShotMemory:
-        """Fit the Gaussians of :meth:`mahalanobis` now rather than at the first image, and return the memory."""
-        _ = self._of_images, self._of_regions
+        """Fit what the scores derive from the shots now rather than at the first image, and return the memory."""
+        _ = self._of_images, self._of_regions, self._patterns, self._minor_space, self.activation_limit
         return self
+
+    @cached_property
+    def _patterns(self) -> Tensor:
+        """Mean shot of each class up to the last one with shots, then the mean of all, (classes + 1, d)."""
+        counts = torch.bincount(self.classes)[:, None]
+        sums = torch.zeros(len(counts), self.features.shape[1]).index_add_(0, self.classes, self.features)
+        everything = self.features.mean(dim=0, keepdim=True)
+        return torch.cat([torch.where(counts > 0, sums / counts.clamp(min=1), everything), everything])
+
+    @cached_property
+    def _minor_space(self) -> Tensor:
+        """Orthonormal directions of the least variation around the origin, (d, number)."""
+        n, width = self.features.shape
+        moments = self.features.double().T @ self.features.double()
+        directions = torch.linalg.eigh(moments).eigenvectors  # from the least on
+        minor: Tensor = directions[:, : width - min(n, width) // 2].float()
+        return minor
 
     @cached_property
     def _of_images(self) -> ClassGaussians:

@@ -189,6 +189,10 @@ class SOTGLP(AdaptedModel):
         match = self.match(encoded, text.local)
         return Outputs(global_logits, match.scores, match.patch_scores, match.plan, match.support)
 
+    def global_cosines(self, image_features: Tensor, text: TextFeatures) -> Tensor:
+        """See :meth:`AdaptedModel.global_cosines`."""
+        return self._global_logits(image_features, text, None)
+
     def draw_prompts(self, n_images: int, dropout: float, generator: torch.Generator | None = None) -> Tensor | None:
         """Draw max(M - int(dropout M), 1) of the M global prompts for each image, with replacement.
 

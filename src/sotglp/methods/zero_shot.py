@@ -60,17 +60,21 @@ class ZeroShot(AdaptedModel):
         """Compute cosines of unit image features (B, d) with class vectors (C, d); subclasses override it."""
         return image @ vectors.T
 
+    def global_cosines(self, image_features: Tensor, text: TextFeatures) -> Tensor:
+        """See :meth:`AdaptedModel.global_cosines`."""
+        with torch.autocast(self.backbone.device.type, enabled=False):
+            return self.class_logits(F.normalize(full_precision(image_features), dim=-1), text.global_[:, 0])
+
     def compare(
         self, encoded: EncodedImages, text: TextFeatures, *, drawn_prompts: Tensor | None = None, for_loss: bool = False
     ) -> Outputs:
         """Compare encoded images with the classes; patches are skipped (NaN) for the loss."""
-        vectors = text.global_[:, 0]
+        logits = self.global_cosines(encoded.image_features, text)
+        if for_loss:
+            left_out = torch.full_like(logits, torch.nan)
+            return Outputs(logits, left_out, left_out[:, None])
         with torch.autocast(self.backbone.device.type, enabled=False):
-            logits = self.class_logits(F.normalize(full_precision(encoded.image_features), dim=-1), vectors)
-            if for_loss:
-                left_out = torch.full_like(logits, torch.nan)
-                return Outputs(logits, left_out, left_out[:, None])
-            patch_logits = (unit_patches(self.backbone, encoded) @ vectors.T).detach()
+            patch_logits = (unit_patches(self.backbone, encoded) @ text.global_[:, 0].T).detach()
         return Outputs(logits, patch_logits.amax(dim=1), patch_logits)
 
     def for_new_classes(self, class_names: Sequence[str]) -> AdaptedModel:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from sotglp.backbone_defaults import default_ood_method
 from sotglp.errors import SotglpError, SotglpWarning, short_repr
@@ -25,6 +25,7 @@ from sotglp.settings import (
     Settings,
     TrainConfig,
     checked,
+    current_score,
 )
 from sotglp.training.history import checked_history
 
@@ -77,7 +78,7 @@ class CalibrationRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    ood_method: OodMethod
+    ood_method: Annotated[OodMethod, BeforeValidator(current_score)]
     ood_temperature: _Temperature
     rejection: Rejection
     temperature: _Temperature

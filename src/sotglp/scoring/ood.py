@@ -7,22 +7,34 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sotglp.errors import SotglpError, UnknownNameError
 from sotglp.features.rows import EncodedImages
 from sotglp.methods.base import AdaptedModel, Outputs
 from sotglp.methods.shot_features import region_features
 from sotglp.methods.shot_memory import ShotMemory
+from sotglp.methods.text_features import TextFeatures
 from sotglp.scoring.arrays import check_temperature
-from sotglp.settings import OodMethod
+from sotglp.settings import OodMethod, noted_score
+
+GEN_POWER, GEN_CLASSES = 0.1, 100
+"""Gamma and M of GEN, as published."""
+
+ASH_PRUNED = 0.65
+"""Share of the image feature's values, the smallest, that ASH sets to zero: the least that its authors try."""
+
+VIM_SHOTS = 1000
+"""Most shots that the scale of ViM's residual is computed from."""
 
 
 class Evidence(NamedTuple):
-    """What the scores of B images are computed from; ``model`` and ``encoded`` are empty if only outputs are given."""
+    """What the scores of B images are computed from; all else is empty if only outputs are given."""
 
     outputs: Outputs
     model: AdaptedModel | None = None
     encoded: EncodedImages = EncodedImages(torch.empty(0), torch.empty(0))
+    text: TextFeatures | None = None
 
 
 @torch.no_grad()
@@ -47,13 +59,18 @@ def score(
           negative entropy in nats.
         - ``max-logit``, ``energy``: the largest class logit, and temperature times log-sum-exp of the logits over the
           temperature.
-        - ``knn``, ``mahalanobis``: similarity of the image feature to those of the shots; see
+        - ``gen``: negative sum of p^0.1 (1 - p)^0.1 over the 100 largest class probabilities.
+        - ``ash``, ``react``: ``energy`` of the global branch, after all but the largest 35 % of the image feature's
+          values are set to zero, or values beyond the shots' 90 % quantile are clipped.
+        - ``vim``: energy of the global branch, less the length of the image feature outside of the shots' principal
+          space, scaled so that it is as large as the largest logit on the shots.
+        - ``she``, ``knn``, ``mahalanobis``: similarity of the image feature to those of the shots; see
           :class:`sotglp.methods.shot_memory.ShotMemory`.
-        - ``transport``: ``mahalanobis``, plus the same for the patches that the transport plan of the predicted class
-          selects; see :mod:`sotglp.methods.shot_features`.
+        - ``mahalanobis-patches``: ``mahalanobis``, plus the same for the mean patch, weighted by the transport plan of
+          the predicted class if the model has one; see :mod:`sotglp.methods.shot_features`. Formerly ``transport``.
     temperature : float, default 1.0
-        Cosines, or logits, are divided by it before a softmax; from 1e-6 to 1e6. ``max-logit``, ``knn``,
-        ``mahalanobis`` and ``transport`` ignore it.
+        Cosines, or logits, are divided by it before a softmax, and energies are those at this temperature; from 1e-6 to
+        1e6. ``max-logit``, ``vim`` and scores that only use features ignore it.
 
     Returns
     -------
@@ -69,20 +86,23 @@ def score(
     References
     ----------
     MCM, arXiv 2211.13445; GL-MCM, arXiv 2304.04521; MSP, arXiv 1610.02136; max-logit, arXiv 1911.11132; energy,
-    arXiv 2010.03759; k nearest neighbours, arXiv 2204.06507; Mahalanobis, arXiv 1807.03888; SOT-GLP, arXiv 2603.08347,
-    section on OOD detection.
+    arXiv 2010.03759; GEN, CVPR 2023; ASH (variant P), arXiv 2209.09858; ReAct, arXiv 2111.12797; ViM,
+    arXiv 2203.10807; SHE, ICLR 2023; k nearest neighbours, arXiv 2204.06507; Mahalanobis, arXiv 1807.03888; SOT-GLP,
+    arXiv 2603.08347, section on OOD detection.
     """
     if isinstance(model_or_outputs, Outputs):
         return score_evidence(Evidence(model_or_outputs), method, temperature)
     if images is None:
         raise SotglpError("a model needs images to score: give images, or the outputs of the model")
     encoded = EncodedImages(*model_or_outputs.backbone.encode_image(images))
-    outputs = model_or_outputs.compare(encoded, model_or_outputs.encode_text())
-    return score_evidence(Evidence(outputs, model_or_outputs, encoded), method, temperature)
+    text = model_or_outputs.encode_text()
+    outputs = model_or_outputs.compare(encoded, text)
+    return score_evidence(Evidence(outputs, model_or_outputs, encoded, text), method, temperature)
 
 
 def score_evidence(evidence: Evidence, method: OodMethod, temperature: float) -> Tensor:
     """Compute the OOD scores of B images, (B,); see :func:`score`."""
+    method = noted_score(method)
     if method not in SCORES:
         raise UnknownNameError("OOD score", method, SCORES)
     check_temperature(temperature)
@@ -136,7 +156,55 @@ def _mahalanobis(evidence: Evidence, temperature: float) -> Tensor:
     return _shots(evidence).mahalanobis(evidence.encoded.image_features)
 
 
-def _transport(evidence: Evidence, temperature: float) -> Tensor:
+def _energy(logits: Tensor, temperature: float) -> Tensor:
+    return temperature * torch.logsumexp(logits / temperature, dim=-1)
+
+
+def _generalised_entropy(evidence: Evidence, temperature: float) -> Tensor:
+    largest = _logits(evidence) / temperature
+    n_largest = min(GEN_CLASSES, largest.shape[-1])
+    probabilities = largest.softmax(dim=-1).topk(n_largest, dim=-1).values.clamp(1e-7, 1 - 1e-7)
+    return -(probabilities * (1 - probabilities)).pow(GEN_POWER).sum(dim=-1)
+
+
+def _global_logits(evidence: Evidence, features: Tensor) -> Tensor:
+    """Logits of the global branch for unit features (n, d) in place of the images' own, (n, C)."""
+    model = _model(evidence)
+    text = model.encode_text() if evidence.text is None else evidence.text
+    features = features.to(evidence.encoded.image_features.device)
+    return model.backbone.logit_scale * model.global_cosines(features, text).float()
+
+
+def _unit_image(evidence: Evidence) -> Tensor:
+    _model(evidence)
+    return F.normalize(evidence.encoded.image_features.float(), dim=-1)
+
+
+def _ash(evidence: Evidence, temperature: float) -> Tensor:
+    features = _unit_image(evidence)
+    kept, places = features.topk(features.shape[1] - round(ASH_PRUNED * features.shape[1]), dim=1)
+    pruned = torch.zeros_like(features).scatter(1, places, kept)
+    return _energy(_global_logits(evidence, pruned), temperature)
+
+
+def _react(evidence: Evidence, temperature: float) -> Tensor:
+    clipped = _unit_image(evidence).clamp(max=_shots(evidence).activation_limit)
+    return _energy(_global_logits(evidence, clipped), temperature)
+
+
+def _vim(evidence: Evidence, temperature: float) -> Tensor:
+    shots, features = _shots(evidence), _unit_image(evidence)
+    some = shots.features[:: -(-len(shots.features) // VIM_SHOTS)]
+    largest = _global_logits(evidence, some).amax(dim=1).mean()
+    virtual = shots.residual(features) * (largest.cpu() / shots.residual(some).mean().clamp(min=1e-12))
+    return _energy(_global_logits(evidence, features), 1.0).cpu() - virtual
+
+
+def _she(evidence: Evidence, temperature: float) -> Tensor:
+    return _shots(evidence).pattern_energy(evidence.encoded.image_features, _logits(evidence).argmax(dim=-1))
+
+
+def _mahalanobis_patches(evidence: Evidence, temperature: float) -> Tensor:
     predicted = _logits(evidence).argmax(dim=-1)
     regions = region_features(_model(evidence), evidence.encoded, evidence.outputs, predicted)
     return _mahalanobis(evidence, temperature) + _shots(evidence).mahalanobis_of_regions(regions)
@@ -148,11 +216,16 @@ SCORES: dict[str, Callable[[Evidence, float], Tensor]] = {
     "gl-mcm": lambda evidence, temperature: _mcm(evidence, temperature) + _local_mcm(evidence, temperature),
     "msp": lambda evidence, temperature: _largest_softmax(_logits(evidence), temperature),
     "max-logit": lambda evidence, temperature: _logits(evidence).amax(dim=-1),
-    "energy": lambda evidence, temperature: temperature * torch.logsumexp(_logits(evidence) / temperature, dim=-1),
+    "energy": lambda evidence, temperature: _energy(_logits(evidence), temperature),
     "margin": _margin,
     "entropy": _negative_entropy,
+    "gen": _generalised_entropy,
+    "ash": _ash,
+    "react": _react,
+    "vim": _vim,
+    "she": _she,
     "knn": lambda evidence, temperature: _shots(evidence).nearest(evidence.encoded.image_features),
     "mahalanobis": _mahalanobis,
-    "transport": _transport,
+    "mahalanobis-patches": _mahalanobis_patches,
 }
 """All scores by name, in the order of tables."""

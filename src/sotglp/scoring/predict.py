@@ -120,7 +120,7 @@ def predict_each(
                 outputs = model.compare(encoded, text)
                 scores = outputs.global_logits.new_empty(0)
                 if score_all or model is models[0]:
-                    evidence = ood.Evidence(outputs, model, encoded)
+                    evidence = ood.Evidence(outputs, model, encoded, text)
                     scores = ood.score_evidence(evidence, inference.ood_method, inference.temperature)
                 numbers = (model.probabilities(outputs), outputs.global_logits, outputs.local_logits, scores)
                 own_rows.append((indices, *(tensor.cpu().numpy() for tensor in numbers)))

@@ -194,6 +194,9 @@ class _LastClass(AdaptedModel):
     ) -> Outputs:
         return self.model.compare(encoded, text, drawn_prompts=drawn_prompts, for_loss=for_loss)
 
+    def global_cosines(self, image_features: Tensor, text: TextFeatures) -> Tensor:
+        return self.model.global_cosines(image_features, text)
+
     def compute_loss(self, outputs: Outputs, targets: Tensor) -> Loss:
         return self.model.compute_loss(outputs, targets)
 
