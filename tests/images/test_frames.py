@@ -10,6 +10,7 @@ from PIL import Image
 
 from sotglp.errors import SotglpError
 from sotglp.images.columns import Columns
+from sotglp.images.image_set import ImageSet
 from sotglp.images.manifest import read_frame
 
 pandas = pytest.importorskip("pandas")
@@ -62,3 +63,10 @@ def test_a_frame_with_two_columns_of_a_name() -> None:
     frame = pandas.DataFrame([["a.png", "cat", "x"]], columns=["path", "label", "label"])
     with pytest.raises(SotglpError, match="column label twice"):
         read_frame(frame)
+
+
+def test_an_image_set_needs_the_column_of_paths() -> None:
+    frame = pandas.DataFrame({"path": ["a.png"], "label": ["cat"]})
+    with pytest.raises(SotglpError, match="the images are a data frame; give its column"):
+        ImageSet.from_items(frame)
+    assert ImageSet.from_items(frame["path"], frame["label"]).labels == ("cat",)

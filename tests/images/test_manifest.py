@@ -249,6 +249,12 @@ def test_rows_of_one_split(folder):
         read_manifest(csv_of(folder, "path\na.png\n"), Columns(split="test"))
 
 
+def test_images_of_two_splits_are_reported(folder):
+    path = csv_of(folder, "path,label,split\na.png,cat,train\nsub/b.png,dog,train\n./a.png,cat,test\n")
+    with pytest.warns(SotglpWarning, match=r"1 images .* in another split too, .*row 1 .line 2. and row 3 .line 4."):
+        read_manifest(path, Columns(split="train"))
+
+
 def test_labels_are_not_read_for_predictions(folder):
     path = csv_of(folder, "path,label,class\na.png,,\nsub/b.png,x,y\n")
     assert read_manifest(path, with_labels=False) == ((folder / "a.png", folder / "sub/b.png"), None)

@@ -193,6 +193,8 @@ class ImageSet:
 
 def _items(images: Any) -> tuple[Path | Image.Image, ...]:
     is_one = isinstance(images, str | bytes | os.PathLike | Image.Image | Mapping | Set)
+    if hasattr(images, "columns") and hasattr(images, "dtypes"):
+        raise SotglpError("the images are a data frame; give its column of paths")
     if is_one or not isinstance(images, Iterable):
         raise SotglpError(f"the images are one {type(images).__name__}; give a list of paths or of PIL images")
     items: list[Path | Image.Image] = []

@@ -73,7 +73,7 @@ def read_rows(
 ) -> tuple[list[Any], tuple[str, ...] | None]:
     """Return the images and labels of a table, which is called ``subject`` in messages."""
     path_column, label_column, split_column = columns.positions(header, subject, with_labels=with_labels)
-    kept = _rows_of_split(subject, header, rows, split_column, columns)
+    kept, others = _rows_of_split(subject, header, rows, split_column, columns)
     if not kept:
         raise SotglpError(f"{subject} lists no images; add a row for each image")
     images = [_image(subject, folder, _cell(row, path_column), where) for where, row in kept]
@@ -86,14 +86,15 @@ def read_rows(
         labels = _without_fractions(given)
     _check_repeats(subject, images, labels, [where for where, _ in kept])
     if labels is not None:
+        _warn_of_shared(subject, path_column, kept, others)
         warn_of_missing(labels, subject, [where for where, _ in kept])
     return images, labels
 
 
 def _rows_of_split(
     subject: str, header: Sequence[str], rows: Iterable[Row], split_column: int | None, columns: Columns
-) -> list[Row]:
-    """Return the rows of the chosen split that aren't blank."""
+) -> tuple[list[Row], list[Row]]:
+    """Return the rows of the chosen split, and the others, without blank ones."""
     kept = []
     for where, row in rows:
         if len(row) > len(header):
@@ -104,10 +105,13 @@ def _rows_of_split(
             kept.append((where, row))
     if split_column is None:
         columns.check_no_splits(subject)
-        return kept
+        return kept, []
     values = [_text(_cell(row, split_column)) for _, row in kept]
     used = columns.rows_of_split(header[split_column], values, subject) if kept else []
-    return [row for row, is_used in zip(kept, used, strict=True) if is_used]
+    parts: dict[bool, list[Row]] = {True: [], False: []}
+    for row, is_used in zip(kept, used, strict=True):
+        parts[is_used].append(row)
+    return parts[True], parts[False]
 
 
 def _image(subject: str, folder: Path, cell: Any, where: str) -> Any:
@@ -168,6 +172,20 @@ def _check_repeats(subject: str, images: Sequence[Any], labels: Sequence[str] | 
         warnings.warn(
             f"{subject} has {count} an image of another row, such as {positions[repeated[0]]}, and uses it as often; "
             "remove them unless that is intended",
+            SotglpWarning,
+            stacklevel=4,
+        )
+
+
+def _warn_of_shared(subject: str, path_column: int, used: Sequence[Row], others: Sequence[Row]) -> None:
+    """Warn of images that are in the chosen split and in another one."""
+    elsewhere = {os.path.normpath(_text(_cell(row, path_column))): where for where, row in others}
+    names = [os.path.normpath(_text(_cell(row, path_column))) for _, row in used]
+    shared = [(where, elsewhere[name]) for (where, _), name in zip(used, names, strict=True) if name in elsewhere]
+    if shared:
+        warnings.warn(
+            f"{subject} has {len(shared)} images of the chosen split in another split too, such as those of "
+            f"{shared[0][0]} and {shared[0][1]}; remove them from one, since accuracy on training images is too high",
             SotglpWarning,
             stacklevel=4,
         )

@@ -99,7 +99,8 @@ def parquet_rows(path: Path, choose: Choose) -> Iterator[tuple[str, list[Any]]]:
     kinds = pyarrow.types
     for name, column in zip(wanted, table.columns, strict=True):
         kind = column.type.value_type if kinds.is_dictionary(column.type) else column.type
-        is_plain = kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_integer(kind)
+        is_text = kinds.is_string(kind) or kinds.is_large_string(kind) or str(kind) == "string_view"
+        is_plain = is_text or kinds.is_integer(kind)
         if not (is_plain or kinds.is_floating(kind) or kinds.is_boolean(kind) or kinds.is_null(kind)):
             holds = "; it probably holds the images: write them to files, and list their names"
             advice = holds if kinds.is_struct(kind) or name == wanted[0] else "; write it as text"
