@@ -286,3 +286,19 @@ def test_a_loaded_model_does_not_change_with_its_file(tmp_path: Path) -> None:
     assert torch.equal(model(images).local_logits, before)
     path.write_bytes(b"short")
     assert torch.equal(model(images).local_logits, before)
+
+
+def test_weights_named_by_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = Backbone.load("tiny").clip
+    fitted, elsewhere = tmp_path / "fitted", tmp_path / "elsewhere"
+    for folder in (fitted, elsewhere):
+        folder.mkdir()
+    monkeypatch.chdir(fitted)
+    safetensors.torch.save_file({key: value.contiguous() for key, value in clip.state_dict().items()}, "w.safetensors")
+    save_model(Path("m"), SOTGLP(Backbone.load("tiny", "w.safetensors"), NAMES, n_local_prompts=2, top_k=5))
+    monkeypatch.chdir(elsewhere)
+    given = load_model(fitted / "m", pretrained="../fitted/w.safetensors").model
+    assert load_model(Path("../fitted/m")).model.backbone.fingerprint == given.backbone.fingerprint
+    (fitted / "w.safetensors").rename(elsewhere / "moved.safetensors")
+    with pytest.raises(SotglpError, match=r"m names the weights w.safetensors of tiny, which .*--pretrained"):
+        load_model(Path("../fitted/m"))

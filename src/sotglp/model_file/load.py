@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -113,15 +114,7 @@ def _load_backbone(
                 f"{path} names weights on another computer ({known.pretrained}), which sotglp doesn't fetch because a "
                 "file names them: give them with --pretrained (pretrained=)"
             )
-        loaded = Backbone.load(
-            known.name,
-            pretrained or known.pretrained or "none",
-            image_size=known.image_size[0],
-            device=device,
-            seed=known.seed or 0,
-            quick_gelu=known.quick_gelu,
-            patch_attention=known.patch_attention,
-        )
+        loaded = _load_weights(path, known, pretrained, device)
         if known.preprocess is not None:
             loaded.set_preprocess(known.preprocess.model_dump())
         return loaded
@@ -141,6 +134,33 @@ def _load_backbone(
         patch_attention=known.patch_attention,
         load_tokenizer=tokenizer_loader(known.name, known.pretrained, clip),
     ).to(choose_device(str(device)))
+
+
+def _load_weights(path: Path, known: BackboneRecord, pretrained: str | None, device: str | torch.device) -> Backbone:
+    def load(weights: str) -> Backbone:
+        return Backbone.load(
+            known.name,
+            weights,
+            image_size=known.image_size[0],
+            device=device,
+            seed=known.seed or 0,
+            quick_gelu=known.quick_gelu,
+            patch_attention=known.patch_attention,
+        )
+
+    if pretrained is not None:
+        return load(pretrained)
+    named = known.pretrained or "none"
+    try:
+        return load(named)
+    except SotglpError as error:
+        # A relative path is one from the folder of `fit`, which often is that of the model file.
+        if os.path.isfile(path.parent / named):
+            return load(str(path.parent / named))
+        raise SotglpError(
+            f"{path} names the weights {named} of {known.name}, which can't be loaded ({error}): give them with "
+            "--pretrained (pretrained=), or fit with --include-backbone"
+        ) from error
 
 
 def _check_backbone(path: Path, record: ModelRecord, backbone: Backbone) -> None:
