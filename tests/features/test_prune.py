@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from sotglp import SotglpError
+from sotglp.features import prune as prune_module
 from sotglp.features.cache import FeatureStore, entry_bytes
+from sotglp.features.cache_folder import LABEL_FILE
 from sotglp.features.prune import cache_groups, prune
 from support.cache_entries import ABOUT, age, entry_file, fill, key_of
 
@@ -57,6 +63,54 @@ def test_pruning_by_age(store: FeatureStore) -> None:
     assert (removed.n_entries, removed.n_bytes) == (2, 2 * entry_bytes(4, 3, 5))
     assert [store.has(key_of(number)) for number in range(4)] == [True, True, False, False]
     assert prune(store.root, older_than_days=2).n_entries == 0
+
+
+@pytest.mark.parametrize("when", [-1e9, 0.0, 15e9, 1e12])
+def test_a_wrong_clock_harms_nothing(store: FeatureStore, monkeypatch: pytest.MonkeyPatch, when: float) -> None:
+    fill(store, range(2))
+    os.utime(entry_file(store, key_of(0)), (min(when, 4e9),) * 2)
+    entries = prune_module._entries
+
+    def moved(path: Path) -> Iterator[tuple[str, Any]]:
+        # Not every disk stores such times.
+        for name, stat in entries(path):
+            yield name, SimpleNamespace(st_mtime=when, st_size=stat.st_size)
+
+    monkeypatch.setattr(prune_module, "_entries", moved)
+    (group,) = cache_groups(store.root)
+    assert group.last_used is not None
+    assert 1970 <= group.last_used.year <= 9999
+    monkeypatch.undo()
+    assert store.read(key_of(0)) is not None
+    assert prune(store.root, everything=True).n_entries == 2
+
+
+def test_a_group_that_cannot_be_read_is_named(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(store, range(1))
+    read_bytes = Path.read_bytes
+
+    def guarded(path: Path) -> bytes:
+        if path.name == LABEL_FILE:
+            raise PermissionError(13, "Permission denied")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", guarded)
+    for use in (cache_groups, prune):
+        with pytest.raises(SotglpError, match=r"can't be read \(Permission denied\)"):
+            use(store.root)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_a_disk_without_locks_has_a_cache(store: FeatureStore, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    fill(store, range(2))
+    assert store.read(key_of(0)) is not None
+    assert prune(store.root, everything=True).n_entries == 2
 
 
 def test_pruning_by_size_takes_the_least_recently_used_of_all_cache_groups(store: FeatureStore) -> None:

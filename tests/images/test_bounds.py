@@ -8,6 +8,7 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from sotglp.errors import UnreadableImageError
 from sotglp.images.bounds import MAX_SCANS, count_scans
@@ -57,3 +58,59 @@ def test_a_binary_ppm_of_an_odd_depth_counts_as_slow() -> None:
     with pytest.raises(UnreadableImageError, match="allowed for this variant"):
         open_image(b"P6 3000 3000 254\n" + bytes(100))
     assert open_image(b"P6 2 1 255\n" + struct.pack("6B", *range(6))).size == (2, 1)
+
+
+def animation(kind: str) -> bytes:
+    """10,000 frames of one pixel."""
+    frames = [Image.new("RGB", (1, 1), (index % 256, index // 256, 0)) for index in range(10_000)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, kind, save_all=True, append_images=frames[1:])
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_of_many_frames_only_the_first_is_decoded(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = animation(kind)
+    monkeypatch.setattr(Image.Image, "seek", lambda *_: pytest.fail("a frame too many"))
+    assert open_image(content).getpixel((0, 0)) == (0, 0, 0)
+
+
+def with_metadata(kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), "white").save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+XMP = b"<x:xmpmeta>" + b'<a tiff:Orientation="' * 100_000 + b"</x:xmpmeta>"
+
+
+def zipped_xmp(n_chunks: int, length: int) -> PngInfo:
+    info = PngInfo()
+    for _ in range(n_chunks):
+        info.add_itxt("XML:com.adobe.xmp", XMP.decode()[:length], zip=True)
+    return info
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        with_metadata("JPEG", icc_profile=XMP),
+        with_metadata("TIFF", tiffinfo={700: XMP}),
+        with_metadata("WEBP", xmp=XMP, lossless=True),
+        with_metadata("PNG", pnginfo=zipped_xmp(50, 1_000_000)),
+    ],
+    ids=["color profile", "TIFF", "WebP", "PNG"],
+)
+def test_large_metadata_does_no_harm(content: bytes) -> None:
+    assert open_image(content).getextrema() == ((255, 255),) * 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [with_metadata("PNG", icc_profile=XMP), with_metadata("PNG", pnginfo=zipped_xmp(1, 2_000_000))],
+    ids=["color profile", "XMP"],
+)
+def test_metadata_that_is_unpacked_is_bounded(content: bytes) -> None:
+    assert len(content) < 50_000
+    with pytest.raises(UnreadableImageError, match="save it without metadata"):
+        open_image(content)

@@ -185,6 +185,20 @@ def test_a_folder_without_permission(tmp_path, monkeypatch):
         read_class_folders(tmp_path)
 
 
+def test_a_folder_that_can_be_listed_but_not_entered(tmp_path, monkeypatch):
+    plant(tmp_path, "cat/1.png")
+    stat = Path.stat
+
+    def guarded(path, **options):
+        if path == tmp_path / "cat":
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", guarded)
+    with pytest.raises(SotglpError, match=r"cat can't be read \(Permission denied\)"):
+        read_class_folders(tmp_path)
+
+
 def test_a_table_of_labels_beside_images_is_suggested(tmp_path):
     # As datasets of Hugging Face are laid out.
     for name in ("train/a.png", "test/b.png", "train/metadata.csv"):

@@ -10,12 +10,15 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock, FileLock
+from filelock import FileLock
 
 from sotglp.errors import SotglpError
+from sotglp.files.atomic import has_locks
 
 FORMAT_VERSION = 1
 LABEL_FILE = "about.json"
@@ -51,6 +54,13 @@ def label_content(about: Mapping[str, Any]) -> bytes:
     return json.dumps({VERSION_KEY: FORMAT_VERSION, "about": dict(about)}, indent=2, sort_keys=True).encode()
 
 
-def lock_cache(root: Path) -> BaseFileLock:
-    """Return the lock that writers and :func:`sotglp.features.prune.prune` hold; the system frees it after a kill."""
-    return FileLock(root / ".lock")
+def lock_cache(root: Path) -> AbstractContextManager[object]:
+    """Return the lock that writers and :func:`sotglp.features.prune.prune` hold; the system frees it after a kill.
+
+    A disk without locks has none, where filelock would wait for ever or leave a file behind that nobody removes.
+    """
+    path = root / ".lock"
+    return FileLock(path) if _has_locks(path) else nullcontext()
+
+
+_has_locks = cache(has_locks)

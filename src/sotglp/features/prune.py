@@ -23,6 +23,10 @@ _ENTRY_NAME = re.compile(r"[0-9a-f]{64}\.safetensors")
 _LEFTOVER_NAME = re.compile(r"\.(about\.json|[0-9a-f]{64}\.safetensors)\.[0-9a-f]+\.part")
 
 
+_LAST_SECOND = 253402300799.0
+"""End of the year 9999."""
+
+
 @dataclass(frozen=True)
 class CacheGroup:
     """Entries that depend on the same weights, preprocessing and precision, which ``about`` describes.
@@ -51,9 +55,14 @@ def cache_groups(root: Path) -> list[CacheGroup]:
     for path, about in _groups(root):
         files = [stat for _, stat in _entries(path)]
         last_used = max((stat.st_mtime for stat in files), default=None)
-        when = None if last_used is None else datetime.fromtimestamp(last_used, timezone.utc)
+        when = None if last_used is None else datetime.fromtimestamp(_within_years(last_used), timezone.utc)
         groups.append(CacheGroup(path, about, len(files), sum(stat.st_size for stat in files), when))
     return sorted(groups, key=lambda group: (group.last_used is not None, group.last_used, group.path), reverse=True)
+
+
+def _within_years(seconds: float) -> float:
+    """Return a time that datetime can hold, whatever the clock was when a file was written."""
+    return min(max(seconds, 0.0), _LAST_SECOND)
 
 
 def prune(
@@ -116,8 +125,17 @@ def _groups(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     for item in _list(root):
         if not (_GROUP_NAME.fullmatch(item.name) and item.is_dir(follow_symlinks=False)):
             continue
-        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            label = json.loads(Path(item.path, LABEL_FILE).read_bytes())
+        label_file = Path(item.path, LABEL_FILE)
+        try:
+            content = label_file.read_bytes()
+        except PermissionError as error:
+            raise SotglpError(
+                f"{label_file} can't be read ({os_reason(error)}): check the permissions of the cache, or ask its owner"
+            ) from error
+        except OSError:
+            continue
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
+            label = json.loads(content)
             if group_name(label["about"], label[VERSION_KEY]) == item.name:
                 yield Path(item.path), label["about"]
 

@@ -84,6 +84,23 @@ def lock(file: IO[bytes], *, wait: bool = True) -> bool:
     return True
 
 
+def has_locks(path: Path) -> bool:
+    """Whether the disk of a file, which is created if it is missing, supports :func:`lock`; some network disks don't.
+
+    True on Windows, which has locks of another kind.
+    """
+    if fcntl is None:
+        return True
+    with open(path, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return True
+
+
 def claim(path: Path) -> IO[bytes] | None:
     """Lock a file for this process, but not for the processes that it forks, which may outlive it.
 

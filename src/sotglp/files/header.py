@@ -44,6 +44,8 @@ def open_tensor_file(path: Path, kind: str, framework: str) -> Iterator[tuple[An
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         if isinstance(error, SotglpError):
             raise
+        if isinstance(error, PermissionError):
+            raise SotglpError(f"{path} can't be read ({error.strerror}): check its permissions") from error
         reason = str(error)[:200]
         raise SotglpError(f"{path} can't be read as a {kind}: it is damaged or something else ({reason})") from error
 

@@ -217,6 +217,9 @@ def _decoded(decode: Callable[[], Image.Image], name: str, convert: Callable[[Im
     except MemoryError as error:
         raise UnreadableImageError(name, "decoding it takes more memory than there is; make it smaller") from error
     except Exception as error:  # decoders raise exceptions of any type on damaged data
+        if "MAX_TEXT" in str(error):
+            reason = "its color profile or other metadata has more than 1 MB; save it without metadata"
+            raise UnreadableImageError(name, reason) from error
         raise UnreadableImageError(
             name, f"its data is truncated or damaged ({error}); replace it or leave it out"
         ) from error

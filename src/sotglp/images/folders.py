@@ -119,7 +119,7 @@ def _table_hint(*folders: Path) -> str:
 def _identity(folder: Path) -> tuple[int, int]:
     try:
         status = folder.stat()
-    except OSError as error:  # removed since it was listed
+    except OSError as error:  # removed since it was listed, or the folder above it may not be entered
         raise _unreadable(folder, error) from error
     return status.st_dev, status.st_ino
 
@@ -147,6 +147,10 @@ def _folder_content(folder: Path, left_out: Counter[str]) -> tuple[list[Path], l
     except OSError as error:
         raise _unreadable(folder, error) from error
     return sorted(folders, key=lambda path: path.name), sorted(images, key=lambda path: path.name)
+
+
+def _unreadable(folder: Path, error: OSError) -> SotglpError:
+    return SotglpError(f"the folder {folder} can't be read ({error.strerror}); check its permissions")
 
 
 def _images_below(folder: Path, visited: set[tuple[int, int]], left_out: Counter[str]) -> list[Path]:

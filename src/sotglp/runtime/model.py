@@ -16,6 +16,10 @@ from sotglp.files.regular import read_regular
 from sotglp.images.decode import ImageLike, open_image
 from sotglp.runtime.onnx_file import STANDARD_DOMAINS, look_through
 from sotglp.runtime.record import METADATA_KEY, PortableRecord, parse_record
+from sotglp.runtime.time_limit import TookTooLongError, call_within
+
+SECONDS_TO_LOAD, SECONDS_AN_IMAGE = 300.0, 60.0
+"""Times that only a file made to do harm exceeds: a graph may loop without end, also while it is loaded."""
 
 _DECISIONS = ("probabilities", "ood_score", "label_index")
 
@@ -172,8 +176,22 @@ class PortableModel:
         SotglpError
             If the graph fails, or its outputs are not predictions.
         """
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        options.log_severity_level = 4
+        seconds = SECONDS_AN_IMAGE * len(pixels)
         try:
-            outputs: list[NDArray[Any]] = self._session.run(None, {"images": pixels})
+            outputs: list[NDArray[Any]] = call_within(
+                seconds,
+                lambda: self._session.run(None, {"images": pixels}, options),
+                stop=lambda: setattr(options, "terminate", True),
+            )
+        except TookTooLongError as error:
+            raise SotglpError(
+                f"the exported model takes more than {seconds:g} seconds for {len(pixels)} images, probably in a loop "
+                "without end: don't use a file of somebody you don't trust, or predict with a smaller model"
+            ) from error
         except Exception as error:  # onnxruntime raises kinds of its own
             raise SotglpError(f"the exported model fails on these images: {_reason(error)}") from error
         n_images, n_classes = len(pixels), len(self.classes)
@@ -216,7 +234,12 @@ def _session(content: bytes, threads: int | None) -> Any:
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return call_within(
+            SECONDS_TO_LOAD,
+            lambda: onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"]),
+        )
+    except TookTooLongError as error:
+        raise ValueError(f"loading it takes more than {SECONDS_TO_LOAD:g} seconds") from error
     except Exception as error:  # onnxruntime raises kinds of its own
         raise ValueError(_reason(error)) from error
 
