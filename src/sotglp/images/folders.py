@@ -149,10 +149,6 @@ def _folder_content(folder: Path, left_out: Counter[str]) -> tuple[list[Path], l
     return sorted(folders, key=lambda path: path.name), sorted(images, key=lambda path: path.name)
 
 
-def _unreadable(folder: Path, error: OSError) -> SotglpError:
-    return SotglpError(f"the folder {folder} can't be read ({error.strerror}); check its permissions")
-
-
 def _images_below(folder: Path, visited: set[tuple[int, int]], left_out: Counter[str]) -> list[Path]:
     """List the images of a folder and its subfolders, skipping visited folders."""
     found: list[Path] = []
