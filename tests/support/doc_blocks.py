@@ -113,6 +113,9 @@ def start_page(namespace: dict[str, Any]) -> None:
         make_class_folders(Path(name), per_class=6, seed=seed)
     for name in ("DATA/train", "DATA/test"):
         make_class_folders(Path(name), per_class=6, seed=len(name))
+    images = [image for part in ("train", "test") for image in sorted(Path("photos", part).rglob("*.png"))]
+    rows = [f"{image},{image.parts[2]},{image.parts[1]}" for image in images]
+    Path("photos.csv").write_text("\n".join(["path,label,split", *rows]))
     rng = np.random.default_rng(9)
     folders = ("photos/other_things", "photos/other", "OTHERS", "garden", "more_photos", "hoopoes")
     files = [Path(name, f"{index}.png") for name in folders for index in range(4)]
