@@ -15,6 +15,8 @@ import sotglp
 SOURCES = sorted(Path(sotglp.__file__).parent.rglob("*.py"))
 
 MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "pandas"}
+INERT = "torch_archive.py"
+"""Its unpickler finds no class or function of any package: backbone/test_torch_archive.py gives it hostile files."""
 BUILTINS = {"eval", "exec", "compile", "__import__"}
 CALLS = {"os.system", "os.popen", "torch.jit.load", "torch.hub.load", "gather_object", "broadcast_object_list"} | {
     f"yaml.{name}" for name in ("load", "load_all", "full_load", "unsafe_load")
@@ -61,7 +63,10 @@ def forbidden(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(SOURCES[0].parent)))
 def test_no_source_file_runs_code_from_data(path: Path) -> None:
-    assert forbidden(path.read_text(encoding="utf-8")) == []
+    found = forbidden(path.read_text(encoding="utf-8"))
+    if path.name == INERT:
+        found = [one for one in found if "import pickle" not in one]
+    assert found == []
 
 
 @pytest.mark.parametrize(

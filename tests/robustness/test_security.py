@@ -71,7 +71,9 @@ def test_pickles_as_weights(tmp_path: Path, craft: Craft, ending: str) -> None:
 def test_weights_that_are_more_than_they_weigh(tmp_path: Path, craft: Craft) -> None:
     weights = tmp_path / "weights.pt"
     craft(weights, tmp_path / "ran")
-    with pytest.raises(SotglpError, match=r"^the weight file [^\n]{20,600}save its state_dict as .safetensors$"):
+    with pytest.raises(
+        SotglpError, match=r"^the weight file [^\n]{20,600}(save its state_dict as .safetensors|runs no code)$"
+    ):
         check_weight_file(weights)
 
 

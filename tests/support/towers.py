@@ -81,7 +81,7 @@ def small_timm_vit(kind: str, text: dict[str, Any] | None = None, **trunk: Any) 
     pool = {"global_pool": row["timm_pool"]} if row["timm_pool"] else {}
     n_classes = dim if projection is None else 0
     made = timm.create_model(
-        row["timm_model_name"], img_size=row["size"], num_classes=n_classes, **pool, **{**sizes, **trunk}
+        row["timm_model_name"], num_classes=n_classes, **pool, **{"img_size": row["size"], **sizes, **trunk}
     )
     vision = {"timm_model_name": "test_vit", "timm_proj": projection, "image_size": row["size"]}
     clip: Any = open_clip.CustomTextCLIP(embed_dim=dim, vision_cfg=vision, text_cfg=text or TEXT)

@@ -11,10 +11,19 @@ from typing import IO
 import torch
 from torch import Tensor
 
+from sotglp.backbone.weight_layouts import unwrapped
 from sotglp.errors import SotglpError
 from sotglp.files.header import MAX_HEADER_BYTES, check_header_length
 
 _REMEDY = "save its state_dict as .safetensors"
+_CONVERT = "convert it with `sotglp convert-weights IN OUT.safetensors`, which reads its tensors and runs no code"
+
+_OTHER_FILES = {
+    b"version https://git-lfs": "is a Git-LFS pointer without the weights: run `git lfs pull` in its repository",
+    b"<!doctype html": "is a web page: download the file itself, such as with `hf download`",
+    b"<html": "is a web page: download the file itself, such as with `hf download`",
+}
+"""First bytes, in lower case, of files that people find in the place of weights."""
 
 # Everything else that torch allows under weights_only allocates memory by a number in the file, or is not a plain
 # tensor.
@@ -33,6 +42,13 @@ def check_weight_file(path: Path) -> None:
 
     A rejected file raises a SotglpError, a damaged one any exception of zipfile, pickletools or torch.
     """
+    with open(path, "rb") as file:
+        first = file.read(64).lstrip().lower()
+    if not path.stat().st_size:
+        raise SotglpError(f"the weight file {path} can't be read: it is empty, so download it again")
+    for start, what in _OTHER_FILES.items():
+        if first.startswith(start):
+            raise SotglpError(f"the weight file {path} {what}")
     if path.suffix == ".safetensors":
         check_header_length(path, "weight file")
         return
@@ -52,7 +68,7 @@ def _check_archive(path: Path, archive: zipfile.ZipFile) -> None:
     entries = archive.infolist()
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):
         raise SotglpError(
-            f"the weight file {path} is a TorchScript archive, which isn't read since it can contain code: {_REMEDY}"
+            f"the weight file {path} is a TorchScript archive, which isn't read since it can contain code: {_CONVERT}"
         )
     is_packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
     pickles = [entry for entry in entries if entry.filename.endswith(".pkl")]
@@ -74,15 +90,14 @@ def _check_pickle(path: Path, file: IO[bytes]) -> None:
             named = "" if is_hidden else f" ({str(argument)[:60]!r})"
             raise SotglpError(
                 f"the weight file {path} holds more than plain tensors{named} and isn't read since it could run code: "
-                f"{_REMEDY}"
+                f"{_CONVERT}"
             )
 
 
 def _check_tensor_sizes(path: Path) -> None:
     """Reject tensors whose strides repeat a few bytes, which resizing or converting them would write out."""
     # Mapped, so that the values of the tensors are not read.
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    state = unwrapped(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
     if not isinstance(state, dict) or not state:
         raise SotglpError(f"the weight file {path} has no state_dict: {_REMEDY}")
     n_bytes = path.stat().st_size

@@ -14,16 +14,15 @@ from typing import Any, cast
 
 import open_clip
 import torch
-from open_clip.factory import load_checkpoint
 from open_clip.model import set_model_preprocess_cfg
 from torch import nn
 
 from sotglp.backbone.embedded import EMBEDDED, TAG
 from sotglp.backbone.readers import READERS
-from sotglp.backbone.safe_load import check_weight_file
 from sotglp.backbone.text import LoadTokenizer
 from sotglp.backbone.text_readers import TEXT_READERS
 from sotglp.backbone.tokenizers import load_hugging_face
+from sotglp.backbone.weight_files import load_weights
 from sotglp.errors import SotglpError, SotglpWarning, short_repr
 from sotglp.settings import MAX_IMAGE_SIDE
 
@@ -31,8 +30,6 @@ PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
 """What open_clip records of the preprocessing of published weights, besides the size."""
 
 HUGGING_FACE = "'sotglp[huggingface]'"
-
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 def supported_backbones() -> list[str]:
@@ -184,28 +181,7 @@ def _load_file(model: nn.Module, name: str, path: Path) -> None:
             f"{str(path)!r} is neither a weight file nor a tag of {name}{_nearest(str(path), tags)}; its tags are "
             f"{', '.join(tags) or '(none)'}"
         )
-    if path.suffix not in WEIGHT_SUFFIXES:
-        raise SotglpError(f"the weight file {path} must end in one of {', '.join(WEIGHT_SUFFIXES)}")
-    try:
-        check_weight_file(path)
-        load_checkpoint(model, str(path), weights_only=True)
-    except SotglpError:
-        raise
-    except Exception as error:  # torch, safetensors, zipfile and open_clip's resizing each raise their own kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        if isinstance(error, AssertionError) or "loading state_dict" in reason:
-            raise SotglpError(
-                f"the weight file {path} doesn't fit {name} ({reason}): choose the architecture that it was made for"
-            ) from error
-        raise SotglpError(
-            f"the weight file {path} can't be read ({reason}): it is probably damaged, so download it again"
-        ) from error
-    for key, value in model.state_dict().items():
-        if not bool(value.isfinite().all()):
-            raise SotglpError(
-                f"the weight file {path} has values in {key} that are not finite: it is damaged or from a failed "
-                "training, so use another one"
-            )
+    load_weights(model, name, path)
 
 
 def _set_trained_preprocess(model: nn.Module, name: str) -> None:

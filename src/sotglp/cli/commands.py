@@ -21,6 +21,7 @@ COMMANDS = {
     "serve": "Serve a model as a web page and a JSON API.",
     "benchmark": "Compare methods on datasets, cell by cell.",
     "report": "Write a report on a model, or tables and figures of a benchmark.",
+    "convert-weights": "Convert a weight file that could hold code to safetensors, without running it.",
     "info": "Describe a model file or this installation.",
     "data": "List, check and download datasets; check your own images.",
     "classes": "List, add, remove and rename the classes of a model.",
@@ -70,7 +71,8 @@ def sotglp(
 
 def load_command(name: str) -> Any:
     """Import the module of a command and build its parser: a command, or a group of commands."""
-    found = getattr(import_module(f"sotglp.cli.{name}"), name)
+    module = name.replace("-", "_")
+    found = getattr(import_module(f"sotglp.cli.{module}"), module)
     if not isinstance(found, typer.Typer):
         single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
         single.command(name)(found)
