@@ -97,10 +97,10 @@ async def broken_body(target: Target, rng: random.Random) -> list[int]:
 
 
 async def slow_reader(target: Target, rng: random.Random) -> list[int]:
-    """Ask for the model file and don't read it."""
+    """Ask for the model file many times, so that the answers fill all buffers, and don't read them."""
     _, writer = await target.opened()
     writer.transport.pause_reading()  # type: ignore[attr-defined]
-    writer.write(target.head("GET", "/model/file"))
+    writer.write(200 * target.head("GET", "/model/file").replace(b"Connection: close\r\n", b""))
     await asyncio.sleep(rng.uniform(5, SECONDS))
     writer.transport.abort()
     return []

@@ -45,7 +45,8 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 async def listening(max_connections: int = 100) -> AsyncIterator[int]:
     """The port of a server of ``application``."""
     http = connection_factory(max_connections)
-    config = uvicorn.Config(application, http=http, log_config=None, lifespan="off", ws="none")
+    options = {"log_config": None, "lifespan": "off", "ws": "none", "timeout_graceful_shutdown": 1}
+    config = uvicorn.Config(application, http=http, **options)
     server = DeadlineServer(config)
     with bound("127.0.0.1", 0) as listener:
         task = asyncio.create_task(server.serve([listener]))
@@ -193,3 +194,16 @@ def test_a_server_with_few_descriptors_answers_beside_many_idle_connections(mode
 
     with server_process(model, descriptors=256) as (_, address):
         asyncio.run(check(int(address.rpartition(":")[2])))
+
+
+def test_clients_that_do_not_read_or_send_do_not_delay_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    async def check(port: int) -> None:
+        for sent in (b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n", POST, HEAD):
+            reader, writer = await opened(port, sent)
+            writer.transport.pause_reading()
+            held.append((reader, writer))
+        await asyncio.sleep(0.1)
+
+    held: list[Any] = []
+    run(check)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from sotglp import SotglpError
 from sotglp.settings import checked
 from sotglp.web.decoding import Worker
+from sotglp.web.guards import RequestLimits
 from sotglp.web.limits import BusyError, Limits, Quota, RefusalError
 from sotglp.web.messages import Message
 from sotglp.web.uploads import received
@@ -306,3 +307,24 @@ def test_a_refusal_of_a_complete_body_does_not_wait_for_more(small: TestClient) 
     started = time.monotonic()
     assert post(small, IMAGE, IMAGE, IMAGE, IMAGE)[0] == 413
     assert time.monotonic() < started + 4
+
+
+def test_a_request_that_is_cancelled_at_the_end_of_the_server_is_told_so() -> None:
+    sent: list[Any] = []
+
+    async def endless(*_: object) -> None:
+        await asyncio.sleep(30)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def run() -> None:
+        limited = RequestLimits(endless, Quota(1, "requests"), 20.0, frozenset())
+        scope = {"type": "http", "path": "/", "method": "GET"}
+        request = asyncio.create_task(limited(scope, endless, send))
+        await asyncio.sleep(0.01)
+        request.cancel()
+        await request
+
+    asyncio.run(run())
+    assert (sent[0]["status"], b"the server ends" in sent[1]["body"]) == (503, True)

@@ -156,7 +156,14 @@ class DeadlineServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """Answer open requests, and close connections that don't read their answers."""
+        """Answer open requests, and close the connections of clients that neither send nor read."""
+        if self.config.timeout_graceful_shutdown is not None:
+            # Before uvicorn cancels requests, each of which it logs as an error.
+            seconds = max(self.config.timeout_graceful_shutdown - 1, 0)
+            asyncio.get_running_loop().call_later(seconds, self._close_all)
         await super().shutdown(sockets)
+        self._close_all()
+
+    def _close_all(self) -> None:
         for connection in list(self.server_state.connections):
             connection.transport.abort()

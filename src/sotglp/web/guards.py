@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import anyio
@@ -119,7 +120,14 @@ class RequestLimits:
                 timeout.deadline = math.inf
                 await send(message)
 
-            await self._app(scope, receive, started)
+            try:
+                await self._app(scope, receive, started)
+            except asyncio.CancelledError:
+                if timeout.cancel_called:
+                    raise
+                # The server ends, and its time for open requests is over.
+                if timeout.deadline < math.inf:
+                    raise BusyError("the server ends: try again later") from None
         if timeout.cancelled_caught:
             raise BusyError(
                 f"the request took longer than {self._max_seconds:g} seconds: send less at once, or try again later"
