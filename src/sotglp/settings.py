@@ -28,6 +28,9 @@ OodMethod = Literal[
 ]
 # fmt: on
 
+SetScore = Literal["lac", "aps", "raps"]
+"""Measures of conformity of prediction sets; see :mod:`sotglp.scoring.conformity`."""
+
 SHOT_SCORES: frozenset[OodMethod] = frozenset({"react", "vim", "she", "knn", "mahalanobis", "mahalanobis-patches"})
 """Scores that compare images with the shots, which the model must store."""
 

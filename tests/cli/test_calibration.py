@@ -72,6 +72,9 @@ def test_fit_calibrates_as_python_does(model: Path, data: Path, loaded: SOTGLPCl
     assert loaded.calibration_.temperature == own.calibration_.temperature != 1
     np.testing.assert_array_equal(loaded.calibration_.folds, own.calibration_.folds)
     np.testing.assert_array_equal(loaded.calibration_.true_probabilities, own.calibration_.true_probabilities)
+    assert own.calibration_.true_classes is not None
+    for ours, theirs in zip(loaded.calibration_.true_classes or (), own.calibration_.true_classes, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     result = json.loads((data / "fit.json").read_text())["calibration"]
     record = read_record(model).calibration
     assert record is not None
@@ -204,12 +207,24 @@ def test_calibrations_that_cannot_be_made_are_refused_before_the_fit(
     assert not out.parent.exists() or list(out.parent.iterdir()) == []
 
 
+def test_predict_gives_sets_of_other_kinds(model: Path, data: Path, loaded: SOTGLPClassifier) -> None:
+    folder = data / "test"
+    options = ["--coverage", "0.6", "--set-score", "raps", "--per-class", "--json", data / "raps.json"]
+    sotglp("predict", model, folder, *options)
+    rows = json.loads((data / "raps.json").read_text())["predictions"]
+    sets = loaded.predict_sets(folder, 0.6, score="raps", per_class=True)
+    assert [row["set"] for row in rows] == [loaded.classes_[members].tolist() for members in sets]
+
+
 def test_decisions_that_were_not_calibrated_are_refused(model: Path, plain: Path, data: Path, error_of: Run) -> None:
     def refused(file: Path, *options: object) -> str:
         return error_of("predict", file, data / "test", *options)
 
     assert f"--unknown needs a calibrated model, but {plain} isn't calibrated" in refused(plain, "--unknown")
     assert "--coverage needs a calibrated model" in refused(plain, "--coverage", 0.9)
+    assert "--set-score is for prediction sets" in refused(model, "--set-score", "aps")
+    assert "--per-class is for prediction sets" in refused(model, "--per-class")
+    assert "no score of sets 'asp'" in refused(model, "--coverage", 0.9, "--set-score", "asp")
     assert "coverage = 1.5 must be above 0 and below 1" in refused(model, "--coverage", 1.5)
     assert "coverage = 0.0 must be above 0" in refused(model, "--coverage", 0)
     assert "applies to the score knn at temperature 1: leave --ood-method" in refused(

@@ -13,6 +13,8 @@ from sotglp import SOTGLP, Backbone, SotglpError, SotglpWarning
 from sotglp.errors import UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.scoring.calibration import Calibration, calibrate_crossed, calibrate_held_out
+from sotglp.scoring.class_conditional import conformal_sets
+from sotglp.scoring.conformity import TrueClasses, conformity
 from sotglp.scoring.cross_fit import CrossFit
 from sotglp.scoring.predict import Predictions, predict
 from sotglp.scoring.rejection import Rejection
@@ -50,6 +52,27 @@ def test_sets_ask_the_model_of_each_calibration_images_fold(coverage: float, in_
     for image, label in np.ndindex(3, 3):
         n_below = sum(known <= models[model, image, label] for known, model in zip(KNOWN, asked, strict=True))
         assert found[image, label] == ((1 + n_below) / 10 > 1 - coverage + 1e-9)
+
+
+def test_sets_of_other_kinds_compare_with_the_true_classes() -> None:
+    targets = np.arange(9) % 3
+    by_image = np.random.default_rng(0).dirichlet(np.ones(3), 9).astype(np.float32)
+    own = calibration(
+        true_probabilities=by_image[np.arange(9), targets], true_classes=TrueClasses.of(by_image, targets)
+    )
+    known = conformity(by_image, "aps")[np.arange(9), targets]
+    folds = np.zeros(9, np.int64)
+    expected = conformal_sets(conformity(PROBABILITIES, "aps")[None], known, folds, 0.7)
+    assert (own.sets(PROBABILITIES[None], 0.7, score="aps") == expected).all()
+    expected = conformal_sets(PROBABILITIES[None], own.true_probabilities, folds, 0.7, targets)
+    assert (own.sets(PROBABILITIES[None], 0.7, per_class=True) == expected).all()
+    with pytest.warns(SotglpWarning, match="3 of 3 classes have too few calibration images"):
+        assert own.sets(PROBABILITIES[None], 0.9, per_class=True).all()
+    for changes in ({"score": "aps"}, {"per_class": True}):
+        with pytest.raises(SotglpError, match="of an older version"):
+            calibration().sets(PROBABILITIES[None], 0.9, **changes)
+    with pytest.raises(SotglpError, match=r"no score of sets 'asp' \(did you mean aps\?\)"):
+        own.sets(PROBABILITIES[None], 0.9, score="asp")  # type: ignore[arg-type]
 
 
 INFERENCE = InferenceConfig(ood_method="mcm", temperature=0.1)

@@ -37,6 +37,14 @@ def predict(
             "a calibrated model."
         ),
     ] = None,
+    set_score: Annotated[
+        str,
+        options.Option(help="Measure that sets are cut at: lac, aps or raps (larger sets for harder images)."),
+    ] = "lac",
+    per_class: Annotated[
+        bool,
+        options.Option("--per-class", help="Let sets cover that fraction of the images of each class, not of all."),
+    ] = False,
     ood_method: options.OodMethod = None,
     temperature: options.Temperature = None,
     pretrained: options.Pretrained = None,
@@ -61,6 +69,8 @@ def predict(
     if model_file.suffix == EXPORTED_SUFFIX:
         unsupported = {
             "--coverage": coverage is not None,
+            "--set-score": set_score != "lac",
+            "--per-class": per_class,
             "--ood-method": ood_method is not None,
             "--temperature": temperature is not None,
             "--pretrained": pretrained is not None,
@@ -97,6 +107,7 @@ def predict(
             device=device,
             unknown=unknown,
             coverage=coverage,
+            sets={"score": set_score, "per_class": per_class},
             unreadable=unreadable,
         )
     for row in predictions:

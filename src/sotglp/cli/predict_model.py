@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from sotglp.backbone.precision import choose_device
 from sotglp.cli.inputs import inference_config
 from sotglp.console.output import label_unknown, prediction
-from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.errors import SotglpError, UnknownNameError, UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.model_file.load import load_model
 from sotglp.model_file.record import CalibrationRecord, read_record
 from sotglp.scoring.predict import predict_each
-from sotglp.settings import InferenceConfig
+from sotglp.settings import InferenceConfig, SetScore
 
 
 def predict_with_model(
@@ -28,9 +28,18 @@ def predict_with_model(
     device: str,
     unknown: bool,
     coverage: float | None,
+    sets: Mapping[str, Any],
     unreadable: list[UnreadableImageError] | None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return predictions and further entries of the JSON; ``settings`` are those of :func:`inference_config`."""
+    """Return predictions and further entries of the JSON.
+
+    ``settings`` are those of :func:`inference_config`, ``sets`` those of :meth:`Calibration.sets`.
+    """
+    if coverage is None and (sets["score"] != "lac" or sets["per_class"]):
+        option = "--per-class" if sets["per_class"] else "--set-score"
+        raise SotglpError(f"{option} is for prediction sets: give --coverage too")
+    if sets["score"] not in get_args(SetScore):
+        raise UnknownNameError("score of sets", sets["score"], get_args(SetScore))
     record = read_record(model_file)
     inference = inference_config(record, **settings)
     _check_decisions(model_file, record.calibration, inference, unknown, coverage)
@@ -51,8 +60,8 @@ def predict_with_model(
     if unknown:
         label_unknown(predictions)
     if calibration and coverage is not None:
-        sets = calibration.sets(np.stack([one.probabilities for one in by_model]), coverage)
-        for row, members in zip(predictions, sets, strict=True):
+        members_of = calibration.sets(np.stack([one.probabilities for one in by_model]), coverage, **sets)
+        for row, members in zip(predictions, members_of, strict=True):
             row["set"] = [record.classes[index] for index in members.nonzero()[0]]
     about = {
         "ood_method": inference.ood_method,

@@ -22,7 +22,7 @@ from sotglp.images.labels import label_array
 from sotglp.scoring.calibration import Calibration, calibrate_crossed, calibrate_held_out
 from sotglp.scoring.cross_fit import cross_fit
 from sotglp.scoring.predict import Predictions, predict, predict_each
-from sotglp.settings import InferenceConfig, OodMethod, checked
+from sotglp.settings import InferenceConfig, OodMethod, SetScore, checked
 from sotglp.training.fit import drawn_shots
 
 
@@ -54,7 +54,9 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
         probabilities = self._calibrated_predictions(X).probabilities
         return probabilities if self.calibration_ is None else self.calibration_.probabilities(probabilities)
 
-    def predict_sets(self, X: Any, coverage: float = 0.9) -> NDArray[np.bool_]:
+    def predict_sets(
+        self, X: Any, coverage: float = 0.9, *, score: SetScore = "lac", per_class: bool = False
+    ) -> NDArray[np.bool_]:
         """Predict the set of plausible classes of each image, in the order of ``classes_``, (B, C).
 
         Parameters
@@ -64,6 +66,10 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
         coverage : float, default 0.9
             Share of images whose set should contain the true class, between 0 and 1. A set may be empty. See
             :mod:`sotglp.scoring.conformal` for the guarantee.
+        score : {"lac", "aps", "raps"}, default "lac"
+            Measure that sets are cut at; see :mod:`sotglp.scoring.conformity`.
+        per_class : bool, default False
+            Cover that share of the images of each class; see :mod:`sotglp.scoring.class_conditional`.
 
         Raises
         ------
@@ -73,7 +79,8 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
         calibration = self._known_calibration()
         models = [self.model_, *calibration.fold_models]
         predictions = predict_each(models, unlabelled(X), self._inference_config(), score_all=False)
-        return calibration.sets(np.stack([one.probabilities for one in predictions]), coverage)
+        by_model = np.stack([one.probabilities for one in predictions])
+        return calibration.sets(by_model, coverage, score=score, per_class=per_class)
 
     def explain(self, image: Any, classes: Sequence[str | int] | str | int = 1) -> Explanation:
         """Explain a prediction by the patches that each local prompt matches; ``.plot()`` draws it.

@@ -24,6 +24,7 @@ from sotglp.methods.shot_memory import ShotMemory
 from sotglp.model_file.record import BackboneRecord, CalibrationRecord, ModelRecord, parse_record
 from sotglp.model_file.save import BACKBONE_PREFIX, CALIBRATION_PREFIX, FOLD_PREFIX, SHOT_TENSORS, SHOTS_PREFIX
 from sotglp.scoring.calibration import Calibration
+from sotglp.scoring.conformity import TrueClasses
 from sotglp.settings import PromptConfig
 
 
@@ -222,6 +223,7 @@ def _restored_calibration(record: CalibrationRecord, tensors: Mapping[str, Tenso
     fits = fits and len(probabilities) in (0, record.rejection.n)
     if not fits or not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise SotglpError("the parts of its calibration do not fit together")
+    true_classes = _restored_true_classes(tensors, len(probabilities), len(model.class_names))
     models = []
     for fold in range(record.n_folds):
         prefix = FOLD_PREFIX.format(fold)
@@ -237,4 +239,18 @@ def _restored_calibration(record: CalibrationRecord, tensors: Mapping[str, Tenso
         probabilities.float().numpy(),
         None if folds is None else folds.numpy(),
         tuple(models),
+        true_classes,
     )
+
+
+def _restored_true_classes(tensors: Mapping[str, Tensor], n_images: int, n_classes: int) -> TrueClasses | None:
+    """Return the true classes of n calibration images; None if the file has none, as before sets per class."""
+    parts = [tensors.get(CALIBRATION_PREFIX + name) for name in TrueClasses._fields]
+    if all(part is None for part in parts):
+        return None
+    targets, ranks, masses = (torch.empty(0) if part is None else part for part in parts)
+    fits = targets.dtype == ranks.dtype == torch.int64 and masses.dtype == torch.float64
+    fits = fits and targets.shape == ranks.shape == masses.shape == (n_images,)
+    if not fits or not ((targets >= 0) & (targets < n_classes) & (ranks >= 1) & masses.isfinite()).all():
+        raise SotglpError("the parts of its calibration do not fit together")
+    return TrueClasses(targets.numpy(), ranks.numpy(), masses.numpy())

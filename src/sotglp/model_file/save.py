@@ -125,6 +125,9 @@ def _calibration_tensors(calibration: Calibration | None) -> dict[str, Tensor]:
     tensors = {CALIBRATION_PREFIX + "true_probabilities": torch.from_numpy(calibration.true_probabilities)}
     if calibration.folds is not None:
         tensors[CALIBRATION_PREFIX + "folds"] = torch.from_numpy(calibration.folds)
+    if calibration.true_classes is not None:
+        for name, values in calibration.true_classes._asdict().items():
+            tensors[CALIBRATION_PREFIX + name] = torch.from_numpy(values)
     for fold, model in enumerate(calibration.fold_models):
         tensors |= {FOLD_PREFIX.format(fold) + name: tensor for name, tensor in model.kept_tensors().items()}
     return tensors

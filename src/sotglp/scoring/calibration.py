@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sotglp.errors import SotglpError, SotglpWarning, UnreadableImageError
+from sotglp.errors import SotglpError, SotglpWarning, UnknownNameError, UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
+from sotglp.scoring.class_conditional import classes_without_bound, conformal_sets
 from sotglp.scoring.conformal import cross_sets, split_sets
+from sotglp.scoring.conformity import TrueClasses, conformity
 from sotglp.scoring.cross_fit import CrossFit
 from sotglp.scoring.predict import Predictions, predict
 from sotglp.scoring.rejection import Rejection, reject_below
 from sotglp.scoring.temperature import fit_temperature, tempered
-from sotglp.settings import InferenceConfig, OodMethod
+from sotglp.settings import InferenceConfig, OodMethod, SetScore
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Calibration:
         Fold of each calibration image, (n,); None for held-out images.
     fold_models : tuple of AdaptedModel
         For each fold, the model that was trained on the others; empty for held-out images.
+    true_classes : TrueClasses or None
+        True class of each calibration image and its rank; None without labels, and from files of older versions.
     """
 
     ood_method: OodMethod
@@ -48,6 +53,7 @@ class Calibration:
     true_probabilities: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
     folds: NDArray[np.int64] | None = None
     fold_models: tuple[AdaptedModel, ...] = ()
+    true_classes: TrueClasses | None = None
 
     def rejects(self, ood_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether each image is unknown, (B,), given its scores by ``ood_method``; one whose score is NaN is."""
@@ -58,7 +64,14 @@ class Calibration:
         """Apply the temperature to probabilities (B, C)."""
         return tempered(probabilities, self.temperature)
 
-    def sets(self, probabilities: NDArray[np.float32], coverage: float) -> NDArray[np.bool_]:
+    def sets(
+        self,
+        probabilities: NDArray[np.float32],
+        coverage: float,
+        *,
+        score: SetScore = "lac",
+        per_class: bool = False,
+    ) -> NDArray[np.bool_]:
         """Compute the prediction set of each image, (B, C).
 
         Parameters
@@ -67,17 +80,54 @@ class Calibration:
             Before temperature, from the model and from that of each fold in turn, (1 + F, B, C).
         coverage : float
             Share of images whose set should contain the true class; see :mod:`sotglp.scoring.conformal`.
+        score : {"lac", "aps", "raps"}, default "lac"
+            Measure that sets are cut at; see :mod:`sotglp.scoring.conformity`.
+        per_class : bool, default False
+            Cover that share of the images of each class; see :mod:`sotglp.scoring.class_conditional`.
 
         Raises
         ------
         SotglpError
-            If the model was calibrated without labels, or ``coverage`` is not between 0 and 1.
+            If the model was calibrated without labels, or ``coverage`` is not between 0 and 1; if ``score`` is unknown;
+            if the calibration is of an older version that only has what ``lac`` over all images needs.
+
+        Warns
+        -----
+        SotglpWarning
+            If classes have too few calibration images for ``per_class``, so that every set contains them.
         """
+        if score not in get_args(SetScore):
+            raise UnknownNameError("score of sets", score, get_args(SetScore))
         if not len(self.true_probabilities):
             raise SotglpError("prediction sets need a calibration with labels: calibrate again and give them")
+        if score != "lac" or per_class:
+            return self._other_sets(probabilities, coverage, score, per_class)
         if self.folds is None:
             return split_sets(probabilities[0], self.true_probabilities, coverage)
         return cross_sets(probabilities[1:], self.true_probabilities, self.folds, coverage)
+
+    def _other_sets(
+        self, probabilities: NDArray[np.float32], coverage: float, score: SetScore, per_class: bool
+    ) -> NDArray[np.bool_]:
+        if self.true_classes is None:
+            raise SotglpError(
+                "this calibration is of an older version, which stored no classes: calibrate again for aps, raps or "
+                "sets per class"
+            )
+        targets = self.true_classes.targets
+        folds = np.zeros_like(targets) if self.folds is None else self.folds
+        by_model = probabilities[:1] if self.folds is None else probabilities[1:]
+        known = self.true_classes.conformity(score, self.true_probabilities)
+        sets = conformal_sets(conformity(by_model, score), known, folds, coverage, targets if per_class else None)
+        if per_class and (free := classes_without_bound(targets, sets.shape[1], coverage)):
+            warnings.warn(
+                f"{len(free)} of {sets.shape[1]} classes have too few calibration images for a coverage of "
+                f"{coverage:g} in each class, so every set contains them: calibrate on more images, or lower the "
+                "coverage",
+                SotglpWarning,
+                stacklevel=3,
+            )
+        return sets
 
 
 def calibrate_held_out(
@@ -157,4 +207,5 @@ def _calibration(
         true_probabilities,
         crossed.folds if crossed else None,
         crossed.models if crossed else (),
+        TrueClasses.of(probabilities, labels),
     )

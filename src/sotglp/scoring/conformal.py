@@ -14,7 +14,8 @@ ties by < would break the bound.
 If (n + 1) (1 - coverage) < 1, every set contains all classes.
 
 The guarantee is marginal over images and draws of calibration images. It doesn't hold for each class, nor for images
-from another distribution: equally many shots of each class represent images of equally frequent classes.
+from another distribution: equally many shots of each class represent images of equally frequent classes. For
+each class, see :mod:`sotglp.scoring.class_conditional`.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def split_sets(probabilities: ArrayLike, true_probabilities: ArrayLike, coverage
     ----------
     Vovk et al., 2005, Algorithmic Learning in a Random World; Sadinle et al., arXiv 1609.00451, for this conformity.
     """
-    _check_coverage(coverage)
+    check_coverage(coverage)
     given = class_probabilities(probabilities, "probabilities")
     known = class_probabilities(true_probabilities, "true_probabilities", axes=("images",))
     k = rank_below(len(known), coverage)
@@ -102,7 +103,7 @@ def cross_sets(
     Vovk, arXiv 1208.0806, for cross-conformal predictors; Barber et al., arXiv 1905.02928, theorem 4, and Romano et
     al., arXiv 2006.02544, for the bound.
     """
-    _check_coverage(coverage)
+    check_coverage(coverage)
     given = class_probabilities(probabilities, "probabilities", axes=("folds", "images", "classes"))
     known = class_probabilities(true_probabilities, "true_probabilities", axes=("images",))
     fold_of = _fold_of(folds, len(known), len(given))
@@ -112,7 +113,8 @@ def cross_sets(
     return n_below >= rank_below(len(known), coverage)
 
 
-def _check_coverage(coverage: float) -> None:
+def check_coverage(coverage: float) -> None:
+    """Raise a SotglpError unless ``coverage`` is above 0 and below 1."""
     if not 0 < coverage < 1:
         raise SotglpError(f"coverage = {coverage} must be above 0 and below 1")
 
