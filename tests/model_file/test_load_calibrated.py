@@ -66,9 +66,12 @@ def test_a_calibration_comes_back_to_the_same_decisions(
     save_model(path, fitted.model, calibration=before)
     model, _, after = load_model(path, backbone=fitted.model.backbone)
     for field in dataclasses.fields(Calibration):
-        if field.name not in ("true_probabilities", "folds", "fold_models"):
+        if field.name not in ("true_probabilities", "folds", "fold_models", "true_classes"):
             assert getattr(after, field.name) == getattr(before, field.name)
     np.testing.assert_array_equal(after.true_probabilities, before.true_probabilities)
+    assert (after.true_classes is None) == (before.true_classes is None) == (how == "unlabelled")
+    for ours, theirs in zip(after.true_classes or (), before.true_classes or (), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     assert (after.folds is None) == (before.folds is None)
     inference = InferenceConfig(ood_method=before.ood_method, temperature=before.ood_temperature)
     assert inference.threshold_of(after) == before.rejection.threshold
