@@ -51,8 +51,8 @@ BOUNDLESS: dict[str, tuple[dict[str, Any], dict[str, torch.Tensor | None], str]]
     ),
 }
 NAMED: dict[str, tuple[dict[str, Any], str]] = {
-    "a repository": ({"backbone.name": "hf-hub:evil/repo"}, "which open_clip can't build by name"),
-    "a folder": ({"backbone.name": "local-dir:/tmp/evil"}, "which open_clip can't build by name"),
+    "a repository": ({"backbone.name": "hf-hub:evil/repo"}, "isn't on this computer"),
+    "a folder": ({"backbone.name": "local-dir:/tmp/evil"}, "isn't on this computer"),
     "weights of a repository": ({"backbone.pretrained": "hf-hub:evil/repo"}, "is neither a weight file nor a tag"),
     "weights on another computer": (
         {"backbone.pretrained": "//evil.example/share/w.pt"},

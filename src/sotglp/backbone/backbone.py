@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sotglp.backbone import weights
 from sotglp.backbone.precision import choose_device
 from sotglp.backbone.readers import make_reader
+from sotglp.backbone.sources import canonical_name
 from sotglp.backbone.text import LoadTokenizer
 from sotglp.backbone.text_readers import make_text_reader
 from sotglp.backbone.tokenizers import HuggingFaceTokenizer, PromptTokenizer
@@ -91,12 +92,13 @@ class Backbone(nn.Module):
         Parameters
         ----------
         name : str
-            Such as ``"ViT-B-16"``, ``"ViT-L-14-336-quickgelu"`` or ``"RN50"``. Two models ship with the package:
-            ``"photo"``, and ``"tiny"``, which knows painted shapes only.
+            Such as ``"ViT-B-16"``, ``"ViT-L-14-336-quickgelu"`` or ``"RN50"``, a repository of the Hugging Face Hub,
+            ``"hf-hub:OWNER/NAME"``, or a folder with ``open_clip_config.json``, ``"local-dir:PATH"`` or its path. Two
+            models ship with the package: ``"photo"``, and ``"tiny"``, which knows painted shapes only.
         pretrained : str, path or None, default None
             Tag known to open_clip (downloaded once), a local .safetensors or .pt file, ``"auto"`` for OpenAI's weights,
             or None for random ones. The packaged models have their own weights for None and ``"auto"``, random ones for
-            ``"none"``.
+            ``"none"``; repositories and folders have theirs likewise.
         image_size : int or None, default None
             Side of the input in pixels; None for the architecture's default.
         device : str or torch.device, default "cpu"
@@ -114,7 +116,7 @@ class Backbone(nn.Module):
             For an unknown or unsupported name or device, weights that can't be downloaded or read, or ordinary patch
             tokens of a convolutional tower.
         """
-        name = name.replace("/", "-")
+        name = canonical_name(name)
         chosen = weights.chosen_weights(name, pretrained)
         # Neither torchvision nor JSON takes NumPy's integers.
         image_size, seed = None if image_size is None else int(image_size), int(seed)

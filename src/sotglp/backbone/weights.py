@@ -19,6 +19,16 @@ from torch import nn
 
 from sotglp.backbone.embedded import EMBEDDED, TAG
 from sotglp.backbone.readers import READERS
+from sotglp.backbone.sources import (
+    FOLDER,
+    WEIGHTS,
+    canonical_name,
+    has_source,
+    is_present,
+    source_config,
+    source_folder,
+    source_weights,
+)
 from sotglp.backbone.text import LoadTokenizer
 from sotglp.backbone.text_readers import TEXT_READERS
 from sotglp.backbone.tokenizers import load_hugging_face
@@ -39,21 +49,23 @@ def supported_backbones() -> list[str]:
 
 def is_known(name: str) -> bool:
     """Return whether there is an architecture of that name."""
-    return name in EMBEDDED or name in open_clip.list_models()
+    return name in EMBEDDED or name in open_clip.list_models() or (has_source(name) and is_present(name))
 
 
 def architecture_config(name: str) -> dict[str, Any]:
     """Return open_clip's configuration of a known architecture."""
+    if has_source(name):
+        return source_config(name)
     config: dict[str, Any] = EMBEDDED[name].config if name in EMBEDDED else open_clip.get_model_config(name)
     return config
 
 
 def chosen_weights(name: str, pretrained: str | os.PathLike[str] | None) -> str | None:
     """Resolve ``pretrained`` to a tag or a file, or None for random weights; see :meth:`sotglp.Backbone.load`."""
-    default = "auto" if name in EMBEDDED else "none"
+    default = "auto" if name in EMBEDDED or has_source(name) else "none"
     choice = default if pretrained is None else str(pretrained)
     if choice.lower() == "auto":
-        return TAG if name in EMBEDDED else "openai"
+        return TAG if name in EMBEDDED else WEIGHTS if has_source(name) else "openai"
     return None if choice.lower() == "none" else choice
 
 
@@ -76,12 +88,14 @@ def build_clip(
     Arguments and errors are those of :meth:`sotglp.Backbone.load`. Position embeddings are resized to ``image_size``; a
     tag determines its own activation, whatever ``quick_gelu``.
     """
-    name = name.replace("/", "-")
+    name = canonical_name(name)
     _check_architecture(name, image_size)
     if not -(2**63) <= seed < 2**64:  # of torch.manual_seed
         raise SotglpError(f"the seed {short_repr(seed)} can't be used: choose a number below 2**64")
     chosen = chosen_weights(name, pretrained)
-    if chosen is not None and chosen in _tags(name):
+    if has_source(name) and chosen == WEIGHTS:
+        chosen = str(source_weights(name))
+    elif chosen is not None and chosen in _tags(name):
         return _build_from_tag(name, chosen, image_size, seed)
     model = _build_random(name, image_size, seed, quick_gelu)
     if chosen is not None:
@@ -104,6 +118,8 @@ def tokenizer_loader(name: str, chosen: str | None, clip: nn.Module) -> LoadToke
     if not (text.get("hf_tokenizer_name") or text.get("hf_model_name")):
         return None
     folder = Path(chosen).parent if chosen is not None and os.path.isfile(chosen) else None
+    if folder is None and has_source(name):
+        folder = source_folder(name)
     return partial(load_hugging_face, name, text, vocabulary_size(clip), folder)
 
 
@@ -117,7 +133,7 @@ def weight_shapes(name: str, image_size: int) -> dict[str, torch.Size]:
 def _check_architecture(name: str, image_size: int | None) -> None:
     if image_size is not None and not 1 <= image_size <= MAX_IMAGE_SIDE:
         raise SotglpError(f"an image size of {image_size} pixels can't be used: choose one from 1 to {MAX_IMAGE_SIDE}")
-    if not is_known(name):
+    if not (has_source(name) or is_known(name)):
         raise SotglpError(
             f"there is no backbone {name!r}{_nearest(name, supported_backbones())}; `sotglp info --backbones` lists all"
         )
@@ -129,6 +145,8 @@ def _check_architecture(name: str, image_size: int | None) -> None:
 
 
 def _tags(name: str) -> list[str]:
+    if has_source(name):
+        return [WEIGHTS]
     return [TAG] if name in EMBEDDED else open_clip.list_pretrained_tags_by_model(name)
 
 
@@ -142,13 +160,16 @@ def _build_random(name: str, image_size: int | None, seed: int, quick_gelu: bool
 
 def _create(name: str, image_size: int | None, seed: int, **how: Any) -> nn.Module:
     encoder = architecture_config(name)["text_cfg"].get("hf_model_name")
+    built = f"{FOLDER}{source_folder(name)}" if has_source(name) else name
     if encoder and find_spec("transformers") is None:
         raise SotglpError(f"the text tower of {name} needs transformers: install it with pip install {HUGGING_FACE}")
     # open_clip draws random weights from the global generator, whose state is restored.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model: nn.Module = open_clip.create_model(name, force_image_size=image_size, pretrained_text=False, **how)
+            model: nn.Module = open_clip.create_model(
+                built, force_image_size=image_size, pretrained_text=False, load_weights="pretrained" in how, **how
+            )
         except OSError as error:
             if not encoder or "pretrained" in how:
                 raise
@@ -186,7 +207,7 @@ def _load_file(model: nn.Module, name: str, path: Path) -> None:
 
 def _set_trained_preprocess(model: nn.Module, name: str) -> None:
     """Normalise and resize images as the architecture's published weights ask for, since a weight file doesn't say."""
-    if name in EMBEDDED:
+    if name in EMBEDDED or has_source(name):
         return
     published = [open_clip.get_pretrained_cfg(name, tag) for tag in _tags(name)]
     kinds = {tuple((key, config[key]) for key in PREPROCESS if key in config) for config in published}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
+from sotglp.backbone.sources import CONFIG_FILE, WEIGHTS, canonical_name, has_source, is_present
 from sotglp.backbone.weights import build_clip, is_known, tokenizer_loader, weight_shapes
 from sotglp.errors import SotglpError
 from sotglp.files.header import open_tensor_file
@@ -104,6 +105,13 @@ def _load_backbone(
     device: str | torch.device,
 ) -> Backbone:
     known = BackboneRecord(**record.backbone)
+    if pretrained is not None and os.path.isfile(Path(pretrained) / CONFIG_FILE):
+        known, pretrained = known.model_copy(update={"name": canonical_name(pretrained)}), WEIGHTS
+    if has_source(known.name) and not is_present(known.name):
+        raise SotglpError(
+            f"{path} names the backbone {known.name}, which isn't on this computer: give its folder, with "
+            f"{CONFIG_FILE}, with --pretrained DIR (pretrained=)"
+        )
     if not is_known(known.name):
         raise SotglpError(
             f"{path} was trained on the backbone {known.name}, which open_clip can't build by name: give it with "

@@ -60,7 +60,7 @@ class BackboneRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str = Field(max_length=200)
+    name: str = Field(max_length=1000)
     pretrained: str | None
     seed: int | None = Field(ge=-(2**63), lt=2**64)
     image_size: tuple[_Side, _Side]
