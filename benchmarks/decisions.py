@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import beta, betabinom
 
-from shared_sets import OTHERS, SEEDS, fit_shared, load_shared
+from shared_sets import OTHERS, SEEDS, fit_shared, load_shared, settings_of
 from sotglp.backbone import Backbone
 from sotglp.console.progress import progress_bar
 from sotglp.features.cache_folder import default_cache_dir
@@ -25,7 +25,7 @@ from sotglp.scoring.metrics import expected_calibration_error
 from sotglp.scoring.predict import predict_each
 from sotglp.scoring.rejection import rank_below, reject_below
 from sotglp.scoring.temperature import fit_temperature, tempered
-from sotglp.settings import InferenceConfig, TrainConfig
+from sotglp.settings import InferenceConfig
 
 N_DRAWS = 200
 COVERAGE = 0.9
@@ -47,8 +47,8 @@ class Judged(NamedTuple):
 
 def measure(backbone: Backbone, data: Path, name: str, seed: int) -> Judged:
     train, test, _ = load_shared(data, name)
-    fitted = fit_shared(backbone, train, seed, learn_projection=True)
-    training = TrainConfig(shots=16, epochs=60, augment=False, learning_rate=0.2, seed=seed)
+    fitted = fit_shared(backbone, train, seed)
+    training = settings_of(backbone, seed)
     inference = InferenceConfig(ood_method="mahalanobis")
     crossed = cross_fit(fitted.model, fitted.images, training, inference, cache_dir=default_cache_dir())
     predictions = predict_each([fitted.model, *crossed.models], test, inference, cache_dir=default_cache_dir())
@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     arguments = parser.parse_args()
-    backbone = Backbone.load("tiny")
+    backbone = Backbone.load("photo")
     judged: dict[str, list[Judged]] = {name: [] for name in OTHERS}
     with progress_bar("decisions", len(OTHERS) * len(SEEDS), "fits", show=True) as advance:
         for name in OTHERS:
@@ -194,8 +194,7 @@ def main() -> None:
     plot_coverages(coverages, n_left, arguments.docs / "pictures" / "coverage.png")
     plot_rates(rates, arguments.docs / "pictures" / "threshold.png")
     (arguments.docs / "decisions_measured.md").write_text(
-        "# Thresholds and sets\n\n**Measured with `tiny`, which knows painted shapes only: this page says nothing "
-        "about photos\nuntil it is repeated with `photo`.**\n\n`benchmarks/decisions.py` writes this file. "
+        "# Thresholds and sets\n\n`benchmarks/decisions.py` writes this file. "
         f"[Unknown images](unknown.md) explains the quantities.\n\n{table(judged, drawn, errors)}\n"
     )
 

@@ -36,9 +36,6 @@ from sotglp.demo.task import draw_class_pictures, image_set
 from sotglp.demo.world import COLOURS, FILLS, NO_PART, SHAPES, slot_shares, with_article
 from sotglp.features.views import Views, in_order
 from sotglp.images.image_set import ImageSet
-from sotglp.scoring.evaluate import evaluate
-from sotglp.settings import ModelConfig, TrainConfig
-from sotglp.training.fit import adapt
 
 SEEDS = (1, 2, 3)
 SHOTS = (1, 4, 16)
@@ -52,12 +49,6 @@ SEEN_SHARE = 0.4
 ORDINARY = "SOT-GLP, ordinary patch tokens"
 PROBE = "linear probe"
 VARIANTS = (*METHODS, variant("uniform plan", matching="uniform"), variant(ORDINARY))
-
-REAL_SETS = ("rsscn7", "caltech101", "pacs_photo")
-FLOORS = {"rsscn7": (0.279, 0.448), "caltech101": (0.272, 0.242), "pacs_photo": (0.329, 0.319)}
-"""Accuracy of 1-nearest-neighbour on all training images: 8 x 8 thumbnail, colour histogram (the data's README)."""
-
-REAL_SETTINGS = TrainConfig(epochs=60, learning_rate=0.05)
 
 
 def image_features(backbone: Backbone, images: ImageSet) -> np.ndarray:
@@ -96,15 +87,7 @@ def best_patch(backbone: Backbone) -> dict[str, float]:
     return {"hit": float(hit[there].mean()), "chance": float(shows_part[there].mean()), "n": int(there.sum())}
 
 
-def on_real_photos(data: Path, name: str, weights: str, *, seed: int) -> dict[str, Any]:
-    """Accuracy of SOT-GLP with sixteen shots of a real set, on trained or on random weights."""
-    backbone = Backbone.load("tiny", weights, seed=seed)
-    train, test = (ImageSet.from_path(data / name / part) for part in ("train", "test"))
-    settings = REAL_SETTINGS.model_copy(update={"seed": seed})
-    return evaluate(adapt(backbone, train, ModelConfig(), settings).model, test)
-
-
-def cells(data: Path | None) -> list[tuple[str, str, int, int]]:
+def cells() -> list[tuple[str, str, int, int]]:
     """Kind, name, shots and seed of everything to measure."""
     on_world = [
         ("world", name, shots, seed)
@@ -113,22 +96,12 @@ def cells(data: Path | None) -> list[tuple[str, str, int, int]]:
         for name in (*(method.name for method in VARIANTS), PROBE)
         if name != "zero-shot" or (shots, seed) == (SHOTS[0], SEEDS[0])
     ]
-    on_photos = [
-        ("photos", f"{name}/{weights}", 16, seed)
-        for name in REAL_SETS
-        for weights in ("embedded", "none")
-        for seed in SEEDS
-        if data is not None
-    ]
-    return [("patches", kind, 0, 0) for kind in ("value", "ordinary")] + on_world + on_photos
+    return [("patches", kind, 0, 0) for kind in ("value", "ordinary")] + on_world
 
 
-def measure(kind: str, name: str, shots: int, seed: int, data: Path | None, sets: DemoSets) -> dict[str, Any]:
+def measure(kind: str, name: str, shots: int, seed: int, sets: DemoSets) -> dict[str, Any]:
     if kind == "patches":
         return best_patch(Backbone.load("tiny", patch_attention=name))  # type: ignore[arg-type]
-    if kind == "photos":
-        assert data is not None
-        return on_real_photos(data, *name.split("/"), seed=seed)
     train = draw_shots_of_task(shots, seed)
     if name == PROBE:
         return linear_probe(Backbone.load("tiny"), train, sets)
@@ -181,35 +154,23 @@ def report(rows: list[dict[str, Any]]) -> str:
             f"{found_patch['hit']:.1%} "
             f"of {found_patch['n']} cases (chance {found_patch['chance']:.1%})."
         )
-    photos = [row["cell"][1] for row in rows if row["cell"][0] == "photos"]
-    if photos:
-        lines += ["", "### Real photos, sixteen shots", ""]
-        lines += ["| set | trained | random weights | 1-NN thumbnail | 1-NN colour |", "|---|---|---|---|---|"]
-        for name in REAL_SETS:
-            both = [
-                mean_and_interval([one["accuracy"] for one in of("photos", f"{name}/{weights}", 16)])
-                for weights in ("embedded", "none")
-            ]
-            lines.append(f"| {name} | {both[0]} | {both[1]} | {FLOORS[name][0]:.3f} | {FLOORS[name][1]:.3f} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=Path, default=Path("build/demo_evidence.jsonl"), help="results so far")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="real photos; left out if not there")
     parser.add_argument("--out", type=Path, default=Path("docs/demo_evidence.md"))
     chosen = parser.parse_args()
-    data = chosen.data if chosen.data.is_dir() else None
     chosen.rows.parent.mkdir(parents=True, exist_ok=True)
     lines = chosen.rows.read_text().splitlines() if chosen.rows.exists() else []
     rows = [json.loads(line) for line in lines]
     done = {tuple(row["cell"]) for row in rows}
     sets = draw_test_sets(TEST_PER_CLASS, N_OTHERS, TEST_SEED)
-    for cell in cells(data):
+    for cell in cells():
         if cell in done:
             continue
-        rows.append({"cell": list(cell), "result": measure(*cell, data, sets)})
+        rows.append({"cell": list(cell), "result": measure(*cell, sets)})
         with chosen.rows.open("a") as file:
             file.write(json.dumps(rows[-1]) + "\n")
         print(cell, rows[-1]["result"].get("accuracy"), flush=True)

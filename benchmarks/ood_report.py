@@ -16,12 +16,9 @@ from sotglp.scoring.ood import SCORES
 
 INTRODUCTION = """# OOD scores
 
-**Measured with `tiny`, which knows painted shapes only: this page says nothing about photos
-until it is repeated with `photo`.**
-
-`benchmarks/ood_scores.py` and `benchmarks/ood_report.py` write this file. Backbone `tiny`, SOT-GLP, 16 shots, three
-seeds: AUROC / FPR at 95 % TPR in %, means over seeds, temperature 1. `painted` is the world of `sotglp demo`, the only
-pictures that this backbone knows. [Unknown images](unknown.md) explains the scores.
+`benchmarks/ood_scores.py` and `benchmarks/ood_report.py` write this file. Backbone `photo`, SOT-GLP, 16 shots, three
+seeds: AUROC / FPR at 95 % TPR in %, means over seeds, temperature 1. `painted` is the world of
+`sotglp demo --painted`, measured with `tiny`. [Unknown images](unknown.md) explains the scores.
 """
 
 

@@ -118,7 +118,7 @@ def patch_means_of(model: AdaptedModel, shots: ImageSet) -> ClassGaussians:
 
 
 @torch.no_grad()
-def cells(data: Path, backbone: Backbone) -> Iterator[list[dict[str, Any]]]:
+def cells(data: Path, photo: Backbone, tiny: Backbone) -> Iterator[list[dict[str, Any]]]:
     """Rows of each fit: AUROC and FPR95 of every score on every out-of-distribution set, and accuracies."""
     for name, seed, learn_projection in product((*OTHERS, PAINTED), SEEDS, (True, False)):
         shifted: dict[str, ImageSet] = {}
@@ -128,10 +128,10 @@ def cells(data: Path, backbone: Backbone) -> Iterator[list[dict[str, Any]]]:
                 test, others = sets.images, sets.others
                 settings = SETTINGS.model_copy(update={"seed": seed})
                 config = ModelConfig(learn_projection=learn_projection)
-                fitted = adapt(backbone, draw_shots_of_task(16, seed), config, settings, cache_dir=default_cache_dir())
+                fitted = adapt(tiny, draw_shots_of_task(16, seed), config, settings, cache_dir=default_cache_dir())
             else:
                 train, test, others = load_shared(data, name)
-                fitted = fit_shared(backbone, train, seed, learn_projection=learn_projection)
+                fitted = fit_shared(photo, train, seed, learn_projection=learn_projection)
                 if name == "pacs_photo":
                     shifted = {shift: ImageSet.from_path(data / shift / "test") for shift in SHIFTS}
         model = fitted.model
@@ -156,11 +156,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("build/ood_scores.jsonl"))
     arguments = parser.parse_args()
-    backbone = Backbone.load("tiny")
+    photo, tiny = Backbone.load("photo"), Backbone.load("tiny")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     total = (len(OTHERS) + 1) * len(SEEDS) * 2
     with arguments.out.open("w") as file, progress_bar("OOD scores", total, "fits", show=True) as advance:
-        for rows in cells(arguments.data, backbone):
+        for rows in cells(arguments.data, photo, tiny):
             file.writelines(json.dumps(row) + "\n" for row in rows)
             file.flush()
             advance(1, f"{rows[0]['set']}, seed {rows[0]['seed']}")

@@ -1,4 +1,4 @@
-"""The images of ../shared/data, and how the small backbone is adapted to them (docs/learning_rates.md)."""
+"""The images of ../shared/data, and how the model of photos is adapted to them: with its own defaults."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sotglp.backbone import Backbone
+from sotglp.backbone_defaults import training_defaults
 from sotglp.features.cache_folder import default_cache_dir
 from sotglp.images.image_set import ImageSet
 from sotglp.settings import ModelConfig, TrainConfig
@@ -21,9 +22,6 @@ OTHERS = {
 }
 """In-distribution sets, and the out-of-distribution sets that the data's README allows beside each."""
 
-LEARNING_RATES = {True: 0.2, False: 1.0}
-"""Best of those tried, with and without a learned projection."""
-
 
 class SharedSet(NamedTuple):
     """Images to learn from and to test on, and images of none of the classes by name."""
@@ -38,8 +36,14 @@ def load_shared(data: Path, name: str) -> SharedSet:
     return SharedSet(ImageSet.from_path(data / name / "train"), ImageSet.from_path(data / name / "test"), others)
 
 
-def fit_shared(backbone: Backbone, train: ImageSet, seed: int, *, learn_projection: bool, shots: int = 16) -> Fitted:
-    rate = LEARNING_RATES[learn_projection]
-    training = TrainConfig(shots=shots, epochs=60, augment=False, learning_rate=rate, seed=seed)
+def settings_of(backbone: Backbone, seed: int, shots: int = 16) -> TrainConfig:
+    """Settings of training that come with the backbone."""
+    return TrainConfig(**training_defaults(backbone.name), shots=shots, seed=seed)
+
+
+def fit_shared(
+    backbone: Backbone, train: ImageSet, seed: int, *, learn_projection: bool = True, shots: int = 16
+) -> Fitted:
+    training = settings_of(backbone, seed, shots)
     model = ModelConfig(learn_projection=learn_projection)
     return adapt(backbone, train, model, training, cache_dir=default_cache_dir())
