@@ -22,11 +22,11 @@ seeds: AUROC / FPR at 95 % TPR in %, means over seeds, temperature 1. `painted` 
 """
 
 
-def grouped(rows: list[dict[str, Any]], projection: bool) -> dict[tuple[str, str], list[dict[str, Any]]]:
+def grouped(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """Rows of OOD numbers by score and pair of sets."""
     groups = defaultdict(list)
     for row in rows:
-        if row["kind"] == "ood" and row["projection"] == projection:
+        if row["kind"] == "ood":
             groups[row["score"], f"{row['set']} / {row['on']}"].append(row)
     return groups
 
@@ -35,8 +35,8 @@ def mean(rows: list[dict[str, Any]], measure: str) -> float:
     return 100 * float(np.mean([row[measure] for row in rows]))
 
 
-def score_table(rows: list[dict[str, Any]], names: Sequence[str], projection: bool) -> str:
-    groups = grouped(rows, projection)
+def score_table(rows: list[dict[str, Any]], names: Sequence[str]) -> str:
+    groups = grouped(rows)
     pairs = list(dict.fromkeys(pair for _, pair in groups))
     lines = [f"| score | {' | '.join(pairs)} | mean |", "|---" * (len(pairs) + 2) + "|"]
     best = {pair: max(names, key=lambda name: mean(groups[name, pair], "auroc")) for pair in pairs}
@@ -52,14 +52,12 @@ def score_table(rows: list[dict[str, Any]], names: Sequence[str], projection: bo
 
 
 def accuracy_table(rows: list[dict[str, Any]]) -> str:
-    values: dict[tuple[str, bool], list[float]] = defaultdict(list)
+    values: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         if row["kind"] == "accuracy":
-            values[row["on"], row["projection"]].append(100 * row["accuracy"])
-    lines = ["| images | with projection | without |", "|---|---|---|"]
-    for on in dict.fromkeys(on for on, _ in values):
-        both = (values[on, True], values[on, False])
-        lines.append(f"| {on} | " + " | ".join(f"{np.mean(v):.1f} ± {np.std(v, ddof=1):.1f}" for v in both) + " |")
+            values[row["on"]].append(100 * row["accuracy"])
+    lines = ["| images | accuracy |", "|---|---|"]
+    lines += [f"| {on} | {np.mean(found):.1f} ± {np.std(found, ddof=1):.1f} |" for on, found in values.items()]
     return "\n".join(lines)
 
 
@@ -75,9 +73,7 @@ def main() -> None:
         ("Scores of the library", tuple(SCORES)),
         ("Other scores that use the plan, and one without it", forms),
     ):
-        for projection in (True, False):
-            parts.append(f"## {title}, {'with' if projection else 'without'} the learned projection\n")
-            parts.append(score_table(rows, names, projection) + "\n")
+        parts += [f"## {title}\n", score_table(rows, names) + "\n"]
     parts.append("## Accuracy\n\nOf the models above, in %, mean ± standard deviation of three seeds.\n")
     parts.append(accuracy_table(rows))
     arguments.out.write_text("\n".join(parts) + "\n")

@@ -36,14 +36,10 @@ def load_shared(data: Path, name: str) -> SharedSet:
     return SharedSet(ImageSet.from_path(data / name / "train"), ImageSet.from_path(data / name / "test"), others)
 
 
-def settings_of(backbone: Backbone, seed: int, shots: int = 16) -> TrainConfig:
+def settings_of(backbone: Backbone, seed: int) -> TrainConfig:
     """Settings of training that come with the backbone."""
-    return TrainConfig(**training_defaults(backbone.name), shots=shots, seed=seed)
+    return TrainConfig(**training_defaults(backbone.name), shots=16, seed=seed)
 
 
-def fit_shared(
-    backbone: Backbone, train: ImageSet, seed: int, *, learn_projection: bool = True, shots: int = 16
-) -> Fitted:
-    training = settings_of(backbone, seed, shots)
-    model = ModelConfig(learn_projection=learn_projection)
-    return adapt(backbone, train, model, training, cache_dir=default_cache_dir())
+def fit_shared(backbone: Backbone, train: ImageSet, seed: int) -> Fitted:
+    return adapt(backbone, train, ModelConfig(), settings_of(backbone, seed), cache_dir=default_cache_dir())
