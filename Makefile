@@ -13,7 +13,7 @@ help:
 	@echo "make audit     check the installed packages for known vulnerabilities"
 	@echo "make lowest    quick tests with the lowest declared versions on the oldest Python at hand"
 	@echo "make fuzz      fuzz images, tables, uploads, model files and settings for ten minutes, to build/fuzz.json"
-	@echo "make kills     kill and resume a hundred fits, to docs/kills.md (about an hour)"
+	@echo "make kills     kill a hundred fits in every phase and resume them, to docs/kills.md (half an hour)"
 	@echo "make soak      serve 32 clients for ten minutes, some of them hostile, to docs/soak.md (about 13 minutes)"
 	@echo "make pretrain  train that model from scratch, to build/pretrain (about an hour)"
 	@echo "make photo-model  build the packaged model of photos, to build/photo (about an hour; resumes)"

@@ -1,11 +1,11 @@
-"""Fits that are killed at random moments and resumed: `python benchmarks/kills.py --runs 100 --seed 1`.
+"""Fits that are killed in every phase and resumed: `python benchmarks/kills.py --runs 100 --seed 1`.
 
-A small `sotglp fit` runs undisturbed once. Then it is run again and again in its own process, killed by SIGKILL up
-to MOST_KILLS times and finished with --resume. The moments are drawn uniformly from the undisturbed run's duration;
-those behind its first checkpoint are counted from a checkpoint of the killed run, since a busy machine takes its time
-to start. Runs take turns at keeping views in one shared cache, emptied before each of them, and in memory. What comes
-out must be the undisturbed run's file, byte for byte, with nothing left beside it and every cache entry whole. Files on
-disk at a kill show how far the run had got. Writes docs/kills.md, and each run as JSON.
+A small `sotglp fit --calibrate` runs undisturbed once. Then it is run again and again in its own process, killed by
+SIGKILL up to MOST_KILLS times and finished with --resume. Files on disk show which phase a run has reached: they are
+polled, and the process is killed within the time that the phase takes undisturbed, at a moment drawn uniformly. The
+phases of the first kills take turns; a second kill is in a later phase. Runs take turns at keeping views in one shared
+cache, emptied before each of them, and in memory. What comes out must be the undisturbed run's file, byte for byte,
+with nothing left beside it and every cache entry whole. Writes docs/kills.md, and each run as JSON.
 """
 
 from __future__ import annotations
@@ -28,34 +28,42 @@ from pathlib import Path
 import numpy as np
 
 from sotglp.cli.fit import CHECKPOINT_SUFFIX
+from sotglp.errors import SotglpError
 from sotglp.features.cache import FeatureStore
 from sotglp.features.prune import cache_groups, prune
 from sotglp.files.tensors import read_tensors
 from sotglp.files.versions import installed_versions
+from sotglp.scoring.cross_fit import MAX_FOLDS, fold_checkpoint
 
-EPOCHS = 40
-SETTINGS = ("--backbone", "tiny", "--shots", "4", "--epochs", str(EPOCHS))
-MOST_KILLS = 3
-POLL_SECONDS = 0.005
+EPOCHS = 10
+SETTINGS = ("--backbone", "tiny", "--shots", "4", "--epochs", str(EPOCHS), "--calibrate")
+MOST_KILLS = 2
+SECOND_KILL = 1 / 3
+"""Share of the runs that are killed twice."""
+POLL_SECONDS = 0.002
 LONGEST = 600.0
 """Seconds after which a process hangs."""
 
-NOTHING, VIEWS, BETWEEN, TRAINED, BOTH, WRITTEN = STATES = (
-    "nothing",
-    "views in the cache, no checkpoint",
-    "a checkpoint, epochs to go",
+NOTHING, VIEWS, BETWEEN, TRAINED, FOLDS, BOTH, WRITTEN = STATES = (
+    "nothing (imports; encoding in memory)",
+    "views in the cache, no checkpoint (encoding)",
+    "a checkpoint, epochs to go (training)",
     "the last checkpoint, no model",
-    "model and checkpoint",
+    "a checkpoint of a fold, no model (calibration)",
+    "model and checkpoints",
     "the model alone",
 )
 """What the disk may hold when a run is killed, in the order of a run."""
 
+TARGETS = (FOLDS, TRAINED, VIEWS, BETWEEN, NOTHING, BOTH)
+"""Phases of the first kills, which take turns."""
+
 
 @dataclass(frozen=True)
 class Kill:
-    """A kill: seconds after the start, what the disk held then, and whether a file was being written."""
+    """A kill: the phase that was waited for, what the disk held, and whether a file was being written."""
 
-    after: float
+    target: str
     state: str
     is_torn: bool
 
@@ -109,8 +117,14 @@ class Experiment:
         whole.parent.mkdir()
         start = time.perf_counter()
         process = self._start(whole, ["--cache-dir", str(self.cache)])
-        _wait_for_checkpoint(process, whole)
-        self._until_checkpoint = time.perf_counter() - start
+        # Seconds that each phase takes.
+        self._seconds_of = dict.fromkeys(STATES, 0.0)
+        state, since = NOTHING, start
+        while process.poll() is None:
+            time.sleep(POLL_SECONDS)
+            if (now := self._state(whole, cached=True)) != state:
+                self._seconds_of[state] += time.perf_counter() - since
+                state, since = now, time.perf_counter()
         code, error = _finish(process)
         self.seconds = time.perf_counter() - start
         if code:
@@ -118,7 +132,7 @@ class Experiment:
         self._whole = whole.read_bytes()
 
     def run(self, number: int) -> Outcome:
-        """Kill and finish one run; its moments follow from the seed and its number."""
+        """Kill and finish one run; phases and moments follow from the seed and its number."""
         out = self._folder / str(number) / "m.safetensors"
         out.parent.mkdir()
         cached = number % 2 == 1
@@ -127,14 +141,17 @@ class Experiment:
             prune(self.cache, everything=True)
         kills: list[Kill] = []
         rng = np.random.default_rng([self._seed, number])
-        for after in rng.uniform(0, self.seconds, size=rng.integers(1, MOST_KILLS + 1)):
+        targets = [TARGETS[(number - 1) // 2 % len(TARGETS)]]
+        if rng.random() < SECOND_KILL and (later := STATES[STATES.index(targets[0]) + 1 : -1]):
+            targets.append(later[rng.integers(len(later))])
+        for target in targets:
             known = self._torn(out, cached)
             process = self._start(out, [*options, *_again(out, kills)])
-            if self._ends_before(process, out, after):
+            if self._ends_before(process, out, cached, target, float(rng.random())):
                 break
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            kills.append(Kill(float(after), self._state(out, cached), self._torn(out, cached) > known))
+            kills.append(Kill(target, self._state(out, cached), self._torn(out, cached) > known))
             if kills[-1].state == WRITTEN:
                 break
         code, error = 0, ""
@@ -153,13 +170,17 @@ class Experiment:
             error=error.strip(),
         )
 
-    def _ends_before(self, process: subprocess.Popen[str], out: Path, after: float) -> bool:
-        """Wait for a moment of the undisturbed run; whether the process ends before it."""
-        if after > self._until_checkpoint:
-            _wait_for_checkpoint(process, out)
-            after -= self._until_checkpoint
+    def _ends_before(self, process: subprocess.Popen[str], out: Path, cached: bool, target: str, share: float) -> bool:
+        """Wait for a moment of a phase, after ``share`` of its time; whether the process ends before it."""
+        if target == VIEWS and not cached:
+            # Views in memory leave no file: the end of the time before the first checkpoint.
+            target, share = NOTHING, 0.5 + share / 2
+        while STATES.index(self._state(out, cached)) < STATES.index(target):
+            if process.poll() is not None:
+                return True
+            time.sleep(POLL_SECONDS)
         try:
-            process.wait(timeout=after)
+            process.wait(timeout=share * self._seconds_of[target])
         except subprocess.TimeoutExpired:
             return False
         return True
@@ -171,13 +192,18 @@ class Experiment:
         )
 
     def _state(self, out: Path, cached: bool) -> str:
+        """What the disk holds, in the order in which files appear; a file may vanish meanwhile."""
         checkpoint = checkpoint_path(out)
+        has_fold = any(fold_checkpoint(checkpoint, fold).exists() for fold in range(MAX_FOLDS))
         if out.exists():
-            return BOTH if checkpoint.exists() else WRITTEN
-        if checkpoint.exists():
+            return BOTH if checkpoint.exists() or has_fold else WRITTEN
+        if has_fold:
+            return FOLDS
+        try:
             n_epochs = len(read_tensors(checkpoint, "checkpoint")[1]["history"])
-            return TRAINED if n_epochs == EPOCHS else BETWEEN
-        return VIEWS if cached and any(group.n_entries for group in cache_groups(self.cache)) else NOTHING
+        except SotglpError:
+            return VIEWS if cached and any(self.cache.glob("*/??/*.safetensors")) else NOTHING
+        return TRAINED if n_epochs == EPOCHS else BETWEEN
 
     def _torn(self, out: Path, cached: bool) -> set[Path]:
         """Files that were being written beside the model, and in the cache if it is in use."""
@@ -186,21 +212,6 @@ class Experiment:
 
 def checkpoint_path(out: Path) -> Path:
     return Path(f"{out}{CHECKPOINT_SUFFIX}")
-
-
-def _wait_for_checkpoint(process: subprocess.Popen[str], out: Path) -> None:
-    """Wait until the process has written a checkpoint, or has ended."""
-
-    def written() -> int | None:
-        try:
-            return checkpoint.stat().st_mtime_ns
-        except FileNotFoundError:
-            return None
-
-    checkpoint = checkpoint_path(out)
-    before = written()
-    while process.poll() is None and written() == before:
-        time.sleep(POLL_SECONDS)
 
 
 def _again(out: Path, kills: Sequence[Kill]) -> list[str]:
@@ -231,9 +242,10 @@ def report(outcomes: Sequence[Outcome], seconds: float, seed: int, n_torn_in_cac
         "# Killed and resumed",
         "",
         f"`python benchmarks/kills.py --runs {len(outcomes)} --seed {seed}`: `sotglp fit` on small photos (backbone "
-        f"tiny, 4 shots, {EPOCHS} epochs), which takes {seconds:.1f} s undisturbed, killed by SIGKILL at up to "
-        f"{MOST_KILLS} moments drawn uniformly from that time, then finished with `--resume`. Every second run keeps "
-        f"its views in one shared cache. Python {platform.python_version()}, torch {versions['torch']}.",
+        f"tiny, 4 shots, {EPOCHS} epochs, `--calibrate` with its folds), which takes {seconds:.1f} s undisturbed, "
+        f"killed by SIGKILL in a phase that its files show, up to {MOST_KILLS} times, then finished with `--resume`. "
+        "Every second run keeps its views in one shared cache. "
+        f"Python {platform.python_version()}, torch {versions['torch']}.",
         "",
         "| views | runs | kills | same file, byte for byte | exit code 0 | files left over | broken cache entries |",
         "|---|---|---|---|---|---|---|",
@@ -278,7 +290,7 @@ def main() -> None:
         experiment = Experiment(chosen.data.resolve(), Path(folder), chosen.seed)
         for outcome in pool.map(experiment.run, range(1, chosen.runs + 1)):
             outcomes.append(outcome)
-            moments = ", ".join(f"{kill.after:.2f} s: {kill.state}" for kill in outcome.kills)
+            moments = ", ".join(kill.state for kill in outcome.kills)
             print(f"{outcome.run}/{chosen.runs} {'good' if outcome.is_good else 'BAD'} ({moments})", flush=True)
         n_torn = len(list(experiment.cache.rglob(".*.part")))
     text = report(outcomes, experiment.seconds, chosen.seed, n_torn)

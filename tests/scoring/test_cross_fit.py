@@ -181,3 +181,22 @@ def test_pictures_in_memory_in_several_processes_need_no_common_folder(
     found = cross_fit(model, images, CONFIG, INFERENCE, n_folds=3)
     assert kept_in == [None] * 3
     np.testing.assert_allclose(found.predictions.probabilities, crossed.predictions.probabilities, atol=1e-3)
+
+
+def test_the_checkpoint_that_shows_a_run_to_resume_is_removed_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tmp_path / "m.checkpoint"
+    for path in (checkpoint, fold_checkpoint(checkpoint, 0), fold_checkpoint(checkpoint, 1)):
+        path.touch()
+    left = []
+    unlink = Path.unlink
+
+    def observed(path: Path, **options: Any) -> None:
+        unlink(path, **options)
+        left.append(checkpoint.exists())
+
+    monkeypatch.setattr(Path, "unlink", observed)
+    remove_checkpoints(checkpoint)
+    assert list(tmp_path.iterdir()) == []
+    assert left == [True] * (len(left) - 1) + [False]

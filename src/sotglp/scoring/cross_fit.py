@@ -112,8 +112,9 @@ def folds_of(images: ImageSet, n_folds: int | None = None) -> int:
 
 def remove_checkpoints(checkpoint: Path) -> None:
     """Remove the checkpoint of a finished run and those of its folds."""
-    checkpoint.unlink(missing_ok=True)
+    # Last, since it shows that a run killed in between can be resumed, which removes the rest.
     remove_fold_checkpoints(checkpoint)
+    checkpoint.unlink(missing_ok=True)
 
 
 def remove_fold_checkpoints(checkpoint: Path) -> None:
