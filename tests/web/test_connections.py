@@ -29,10 +29,13 @@ LARGE = 2**26
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
     """Reads the body, begins its answer, waits at /wait, and answers with many bytes at /large."""
+    if scope["path"] == "/early":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
     message: dict[str, Any] = {"more_body": True}
     while message.get("more_body"):
         message = await receive()
-    await send({"type": "http.response.start", "status": 200, "headers": []})
+    if scope["path"] != "/early":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
     if scope["path"] == "/wait":
         await asyncio.sleep(1.5)
     if scope["path"] == "/large":
@@ -115,6 +118,33 @@ def test_a_connection_that_sends_no_whole_request_is_closed(sent: bytes) -> None
         writer.close()
 
     run(check)
+
+
+CHUNKED = b" HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("sent", [b"\x16\x03\x01\r\n\r\n", HEAD + b"Host: b\r\n\r\n", b"POST /" + CHUNKED + b"zz\r\n"])
+def test_what_is_no_http_is_refused(sent: bytes) -> None:
+    async def check(port: int) -> None:
+        reader, writer = await opened(port, sent)
+        answer = await everything(reader)
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert b'{"error":' in answer
+        writer.close()
+
+    run(check)
+
+
+def test_a_damaged_body_after_the_begin_of_the_answer_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async def check(port: int) -> None:
+        reader, writer = await opened(port, b"POST /early" + CHUNKED)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.write(b"zz\r\n")
+        assert b"400" not in await everything(reader)
+        writer.close()
+
+    run(check)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 @pytest.mark.usefixtures("short")

@@ -47,6 +47,14 @@ def test_all_clients_share_one_copy_which_is_removed_at_the_end(
     assert list(folder.iterdir()) == []
 
 
+def test_a_copy_that_was_removed_from_the_temporary_folder_is_written_again(model: Path, folder: Path) -> None:
+    with client(model) as own:
+        first = own.get("/model/file").content
+        for path in folder.rglob("*.safetensors"):
+            path.unlink()
+        assert own.get("/model/file").content == first
+
+
 def test_few_clients_download_at_once(shared: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared.app.state.service.model_file, "_downloads", Quota(0, "downloads"))  # type: ignore[attr-defined]
     refused = shared.get("/model/file")

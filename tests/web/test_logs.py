@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -48,6 +49,16 @@ def test_the_access_log_is_replaced_before_it_is_too_large(
 def test_an_access_log_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(SotglpError, match="none"):
         open_access_log(tmp_path / "none" / "access.log")
+
+
+def test_many_warnings_are_not_all_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *_: written.append(str(message)))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    logs.bound_error_log()
+    for n in range(100):
+        warnings.showwarning(f"warning {n}", UserWarning, "file", 1)
+    assert len(written) == 30
 
 
 def test_many_errors_are_counted_in_place_of_being_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,12 @@ _FULL = (
 )
 
 
+_INVALID = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+    b'{"error":"this is no valid HTTP request: see /openapi.json"}'
+)
+
+
 def allowed_connections() -> int:
     """Return how many connections the limit of open files admits, after raising it as far as it is allowed.
 
@@ -109,6 +115,12 @@ class Connection(H11Protocol):
         """Note that the client has read most of what was sent."""
         self._n_moved += _STEP_BYTES
         super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, unless an answer has begun; then uvicorn would raise an error."""
+        if not (self._is_answering and self.cycle.response_started):
+            self.transport.write(_INVALID)
+        self.transport.close()
 
     def check(self, now: float) -> None:
         """Close the connection if a deadline is over."""

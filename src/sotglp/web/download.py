@@ -52,7 +52,8 @@ class ModelFile:
             self._folder.cleanup()
 
     def _opened(self, served: ServedModel) -> BinaryIO:
-        if self._written is not served or self._folder is None:
+        # Some systems remove files from the temporary folder after days.
+        if self._written is not served or self._folder is None or not self._path.exists():
             self.close()
             self._written = None
             self._folder = tempfile.TemporaryDirectory(prefix="sotglp-", ignore_cleanup_errors=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import Any, cast
 
 from sotglp.errors import SotglpError
 from sotglp.files.atomic import os_reason
@@ -38,10 +40,17 @@ class BoundedRate(logging.Filter):
 
 
 def bound_error_log() -> None:
-    """Bound what errors write, each of which may have a long traceback that a request causes."""
+    """Bound what errors and warnings write, each of which a request may cause."""
     for handler in logging.getLogger().handlers:
         if not any(isinstance(one, BoundedRate) for one in handler.filters):
             handler.addFilter(BoundedRate())
+    show, bounded = warnings.showwarning, BoundedRate()
+
+    def show_few(message: Warning | str, *arguments: Any) -> None:
+        if bounded.filter(logging.makeLogRecord({"msg": "%s", "args": (message,)})):
+            show(message, *arguments)
+
+    cast(Any, warnings).showwarning = show_few
 
 
 def open_access_log(path: Path) -> None:
