@@ -1,4 +1,6 @@
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +68,42 @@ def test_files_of_several_pages_are_reported(tmp_path):
     for read in (with_own_ranges, lambda one: with_ranges_of(one, {})):
         (said,) = messages(lambda read=read: read(images))
         assert "pages.tif is a TIFF of several pages, of which only the first is used" in said
+
+
+def png_of_16_bit_color(values: np.ndarray) -> bytes:
+    """A PNG file of values (H, W, 3), which Pillow can't write."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+
+
+def tiff_of_16_bit_color(values: np.ndarray) -> bytes:
+    """A TIFF file of values (H, W, 3)."""
+    height, width, _ = values.shape
+    tags = [(256, width), (257, height), (258, 134), (259, 1), (262, 2), (273, 140), (277, 3), (278, height)]
+    tags += [(279, values.size * 2), (339, 1)]
+    entries = b"".join(struct.pack("<HHII", tag, 3, 3 if tag == 258 else 1, value) for tag, value in tags)
+    head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4)
+    return head.ljust(134, b"\0") + struct.pack("<3H", 16, 16, 16) + values.astype("<u2").tobytes()
+
+
+@pytest.mark.parametrize("write", [png_of_16_bit_color, tiff_of_16_bit_color])
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_color_that_fills_few_of_its_16_bits_is_reported(tmp_path, write, bits):
+    values = np.random.default_rng(1).integers(0, 2**bits, (20, 20, 3))
+    (tmp_path / "low").write_bytes(write(values))
+    (tmp_path / "full").write_bytes(write(values << (16 - bits)))
+    low, full = (ImageSet((tmp_path / name,), ("a",)) for name in ("low", "full"))
+    for read in (with_own_ranges, lambda one: with_ranges_of(one, {})):
+        (said,) = messages(lambda read=read: read(low))
+        assert "low is 16-bit color with low values" in said
+        assert messages(lambda read=read: read(full)) == []
 
 
 def test_nearly_uniform_images_are_found_before_training(tmp_path):

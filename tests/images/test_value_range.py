@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from sotglp.images.decode import open_image, read_depth
+from sotglp.images.decode import open_image, read_losses
 from sotglp.images.value_range import Depth, checked_ranges, range_of, range_of_set
 
 # A gradient from 0 to 255, which every depth stores in its own way.
@@ -96,14 +96,14 @@ def test_every_pair_of_extremes_has_a_range(kind, low, high):
 
 def test_the_depth_of_a_file_is_read():
     values = GRADIENT.astype(np.uint16) * 16
-    depth, has_pages = read_depth(stored(values))
+    depth, has_pages, _ = read_losses(stored(values))
     assert depth is not None
     assert depth.kind == "uint16"
     assert depth.declared is None
     assert depth.high > 4000
     assert not has_pages
     page = Image.fromarray(GRADIENT)
-    assert read_depth(stored(GRADIENT, save_all=True, append_images=[page])) == (None, True)
+    assert read_losses(stored(GRADIENT, save_all=True, append_images=[page])) == (None, True, False)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from functools import cache
-from typing import IO, Any, TypeAlias, TypeVar, cast
+from typing import IO, Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -24,6 +24,7 @@ from sotglp.images.value_range import (
     ValueRanges,
     declared_range,
     extremes,
+    has_deep_color,
     kind_of,
     range_of,
     to_gray,
@@ -41,6 +42,9 @@ _ResultT = TypeVar("_ResultT")
 
 _BAND_PIXELS = 2**22
 """Pixels converted at once, so that intermediate arrays take megabytes even for the largest image."""
+
+_LOW_COLOR = 64
+"""High bytes of colors of 10, 12 or 14 bits in 16-bit files are below this."""
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -113,12 +117,19 @@ def open_image(source: ImageLike, ranges: ValueRanges | None = None) -> Image.Im
     return upright
 
 
-def read_depth(source: ImageLike) -> tuple[Depth | None, bool]:
-    """Return how an image of more than 8 bits of gray stores its values, and whether the file has several pages.
-
-    The depth is None for other images. Pages are those of TIFF; animations are usual. Errors as in :func:`open_image`.
+class Losses(NamedTuple):
+    """What decoding may lose of an image: how it stores gray of more than 8 bits, else None; whether its file has
+    several pages, as of TIFF, since animations are usual; whether it is 16-bit color that is dark in its high bytes.
     """
-    return _read(source, _depth)
+
+    depth: Depth | None = None
+    has_pages: bool = False
+    is_low_color: bool = False
+
+
+def read_losses(source: ImageLike) -> Losses:
+    """Return what decoding an image may lose. Errors as in :func:`open_image`."""
+    return _read(source, _losses)
 
 
 def _read(source: ImageLike, convert: Callable[[Image.Image], _ResultT]) -> _ResultT:
@@ -232,14 +243,21 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _depth(image: Image.Image) -> tuple[Depth | None, bool]:
+def _losses(image: Image.Image) -> Losses:
     has_pages = image.format == "TIFF" and bool(getattr(image, "is_animated", False))
     kind = kind_of(image)
     if kind is None:
-        return None, has_pages
+        is_deep = has_deep_color(image)
+        if is_deep:
+            image.load()
+        return Losses(None, has_pages, is_deep and max(high for _, high in _extrema(image)) < _LOW_COLOR)
     declared = declared_range(image)
     image.load()
-    return Depth(kind, declared, *extremes(image)), has_pages
+    return Losses(Depth(kind, declared, *extremes(image)), has_pages)
+
+
+def _extrema(image: Image.Image) -> tuple[tuple[int, int], ...]:
+    return cast("tuple[tuple[int, int], ...]", image.convert("RGB").getextrema())
 
 
 def _to_rgb(image: Image.Image, ranges: ValueRanges) -> tuple[Image.Image, int]:

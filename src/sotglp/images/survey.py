@@ -13,7 +13,7 @@ from typing import cast
 from PIL import Image
 
 from sotglp.errors import SotglpWarning, UnreadableImageError
-from sotglp.images.decode import read_depth
+from sotglp.images.decode import Losses, read_losses
 from sotglp.images.formats import HEAD_BYTES, may_be_deep
 from sotglp.images.image_set import ImageSet, ImageSource
 from sotglp.images.value_range import Depth, ValueRange, ValueRanges, kind_of, range_of_set, to_gray
@@ -28,7 +28,8 @@ _USUAL = {"uint16": [(0, 65535)], "int32": [(0, 65535)], "float32": [(0, 1), (0,
 def with_own_ranges(images: ImageSet) -> ImageSet:
     """Return images with ranges for gray of more than 8 bits, found in the whole set; ranges that it has stay.
 
-    Warn of ranges that are not those of a type, and of files with several pages. Unreadable images are skipped.
+    Warn of ranges that are not those of a type, and of what is lost of pages and 16-bit color. Unreadable images are
+    skipped.
     """
     depths = _survey(images)
     found = range_of_set([depth for _, depth in depths])
@@ -89,23 +90,30 @@ def is_nearly_uniform(image: Image.Image) -> bool:
 
 
 def _survey(images: ImageSet) -> list[tuple[int, Depth]]:
-    """Find the readable images of more than 8 bits of gray, by index, and warn of files with several pages."""
+    """Find the readable images of more than 8 bits of gray, by index, and warn of what is lost of others."""
     candidates = [index for index, source in enumerate(images.images) if _may_be_deep(source)]
     if not candidates:
         return []
 
-    def read(index: int) -> tuple[Depth | None, bool]:
+    def read(index: int) -> Losses:
         try:
-            return read_depth(images.images[index])  # type: ignore[arg-type]
+            return read_losses(images.images[index])  # type: ignore[arg-type]
         except UnreadableImageError:
-            return None, False
+            return Losses()
 
     with ThreadPoolExecutor() as pool:
         found = list(zip(candidates, pool.map(read, candidates), strict=True))
-    if paged := [index for index, (_, has_pages) in found if has_pages]:
-        text = f"{_images(images, paged)} a TIFF of several pages, of which only the first is used"
-        warnings.warn(text, SotglpWarning, stacklevel=4)
-    return [(index, depth) for index, (depth, _) in found if depth is not None]
+    for indices, what in (
+        ([index for index, one in found if one.has_pages], "a TIFF of several pages, of which only the first is used"),
+        (
+            [index for index, one in found if one.is_low_color],
+            "16-bit color with low values, probably of 10, 12 or 14 bits, and only the high byte is used; scale its "
+            "values to 8 bits",
+        ),
+    ):
+        if indices:
+            warnings.warn(f"{_images(images, indices)} {what}", SotglpWarning, stacklevel=4)
+    return [(index, one.depth) for index, one in found if one.depth is not None]
 
 
 def _may_be_deep(source: ImageSource) -> bool:

@@ -49,6 +49,12 @@ def kind_of(image: Image.Image) -> str | None:
     return {"I": "int32", "F": "float32"}.get(image.mode)
 
 
+def has_deep_color(image: Image.Image) -> bool:
+    """Whether an image that isn't loaded yet has 16-bit colors, of which Pillow reads the high bytes."""
+    tiles = getattr(image, "tile", None) or ()
+    return kind_of(image) is None and any(";16" in str(tile[3]) for tile in tiles)
+
+
 def declared_range(image: Image.Image) -> ValueRange | None:
     """Return the range that the file of an image declares, before the image is loaded; None if it declares none."""
     tiles = getattr(image, "tile", None)
