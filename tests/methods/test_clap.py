@@ -28,6 +28,7 @@ def test_loss_is_cross_entropy_and_the_constraint_of_the_paper(tiny_backbone: Ba
     model, free = (CLAP(tiny_backbone, NAMES, constrained=constrained) for constrained in (True, False))
     shots, classes = drawn_clusters(3, 4, width=32, seed=0)
     start = model.prototypes.detach().double().numpy()
+    np.testing.assert_allclose(np.linalg.norm(start, axis=1), 10, rtol=1e-5)
     for one in (model, free):
         one.fit_features(shots, classes)
         with torch.no_grad():

@@ -28,9 +28,8 @@ def test_logits_are_the_formula_of_the_paper(tiny_backbone: Backbone, images: Te
     with torch.no_grad():
         model.residuals.copy_(residuals)
         f = tiny_backbone.clip.encode_image(images).double().numpy()
-    # The text features as the tower computes them, not of unit length.
     text = sentence_features(tiny_backbone, NAMES, ["a photo of a {}."])[:, 0].double().numpy()
-    text = text + scale * residuals.double().numpy()
+    text = 10 * text / np.linalg.norm(text, axis=1, keepdims=True) + scale * residuals.double().numpy()
     f, text = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (f, text))
     np.testing.assert_allclose(model(images).global_logits.detach(), f @ text.T, rtol=1e-4, atol=1e-6)
 

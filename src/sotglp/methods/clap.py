@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sotglp.backbone import Backbone
 from sotglp.methods.base import AdaptedModel, Loss, Outputs, check_every_class
 from sotglp.methods.configs import ClapConfig
-from sotglp.methods.zero_shot import ZeroShot
+from sotglp.methods.zero_shot import TEXT_LENGTH, ZeroShot
 from sotglp.settings import Settings
 
 
@@ -21,7 +21,8 @@ class CLAP(ZeroShot):
     The loss adds to the cross entropy the squared distance of each prototype from its text feature, times its entry of
     ``multipliers`` (C,), averaged over classes. A multiplier is the mean zero-shot probability of the class for its own
     shots: what zero-shot CLIP knows well is kept. Without ``constrained`` this is the paper's ZS-LP. Text features have
-    the length that the text tower computes, as in the authors' code. Patches are compared with the text features.
+    the length :data:`sotglp.methods.zero_shot.TEXT_LENGTH`, where the authors' code has those of the text tower as they
+    are. Patches are compared with the text features.
 
     See Silva-Rodriguez et al., "A Closer Look at the Few-Shot Adaptation of Large Vision-Language Models", CVPR 2024,
     arXiv 2312.12730. The authors' code computes multipliers on augmented views, here on centre crops.
@@ -76,5 +77,5 @@ class CLAP(ZeroShot):
         return AdaptedModel.for_new_classes(self, class_names)
 
     def _text(self) -> Tensor:
-        """Text features as the text tower computes them, (C, d)."""
-        return self.class_vectors * self.text_lengths[:, None]
+        """Text features that prototypes start from, (C, d)."""
+        return TEXT_LENGTH * self.class_vectors

@@ -11,16 +11,16 @@ from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
 from sotglp.methods.configs import TaskResConfig
-from sotglp.methods.zero_shot import ZeroShot
+from sotglp.methods.zero_shot import TEXT_LENGTH, ZeroShot
 from sotglp.settings import Settings
 
 
 class TaskRes(ZeroShot):
     """Compares image features with text features plus scaled residuals, ``residuals`` (C, d), which start at zero.
 
-    Residuals are added to text features as long as the text tower computes them, not of unit length, as in the authors'
-    code. Patches are compared with the text features alone. See Yu et al., "Task Residual for Tuning Vision-Language
-    Models", CVPR 2023, arXiv 2211.10277, with the regular base classifier.
+    Residuals are added to text features of length :data:`sotglp.methods.zero_shot.TEXT_LENGTH`, where the authors' code
+    has those of the text tower as they are. Patches are compared with the text features alone. See Yu et al., "Task
+    Residual for Tuning Vision-Language Models", CVPR 2023, arXiv 2211.10277, with the regular base classifier.
     """
 
     kind: ClassVar[str] = "task-res"
@@ -38,5 +38,5 @@ class TaskRes(ZeroShot):
 
     def class_logits(self, image: Tensor, vectors: Tensor) -> Tensor:
         """Compute cosines with the text features and their residuals, (B, C)."""
-        text = vectors * self.text_lengths[:, None] + self.config.residual_scale * self.residuals
+        text = TEXT_LENGTH * vectors + self.config.residual_scale * self.residuals
         return image @ F.normalize(text, dim=-1).T

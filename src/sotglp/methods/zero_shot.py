@@ -24,12 +24,18 @@ from sotglp.settings import Settings, checked
 
 SENTENCES_AT_ONCE = 256
 
+TEXT_LENGTH = 10.0
+"""Length of text features in methods that learn beside them and whose step sizes were published for OpenAI's CLIP.
+
+Its text tower computes features of about this length, a value from memory. Other towers differ (the embedded ``photo``
+computes 50 to 65), and with their own lengths the published steps would be far too small or too large.
+"""
+
 
 class ZeroShot(AdaptedModel):
     """Compares images with a unit vector for each class by cosine (CLIP, arXiv 2103.00020, section 3.1).
 
-    Base class of methods that learn on top of frozen text features, ``class_vectors`` (C, d), whose lengths before
-    normalisation, averaged over sentences, are ``text_lengths`` (C,). Patches are compared with
+    Base class of methods that learn on top of frozen text features, ``class_vectors`` (C, d). Patches are compared with
     the same vectors, and the largest cosine over patches is the local score, for OOD scores. ``seed`` draws initial
     weights, which only subclasses have; ``settings`` are fields of ``Config``.
     """
@@ -44,12 +50,9 @@ class ZeroShot(AdaptedModel):
         templates = [self.config.zero_shot_template]
         if self.config.ensemble:
             templates = [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
-        features = sentence_features(backbone, self.class_names, templates)
-        sentences = F.normalize(features, dim=-1)
+        sentences = F.normalize(sentence_features(backbone, self.class_names, templates), dim=-1)
         self.register_buffer("class_vectors", F.normalize(sentences.mean(dim=1), dim=-1), persistent=False)
-        self.register_buffer("text_lengths", features.norm(dim=-1).mean(dim=1), persistent=False)
         self.class_vectors: Tensor
-        self.text_lengths: Tensor
 
     def encode_text(self, classes: Sequence[int] | None = None) -> TextFeatures:
         """Return the vectors of the classes with these indices, or of all, (C, 1, d), for both branches."""
