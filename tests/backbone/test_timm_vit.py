@@ -128,6 +128,13 @@ def test_half_precision_stays_close_to_open_clip() -> None:
     assert tokens.dtype == torch.bfloat16
 
 
+def test_the_size_is_the_one_that_the_trunk_is_built_for() -> None:
+    visual: Any = small_timm_vit("SigLIP").visual
+    visual.image_size = (32, 32)
+    make_reader(visual, "value")
+    assert visual.image_size == (64, 64)
+
+
 def tower(name: str, size: int = 160, **settings: Any) -> TimmModel:
     return TimmModel(name, 24, image_size=size, **settings).eval()
 

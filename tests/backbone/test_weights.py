@@ -35,6 +35,10 @@ def test_list_of_backbones_has_the_expected_families() -> None:
     assert {"ViT-B-16-SigLIP2", "EVA02-B-16", "convnext_base_w", "coca_ViT-B-32", "ViT-L-14-CLIPA"} <= set(names)
 
 
+def test_every_pretrained_pair_is_listed() -> None:
+    assert {name for name, _ in open_clip.list_pretrained()} <= set(supported_backbones())
+
+
 def is_large(vision: dict[str, Any]) -> bool:
     """Whether a tower takes seconds to build; one of its kind is smaller."""
     sizes = ("large", "giant", "gigantic", "enormous", "so400m", "giantopt")

@@ -39,6 +39,9 @@ class TimmVitReader:
         trunk = self._visual.trunk
         if reason := _reason_against(trunk):
             raise UnsupportedTowerError(f"image tower {type(trunk).__name__}", reason)
+        if trunk.patch_embed.img_size is not None:
+            # open_clip's configuration of ViTamin-XL-384 has 256 pixels, and its trunk and weights 384.
+            self._visual.image_size = tuple(trunk.patch_embed.img_size)
         rows, columns = trunk.patch_embed.grid_size
         self.patch_grid: tuple[int, int] = rows, columns
         embed = trunk.patch_embed
