@@ -164,6 +164,25 @@ def test_a_model_in_python(model: Path, images: Path) -> None:
         portable.predict([picture], batch_size=0)
 
 
+def test_large_batches_reach_the_graph_in_parts(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    portable = PortableModel.load(model, threads=1)
+    height, width = portable.record.preprocessing.size
+    pixels = np.random.default_rng(0).standard_normal((5, 3, height, width), dtype=np.float32)
+    whole = portable.run(pixels)
+    session, sizes = portable._session, []
+
+    class Session:
+        def run(self, names: None, feed: dict[str, Any], options: object) -> list[Any]:
+            sizes.append(len(feed["images"]))
+            return session.run(names, feed, options)
+
+    monkeypatch.setattr(portable, "_session", Session())
+    monkeypatch.setattr("sotglp.runtime.model.PART_PIXELS", 2 * height * width + 1)
+    for together, apart in zip(whole, portable.run(pixels), strict=True):
+        np.testing.assert_allclose(apart, together, rtol=1e-5, atol=1e-6)
+    assert sizes == [2, 2, 1]
+
+
 def changed_record(name: str, value: Any) -> Callable[[onnx.ModelProto], None]:
     def change(file: onnx.ModelProto) -> None:
         record = json.loads(file.metadata_props[0].value)

@@ -21,6 +21,9 @@ from sotglp.runtime.time_limit import TookTooLongError, call_within
 SECONDS_TO_LOAD, SECONDS_AN_IMAGE = 300.0, 60.0
 """Times that only a file made to do harm exceeds: a graph may loop without end, also while it is loaded."""
 
+PART_PIXELS = 2**17
+"""Pixels that the graph takes at once: feature maps of more of them don't fit the caches of a CPU."""
+
 _DECISIONS = ("probabilities", "ood_score", "label_index")
 
 
@@ -176,6 +179,11 @@ class PortableModel:
         SotglpError
             If the graph fails, or its outputs are not predictions.
         """
+        size = max(1, PART_PIXELS // (pixels.shape[2] * pixels.shape[3]))
+        parts = [self._run_part(pixels[start : start + size]) for start in range(0, len(pixels), size)]
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+    def _run_part(self, pixels: NDArray[np.float32]) -> list[NDArray[Any]]:
         import onnxruntime
 
         options = onnxruntime.RunOptions()
