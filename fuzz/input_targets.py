@@ -139,7 +139,7 @@ def formats(folder: Path) -> tuple[list[bytes], Reader]:
     from targets import image_files
 
     from sotglp.errors import SotglpError
-    from sotglp.images.decode import count_pixels, open_image, read_depth
+    from sotglp.images.decode import count_pixels, open_image, read_losses
     from sotglp.images.folders import read_flat_folder
     from sotglp.images.formats import is_image_file
     from sotglp.images.image_set import ImageSet
@@ -170,7 +170,7 @@ def formats(folder: Path) -> tuple[list[bytes], Reader]:
             return False
         assert image.mode == "RGB"
         assert image.width * image.height == n_pixels
-        read_depth(path)
+        read_losses(path)
         return True
 
     return seeds, _quietly(run)
