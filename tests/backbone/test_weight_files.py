@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import pytest
 import torch
+from open_clip.transformer import QuickGELU
 from safetensors.torch import load_file, save_file
 
 from sotglp import SotglpError
@@ -142,6 +145,19 @@ def test_a_checkpoint_with_settings_of_a_trainer_is_converted(tmp_path: Path) ->
     assert set(load_file(tmp_path / "out.safetensors")) == set(state)
     load_weights(another(clip), "tiny", tmp_path / "out.safetensors")
     assert_same(clip, state)
+
+
+def test_an_activation_that_the_configuration_beside_the_weights_denies_is_reported(tmp_path: Path) -> None:
+    clip = tiny_clip()
+    save_file(state_of(clip), tmp_path / "w.safetensors")
+    has_quick = any(isinstance(module, QuickGELU) for module in clip.modules())
+    for act, is_right in (("quick_gelu", has_quick), ("gelu", not has_quick)):
+        towers = {"text_config": {"hidden_act": act}, "vision_config": {"hidden_act": act}}
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", **towers}))
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            load_weights(clip, "tiny", tmp_path / "w.safetensors")
+        assert any("config.json asks for" in str(one.message) for one in seen) != is_right
 
 
 def text_and_images(vocabulary: int, length: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,12 +11,13 @@ import safetensors.torch
 import torch
 from open_clip.convert import convert_state_dict
 from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
+from open_clip.transformer import QuickGELU
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from sotglp.backbone.safe_load import check_weight_file
 from sotglp.backbone.weight_layouts import BIAS, SCALE, to_open_clip, unwrapped
-from sotglp.errors import SotglpError
+from sotglp.errors import SotglpError, SotglpWarning
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
@@ -47,6 +50,7 @@ def load_weights(model: nn.Module, name: str, path: Path) -> None:
             f"the weight file {path} doesn't fit {name} ({_first_line(error)}): choose the architecture that it was "
             "made for"
         ) from error
+    _warn_of_activation(model, name, path)
     for key, value in model.state_dict().items():
         if not bool(value.isfinite().all()):
             raise SotglpError(
@@ -124,6 +128,25 @@ def _check_fit(path: Path, name: str, state: dict[str, Tensor], own: dict[str, T
         f"the weight file {path} doesn't fit {name} ({'; '.join(reasons)}): choose the architecture that it was made "
         "for"
     )
+
+
+def _warn_of_activation(model: nn.Module, name: str, path: Path) -> None:
+    """Compare the activation with the one in the configuration of transformers' CLIP beside the weights."""
+    try:
+        config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+        towers = [config["text_config"], config["vision_config"]] if config["model_type"] == "clip" else []
+        wanted = {tower.get("hidden_act", "quick_gelu") == "quick_gelu" for tower in towers}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return  # no such configuration
+    has_quick = any(isinstance(module, QuickGELU) for module in model.modules())
+    if wanted == {not has_quick}:
+        kind, other = ("GELU", "QuickGELU") if has_quick else ("QuickGELU", "GELU")
+        warnings.warn(
+            f"{path.parent / 'config.json'} asks for {kind} and {name} has {other}, which changes all features: choose "
+            "the architecture with that activation (names that end in -quickgelu have QuickGELU)",
+            SotglpWarning,
+            stacklevel=2,
+        )
 
 
 def _first_line(error: Exception) -> str:
