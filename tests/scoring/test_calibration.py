@@ -68,7 +68,12 @@ def test_sets_of_other_kinds_compare_with_the_true_classes() -> None:
     assert (own.sets(PROBABILITIES[None], 0.7, per_class=True) == expected).all()
     with pytest.warns(SotglpWarning, match="3 of 3 classes have too few calibration images"):
         assert own.sets(PROBABILITIES[None], 0.9, per_class=True).all()
-    for changes in ({"score": "aps"}, {"per_class": True}):
+    with pytest.warns(SotglpWarning, match="3 of 3 classes have too few calibration images to be clustered"):
+        sets = own.sets(PROBABILITIES[None], 0.7, per_cluster=True)
+    assert (sets == own.sets(PROBABILITIES[None], 0.7)).all()
+    with pytest.raises(SotglpError, match="choose one"):
+        own.sets(PROBABILITIES[None], 0.7, per_class=True, per_cluster=True)
+    for changes in ({"score": "aps"}, {"per_class": True}, {"per_cluster": True}):
         with pytest.raises(SotglpError, match="of an older version"):
             calibration().sets(PROBABILITIES[None], 0.9, **changes)
     with pytest.raises(SotglpError, match=r"no score of sets 'asp' \(did you mean aps\?\)"):

@@ -45,6 +45,10 @@ def predict(
         bool,
         options.Option("--per-class", help="Let sets cover that fraction of the images of each class, not of all."),
     ] = False,
+    per_cluster: Annotated[
+        bool,
+        options.Option("--per-cluster", help="Let sets cover that fraction in each cluster of similar classes."),
+    ] = False,
     ood_method: options.OodMethod = None,
     temperature: options.Temperature = None,
     pretrained: options.Pretrained = None,
@@ -71,6 +75,7 @@ def predict(
             "--coverage": coverage is not None,
             "--set-score": set_score != "lac",
             "--per-class": per_class,
+            "--per-cluster": per_cluster,
             "--ood-method": ood_method is not None,
             "--temperature": temperature is not None,
             "--pretrained": pretrained is not None,
@@ -107,7 +112,7 @@ def predict(
             device=device,
             unknown=unknown,
             coverage=coverage,
-            sets={"score": set_score, "per_class": per_class},
+            sets={"score": set_score, "per_class": per_class, "per_cluster": per_cluster},
             unreadable=unreadable,
         )
     for row in predictions:

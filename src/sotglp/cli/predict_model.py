@@ -35,8 +35,11 @@ def predict_with_model(
 
     ``settings`` are those of :func:`inference_config`, ``sets`` those of :meth:`Calibration.sets`.
     """
-    if coverage is None and (sets["score"] != "lac" or sets["per_class"]):
-        option = "--per-class" if sets["per_class"] else "--set-score"
+    if sets["per_class"] and sets["per_cluster"]:
+        raise SotglpError("--per-class and --per-cluster exclude each other: give one of them")
+    if coverage is None and (sets["score"] != "lac" or sets["per_class"] or sets["per_cluster"]):
+        of_groups = "--per-cluster" if sets["per_cluster"] else "--set-score"
+        option = "--per-class" if sets["per_class"] else of_groups
         raise SotglpError(f"{option} is for prediction sets: give --coverage too")
     if sets["score"] not in get_args(SetScore):
         raise UnknownNameError("score of sets", sets["score"], get_args(SetScore))

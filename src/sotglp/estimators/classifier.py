@@ -55,7 +55,13 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
         return probabilities if self.calibration_ is None else self.calibration_.probabilities(probabilities)
 
     def predict_sets(
-        self, X: Any, coverage: float = 0.9, *, score: SetScore = "lac", per_class: bool = False
+        self,
+        X: Any,
+        coverage: float = 0.9,
+        *,
+        score: SetScore = "lac",
+        per_class: bool = False,
+        per_cluster: bool = False,
     ) -> NDArray[np.bool_]:
         """Predict the set of plausible classes of each image, in the order of ``classes_``, (B, C).
 
@@ -70,6 +76,8 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
             Measure that sets are cut at; see :mod:`sotglp.scoring.conformity`.
         per_class : bool, default False
             Cover that share of the images of each class; see :mod:`sotglp.scoring.class_conditional`.
+        per_cluster : bool, default False
+            Cover that share in each cluster of similar classes; see :mod:`sotglp.scoring.cluster_conditional`.
 
         Raises
         ------
@@ -80,7 +88,7 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
         models = [self.model_, *calibration.fold_models]
         predictions = predict_each(models, unlabelled(X), self._inference_config(), score_all=False)
         by_model = np.stack([one.probabilities for one in predictions])
-        return calibration.sets(by_model, coverage, score=score, per_class=per_class)
+        return calibration.sets(by_model, coverage, score=score, per_class=per_class, per_cluster=per_cluster)
 
     def explain(self, image: Any, classes: Sequence[str | int] | str | int = 1) -> Explanation:
         """Explain a prediction by the patches that each local prompt matches; ``.plot()`` draws it.

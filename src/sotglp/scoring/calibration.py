@@ -13,6 +13,7 @@ from sotglp.errors import SotglpError, SotglpWarning, UnknownNameError, Unreadab
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.scoring.class_conditional import classes_without_bound, conformal_sets
+from sotglp.scoring.cluster_conditional import UNCLUSTERED, cluster_sets
 from sotglp.scoring.conformal import cross_sets, split_sets
 from sotglp.scoring.conformity import TrueClasses, conformity
 from sotglp.scoring.cross_fit import CrossFit
@@ -71,6 +72,7 @@ class Calibration:
         *,
         score: SetScore = "lac",
         per_class: bool = False,
+        per_cluster: bool = False,
     ) -> NDArray[np.bool_]:
         """Compute the prediction set of each image, (B, C).
 
@@ -84,30 +86,36 @@ class Calibration:
             Measure that sets are cut at; see :mod:`sotglp.scoring.conformity`.
         per_class : bool, default False
             Cover that share of the images of each class; see :mod:`sotglp.scoring.class_conditional`.
+        per_cluster : bool, default False
+            Cover that share in each cluster of classes instead; see :mod:`sotglp.scoring.cluster_conditional`.
 
         Raises
         ------
         SotglpError
             If the model was calibrated without labels, or ``coverage`` is not between 0 and 1; if ``score`` is unknown;
-            if the calibration is of an older version that only has what ``lac`` over all images needs.
+            if both ``per_class`` and ``per_cluster`` are set; if the calibration is of an older version that only has
+            what ``lac`` over all images needs.
 
         Warns
         -----
         SotglpWarning
-            If classes have too few calibration images for ``per_class``, so that every set contains them.
+            If classes have too few calibration images for ``per_class``, so that every set contains them, or for
+            ``per_cluster``, so that they are compared with all images.
         """
+        if per_class and per_cluster:
+            raise SotglpError("sets are calibrated per class or per cluster: choose one of them")
         if score not in get_args(SetScore):
             raise UnknownNameError("score of sets", score, get_args(SetScore))
         if not len(self.true_probabilities):
             raise SotglpError("prediction sets need a calibration with labels: calibrate again and give them")
-        if score != "lac" or per_class:
-            return self._other_sets(probabilities, coverage, score, per_class)
+        if score != "lac" or per_class or per_cluster:
+            return self._other_sets(probabilities, coverage, score, per_class, per_cluster)
         if self.folds is None:
             return split_sets(probabilities[0], self.true_probabilities, coverage)
         return cross_sets(probabilities[1:], self.true_probabilities, self.folds, coverage)
 
     def _other_sets(
-        self, probabilities: NDArray[np.float32], coverage: float, score: SetScore, per_class: bool
+        self, probabilities: NDArray[np.float32], coverage: float, score: SetScore, per_class: bool, per_cluster: bool
     ) -> NDArray[np.bool_]:
         if self.true_classes is None:
             raise SotglpError(
@@ -118,6 +126,17 @@ class Calibration:
         folds = np.zeros_like(targets) if self.folds is None else self.folds
         by_model = probabilities[:1] if self.folds is None else probabilities[1:]
         known = self.true_classes.conformity(score, self.true_probabilities)
+        if per_cluster:
+            sets, clusters = cluster_sets(conformity(by_model, score), known, folds, coverage, targets)
+            if n_free := int((clusters == UNCLUSTERED).sum()):
+                warnings.warn(
+                    f"{n_free} of {len(clusters)} classes have too few calibration images to be clustered for a "
+                    f"coverage of {coverage:g}, so they are compared with the images of all classes: calibrate on more "
+                    "images, or lower the coverage",
+                    SotglpWarning,
+                    stacklevel=3,
+                )
+            return sets
         sets = conformal_sets(conformity(by_model, score), known, folds, coverage, targets if per_class else None)
         if per_class and (free := classes_without_bound(targets, sets.shape[1], coverage)):
             warnings.warn(

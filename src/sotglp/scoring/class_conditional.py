@@ -56,9 +56,9 @@ def conformal_sets(
     """
     check_coverage(coverage)
     if targets is None:
-        return _at_least(given, known, folds, coverage)
+        return at_least(given, known, folds, coverage)
     columns = [
-        _at_least(given[..., [index]], known[targets == index], folds[targets == index], coverage)
+        at_least(given[..., [index]], known[targets == index], folds[targets == index], coverage)
         for index in range(given.shape[-1])
     ]
     return np.concatenate(columns, axis=-1)
@@ -70,7 +70,7 @@ def classes_without_bound(targets: NDArray[np.int64], n_classes: int, coverage: 
     return [index for index, count in enumerate(counts.tolist()) if rank_below(count, coverage) == 0]
 
 
-def _at_least(
+def at_least(
     given: NDArray[np.floating[Any]], known: NDArray[np.floating[Any]], folds: NDArray[np.integer[Any]], coverage: float
 ) -> NDArray[np.bool_]:
     """Whether enough of the known values are no larger than given ones (F, B, C), (B, C)."""
