@@ -168,12 +168,39 @@ def test_calibrating_on_other_images(model: Path, data: Path, tmp_path: Path, ou
     assert "from 11 images in held-out images" in output_of("info", out)
 
 
+def test_calibrating_for_an_error_among_accepted_images(data: Path, tmp_path: Path, output_of: Run) -> None:
+    out = tmp_path / "m.safetensors"
+    bound = ["--max-error", "0.9", "--confidence", "0.5"]
+    summary = output_of("fit", data / "train", "--out", out, *FIT, "--calibrate-on", data / "test", *bound)
+    stated = "error among accepted images at most 90.0% with 50% confidence"
+    assert stated in summary
+    assert stated in output_of("info", out)
+    record = read_record(out)
+    assert record.calibration is not None
+    test = record.calibration.rejection.accepted_error
+    assert test is not None
+    loaded = SOTGLPClassifier.load(out)
+    accepted = ~loaded.is_ood(data / "test")
+    labels = np.array([path.parent.name for path in sorted((data / "test").glob("*/*.png"))])
+    assert accepted.sum() == test.n
+    assert (loaded.predict(data / "test", reject=False) != labels)[accepted].sum() == test.n_wrong
+    found = loaded.calibrate(data / "test", max_error=0.9, confidence=0.5)
+    assert found.calibration_.rejection == record.calibration.rejection
+    with pytest.raises(SotglpError, match="needs labels"):
+        loaded.calibrate(data / "test" / "blue sea", max_error=0.9, confidence=0.5)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--calibrate", "--calibrate-on", "TEST"], "--calibrate uses the shots and --calibrate-on other images"),
         (["--tpr", "0.9"], "--tpr is for calibration: give --calibrate"),
         (["--ood-method", "knn"], "--ood-method is for calibration: give --calibrate"),
+        (["--max-error", "0.1"], "--max-error is for calibration: give --calibrate"),
+        (["--calibrate", "--tpr", "0.9", "--max-error", "0.1"], "--tpr and --max-error both choose the threshold"),
+        (["--calibrate", "--confidence", "0.8"], "--confidence is that of --max-error"),
+        (["--calibrate", "--max-error", "0.1"], "12 calibration images can't bound .* give at least 45"),
+        (["--calibrate", "--max-error", "1"], "max_error = 1.0 must be above 0"),
         (["--calibrate", "--tpr", "0"], "tpr = 0.0 must be above 0"),
         (["--calibrate", "--tpr", "1.01"], "tpr = 1.01 must be above 0 and at most 1"),
         (["--calibrate", "--tpr", "nan"], "tpr = nan must be above 0"),

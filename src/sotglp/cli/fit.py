@@ -21,6 +21,7 @@ from sotglp.images.columns import Columns
 from sotglp.images.image_set import ImageSet
 from sotglp.images.manifest import ANY_COLUMNS, MANIFEST_SUFFIXES
 from sotglp.methods.method import find_method
+from sotglp.scoring.rejection import CONFIDENCE
 from sotglp.settings import SHOT_SCORES, InferenceConfig, Settings, TrainConfig, checked, load_preset
 
 CHECKPOINT_SUFFIX = ".checkpoint"
@@ -60,6 +61,13 @@ def fit(
         Option(metavar="DIR", help="Calibrate on these labelled held-out images instead."),
     ] = None,
     tpr: Annotated[float | None, Option(help="Fraction of images of the classes to accept; default 0.95.")] = None,
+    max_error: Annotated[
+        float | None,
+        Option(help="Bound the fraction of wrong labels among accepted images by this instead of --tpr, such as 0.05."),
+    ] = None,
+    confidence: Annotated[
+        float | None, Option(help="Probability of keeping to --max-error over calibration images; default 0.9.")
+    ] = None,
     ood_method: Annotated[
         str | None,
         Option(help="Score to calibrate, such as gl-mcm, knn or transport; default: the backbone's."),
@@ -89,9 +97,19 @@ def fit(
     if calibrate and calibrate_on:
         raise SotglpError("--calibrate uses the shots and --calibrate-on other images: give one of them")
     if not (calibrate or calibrate_on):
-        for option, value in (("--tpr", tpr), ("--ood-method", ood_method)):
+        only_calibrated = {
+            "--tpr": tpr,
+            "--max-error": max_error,
+            "--confidence": confidence,
+            "--ood-method": ood_method,
+        }
+        for option, value in only_calibrated.items():
             if value is not None:
                 raise SotglpError(f"{option} is for calibration: give --calibrate or --calibrate-on too")
+    if max_error is not None and tpr is not None:
+        raise SotglpError("--tpr and --max-error both choose the threshold: give one of them")
+    if max_error is None and confidence is not None:
+        raise SotglpError("--confidence is that of --max-error: give --max-error too")
     backbone = choose_backbone(backbone, pretrained)
     model_config, training = fit_settings(
         backbone, method, preset, {"shots": shots, "epochs": epochs, "seed": seed}, setting or []
@@ -132,6 +150,8 @@ def fit(
         calibrate=calibrate,
         held_out=held_out,
         tpr=0.95 if tpr is None else tpr,
+        max_error=max_error,
+        confidence=CONFIDENCE if confidence is None else confidence,
         resume=resume,
         force=force,
         include_backbone=include_backbone,

@@ -18,6 +18,7 @@ from sotglp.model_file.save import calibration_record, save_model
 from sotglp.scoring.calibration import Calibration, calibrate_crossed, calibrate_held_out
 from sotglp.scoring.cross_fit import cross_fit, folds_of, remove_checkpoints, remove_fold_checkpoints
 from sotglp.scoring.rejection import check_tpr
+from sotglp.scoring.risk_control import check_max_error
 from sotglp.settings import InferenceConfig, Settings, TrainConfig
 from sotglp.training.chance import warn_near_chance
 from sotglp.training.fit import Fitted, adapt, drawn_shots
@@ -37,6 +38,8 @@ class FitRun:
     calibrate: bool
     held_out: ImageSet | None
     tpr: float
+    max_error: float | None
+    confidence: float
     resume: bool
     force: bool
     include_backbone: bool
@@ -52,6 +55,8 @@ class FitRun:
             _check_held_out(self.held_out, self.images.classes, shots)
         elif self.calibrate:
             folds_of(shots)
+        if self.max_error is not None:
+            check_max_error(self.max_error, self.confidence, len(self.held_out or shots))
         warn_of_two_labels(shots)
         if self.force and not self.resume:
             remove_fold_checkpoints(self.checkpoint)
@@ -111,9 +116,24 @@ class FitRun:
                 checkpoint=self.checkpoint,
                 resume=self.resume,
             )
-            return calibrate_crossed(crossed, fitted.images, inference, self.tpr)
+            return calibrate_crossed(
+                crossed,
+                fitted.images,
+                inference,
+                self.tpr,
+                max_error=self.max_error,
+                confidence=self.confidence,
+            )
         if self.held_out and is_first:
-            return calibrate_held_out(fitted.model, self.held_out, inference, self.tpr, unreadable=unreadable)
+            return calibrate_held_out(
+                fitted.model,
+                self.held_out,
+                inference,
+                self.tpr,
+                max_error=self.max_error,
+                confidence=self.confidence,
+                unreadable=unreadable,
+            )
         return None
 
     def _summary(self, fitted: Fitted, calibration: Calibration | None) -> str:
@@ -126,6 +146,8 @@ class FitRun:
         if calibration:
             low, high = calibration.rejection.interval
             summary += f"; calibrated: {calibration.rejection.expected_tpr:.1%} accepted ({low:.1%} to {high:.1%})"
+            if bound := calibration.rejection.accepted_error:
+                summary += f"; {bound}"
         return summary
 
 

@@ -106,6 +106,7 @@ def _calibration_line(calibration: CalibrationRecord) -> str:
         f"unknown below {calibration.ood_method} {rejection.threshold:.6g}, from {rejection.n} images in {source}; "
         f"expected acceptance of known images {rejection.expected_tpr:.1%} (90% interval {low:.1%} to {high:.1%}); "
         f"temperature {calibration.temperature:.3g}"
+        + (f"; {rejection.accepted_error}" if rejection.accepted_error else "")
     )
 
 

@@ -22,6 +22,8 @@ from sotglp.images.labels import label_array
 from sotglp.scoring.calibration import Calibration, calibrate_crossed, calibrate_held_out
 from sotglp.scoring.cross_fit import cross_fit
 from sotglp.scoring.predict import Predictions, predict, predict_each
+from sotglp.scoring.rejection import CONFIDENCE
+from sotglp.scoring.risk_control import check_max_error
 from sotglp.settings import InferenceConfig, OodMethod, SetScore, checked
 from sotglp.training.fit import drawn_shots
 
@@ -132,6 +134,8 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
         *,
         y: ArrayLike | None = None,
         folds: int | None = None,
+        max_error: float | None = None,
+        confidence: float = CONFIDENCE,
     ) -> Self:
         """Calibrate the rejection threshold, the temperature of probabilities, and prediction sets.
 
@@ -150,24 +154,36 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
             Labels of X, as for :meth:`fit`; they are needed for the temperature and for prediction sets.
         folds : int or None, default None
             Cross-validate the few-shot images, which takes as many more fits.
+        max_error : float or None, default None
+            Choose the threshold by the share of misclassified images among accepted ones, in place of ``tpr``; needs
+            labels. See :func:`sotglp.scoring.risk_control.reject_for_error`.
+        confidence : float, default 0.9
+            Probability of keeping to ``max_error``.
 
         Raises
         ------
         SotglpError
-            If ``tpr``, images or labels can't be used, or a class has fewer images than there are folds.
+            If ``tpr``, images or labels can't be used, a class has fewer images than there are folds, or no threshold
+            keeps to ``max_error``.
         """
         check_is_fitted(self, "model_")
         images = renamed_labels(maybe_labelled(X, y), self._names())
         inference = self._inference_config(method, temperature)
         if folds is None:
-            self.calibration_ = calibrate_held_out(self.model_, images, inference, tpr)
+            self.calibration_ = calibrate_held_out(
+                self.model_, images, inference, tpr, max_error=max_error, confidence=confidence
+            )
             return self
         if images.labels is None:
             raise SotglpError("folds need labels: give y, or a folder with a folder for each class")
         config = self._fitted_training()
         shots = drawn_shots(images, config)
+        if max_error is not None:
+            check_max_error(max_error, confidence, len(shots))
         crossed = cross_fit(self.model_, shots, config, inference, n_folds=folds, cache_dir=self._cache_dir())
-        self.calibration_ = calibrate_crossed(crossed, shots, inference, tpr)
+        self.calibration_ = calibrate_crossed(
+            crossed, shots, inference, tpr, max_error=max_error, confidence=confidence
+        )
         return self
 
     def is_ood(self, X: Any) -> NDArray[np.bool_]:

@@ -105,10 +105,13 @@ def calibration_record(calibration: Calibration | None) -> dict[str, Any] | None
     """Scalars of a calibration, as :class:`sotglp.model_file.record.CalibrationRecord` reads them."""
     if calibration is None:
         return None
+    rejection = asdict(calibration.rejection)
+    if calibration.rejection.accepted_error is None:  # so that such files keep their bytes
+        del rejection["accepted_error"]
     return {
         "ood_method": calibration.ood_method,
         "ood_temperature": calibration.ood_temperature,
-        "rejection": asdict(calibration.rejection),
+        "rejection": rejection,
         "temperature": calibration.temperature,
         "n_folds": len(calibration.fold_models),
     }

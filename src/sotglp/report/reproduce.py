@@ -52,7 +52,12 @@ def fit_command(record: ModelRecord, out: str) -> str | None:
         words += [f"--{name}", str(value)] if has_option else ["--set", f"{name}={_as_yaml(value)}"]
     if calibration:
         words += ["--calibrate"] if calibration.n_folds else ["--calibrate-on", CALIBRATION]
-        words += ["--tpr", f"{calibration.rejection.tpr:g}", "--ood-method", calibration.ood_method]
+        bound = calibration.rejection.accepted_error
+        if bound is None:
+            words += ["--tpr", f"{calibration.rejection.tpr:g}"]
+        else:
+            words += ["--max-error", f"{bound.max_error:g}", "--confidence", f"{bound.confidence:g}"]
+        words += ["--ood-method", calibration.ood_method]
     return shlex.join(words)
 
 

@@ -18,7 +18,8 @@ from sotglp.scoring.conformal import cross_sets, split_sets
 from sotglp.scoring.conformity import TrueClasses, conformity
 from sotglp.scoring.cross_fit import CrossFit
 from sotglp.scoring.predict import Predictions, predict
-from sotglp.scoring.rejection import Rejection, reject_below
+from sotglp.scoring.rejection import CONFIDENCE, Rejection, reject_below
+from sotglp.scoring.risk_control import reject_for_error
 from sotglp.scoring.temperature import fit_temperature, tempered
 from sotglp.settings import InferenceConfig, OodMethod, SetScore
 
@@ -155,6 +156,8 @@ def calibrate_held_out(
     inference: InferenceConfig,
     tpr: float,
     *,
+    max_error: float | None = None,
+    confidence: float = CONFIDENCE,
     unreadable: list[UnreadableImageError] | None = None,
 ) -> Calibration:
     """Calibrate on held-out images of the model's classes.
@@ -167,13 +170,16 @@ def calibrate_held_out(
         How images are read, and the score of the threshold.
     tpr : float
         Share of in-distribution images to accept, above 0 and at most 1.
+    max_error, confidence
+        Choose the threshold by the error among accepted images instead, which needs labels; see
+        :func:`sotglp.scoring.risk_control.reject_for_error`. None for ``tpr``.
     unreadable : list or None
         Collects images that can't be decoded and skips them; None raises at the first.
 
     Raises
     ------
     SotglpError
-        If images or ``tpr`` can't be used.
+        If images or ``tpr`` can't be used, or no threshold keeps to ``max_error``.
 
     Warns
     -----
@@ -182,28 +188,53 @@ def calibrate_held_out(
     """
     labels = None if images.labels is None else images.targets(model.class_names)
     predictions = predict(model, images, inference, unreadable=unreadable, title="calibrating")
-    return _calibration(predictions, inference, tpr, None if labels is None else labels[predictions.indices])
+    known = None if labels is None else labels[predictions.indices]
+    return _calibration(predictions, inference, _rejection(predictions, known, tpr, max_error, confidence), known)
 
 
-def calibrate_crossed(crossed: CrossFit, images: ImageSet, inference: InferenceConfig, tpr: float) -> Calibration:
+def calibrate_crossed(
+    crossed: CrossFit,
+    images: ImageSet,
+    inference: InferenceConfig,
+    tpr: float,
+    *,
+    max_error: float | None = None,
+    confidence: float = CONFIDENCE,
+) -> Calibration:
     """Calibrate on the few-shot images, each predicted by a model that was not trained on it.
 
     ``crossed`` is from :func:`sotglp.scoring.cross_fit.cross_fit` on the labelled ``images``; see
     :func:`calibrate_held_out` for the rest. These models were trained on fewer images than the calibrated one, so the
-    threshold is, if anything, lenient, and the interval of :class:`sotglp.scoring.rejection.Rejection` is approximate.
+    threshold is, if anything, lenient, and the interval of :class:`sotglp.scoring.rejection.Rejection` and the bound of
+    ``max_error`` are approximate.
     """
     labels = images.targets(crossed.models[0].class_names)
-    return _calibration(crossed.predictions, inference, tpr, labels, crossed)
+    rejection = _rejection(crossed.predictions, labels, tpr, max_error, confidence)
+    return _calibration(crossed.predictions, inference, rejection, labels, crossed)
+
+
+def _rejection(
+    predictions: Predictions,
+    labels: NDArray[np.int64] | None,
+    tpr: float,
+    max_error: float | None,
+    confidence: float,
+) -> Rejection:
+    if max_error is None:
+        return reject_below(predictions.ood_scores, tpr)
+    if labels is None:
+        raise SotglpError("max_error bounds the share of misclassified images, which needs labels: give them")
+    is_correct = predictions.probabilities.argmax(axis=1) == labels
+    return reject_for_error(predictions.ood_scores, is_correct, max_error, confidence)
 
 
 def _calibration(
     predictions: Predictions,
     inference: InferenceConfig,
-    tpr: float,
+    rejection: Rejection,
     labels: NDArray[np.int64] | None,
     crossed: CrossFit | None = None,
 ) -> Calibration:
-    rejection = reject_below(predictions.ood_scores, tpr)
     if labels is None:
         return Calibration(inference.ood_method, inference.temperature, rejection)
     probabilities = predictions.probabilities

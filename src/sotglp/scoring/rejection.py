@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Annotated
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
@@ -21,6 +21,26 @@ LARGEST_DENOMINATOR = 10**9
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+class AcceptedError:
+    """A bound of the error among accepted images, and the test that a threshold passed for it.
+
+    ``max_error`` is kept to with a probability of ``confidence``; of ``n`` accepted calibration images ``n_wrong`` were
+    misclassified. See :func:`sotglp.scoring.risk_control.reject_for_error`.
+    """
+
+    max_error: Annotated[float, Field(gt=0, lt=1)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    n: Annotated[int, Field(ge=1)]
+    n_wrong: Annotated[int, Field(ge=0)]
+
+    def __str__(self) -> str:
+        return (
+            f"error among accepted images at most {self.max_error:.1%} with {self.confidence:.0%} confidence "
+            f"({self.n_wrong} of {self.n} wrong)"
+        )
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -39,6 +59,8 @@ class Rejection:
         Expected share of accepted images; less than ``tpr`` if n is too small.
     interval : tuple of float
         90 % confidence interval of the true share, over draws of n images.
+    accepted_error : AcceptedError or None
+        Bound of the error among accepted images, if the threshold was chosen for it; None if it was chosen for ``tpr``.
     """
 
     threshold: float
@@ -46,6 +68,7 @@ class Rejection:
     n: Annotated[int, Field(ge=1)]
     expected_tpr: Share
     interval: tuple[Share, Share]
+    accepted_error: AcceptedError | None = None
 
 
 def reject_below(scores: ArrayLike, tpr: float = 0.95) -> Rejection:
@@ -77,15 +100,25 @@ def reject_below(scores: ArrayLike, tpr: float = 0.95) -> Rejection:
     ----------
     Wilks, 1941, Determination of sample sizes for setting tolerance limits; Vovk, arXiv 1209.2673.
     """
+    check_tpr(tpr)
+    ascending = np.sort(finite_scores(scores, "scores"))
+    return reject_at_rank(ascending, max(rank_below(len(ascending), tpr), 1), tpr)
+
+
+def reject_at_rank(
+    ascending: NDArray[np.float64], k: int, tpr: float, accepted_error: AcceptedError | None = None
+) -> Rejection:
+    """Return the rejection of images below the k-th smallest score, or up to it for a bound of ``accepted_error``."""
     # Model files are described without SciPy, which takes half a second to import.
     from scipy.stats import beta
 
-    check_tpr(tpr)
-    ascending = np.sort(finite_scores(scores, "scores"))
     n = len(ascending)
-    k = max(rank_below(n, tpr), 1)
     low, high = beta.interval(CONFIDENCE, n + 1 - k, k)
-    return Rejection(float(ascending[k - 1]), float(tpr), n, (n + 1 - k) / (n + 1), (float(low), float(high)))
+    threshold = float(ascending[k - 1])
+    if accepted_error is not None:
+        # An image at the threshold is accepted. Scores are float32, so this is the next larger one.
+        threshold = float(np.nextafter(np.float32(threshold), np.float32(np.inf)))
+    return Rejection(threshold, float(tpr), n, (n + 1 - k) / (n + 1), (float(low), float(high)), accepted_error)
 
 
 def check_tpr(tpr: float) -> None:
