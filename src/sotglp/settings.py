@@ -24,7 +24,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 # fmt: off
 OodMethod = Literal[
     "mcm", "l-mcm", "gl-mcm", "msp", "max-logit", "energy", "margin", "entropy", "gen", "ash", "react", "vim", "she",
-    "knn", "mahalanobis", "mahalanobis-patches",
+    "knn", "mahalanobis", "mahalanobis-patches", "neglabel",
 ]
 # fmt: on
 

@@ -165,6 +165,10 @@ def _check_exportable(model: AdaptedModel, ood_method: OodMethod) -> None:
         raise SotglpError(
             "the score vim can't be exported, since its scale comes from logits of the shots: choose another score"
         )
+    if ood_method == "neglabel":
+        raise SotglpError(
+            "the score neglabel can't be exported, since it compares with thousands of texts: choose another"
+        )
     if model.backbone.preprocess_settings is None:
         raise SotglpError(
             "a backbone with custom preprocessing can't be exported, since the file describes open_clip's only: "

@@ -16,6 +16,7 @@ from sotglp.methods.shot_features import region_features
 from sotglp.methods.shot_memory import ShotMemory
 from sotglp.methods.text_features import TextFeatures
 from sotglp.scoring.arrays import check_temperature
+from sotglp.scoring.negative_labels import class_and_negative_features, negative_score
 from sotglp.settings import OodMethod, noted_score
 
 GEN_POWER, GEN_CLASSES = 0.1, 100
@@ -68,6 +69,8 @@ def score(
           :class:`sotglp.methods.shot_memory.ShotMemory`.
         - ``mahalanobis-patches``: ``mahalanobis``, plus the same for the mean patch, weighted by the transport plan of
           the predicted class if the model has one; see :mod:`sotglp.methods.shot_features`. Formerly ``transport``.
+        - ``neglabel``: softmax share of the class names among names of other things, by the image feature; see
+          :mod:`sotglp.scoring.negative_labels`.
     temperature : float, default 1.0
         Cosines, or logits, are divided by it before a softmax, and energies are those at this temperature; from 1e-6 to
         1e6. ``max-logit``, ``vim`` and scores that only use features ignore it.
@@ -88,7 +91,7 @@ def score(
     MCM, arXiv 2211.13445; GL-MCM, arXiv 2304.04521; MSP, arXiv 1610.02136; max-logit, arXiv 1911.11132; energy,
     arXiv 2010.03759; GEN, CVPR 2023; ASH (variant P), arXiv 2209.09858; ReAct, arXiv 2111.12797; ViM,
     arXiv 2203.10807; SHE, ICLR 2023; k nearest neighbours, arXiv 2204.06507; Mahalanobis, arXiv 1807.03888; SOT-GLP,
-    arXiv 2603.08347, section on OOD detection.
+    arXiv 2603.08347, section on OOD detection; NegLabel, arXiv 2403.20078.
     """
     if isinstance(model_or_outputs, Outputs):
         return score_evidence(Evidence(model_or_outputs), method, temperature)
@@ -210,6 +213,13 @@ def _mahalanobis_patches(evidence: Evidence, temperature: float) -> Tensor:
     return _mahalanobis(evidence, temperature) + _shots(evidence).mahalanobis_of_regions(regions)
 
 
+def _negative_labels(evidence: Evidence, temperature: float) -> Tensor:
+    model, image = _model(evidence), _unit_image(evidence)
+    classes, negatives = class_and_negative_features(model.backbone, model.class_names)
+    scale = float(model.backbone.logit_scale) / temperature
+    return negative_score(image, classes.to(image.device), negatives.to(image.device), scale)
+
+
 SCORES: dict[str, Callable[[Evidence, float], Tensor]] = {
     "mcm": _mcm,
     "l-mcm": _local_mcm,
@@ -227,5 +237,6 @@ SCORES: dict[str, Callable[[Evidence, float], Tensor]] = {
     "knn": lambda evidence, temperature: _shots(evidence).nearest(evidence.encoded.image_features),
     "mahalanobis": _mahalanobis,
     "mahalanobis-patches": _mahalanobis_patches,
+    "neglabel": _negative_labels,
 }
 """All scores by name, in the order of tables."""
