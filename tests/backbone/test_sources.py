@@ -82,6 +82,21 @@ def test_a_model_file_finds_its_folder_again(tmp_path: Path) -> None:
     assert torch.equal(moved.model.predict_proba(images), expected)
 
 
+def test_a_text_encoder_with_code_of_its_own_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setattr("builtins.input", lambda _: "y")  # what transformers asks before it runs code
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Config: ...\n")
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "code.Config"}}
+    (tmp_path / "encoder" / "config.json").write_text(json.dumps(own))
+    text = {"hf_model_name": str(tmp_path / "encoder"), "hf_tokenizer_name": "none"}
+    model = {**CONFIG["model_cfg"], "text_cfg": text}
+    (tmp_path / CONFIG_FILE).write_text(json.dumps({**CONFIG, "model_cfg": model}))
+    with pytest.raises(SotglpError, match="code of its own, which isn't run"):
+        Backbone.load(str(tmp_path), "none")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(SotglpError, match=f"has no {CONFIG_FILE}"):
         Backbone.load(f"local-dir:{tmp_path}")

@@ -167,6 +167,8 @@ def _create(name: str, image_size: int | None, seed: int, **how: Any) -> nn.Modu
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
+            if encoder:
+                _check_runs_no_code(name, encoder)
             model: nn.Module = open_clip.create_model(
                 built, force_image_size=image_size, pretrained_text=False, load_weights="pretrained" in how, **how
             )
@@ -178,6 +180,19 @@ def _create(name: str, image_size: int | None, seed: int, **how: Any) -> nn.Modu
                 f"where there is a network, run `hf download {encoder} config.json`, and copy the cache"
             ) from error
     return model
+
+
+def _check_runs_no_code(name: str, encoder: str) -> None:
+    """Raise a SotglpError if a text encoder of transformers brings code, which open_clip would offer to run."""
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(encoder, trust_remote_code=False)
+    except ValueError as error:
+        raise SotglpError(
+            f"the text encoder {encoder} of {name} has an architecture that transformers doesn't know, or code of its "
+            "own, which isn't run: choose another backbone"
+        ) from error
 
 
 def _build_from_tag(name: str, tag: str, image_size: int | None, seed: int) -> nn.Module:
