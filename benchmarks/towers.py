@@ -29,8 +29,10 @@ def published_config(name: str) -> Any:
     import transformers
 
     if "nllb" in name:
-        layers, width = (12, 1024) if "600M" in name else (24, 1024)
-        return transformers.M2M100Config(vocab_size=256206, d_model=width, encoder_layers=layers, decoder_layers=layers)
+        layers, inner = (12, 4096) if "600M" in name else (24, 8192)
+        return transformers.M2M100Config(
+            vocab_size=256206, d_model=1024, encoder_layers=layers, decoder_layers=layers, encoder_ffn_dim=inner
+        )
     large = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
     sizes: dict[str, Any] = {"max_position_embeddings": 514, "pad_token_id": 1, **(large if "large" in name else {})}
     if name.startswith("xlm"):

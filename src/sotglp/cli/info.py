@@ -10,8 +10,10 @@ from typer import Argument, Option
 from sotglp.backbone_defaults import SCORE, backbones_with_defaults, default_ood_method, training_defaults
 from sotglp.benchmark.suite import suites as suite_names
 from sotglp.cli import options
+from sotglp.cli.backbone_table import backbone_lines, backbone_rows
 from sotglp.console.output import check_outputs, emit
 from sotglp.console.progress import note_loading
+from sotglp.errors import SotglpError
 from sotglp.files.versions import installed_versions
 from sotglp.methods.method import METHODS
 from sotglp.model_file.record import CalibrationRecord, read_record
@@ -21,7 +23,13 @@ from sotglp.settings import presets as preset_names
 
 def info(
     model_file: Annotated[Path | None, Argument(metavar="[MODEL]", help="Model file to describe.")] = None,
-    backbones: Annotated[bool, Option("--backbones", help="List the supported backbones.")] = False,
+    backbones: Annotated[
+        bool, Option("--backbones", help="List the backbones, their sizes, weights and licences.")
+    ] = False,
+    filter_text: Annotated[
+        str | None,
+        Option("--filter", metavar="TEXT", help="With --backbones: those with these words, and all of their tags."),
+    ] = None,
     presets: Annotated[bool, Option("--presets", help="List the presets, and settings by backbone.")] = False,
     methods: Annotated[bool, Option("--methods", help="List the methods.")] = False,
     suites: Annotated[bool, Option("--suites", help="List the suites of `sotglp benchmark`.")] = False,
@@ -32,15 +40,14 @@ def info(
     [bold]Example[/bold]: sotglp info birds.safetensors
     """
     check_outputs({"--json": json_file})
+    if filter_text is not None and (model_file or not backbones):
+        raise SotglpError(f"--filter {filter_text!r} has nothing to filter: use it with --backbones, without a model")
     result: dict[str, Any]
     if model_file:
         result, lines = _model(model_file)
     elif backbones:
-        note_loading("open_clip", "PyTorch and open_clip")
-        from sotglp.backbone.weights import supported_backbones
-
-        result = {"backbones": supported_backbones()}
-        lines = result["backbones"]
+        result = backbone_rows(filter_text)
+        lines = backbone_lines(result, all_tags=filter_text is not None)
     elif presets:
         result = {
             "presets": {name: load_preset(name).model_dump() for name in preset_names()},
