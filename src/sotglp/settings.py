@@ -18,6 +18,7 @@ PatchAttention = Literal["value", "ordinary"]
 LocalFactor = Literal["1/N", "1"]
 Branches = Literal["both", "global", "local"]
 Matching = Literal["transport", "uniform", "per-prompt"]
+Residual = Literal["gda", "proker"]
 LocalContexts = Literal["class", "shared"]
 Optimizer = Literal["sgd", "adamw"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -79,6 +80,9 @@ class Settings(BaseModel):
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
+NonNegative = Annotated[float, Field(ge=0)]
+
+
 class PromptConfig(Settings):
     """Settings that all models with global and local prompts share."""
 
@@ -102,6 +106,14 @@ class ModelConfig(PromptConfig):
         "transport",
         description="how patches meet the prompts of a class: transport on one support for all; uniform, a plan of "
         "equal parts there; per-prompt, equal parts on K patches of each prompt's own",
+    )
+    residual: Residual | None = Field(
+        None, description="closed-form classifier on the image features of the shots that is added to the logits"
+    )
+    fusion: tuple[NonNegative, NonNegative, NonNegative] | None = Field(
+        None,
+        description="factors of global cosines, local cosines and residual; none chooses them by cross-fitting on the "
+        "shots if there is a residual",
     )
 
 

@@ -115,6 +115,10 @@ def built(name: str, backbone: Backbone) -> AdaptedModel:
     if model.needs_shot_features:
         features = torch.randn(9, backbone.embed_dim, generator=torch.Generator().manual_seed(2))
         model.fit_features(features, torch.arange(9) % 3)
+    if isinstance(model, SOTGLP) and method.settings.get("residual"):
+        features = torch.randn(9, backbone.embed_dim, generator=torch.Generator().manual_seed(2))
+        model.residual = model.new_residual().fit(features, torch.arange(9) % 3)
+        model.config = model.config.model_copy(update={"fusion": (0.3, 0.6, 0.2)})
     return perturbed(model)
 
 
@@ -136,6 +140,8 @@ SCORES: dict[str, OodMethod] = {
     "gallop": "l-mcm",
     "sot-glp": "mahalanobis-patches",
     "sot-glp-projection-free": "mahalanobis",
+    "sot-glp-gda": "energy",
+    "sot-glp-proker": "gl-mcm",
 }
 
 

@@ -189,6 +189,9 @@ KEPT = {
     "gallop": {"global_prompts", "local_prompts", "local_projection"},
     "sot-glp": {"global_prompts", "local_prompts", "local_projection"},
     "sot-glp-projection-free": {"global_prompts", "local_prompts"},
+    # Without a fit there is no residual.
+    "sot-glp-gda": {"global_prompts", "local_prompts", "local_projection"},
+    "sot-glp-proker": {"global_prompts", "local_prompts", "local_projection"},
 }
 
 

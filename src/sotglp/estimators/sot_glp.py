@@ -26,6 +26,7 @@ from sotglp.settings import (
     Optimizer,
     PatchAttention,
     Precision,
+    Residual,
     Settings,
     TrainConfig,
     checked,
@@ -60,7 +61,7 @@ class SOTGLPClassifier(ImageClassifier):
         How shots are drawn when classes differ in size.
     n_global_prompts, n_local_prompts, top_k, epsilon, relaxation, template, learn_projection, local_init, local_factor
         See :class:`sotglp.SOTGLP`.
-    branches, matching, local_contexts
+    branches, matching, local_contexts, residual, fusion
         See :class:`sotglp.SOTGLP`.
     epochs, batch_size, learning_rate, views, augment
         See :class:`sotglp.settings.TrainConfig`; ``"auto"`` is the value that comes with the backbone.
@@ -119,6 +120,8 @@ class SOTGLPClassifier(ImageClassifier):
         branches: Branches = "both",
         matching: Matching = "transport",
         local_contexts: LocalContexts = "class",
+        residual: Residual | None = None,
+        fusion: tuple[float, float, float] | None = None,
         epochs: int | Literal["auto"] | None = "auto",
         batch_size: int | Literal["auto"] = "auto",
         micro_batch: int | None = None,
@@ -156,6 +159,8 @@ class SOTGLPClassifier(ImageClassifier):
         self.branches = branches
         self.matching = matching
         self.local_contexts = local_contexts
+        self.residual = residual
+        self.fusion = fusion
         self.epochs = epochs
         self.batch_size = batch_size
         self.micro_batch = micro_batch

@@ -27,6 +27,7 @@ class Outputs(NamedTuple):
     the local prompts, and ``patch_logits`` (B, P, C) mean cosines of each patch with a class's local prompts, without
     gradient unless a loss needs one. A model without local prompts compares patches with its global ones. ``plan`` and
     ``support`` are those of :class:`sotglp.methods.local_match.LocalMatch`; None for a model without a plan.
+    ``residual`` (B, C) are the scores of :mod:`sotglp.methods.residual`; None for a model without one.
     """
 
     global_logits: Tensor
@@ -34,6 +35,7 @@ class Outputs(NamedTuple):
     patch_logits: Tensor
     plan: Tensor | None = None
     support: Tensor | None = None
+    residual: Tensor | None = None
 
 
 class Loss(NamedTuple):
@@ -201,13 +203,17 @@ class AdaptedModel(nn.Module, ABC):
         ``origins`` holds for each class of this model its index in ``other``; None for a new class, which starts from
         the mean of all rows there.
         """
-        rows = {name: getattr(other, name) for name in other.class_rows}
+        self.restore(other.moved_tensors(origins))
+        return self.eval()
+
+    def moved_tensors(self, origins: Sequence[int | None]) -> dict[str, Tensor]:
+        """Return the kept tensors for classes of these origins; see :meth:`inherit`."""
+        rows = {name: getattr(self, name) for name in self.class_rows}
         moved = {
             name: torch.stack([old.mean(dim=0) if index is None else old[index] for index in origins])
             for name, old in rows.items()
         }
-        self.restore(other.kept_tensors() | moved)
-        return self.eval()
+        return self.kept_tensors() | moved
 
     def _with_state_of(self, other: AdaptedModel) -> Self:
         """Copy the kept tensors of another model, and return this one."""

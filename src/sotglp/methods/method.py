@@ -118,6 +118,8 @@ METHODS: dict[str, Method] = {
             "sot-glp",
             settings={"learn_projection": False},
         ),
+        Method("sot-glp-gda", "SOT-GLP + GDA", "ours", "sot-glp", settings={"residual": "gda"}),
+        Method("sot-glp-proker", "SOT-GLP + ProKeR", "ours", "sot-glp", settings={"residual": "proker"}),
     )
 }
 """Every method by its name, in the order of tables."""

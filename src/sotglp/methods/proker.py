@@ -68,7 +68,7 @@ class ProKeR(ZeroShot):
         zero_shot = keys @ self.class_vectors.double().cpu().T
         labels = F.one_hot(targets, len(self.class_names)).double()
         sharpness, ridge = choose_kernel(keys, targets, zero_shot, self.config.sharpness, self.config.ridge)
-        kernel = _kernel(keys @ keys.T, sharpness)
+        kernel = kernel_of(keys @ keys.T, sharpness)
         kernel.diagonal().add_(ridge)
         coefficients = torch.cholesky_solve(labels - zero_shot, torch.linalg.cholesky(kernel))
         self.keys, self.coefficients = keys.to(self.class_vectors), coefficients.T.to(self.class_vectors).contiguous()
@@ -86,10 +86,11 @@ class ProKeR(ZeroShot):
 
     def class_logits(self, image: Tensor, vectors: Tensor) -> Tensor:
         """Add the regression of the residual to the cosines, (B, C)."""
-        return image @ vectors.T + _kernel(image @ self.keys.T, self.kernel_sharpness) @ self.coefficients.T
+        return image @ vectors.T + kernel_of(image @ self.keys.T, self.kernel_sharpness) @ self.coefficients.T
 
 
-def _kernel(cosines: Tensor, sharpness: float | Tensor) -> Tensor:
+def kernel_of(cosines: Tensor, sharpness: float | Tensor) -> Tensor:
+    """Kernel of unit features with these cosines."""
     return torch.exp(-sharpness * (1 - cosines))
 
 
@@ -121,7 +122,7 @@ def choose_kernel(
     best = (-1, -torch.inf)
     found = DEFAULT_SHARPNESS, DEFAULT_RIDGE
     for one in sharpnesses:
-        values, vectors = torch.linalg.eigh(_kernel(keys @ keys.T, one))
+        values, vectors = torch.linalg.eigh(kernel_of(keys @ keys.T, one))
         turned, squares = vectors.T @ (labels - zero_shot), vectors.square()
         for other in ridges:
             inverse = 1 / (values.clamp(min=0) + other)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -16,6 +16,7 @@ from sotglp.features.rows import EncodedImages
 from sotglp.methods.base import AdaptedModel, Loss, Outputs, full_precision, unit_patches
 from sotglp.methods.local_match import LocalMatch, match_patches
 from sotglp.methods.prompts import TokenizedClasses, initial_local_contexts, template_tokens, tokenize_classes
+from sotglp.methods.residual import ClosedFormResidual, build_residual
 from sotglp.methods.text_features import TextFeatures, encode_prompts
 from sotglp.settings import (
     Branches,
@@ -25,9 +26,13 @@ from sotglp.settings import (
     Matching,
     ModelConfig,
     PromptConfig,
+    Residual,
     Settings,
     checked,
 )
+
+RESIDUAL = "residual."
+"""Beginning of the names of a residual's tensors."""
 
 
 class SOTGLP(AdaptedModel):
@@ -69,6 +74,11 @@ class SOTGLP(AdaptedModel):
         ``relaxation``.
     local_contexts : {"class", "shared"}, default "class"
         Whether each class has its own local contexts, as published, or all classes share N of them.
+    residual : {"gda", "proker"} or None, default None
+        Closed-form classifier on the image features of the shots that is added to the logits; not in the paper.
+    fusion : tuple of three float or None, default None
+        Factors of scaled global cosines, scaled local cosines and residual in the logits. None is (1/2, 1/2, 0) as
+        published; with a residual, a fit then chooses them by cross-fitting on the shots.
 
     Attributes
     ----------
@@ -78,6 +88,8 @@ class SOTGLP(AdaptedModel):
         (C, N, n, d_text), or (1, N, n, d_text) if all classes share them; None if only global prompts are learned.
     local_projection : Parameter or None
         (W, W), used as ``tokens @ local_projection.T``.
+    residual : ClosedFormResidual or None
+        Scores of the residual, of unit image features.
 
     Raises
     ------
@@ -112,6 +124,8 @@ class SOTGLP(AdaptedModel):
         branches: Branches = "both",
         matching: Matching = "transport",
         local_contexts: LocalContexts = "class",
+        residual: Residual | None = None,
+        fusion: tuple[float, float, float] | None = None,
     ) -> None:
         settings = locals()  # the arguments
         config = checked(ModelConfig, {name: settings[name] for name in ModelConfig.model_fields})
@@ -140,6 +154,7 @@ class SOTGLP(AdaptedModel):
             template_context.repeat(config.n_global_prompts, 1, 1), requires_grad=config.branches != "local"
         )
         self.local_prompts: nn.Parameter | None = None
+        self.residual: ClosedFormResidual | None = None
         if config.branches == "global":
             return
         generator = torch.Generator().manual_seed(seed)
@@ -187,7 +202,10 @@ class SOTGLP(AdaptedModel):
             patch_logits = left_out.expand(n_images, encoded.patch_tokens.shape[1], n_classes)
             return Outputs(global_logits, left_out.expand_as(global_logits), patch_logits)
         match = self.match(encoded, text.local)
-        return Outputs(global_logits, match.scores, match.patch_scores, match.plan, match.support)
+        residual = None
+        if self.residual is not None and not for_loss:
+            residual = self.residual(F.normalize(full_precision(encoded.image_features), dim=-1))
+        return Outputs(global_logits, match.scores, match.patch_scores, match.plan, match.support, residual)
 
     def global_cosines(self, image_features: Tensor, text: TextFeatures) -> Tensor:
         """See :meth:`AdaptedModel.global_cosines`."""
@@ -214,6 +232,7 @@ class SOTGLP(AdaptedModel):
         if own_local and self.config.branches == "local":
             return super().for_new_classes(class_names)
         settings = self.config.model_dump() | ({"branches": "global"} if own_local else {})
+        settings |= {"residual": None, "fusion": None} if "residual" in settings else {}
         return type(self)(self.backbone, class_names, **settings)._with_state_of(self)
 
     def loss(
@@ -254,13 +273,60 @@ class SOTGLP(AdaptedModel):
         return F.cross_entropy(self.backbone.logit_scale * outputs.local_logits, targets)
 
     def logits(self, outputs: Outputs) -> Tensor:
-        """Compute scaled cosines s (global + local) / 2, or s times those of the only branch, (B, C)."""
+        """Compute scaled cosines s (global + local) / 2, or s times those of the only branch, (B, C).
+
+        With a residual: s (a global + b local) + c residual, with the factors of ``fusion``.
+        """
+        of_global, of_local, of_residual = self.fusion
         cosines = {
-            "both": (outputs.global_logits + outputs.local_logits) / 2,
-            "global": outputs.global_logits,
-            "local": outputs.local_logits,
+            "both": of_global * outputs.global_logits + of_local * outputs.local_logits,
+            "global": of_global * outputs.global_logits,
+            "local": of_local * outputs.local_logits,
         }[self.config.branches]
-        return self.backbone.logit_scale * cosines
+        logits = self.backbone.logit_scale * cosines
+        return logits if outputs.residual is None else logits + of_residual * outputs.residual
+
+    @property
+    def fusion(self) -> tuple[float, float, float]:
+        """Factors of global cosines, local cosines and residual."""
+        chosen: tuple[float, float, float] | None = getattr(self.config, "fusion", None)
+        return chosen or ((0.5, 0.5, 0.0) if self.config.branches == "both" else (1.0, 1.0, 0.0))
+
+    def kept_tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that model files store, those of the residual among them, by name."""
+        of_residual = {} if self.residual is None else dict(self.residual.named_buffers(prefix="residual"))
+        return super().kept_tensors() | of_residual
+
+    def moved_tensors(self, origins: Sequence[int | None]) -> dict[str, Tensor]:
+        """Return the kept tensors for classes of these origins; see :meth:`AdaptedModel.moved_tensors`.
+
+        Raise a SotglpError for a new class if there is a residual, which is fitted on all classes at once.
+        """
+        moved = super().moved_tensors(origins)
+        if self.residual is None:
+            return moved
+        old = [index for index in origins if index is not None]
+        if len(old) < len(origins):
+            raise SotglpError(
+                f"a model of kind {self.kind} is fitted on the images of all classes at once if it has a residual: fit "
+                "it again with the new class included"
+            )
+        return moved | dict(self.residual.of_classes(old).named_buffers(prefix="residual"))
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy the tensors of a model file; see :meth:`AdaptedModel.restore`."""
+        super().restore(tensors)
+        of_residual = {
+            name.removeprefix(RESIDUAL): tensor for name, tensor in tensors.items() if name.startswith(RESIDUAL)
+        }
+        if of_residual and isinstance(self.config, ModelConfig) and self.config.residual is not None:
+            self.residual = self.new_residual()
+            self.residual.restore(of_residual)
+
+    def new_residual(self) -> ClosedFormResidual:
+        """Build an unfitted residual of the kind in the settings."""
+        residual = build_residual(self.config.residual, len(self.class_names), self.backbone.embed_dim)
+        return residual.to(self.backbone.device)
 
     def match(self, encoded: EncodedImages, local_text: Tensor) -> LocalMatch:
         """Match encoded patches with local features (C, N, d) from :meth:`encode_text`; see :func:`match_patches`."""

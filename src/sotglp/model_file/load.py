@@ -22,6 +22,7 @@ from sotglp.methods.base import AdaptedModel
 from sotglp.methods.prompts import template_tokens
 from sotglp.methods.registry import build_model
 from sotglp.methods.shot_memory import ShotMemory
+from sotglp.methods.sot_glp import RESIDUAL
 from sotglp.model_file.record import BackboneRecord, CalibrationRecord, ModelRecord, parse_record
 from sotglp.model_file.save import BACKBONE_PREFIX, CALIBRATION_PREFIX, FOLD_PREFIX, SHOT_TENSORS, SHOTS_PREFIX
 from sotglp.scoring.calibration import Calibration
@@ -72,7 +73,7 @@ def load_model(
     if isinstance(record.model, PromptConfig):
         _check_prompts(path, record.model, len(names), backbone, tensors)
     model = build_model(backbone, names, record.model)
-    learned = _named(tensors, model.kept)
+    learned = _named(tensors, (*model.kept, RESIDUAL))
     shots = _named(tensors, SHOTS_PREFIX)
     folds = range(record.calibration.n_folds if record.calibration else 0)
     prefixes = (CALIBRATION_PREFIX, *map(FOLD_PREFIX.format, folds)) if record.calibration else ()

@@ -1,0 +1,130 @@
+"""Closed-form classifiers on image features, which SOT-GLP may add to its logits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import Self
+
+from sotglp.errors import SotglpError
+from sotglp.methods.gda import shared_covariance_discriminant
+from sotglp.methods.proker import choose_kernel, kernel_of
+from sotglp.settings import Residual
+
+
+class ClosedFormResidual(nn.Module, ABC):
+    """Scores of C classes from unit image features; all zeros before :meth:`fit`."""
+
+    @abstractmethod
+    def fit(self, image_features: Tensor, targets: Tensor) -> Self:
+        """Estimate from image features (n, d) and class indices (n,), each class at least once."""
+
+    @abstractmethod
+    def forward(self, unit_features: Tensor) -> Tensor:
+        """Compute the scores (B, C) of unit features (B, d)."""
+
+    @abstractmethod
+    def of_classes(self, origins: Sequence[int]) -> Self:
+        """Return the residual of some of the classes, in this order."""
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over tensors by name; raise a SotglpError if they don't fit."""
+        for name, own in self.named_buffers():
+            value = tensors.get(name)
+            if value is None or not value.is_floating_point() or value.shape != own.shape:
+                raise SotglpError(f"its residual's {name} is missing or has another shape than in its settings")
+            setattr(self, name, value.to(own))
+
+
+class DiscriminantResidual(ClosedFormResidual):
+    """Gaussian classes with one covariance; see :mod:`sotglp.methods.gda`."""
+
+    def __init__(self, n_classes: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("weights", torch.zeros(n_classes, width))
+        self.register_buffer("intercepts", torch.zeros(n_classes))
+        self.weights: Tensor
+        self.intercepts: Tensor
+
+    def fit(self, image_features: Tensor, targets: Tensor) -> Self:
+        """Estimate the Gaussians."""
+        features, targets = _unit(image_features), targets.cpu()
+        weights, intercepts = shared_covariance_discriminant(features, targets, len(self.intercepts))
+        self.weights.copy_(weights)
+        self.intercepts.copy_(intercepts)
+        return self
+
+    def forward(self, unit_features: Tensor) -> Tensor:
+        """Compute the discriminant, (B, C)."""
+        return unit_features @ self.weights.T + self.intercepts
+
+    def of_classes(self, origins: Sequence[int]) -> Self:
+        """Return the discriminant of some of the classes."""
+        part = type(self)(len(origins), self.weights.shape[1]).to(self.weights.device)
+        part.restore({"weights": self.weights[list(origins)], "intercepts": self.intercepts[list(origins)]})
+        return part
+
+
+class KernelResidual(ClosedFormResidual):
+    """Kernel ridge regression of one-hot labels, less 1/C; see :mod:`sotglp.methods.proker` for kernel and choice."""
+
+    def __init__(self, n_classes: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("keys", torch.zeros(0, width))
+        self.register_buffer("coefficients", torch.zeros(n_classes, 0))
+        self.register_buffer("sharpness", torch.ones(()))
+        self.keys: Tensor
+        self.coefficients: Tensor
+        self.sharpness: Tensor
+
+    def fit(self, image_features: Tensor, targets: Tensor) -> Self:
+        """Choose sharpness and ridge by leaving out one image after the other, and solve the regression."""
+        keys, targets = _unit(image_features), targets.cpu()
+        n_classes = len(self.coefficients)
+        prior = torch.full((len(keys), n_classes), 1 / n_classes, dtype=keys.dtype)
+        sharpness, ridge = choose_kernel(keys, targets, prior)
+        kernel = kernel_of(keys @ keys.T, sharpness)
+        kernel.diagonal().add_(ridge)
+        centred = F.one_hot(targets, n_classes).double() - prior
+        coefficients = torch.cholesky_solve(centred, torch.linalg.cholesky(kernel))
+        self.keys, self.coefficients = keys.to(self.keys), coefficients.T.contiguous().to(self.coefficients)
+        self.sharpness.fill_(sharpness)
+        return self
+
+    def forward(self, unit_features: Tensor) -> Tensor:
+        """Compute the regression, (B, C)."""
+        return kernel_of(unit_features @ self.keys.T, self.sharpness) @ self.coefficients.T
+
+    def of_classes(self, origins: Sequence[int]) -> Self:
+        """Return the regression of some of the classes, on all keys."""
+        part = type(self)(len(origins), self.keys.shape[1]).to(self.keys.device)
+        coefficients = self.coefficients[list(origins)]
+        part.restore({"keys": self.keys, "coefficients": coefficients, "sharpness": self.sharpness})
+        return part
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over tensors by name, with any number of keys; see :meth:`ClosedFormResidual.restore`."""
+        keys = tensors.get("keys")
+        if keys is not None and keys.ndim == 2:
+            self.keys = self.keys.new_zeros(len(keys), self.keys.shape[1])
+            self.coefficients = self.coefficients.new_zeros(len(self.coefficients), len(keys))
+        super().restore(tensors)
+
+
+_KINDS: dict[Residual, type[DiscriminantResidual] | type[KernelResidual]] = {
+    "gda": DiscriminantResidual,
+    "proker": KernelResidual,
+}
+
+
+def build_residual(kind: Residual, n_classes: int, width: int) -> ClosedFormResidual:
+    """Build an unfitted residual for features of length ``width``."""
+    return _KINDS[kind](n_classes, width)
+
+
+def _unit(image_features: Tensor) -> Tensor:
+    return F.normalize(image_features.detach().double().cpu(), dim=-1)
