@@ -40,7 +40,12 @@ def test_evaluate(model: Path, data: Path) -> None:
     assert result["n"] == 12
     assert set(result["ood"]["others"]) == {"auroc", "fpr95", "aupr_in", "aupr_out", "detection_error", "oscr", "n"}
     assert all(0 <= result[name] <= 1 for name in ("accuracy", "accuracy_global", "accuracy_local", "ece"))
-    assert f"accuracy {result['accuracy']:.3f}" in done.stdout
+    low, high = result["accuracy_interval"]
+    assert low <= result["accuracy"] <= high
+    assert result["chance"] == pytest.approx(1 / 3)
+    assert sum(row["correct"] for row in result["per_class"]) == round(result["accuracy"] * 12)
+    assert f"{result['accuracy']:.1%} (95% interval {low:.1%} to {high:.1%}, chance 33.3%) on 12 images" in done.stdout
+    assert f"by the score {result['ood_method']}" in done.stdout
     assert result["versions"]["sotglp"]
     # The same again, on standard output, replaces nothing and says nothing else.
     assert json.loads(sotglp(*command, "-").stdout) == result
@@ -58,7 +63,14 @@ def test_predict(model: Path, data: Path) -> None:
     with open(target, newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["label"] for row in rows] == [row["label"] for row in predictions]
-    assert len(done.stdout.splitlines()) == 7
+    header, *lines = done.stdout.splitlines()
+    assert header.split() == ["image", "class", "probability", "gl-mcm"]
+    assert lines[0].split()[-2:] == [f"{predictions[0]['probability']:.1%}", f"{predictions[0]['ood_score']:.4f}"]
+    assert lines[7:9] == ["", "7 images:"]
+    text = sotglp("predict", model, image, "--top", "3").stdout
+    ranked = sorted(predictions[0]["probabilities"].items(), key=lambda one: -one[1])
+    assert ", ".join(f"{name} {value:.1%}" for name, value in ranked) in text
+    assert "1 image:" in text
 
 
 def test_info(model: Path, tmp_path: Path) -> None:

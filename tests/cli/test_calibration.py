@@ -84,7 +84,7 @@ def test_fit_calibrates_as_python_does(model: Path, data: Path, loaded: SOTGLPCl
 
 def test_predict_rejects_unknown_images_and_gives_sets(model: Path, data: Path, loaded: SOTGLPClassifier) -> None:
     folder = data / "test"
-    options = ["--unknown", "--coverage", "0.6", "--csv", data / "out.csv", "--json", data / "out.json"]
+    options = ["--coverage", "0.6", "--csv", data / "out.csv", "--json", data / "out.json"]
     done = sotglp("predict", model, folder, *options)
     result = json.loads((data / "out.json").read_text())
     rows = result["predictions"]
@@ -107,9 +107,9 @@ def test_predict_rejects_unknown_images_and_gives_sets(model: Path, data: Path, 
     assert [row["label"] for row in table] == [row["label"] for row in rows]
     assert [row["is_unknown"] for row in table] == [str(row["is_unknown"]).lower() for row in rows]
     assert [row["set"] for row in table] == ["; ".join(row["set"]) for row in rows]
-    assert [line.partition(", set: ")[2] for line in done.stdout.splitlines()] == [
-        "; ".join(row["set"]) or "empty" for row in rows
-    ]
+    for line, row in zip(done.stdout.splitlines()[1:], rows, strict=False):
+        assert line.endswith("  " + ("; ".join(row["set"]) or "empty"))
+    assert f"below the threshold {result['threshold']:.4g} of knn" in done.stdout
 
 
 def test_predict_without_those_options_names_a_class_for_each_image(
@@ -120,8 +120,24 @@ def test_predict_without_those_options_names_a_class_for_each_image(
     assert [row["label"] for row in result["predictions"]] == loaded.predict(data / "test", reject=False).tolist()
     assert all("set" not in row for row in result["predictions"])
     assert {row["is_unknown"] for row in result["predictions"]} == {None}  # the threshold is that of another score
+    assert result["threshold"] is None
     scores = [row["ood_score"] for row in result["predictions"]]
     np.testing.assert_array_equal(scores, loaded.ood_score(data / "test", "mcm", 0.5))
+
+
+def test_no_unknown_names_the_most_probable_class(
+    model: Path, data: Path, loaded: SOTGLPClassifier, output_of: Run
+) -> None:
+    every = loaded.predict(data / "test", reject=False).tolist()
+    rejected = loaded.is_ood(data / "test")
+    text = output_of("predict", model, data / "test", "--no-unknown", "--json", data / "named.json")
+    rows = json.loads((data / "named.json").read_text())["predictions"]
+    assert [row["label"] for row in rows] == every
+    assert [row["is_unknown"] for row in rows] == rejected.tolist()
+    assert f"{rejected.sum()} images below the threshold" in text
+    rows = json.loads(output_of("predict", model, data / "test", "--json", "-"))["predictions"]
+    assert [row["most_probable"] for row in rows] == every
+    assert [row["label"] == "unknown" for row in rows] == rejected.tolist()
 
 
 def test_evaluate_judges_the_decisions(
@@ -139,13 +155,15 @@ def test_evaluate_judges_the_decisions(
     assert found["ood"]["others"]["rejected"] == loaded.is_ood(data / "others").mean()
     assert found["ood_method"] == "knn"
     assert f", {found['ece_calibrated']:.3f} calibrated" in text
-    assert f"accepted {found['accepted']:.1%}; accuracy on accepted images {right[accepted].mean():.1%}" in text
-    assert f", rejected {found['ood']['others']['rejected']:.1%} on 6 images" in text
+    assert "by the score knn" in text
+    assert f"{found['accepted']:.1%}; accuracy on accepted images {right[accepted].mean():.1%}" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("others ")]
+    assert line.split()[1::6] == ["6", f"{found['ood']['others']['rejected']:.1%}"]
 
 
 def test_info_describes_the_calibration(model: Path, plain: Path, output_of: Run) -> None:
     about = json.loads(output_of("info", model, "--json", "-"))["calibration"]
-    assert f"unknown below knn {about['rejection']['threshold']:.6g}" in output_of("info", model)
+    assert f"{about['rejection']['threshold']:.6g} (knn at temperature 1)" in output_of("info", model)
     assert json.loads(output_of("info", plain, "--json", "-"))["calibration"] is None
     assert "calibrated" not in output_of("info", plain)
 
@@ -165,7 +183,7 @@ def test_calibrating_on_other_images(model: Path, data: Path, tmp_path: Path, ou
     before = found.calibration_.rejection
     broken.unlink()
     assert found.calibrate(root).calibration_.rejection == before
-    assert "from 11 images in held-out images" in output_of("info", out)
+    assert "11 images in held-out images" in output_of("info", out)
 
 
 def test_calibrating_for_an_error_among_accepted_images(data: Path, tmp_path: Path, output_of: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_a_model_file_holds_what_auto_stood_for(
     assert record.training is not None
     found = (record.training.learning_rate, record.training.epochs, record.training.augment, record.training.views)
     assert found == (0.03, 2, False, 2)
-    assert "learning_rate=0.03" in output_of("info", out)
+    assert re.search(r"learning_rate +0\.03 ", output_of("info", out))
     # A preset and an option win.
     mine.write_text(yaml.safe_dump({"training": {"learning_rate": 0.01, "views": 1}}))
     output_of("fit", class_folders, "--out", out, "--force", *QUICK, "--preset", mine, "--set", "augment=true")
@@ -103,7 +104,7 @@ def test_a_fit_that_ends_near_chance_says_so(
         capsys, monkeypatch, "fit", class_folders, "--out", tmp_path / "m.safetensors", *TINY, "--epochs", "2"
     )
     assert "3 classes" in out
-    (line,) = stderr.splitlines()
+    (line,) = [line for line in stderr.splitlines() if "two labels" not in line]
     assert line.startswith(WARNING)
     assert "chance 33.3%" in line
     assert "learning rate" in line

@@ -80,7 +80,9 @@ def whole(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("options", [["--csv", "-"], ["--unknown", "--batch-size", "2"], ["--json", "-"]])
+@pytest.mark.parametrize(
+    "options", [["--csv", "-"], ["--unknown", "--batch-size", "2"], ["--no-unknown"], ["--json", "-"]]
+)
 def test_predict_says_the_same_without_the_full_installation(model: Path, images: Path, options: list[str]) -> None:
     command = ("predict", model, images, "--skip-unreadable", *options)
     alone, beside = without(*command), whole(*command)
@@ -90,12 +92,15 @@ def test_predict_says_the_same_without_the_full_installation(model: Path, images
     assert alone.stderr.startswith("sotglp: skipped: can't read ")
     if "--json" in options:
         result = json.loads(alone.stdout)
-        assert set(result) == {"predictions", "ood_method", "temperature", "calibration", "unreadable", "versions"}
+        assert set(result) == {
+            *("predictions", "ood_method", "temperature", "threshold", "calibration", "unreadable", "versions")
+        }
         assert len(result["predictions"]) == 6
         assert len(result["unreadable"]) == 1
     if "--unknown" in options:
-        scores = [float(line.rpartition(" ")[2]) for line in alone.stdout.splitlines()]
-        assert [": unknown (" in line for line in alone.stdout.splitlines()] == [score < 0.5 for score in scores]
+        lines = alone.stdout.splitlines()[1:7]
+        scores = [float(line.rpartition(" ")[2]) for line in lines]
+        assert ["  unknown  " in line for line in lines] == [score < 0.5 for score in scores]
 
 
 def test_everything_else_says_what_it_needs(model: Path, images: Path, tmp_path: Path) -> None:

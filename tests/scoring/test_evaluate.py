@@ -33,6 +33,22 @@ def test_predictions_are_the_models(model: SOTGLP, images: ImageSet) -> None:
     np.testing.assert_allclose(predictions.ood_scores, ood.score(model, whole), rtol=1e-5)
 
 
+def test_classes_are_listed_from_the_worst_on(model: SOTGLP, images: ImageSet) -> None:
+    result = evaluate(model, images, by_class=True)
+    predicted = predict(model, images, InferenceConfig()).probabilities.argmax(axis=1)
+    targets = images.targets(model.class_names)
+    rows = result["per_class"]
+    assert [row["accuracy"] for row in rows] == sorted(row["accuracy"] for row in rows)
+    assert sum(row["correct"] for row in rows) / result["n"] == result["accuracy"]
+    for row in rows:
+        index = model.class_names.index(row["class"])
+        wrong = np.bincount(predicted[(targets == index) & (predicted != index)], minlength=len(rows))
+        assert row["n_mistaken_for"] == wrong.max()
+        assert (row["mistaken_for"] is None) == (wrong.max() == 0)
+        assert row["n"] == row["correct"] + wrong.sum()
+    assert "per_class" not in evaluate(model, images)
+
+
 def test_evaluation_by_hand(model: SOTGLP, images: ImageSet, tmp_path: Path) -> None:
     others = ImageSet.from_flat_folder(make_class_folders(tmp_path / "others", per_class=3, seed=9))
     result = evaluate(model, images, {"others": others})

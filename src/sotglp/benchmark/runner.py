@@ -26,6 +26,7 @@ from sotglp.benchmark.results import RESULTS_FILE, Result, append, read
 from sotglp.benchmark.suite import BackboneChoice, DatasetChoice, Suite
 from sotglp.console.parent import exit_with_parent
 from sotglp.console.progress import progress_bar, show_warning
+from sotglp.console.table import counted
 from sotglp.errors import SotglpError
 from sotglp.files.atomic import check_output
 from sotglp.files.versions import installed_versions
@@ -72,7 +73,7 @@ def run_suite(run_config: RunConfig, out: Path, *, n_processes: int = 1, show_pr
                 }
             for future in as_completed(futures):
                 cell = futures[future].cell
-                label = f"{cell.dataset}, {cell.method}, {cell.shots} shots, seed {cell.seed}"
+                label = f"{cell.dataset}, {cell.method}, {counted(cell.shots, 'shot')}, seed {cell.seed}"
                 try:
                     result = future.result()
                 except SotglpError as error:

@@ -46,11 +46,12 @@ def _declare(parser: argparse.ArgumentParser, command: Callable[..., None]) -> N
         kind = next((one for one in get_args(kind) if one is not NoneType), kind)  # of a list or an optional value
         settings: dict[str, Any] = {"help": declared.help.replace("%", "%%")}
         if kind is bool:
-            settings["action"] = "store_true"
+            is_pair = "/" in "".join(declared.names)  # --unknown/--no-unknown
+            settings |= {"action": argparse.BooleanOptionalAction} if is_pair else {"action": "store_true"}
         else:
             settings |= {"type": _parser_of(kind, declared.min), "metavar": declared.metavar}
         if declared.is_option:
-            flags = declared.names or (OPTION + name.replace("_", "-"),)
+            flags = [flag.partition("/")[0] for flag in declared.names] or [OPTION + name.replace("_", "-")]
             parser.add_argument(*flags, dest=name, default=defaults[name].default, **settings)
         else:
             several = get_origin(get_args(hint)[0]) is list

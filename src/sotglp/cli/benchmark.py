@@ -15,6 +15,7 @@ from sotglp.cli import options
 from sotglp.cli.inputs import cache_folder
 from sotglp.console.output import check_outputs, emit
 from sotglp.console.progress import note_loading
+from sotglp.console.table import counted
 from sotglp.datasets import data_root
 from sotglp.errors import SotglpError
 
@@ -67,7 +68,7 @@ def benchmark(
     run = run_suite(run_config, out, n_processes=processes, show_progress=True)
     n_new = len(run.results) - run.n_before
     lines = [
-        f"{out / RESULTS_FILE}: {len(run.results)} of {len(plans)} cells, {n_new} of them new",
+        f"{out / RESULTS_FILE}: {len(run.results)} of {counted(len(plans), 'cell')}, {n_new} of them new",
         *(f"failed: {label}: {reason}" for label, reason in run.failed.items()),
     ]
     results = [result.model_dump() for result in run.results]
@@ -89,7 +90,7 @@ def _dry_lines(suite: Suite, plans: list[Plan]) -> list[str]:
     """List the settings of each method on each dataset, and the number of cells."""
     lines = [
         f"suite {suite.name}: protocol {suite.protocol}, backbone {suite.backbone.name} ({suite.backbone.pretrained}), "
-        f"shots {_listed(suite.shots)}, seeds {_listed(suite.seeds)}; {len(plans)} cells"
+        f"shots {_listed(suite.shots)}, seeds {_listed(suite.seeds)}; {counted(len(plans), 'cell')}"
     ]
     seen = set()
     for plan in plans:

@@ -12,6 +12,7 @@ from typer import Option
 from sotglp.cli import options
 from sotglp.cli.inputs import command_group
 from sotglp.console.output import check_outputs, emit
+from sotglp.console.table import counted
 from sotglp.console.text import readable_size
 from sotglp.errors import SotglpError
 from sotglp.features.cache_folder import default_cache_dir
@@ -35,7 +36,9 @@ def list_cache(cache_dir: options.CacheDir = None, json_file: options.JsonFile =
     lines = []
     for group in found:
         used = f", last used {group.last_used:%Y-%m-%d}" if group.last_used else ""
-        lines.append(f"{group.path.name}  {readable_size(group.n_bytes)}, {_counted(group.n_entries)}{used}")
+        lines.append(
+            f"{group.path.name}  {readable_size(group.n_bytes)}, {counted(group.n_entries, 'entry', 'entries')}{used}"
+        )
         lines += [f"    {name}={value}" for name, value in group.about.items()]
     entries = [
         asdict(group) | {"path": str(group.path), "last_used": group.last_used.isoformat() if group.last_used else None}
@@ -70,12 +73,8 @@ def prune_cache(
     keep_bytes = None if keep is None else _bytes_of(keep)
     root = cache_dir or default_cache_dir()
     removed = prune(root, older_than_days=older_than, keep_bytes=keep_bytes, everything=everything)
-    line = f"removed {_counted(removed.n_entries)}, {readable_size(removed.n_bytes)}, from {root}"
+    line = f"removed {counted(removed.n_entries, 'entry', 'entries')}, {readable_size(removed.n_bytes)}, from {root}"
     emit([line], {"cache_dir": str(root), **asdict(removed)}, json_file)
-
-
-def _counted(n_entries: int) -> str:
-    return f"{n_entries} {'entry' if n_entries == 1 else 'entries'}"
 
 
 def _bytes_of(size: str) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
+from sotglp.console.table import counted
 from sotglp.errors import SotglpError, some_names
 from sotglp.images.check import SetFinding, check_set, describe_copies
 from sotglp.images.columns import Columns
@@ -118,7 +119,7 @@ def _doubts(
 def _size(finding: SetFinding) -> str:
     smallest, largest = min(finding.counts.values()), max(finding.counts.values())
     per_class = f"{smallest} to {largest}" if smallest < largest else f"{largest}"
-    classes = "1 class" if len(finding.counts) == 1 else f"{len(finding.counts)} classes"
+    classes = counted(len(finding.counts), "class", "classes")
     return f"{classes}, {sum(finding.counts.values())} readable images, {per_class} per class"
 
 
@@ -135,7 +136,7 @@ def _warnings(finding: SetFinding) -> list[str]:
         smallest = min(finding.counts, key=finding.counts.__getitem__)
         largest = max(finding.counts, key=finding.counts.__getitem__)
         lines.append(
-            f"class sizes are very uneven: {smallest} has {finding.counts[smallest]} images, {largest} has "
+            f"class sizes are very uneven: {smallest} has {counted(finding.counts[smallest], 'image')}, {largest} has "
             f"{finding.counts[largest]}"
         )
     return lines

@@ -16,6 +16,7 @@ from sotglp.cli import options
 from sotglp.cli.inputs import cache_folder, command_group
 from sotglp.console.output import check_outputs, emit, say
 from sotglp.console.progress import note_loading
+from sotglp.console.table import counted
 from sotglp.datasets import ENTRIES, data_root, find
 from sotglp.datasets.checking import Finding, check
 from sotglp.datasets.entry import Entry
@@ -168,7 +169,7 @@ def _finding_lines(entry: Entry, finding: Finding, root: Path) -> list[str]:
 
 
 def _size(n_classes: int, counts: Mapping[str, int]) -> str:
-    return ", ".join([f"{n_classes} classes", *(f"{count} {part}" for part, count in counts.items())])
+    return ", ".join([counted(n_classes, "class", "classes"), *(f"{count} {part}" for part, count in counts.items())])
 
 
 def _is_there(entry: Entry, root: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sotglp.backbone.precision import choose_device
 from sotglp.console.output import emit, list_unreadable
+from sotglp.console.table import counted
 from sotglp.errors import SotglpWarning, UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
@@ -58,7 +59,13 @@ class ModelEdit:
         """Remove a class and write the model."""
         left = without_class(self._model, name)
         labels = [label for label, text in self._labels() if text != name]
-        self._write(left, labels, f"{self._out}: {len(labels)} classes without {name}", {"removed": name}, json_file)
+        self._write(
+            left,
+            labels,
+            f"{self._out}: {counted(len(labels), 'class', 'classes')} without {name}",
+            {"removed": name},
+            json_file,
+        )
 
     def rename(self, old: str, new: str, json_file: str | None) -> None:
         """Rename a class and write the model."""

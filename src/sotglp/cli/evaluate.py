@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Option
 
 from sotglp.cli import options
+from sotglp.cli.evaluation_table import evaluation_lines
 from sotglp.cli.inputs import inference_config, ood_sets_of
 from sotglp.console.output import check_outputs, emit, list_unreadable
 from sotglp.console.progress import note_loading
@@ -57,35 +58,28 @@ def evaluate(
     note_loading()
     from sotglp.backbone.precision import choose_device
     from sotglp.model_file.load import load_model
+    from sotglp.report.intervals import share
     from sotglp.scoring.evaluate import evaluate as evaluate_model
 
     model, record, calibration = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
     result = evaluate_model(
-        model, images, ood_sets, inference, calibration=calibration, cache_dir=cache_dir, unreadable=unreadable
+        model,
+        images,
+        ood_sets,
+        inference,
+        calibration=calibration,
+        cache_dir=cache_dir,
+        unreadable=unreadable,
+        by_class=True,
     )
     about = {
+        "accuracy_interval": share(sum(row["correct"] for row in result["per_class"]), result["n"]).interval,
+        "chance": 1 / len(model.class_names),
         "backbone": record.backbone,
         "ood_method": inference.ood_method,
         "temperature": inference.temperature,
         "unreadable": list_unreadable(unreadable),
     }
-    emit(_lines(result), result | about, json_file)
-
-
-def _lines(result: dict[str, Any]) -> list[str]:
-    branches = f"global {result['accuracy_global']:.3f}, local {result['accuracy_local']:.3f}"
-    lines = [f"accuracy {result['accuracy']:.3f} ({branches}) on {result['n']} images"]
-    ece = f"expected calibration error {result['ece']:.3f}"
-    lines.append(f"{ece}, {result['ece_calibrated']:.3f} calibrated" if "ece_calibrated" in result else ece)
-    if "accepted" in result:
-        accuracy = result["accuracy_accepted"]
-        on_accepted = "" if accuracy is None else f"; accuracy on accepted images {accuracy:.1%}"
-        lines.append(f"accepted {result['accepted']:.1%}{on_accepted}")
-    for name, numbers in result["ood"].items():
-        rejected = f", rejected {numbers['rejected']:.1%}" if "rejected" in numbers else ""
-        lines.append(
-            f"{name}: AUROC {numbers['auroc']:.3f}, FPR95 {numbers['fpr95']:.3f}, AUPR in {numbers['aupr_in']:.3f}, "
-            f"out {numbers['aupr_out']:.3f}, OSCR {numbers['oscr']:.3f}{rejected} on {numbers['n']} images"
-        )
-    return lines
+    result |= about
+    emit(evaluation_lines(result), result, json_file)

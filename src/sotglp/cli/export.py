@@ -12,6 +12,7 @@ from sotglp.cli import options
 from sotglp.cli.inputs import inference_config
 from sotglp.console.output import check_outputs, emit
 from sotglp.console.progress import note
+from sotglp.console.table import counted
 from sotglp.errors import SotglpError
 from sotglp.images.image_set import ImageSet
 from sotglp.model_file.record import read_record
@@ -63,7 +64,7 @@ def export(
     differences = ", ".join(f"{what.replace('_', ' ')} {value:.1g}" for what, value in done.differences.items())
     lines = [
         f"wrote {out}: {done.n_bytes / 2**20:.1f} MiB{', weights in 8 bits' * int8}",
-        f"largest difference on {done.n_checked} images: {differences}",
+        f"largest difference on {counted(done.n_checked, 'image')}: {differences}",
     ]
     if int8:
         lines.append(f"same label on {done.same_labels:.1%} of them")

@@ -9,6 +9,7 @@ from pathlib import Path
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
 from sotglp.console.output import emit, list_unreadable
+from sotglp.console.table import counted
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.features.distributed import Processes
 from sotglp.images.check import warn_of_two_labels
@@ -137,11 +138,15 @@ class FitRun:
         return None
 
     def _summary(self, fitted: Fitted, calibration: Calibration | None) -> str:
-        summary = f"{self.out}: {len(fitted.model.class_names)} classes from {len(fitted.images)} images"
+        summary = (
+            f"{self.out}: {counted(len(fitted.model.class_names), 'class', 'classes')} from "
+            f"{counted(len(fitted.images), 'image')}"
+        )
         if fitted.history:
             last = fitted.history[-1]
             summary += (
-                f", {len(fitted.history)} epochs; loss {last['loss']:.3f}, training accuracy {last['accuracy']:.3f}"
+                f", {counted(len(fitted.history), 'epoch')}; loss {last['loss']:.3f}, "
+                f"training accuracy {last['accuracy']:.3f}"
             )
         if calibration:
             low, high = calibration.rejection.interval

@@ -11,12 +11,13 @@ from sotglp.backbone_defaults import SCORE, backbones_with_defaults, default_ood
 from sotglp.benchmark.suite import suites as suite_names
 from sotglp.cli import options
 from sotglp.cli.backbone_table import backbone_lines, backbone_rows
+from sotglp.cli.model_sections import model_lines
 from sotglp.console.output import check_outputs, emit
 from sotglp.console.progress import note_loading
 from sotglp.errors import SotglpError
 from sotglp.files.versions import installed_versions
 from sotglp.methods.method import METHODS
-from sotglp.model_file.record import CalibrationRecord, read_record
+from sotglp.model_file.record import read_record
 from sotglp.settings import load_preset
 from sotglp.settings import presets as preset_names
 
@@ -83,38 +84,9 @@ def _model(path: Path) -> tuple[dict[str, Any], list[str]]:
         "calibration": record.calibration.model_dump() if record.calibration else None,
         "written_by": record.versions,
     }
-    weights = record.backbone["pretrained"] or "random weights"
-    lines = [
-        f"backbone    {record.backbone['name']}, {weights}, {record.backbone['image_size'][0]} pixels",
-        f"weights     {record.backbone['fingerprint']}",
-        f"classes     {len(record.classes)}: {', '.join(map(str, record.classes))}",
-        f"model       {_settings_line(result['model'])}",
-    ]
-    if result["training"]:
-        lines.append(f"training    {_settings_line(result['training'])}")
-    if record.history:
-        last = record.history[-1]
-        lines.append(f"last epoch  {last['epoch']}: loss {last['loss']:.3f}, training accuracy {last['accuracy']:.3f}")
-    if record.calibration:
-        lines.append(f"calibrated  {_calibration_line(record.calibration)}")
     if record.value_ranges:
         result["value_ranges"] = record.value_ranges
-        spans = {kind: f"{black:g}..{white:g}" for kind, (black, white) in record.value_ranges.items()}
-        lines.append(f"gray        {_settings_line(spans)}, scaled to black and white")
-    lines.append(f"written by  {_settings_line(record.versions)}")
-    return result, lines
-
-
-def _calibration_line(calibration: CalibrationRecord) -> str:
-    rejection = calibration.rejection
-    low, high = rejection.interval
-    source = f"{calibration.n_folds} folds of the shots" if calibration.n_folds else "held-out images"
-    return (
-        f"unknown below {calibration.ood_method} {rejection.threshold:.6g}, from {rejection.n} images in {source}; "
-        f"expected acceptance of known images {rejection.expected_tpr:.1%} (90% interval {low:.1%} to {high:.1%}); "
-        f"temperature {calibration.temperature:.3g}"
-        + (f"; {rejection.accepted_error}" if rejection.accepted_error else "")
-    )
+    return result, model_lines(path, record)
 
 
 def _installation() -> tuple[dict[str, Any], list[str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from sotglp.cli import options
+from sotglp.cli.prediction_table import prediction_lines
 from sotglp.console.output import check_outputs, emit_predictions, label_unknown, list_unreadable, prediction
 from sotglp.console.progress import note_loading
 from sotglp.errors import SotglpError, UnreadableImageError
@@ -26,10 +27,15 @@ def predict(
     csv_file: options.CsvFile = None,
     split: options.Split = None,
     path_column: options.PathColumn = None,
+    top: Annotated[int, options.Option(min=1, help="Classes to list for each image, most probable first.")] = 1,
     unknown: Annotated[
-        bool,
-        options.Option("--unknown", help="Label images below the threshold `unknown`; needs a calibrated model."),
-    ] = False,
+        bool | None,
+        options.Option(
+            "--unknown/--no-unknown",
+            help="Label images below the threshold `unknown`, or never; by default if the model is calibrated for the "
+            "score.",
+        ),
+    ] = None,
     coverage: Annotated[
         float | None,
         options.Option(
@@ -118,13 +124,13 @@ def predict(
     for row in predictions:
         row["path"] = display_name(row["path"])
     about["unreadable"] = list_unreadable(unreadable)
-    emit_predictions(predictions, about, csv_file, json_file)
+    emit_predictions(predictions, about, csv_file, json_file, prediction_lines(predictions, about, top))
 
 
 def _predict_exported(
     model_file: Path,
     paths: Sequence[Path],
-    unknown: bool,
+    unknown: bool | None,
     batch_size: int,
     unreadable: list[UnreadableImageError] | None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -149,11 +155,12 @@ def _predict_exported(
             found.indices, found.probabilities, found.ood_scores, rejected, strict=True
         )
     ]
-    if unknown:
+    if unknown is not False:
         label_unknown(predictions)
     about = {
         "ood_method": record.ood_method,
         "temperature": record.ood_temperature,
+        "threshold": record.threshold,
         "calibration": record.calibration,
     }
     return predictions, about

@@ -26,7 +26,7 @@ def predict_with_model(
     *,
     pretrained: str | None,
     device: str,
-    unknown: bool,
+    unknown: bool | None,
     coverage: float | None,
     sets: Mapping[str, Any],
     unreadable: list[UnreadableImageError] | None,
@@ -60,7 +60,7 @@ def predict_with_model(
             found.indices, probabilities, found.ood_scores, rejected, strict=True
         )
     ]
-    if unknown:
+    if unknown is not False:
         label_unknown(predictions)
     if calibration and coverage is not None:
         members_of = calibration.sets(np.stack([one.probabilities for one in by_model]), coverage, **sets)
@@ -69,6 +69,7 @@ def predict_with_model(
     about = {
         "ood_method": inference.ood_method,
         "temperature": inference.temperature,
+        "threshold": inference.threshold_of(calibration),
         "calibration": record.calibration.model_dump() if record.calibration else None,
     }
     return predictions, about
@@ -78,7 +79,7 @@ def _check_decisions(
     model_file: Path,
     calibration: CalibrationRecord | None,
     inference: InferenceConfig,
-    unknown: bool,
+    unknown: bool | None,
     coverage: float | None,
 ) -> None:
     """Refuse decisions that the model isn't calibrated for, before it is loaded."""

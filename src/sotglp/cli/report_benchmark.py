@@ -15,6 +15,7 @@ from sotglp.benchmark.table import markdown_text, to_csv, to_latex, to_markdown,
 from sotglp.benchmark.tables import FEW_SHOT, long_rows, tables
 from sotglp.console.figures import save_figure
 from sotglp.console.output import check_outputs, emit
+from sotglp.console.table import counted
 from sotglp.errors import SotglpError, SotglpWarning
 from sotglp.files.atomic import write_file
 
@@ -53,7 +54,7 @@ def report_benchmark(results_path: Path, out: Path, *, svg: bool, force: bool, j
     }
     for name, content in contents.items():
         write_file(out / name, partial(_write, content), force=force)
-    line = f"{out / REPORT}: {_counted(len(made), 'table')} and {_counted(len(figures), 'figure')}"
+    line = f"{out / REPORT}: {counted(len(made), 'table')} and {counted(len(figures), 'figure')}"
     files = sorted([*contents, *(name + suffix for name in figures for suffix in suffixes)])
     result = {"results": str(path), "n_cells": len(results), "out": str(out), "files": files}
     emit([*to_text(made[0]).split("\n"), "", line], {**result, "tables": [asdict(table) for table in made]}, json_file)
@@ -104,17 +105,13 @@ def _head(results: Sequence[Result], figures: Sequence[str]) -> list[str]:
     return [
         f"# Results of {markdown_text(named(result.cell.suite for result in results))}",
         "",
-        f"{_counted(len(results), 'cell')} on the backbone {backbone}. Computed by {versions}.",
+        f"{counted(len(results), 'cell')} on the backbone {backbone}. Computed by {versions}.",
         "",
         f"Each cell with all of its numbers is in [{LONG_FORM}]({LONG_FORM}); [{LATEX}]({LATEX}) has these tables for "
         "LaTeX.",
         "",
         *(f"![{FIGURES[name][0]}]({name}.png)\n" for name in figures),
     ]
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _write(content: str, path: Path) -> None:

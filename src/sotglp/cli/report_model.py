@@ -9,6 +9,7 @@ from pathlib import Path
 from sotglp.backbone.precision import choose_device
 from sotglp.cli.inputs import ood_sets_of
 from sotglp.console.output import emit, list_unreadable
+from sotglp.console.table import counted
 from sotglp.errors import UnreadableImageError
 from sotglp.files.atomic import write_file
 from sotglp.images.check import warn_of_two_labels
@@ -51,7 +52,7 @@ def report_model(
     accuracy = findings.accuracy
     assert accuracy.interval is not None
     low, high = accuracy.interval
-    line = f"{out}: accuracy {accuracy.value:.3f} ({low:.3f} to {high:.3f}) on {accuracy.n} images"
+    line = f"{out}: accuracy {accuracy.value:.3f} ({low:.3f} to {high:.3f}) on {counted(accuracy.n, 'image')}"
     line += "".join(f"; AUROC {one.figures['auroc']:.3f} against {name}" for name, one in findings.ood.items())
     emit([line], {**findings.to_dict(), "backbone": record.backbone, "out": str(out)}, json_file)
 

@@ -129,6 +129,7 @@ def prediction(
     return {
         "path": path,
         "label": classes[int(probabilities.argmax())],
+        "most_probable": classes[int(probabilities.argmax())],
         "probability": float(probabilities.max()),
         "ood_score": float(ood_score),
         "is_unknown": is_unknown,
@@ -137,15 +138,19 @@ def prediction(
 
 
 def label_unknown(predictions: Iterable[dict[str, Any]]) -> None:
-    """Replace the labels of rejected images."""
+    """Replace the labels of rejected images; their entries ``most_probable`` keep the class."""
     for row in predictions:
         row["label"] = UNKNOWN if row["is_unknown"] else row["label"]
 
 
 def emit_predictions(
-    predictions: Sequence[Mapping[str, Any]], about: Mapping[str, Any], csv_file: str | None, json_file: str | None
+    predictions: Sequence[Mapping[str, Any]],
+    about: Mapping[str, Any],
+    csv_file: str | None,
+    json_file: str | None,
+    lines: Iterable[str],
 ) -> None:
-    """Write predictions as CSV and JSON, and print them unless standard output is for one of these.
+    """Write predictions as CSV and JSON, and print ``lines`` unless standard output is for one of these.
 
     ``predictions`` come from :func:`prediction`; all may have an entry ``set``, a list of labels. ``about`` is added to
     the JSON.
@@ -153,11 +158,6 @@ def emit_predictions(
     header = [*PREDICTION_COLUMNS, *(["set"] if "set" in predictions[0] else [])]
     if csv_file:
         write_csv(csv_file, header, [[row[name] for name in header] for row in predictions])
-    lines = []
-    for row in predictions:
-        in_set = f", set: {'; '.join(map(str, row['set'])) or 'empty'}" if "set" in row else ""
-        score = f"in-distribution score {row['ood_score']:.4f}"
-        lines.append(f"{row['path']}: {row['label']} ({row['probability']:.3f}), {score}{in_set}")
     emit([] if is_standard_output(csv_file) else lines, {"predictions": predictions, **about}, json_file)
 
 

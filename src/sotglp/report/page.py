@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from sotglp.console.table import counted
 from sotglp.console.text import printable
 from sotglp.files.versions import installed_versions
 from sotglp.model_file.record import ModelRecord
@@ -92,11 +93,6 @@ def setting(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(setting, value))
     return {None: "none", True: "yes", False: "no"}[value] if value is None or isinstance(value, bool) else str(value)
-
-
-def counted(count: int, what: str, many: str | None = None) -> str:
-    """Write a number of things, such as "1 image" or "2 images"."""
-    return f"{count} {what if count == 1 else many or what + 's'}"
 
 
 def _printable(value: Any) -> Any:

@@ -28,6 +28,7 @@ def evaluate(
     calibration: Calibration | None = None,
     cache_dir: Path | None = None,
     unreadable: list[UnreadableImageError] | None = None,
+    by_class: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a model on labelled images and on sets of OOD images.
 
@@ -47,6 +48,9 @@ def evaluate(
         Calibration of the model; its decisions are evaluated if ``inference`` has its score.
     cache_dir, unreadable
         See :func:`sotglp.scoring.predict.predict_each`.
+    by_class : bool
+        Add ``per_class``: for each class that has images its ``class``, ``n``, number ``correct``, ``accuracy``, and
+        the class that is predicted most often instead, ``mistaken_for``, ``n_mistaken_for`` times; worst class first.
 
     Returns
     -------
@@ -74,14 +78,13 @@ def evaluate(
 
     predictions = predicted(images, "evaluating")
     others = {name: predicted(some, f"scoring {name}") for name, some in (ood_sets or {}).items()}
-    return evaluate_predictions(
-        predictions,
-        all_targets[predictions.indices],
-        others,
-        inference,
-        columns=None if among is None else [model.class_names.index(name) for name in names],
-        calibration=calibration,
-    )
+    targets = all_targets[predictions.indices]
+    columns = None if among is None else [model.class_names.index(name) for name in names]
+    result = evaluate_predictions(predictions, targets, others, inference, columns=columns, calibration=calibration)
+    if by_class:
+        probabilities = predictions.probabilities if columns is None else predictions.probabilities[:, columns]
+        result["per_class"] = _per_class(probabilities.argmax(axis=1), targets, names)
+    return result
 
 
 def evaluate_predictions(
@@ -130,3 +133,19 @@ def evaluate_predictions(
         if decider:
             result["ood"][name]["rejected"] = float(decider.rejects(other.ood_scores).mean())
     return result
+
+
+def _per_class(predicted: NDArray[np.int64], targets: NDArray[np.int64], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the accuracy of each class that has images, and its most frequent mistake; worst class first."""
+    counts = np.zeros((len(names), len(names)), dtype=np.int64)
+    np.add.at(counts, (targets, predicted), 1)
+    rows = []
+    for index in np.unique(targets).tolist():
+        n, correct = int(counts[index].sum()), int(counts[index, index])
+        mistakes = counts[index].copy()
+        mistakes[index] = 0
+        row = {"class": names[index], "n": n, "correct": correct, "accuracy": correct / n}
+        most = int(mistakes.argmax())
+        n_most = int(mistakes[most])
+        rows.append(row | {"mistaken_for": names[most] if n_most else None, "n_mistaken_for": n_most})
+    return sorted(rows, key=lambda row: (row["accuracy"], -row["n"]))

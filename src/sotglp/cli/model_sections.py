@@ -1,0 +1,96 @@
+"""The contents of a model file as sections of text for people."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sotglp.console.table import counted, table_lines
+from sotglp.console.text import printable
+from sotglp.model_file.record import CalibrationRecord, ModelRecord
+from sotglp.settings import Settings
+
+LINE = 100
+"""Letters of a line of class names."""
+
+
+def model_lines(path: Path, record: ModelRecord) -> list[str]:
+    """Return the lines of ``sotglp info MODEL``: classes, backbone, settings, training, calibration, versions."""
+    backbone = record.backbone
+    sections: dict[str, list[str]] = {
+        f"{path}: {counted(len(record.classes), 'class', 'classes')}": textwrap.wrap(
+            ", ".join(printable(str(label)) for label in record.classes),
+            LINE,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ),
+        "Backbone": _pairs(
+            {
+                "name": f"{backbone['name']}, {backbone['pretrained'] or 'random weights'}, "
+                f"{backbone['image_size'][0]} pixels",
+                "fingerprint": backbone["fingerprint"],
+            }
+        ),
+        "Unknown images": list(_rejection(record)),
+        "Training": list(_training(record)),
+        "Settings of the model": _settings(record.model),
+        "Settings of training": _settings(record.training) if record.training else [],
+        "Gray values": _pairs(
+            {kind: f"{black:g} to {white:g}" for kind, (black, white) in (record.value_ranges or {}).items()}
+        ),
+        "Written by": _pairs(record.versions),
+    }
+    lines: list[str] = []
+    for title, body in sections.items():
+        if body:
+            lines += [*([""] if lines else []), title, *(f"  {line}" for line in body)]
+    return lines
+
+
+def _training(record: ModelRecord) -> Iterator[str]:
+    if record.history:
+        last = record.history[-1]
+        yield (
+            f"{counted(len(record.history), 'epoch')}; at the end loss {last['loss']:.3f}, training accuracy "
+            f"{last['accuracy']:.1%}"
+        )
+
+
+def _rejection(record: ModelRecord) -> Iterator[str]:
+    calibration = record.calibration
+    if calibration is None:
+        yield "no threshold: fit with --calibrate or --calibrate-on to reject images of other things"
+        return
+    yield from _pairs(_calibration(calibration))
+
+
+def _calibration(calibration: CalibrationRecord) -> dict[str, str]:
+    rejection = calibration.rejection
+    low, high = rejection.interval
+    source = f"{counted(calibration.n_folds, 'fold')} of the shots" if calibration.n_folds else "held-out images"
+    return {
+        "unknown below": f"{rejection.threshold:.6g} ({calibration.ood_method} at temperature "
+        f"{calibration.ood_temperature:g})",
+        "calibrated on": f"{counted(rejection.n, 'image')} in {source}",
+        "accepts": f"{rejection.expected_tpr:.1%} of images of the classes (90% interval {low:.1%} to {high:.1%})",
+        "probabilities": f"at temperature {calibration.temperature:.3g}",
+        **({"bound": str(rejection.accepted_error)} if rejection.accepted_error else {}),
+    }
+
+
+def _settings(settings: Settings) -> list[str]:
+    """Return name, value and meaning of each setting."""
+    fields = type(settings).model_fields
+    rows = [[name, _text(value), fields[name].description or ""] for name, value in settings.model_dump().items()]
+    return table_lines((), rows)
+
+
+def _pairs(values: dict[str, Any]) -> list[str]:
+    return table_lines((), [[name, str(value)] for name, value in values.items()])
+
+
+def _text(value: Any) -> str:
+    """Return a value as ``--set`` reads it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
