@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 _MOST_NAMES = 5
 _LONGEST = 80
@@ -15,11 +15,15 @@ class SotglpError(ValueError):
 
 
 class UnknownNameError(SotglpError):
-    """An unknown name of a ``kind``, such as "method"; ``known`` are the supported names."""
+    """An unknown name of a ``kind``, such as "method"; ``known`` are the supported names.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    ``synonyms`` are names of other programs, with the supported name for each.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], synonyms: Mapping[str, str] | None = None) -> None:
         known = list(known)
-        near = difflib.get_close_matches(name, known, n=1)
+        meant = (synonyms or {}).get(name.lower().replace("-", "_"))
+        near = [meant] if meant in known else difflib.get_close_matches(name, known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         super().__init__(f"there is no {kind} {name!r}{hint}: choose one of {', '.join(known)}")
 

@@ -71,6 +71,31 @@ FEWEST_EPOCHS = 5
 MOST_EPOCHS = 200
 
 
+SYNONYMS = {
+    **dict.fromkeys(("lr", "rate", "step_size", "eta"), "learning_rate"),
+    **dict.fromkeys(("wd", "decay", "l2"), "weight_decay"),
+    **dict.fromkeys(("bs", "batch", "batchsize"), "batch_size"),
+    **dict.fromkeys(("n_epochs", "num_epochs", "max_epochs", "iterations"), "epochs"),
+    **dict.fromkeys(("n_shots", "num_shots", "k_shot"), "shots"),
+    **dict.fromkeys(("augmentation", "augmentations", "aug"), "augment"),
+    **dict.fromkeys(("n_views", "num_views", "crops"), "views"),
+    **dict.fromkeys(("dropout", "drop_rate"), "prompt_dropout"),
+    **dict.fromkeys(("prompt", "prompt_template", "text", "sentence"), "template"),
+    **dict.fromkeys(("k", "topk", "n_patches"), "top_k"),
+    **dict.fromkeys(("eps", "reg", "regularization"), "epsilon"),
+    **dict.fromkeys(("random_state", "random_seed"), "seed"),
+    **dict.fromkeys(("num_workers", "n_workers", "n_jobs"), "workers"),
+    **dict.fromkeys(("optim", "solver"), "optimizer"),
+    **dict.fromkeys(("n_prompts", "local_prompts", "num_local_prompts"), "n_local_prompts"),
+    **dict.fromkeys(("global_prompts", "num_global_prompts"), "n_global_prompts"),
+    **dict.fromkeys(("dtype", "amp", "fp16"), "precision"),
+    "accumulation": "micro_batch",
+    "projection": "learn_projection",
+    "sampling": "draw",
+}
+"""Names of settings in other programs, for suggestions."""
+
+
 class Settings(BaseModel):
     """Base of all settings: validated, immutable, without unknown names, infinity or NaN."""
 
@@ -204,7 +229,7 @@ def check_names(values: Iterable[str], known: Iterable[str]) -> None:
     known = sorted(known)
     for name in values:
         if name not in known:
-            raise UnknownNameError("setting", name, known)
+            raise UnknownNameError("setting", name, known, SYNONYMS)
 
 
 def checked(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:

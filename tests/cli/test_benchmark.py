@@ -141,3 +141,15 @@ def test_fit_takes_any_method(root: Path) -> None:
     result = json.loads(sotglp("evaluate", out, root / "test", "--json", "-").stdout)
     assert 0 <= result["accuracy"] <= 1
     assert result["n"] == 9
+
+
+def test_methods_shots_and_seeds_in_place_of_the_suites(output_of: Run, error_of: Run) -> None:
+    command = ["benchmark", "few-shot", "--dry-run"]
+    chosen = ["--methods", "gda,sot-glp", "--shots", "2,4", "--seeds", "7"]
+    cells = [one["cell"] for one in json.loads(output_of(*command, *chosen, "--json", "-"))["cells"]]
+    assert {cell["method"] for cell in cells} == {"gda", "sot-glp"}
+    assert {cell["shots"] for cell in cells} == {2, 4}
+    assert {cell["seed"] for cell in cells} == {7}
+    assert "did you mean coop" in error_of(*command, "--methods", "co-op")
+    for bad in ("0", "1,x", "", "-1"):
+        assert "whole numbers from 1" in error_of(*command, "--shots", bad)

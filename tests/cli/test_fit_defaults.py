@@ -116,3 +116,22 @@ def test_a_fit_that_learns_says_nothing(
     learns = (*TINY, "--set", "learning_rate=0.1", "--epochs", "10")
     _, stderr = run_here(capsys, monkeypatch, "fit", class_folders, "--out", tmp_path / "m.safetensors", *learns)
     assert stderr == ""
+
+
+def test_common_settings_have_options(class_folders: Path, tmp_path: Path, output_of: Run, error_of: Run) -> None:
+    out = tmp_path / "m.safetensors"
+    chosen = ["--lr", "0.02", "--views", "1", "--template", "a drawing of {}"]
+    output_of("fit", class_folders, "--out", out, *QUICK, *chosen)
+    record = read_record(out)
+    assert record.training is not None
+    assert (record.training.learning_rate, record.training.views) == (0.02, 1)
+    assert record.model.model_dump()["template"] == "a drawing of {}"
+    command = ("fit", class_folders, "--out", tmp_path / "n", *QUICK)
+    for synonym, name in {"lr": "learning_rate", "num-epochs": "epochs", "dropout": "prompt_dropout"}.items():
+        assert f"did you mean {name}?" in error_of(*command, "--set", f"{synonym}=1")
+
+
+def test_help_lists_options_in_groups(output_of: Run) -> None:
+    text = output_of("fit", "--help")
+    for title in ("Model", "Images", "Confidence and unknown images", "Output", "Computation"):
+        assert f"\u2500 {title} \u2500" in text

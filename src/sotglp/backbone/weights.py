@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import logging
 import os
 import warnings
 from collections.abc import Mapping
@@ -166,6 +167,9 @@ def _create(name: str, image_size: int | None, seed: int, **how: Any) -> nn.Modu
     # open_clip draws random weights from the global generator, whose state is restored.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        # Random weights are what was asked for, so open_clip's warning of them would mislead.
+        root = logging.getLogger()
+        root.addFilter(_is_worth_saying)
         try:
             if encoder:
                 _check_runs_no_code(name, encoder)
@@ -179,6 +183,8 @@ def _create(name: str, image_size: int | None, seed: int, **how: Any) -> nn.Modu
                 f"the sizes of the text tower of {name} aren't in the Hugging Face cache and can't be downloaded: "
                 f"where there is a network, run `hf download {encoder} config.json`, and copy the cache"
             ) from error
+        finally:
+            root.removeFilter(_is_worth_saying)
     return model
 
 
@@ -195,6 +201,10 @@ def _check_runs_no_code(name: str, encoder: str) -> None:
         ) from error
 
 
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    return "No pretrained weights loaded" not in record.getMessage()
+
+
 def _build_from_tag(name: str, tag: str, image_size: int | None, seed: int) -> nn.Module:
     if name in EMBEDDED:
         return EMBEDDED[name].load(image_size=image_size)
@@ -205,8 +215,8 @@ def _build_from_tag(name: str, tag: str, image_size: int | None, seed: int) -> n
     except (RuntimeError, OSError) as error:
         raise SotglpError(
             f"the weights {tag!r} of {name} could not be downloaded (--debug shows why): download them on another "
-            "computer and give the file with --pretrained PATH (pretrained=PATH), or use the backbone photo, which "
-            "ships with the package"
+            "computer and give the file with --pretrained PATH (pretrained=PATH), or use --backbone photo "
+            "(backbone='photo'), which ships with the package"
         ) from error
 
 

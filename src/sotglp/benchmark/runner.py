@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -124,6 +125,7 @@ def _begin(threads: int, parent: int) -> None:
 
     torch.set_num_threads(threads)
     warnings.showwarning = show_warning
+    logging.basicConfig(level=logging.ERROR)  # other libraries' notes, as in the first process
     exit_with_parent(parent)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,6 +87,32 @@ class Suite(Settings):
         chosen = self.datasets[dataset].preset or (dataset if dataset in presets() else OWN_PRESET)
         return preset_for(self.backbone.name, load_preset(chosen)).changed(self.settings)
 
+    def changed(self, methods: Sequence[str] | None, shots: Sequence[int] | None, seeds: Sequence[int] | None) -> Suite:
+        """Return the suite with other methods, by label in the suite or by name, numbers of shots, or seeds.
+
+        Raises
+        ------
+        SotglpError
+            If there is no such method, or it can't be used with the settings of the suite.
+        """
+        update: dict[str, Any] = {}
+        if methods is not None:
+            update["methods"] = {name: self.methods.get(name) or MethodChoice(method=name) for name in methods}
+        if shots is not None:
+            update["shots"] = tuple(dict.fromkeys(shots))
+        if seeds is not None:
+            update["seeds"] = tuple(dict.fromkeys(seeds))
+        suite = self.model_copy(update=update)
+        suite.check_methods()
+        return suite
+
+    def check_methods(self) -> None:
+        """Raise a SotglpError for a method that doesn't exist or can't have the settings of the suite."""
+        for label, choice in self.methods.items():
+            method = self.method(label)
+            for dataset in self.datasets:
+                method.settings_on(self.preset(dataset), choice.settings)
+
     def resolved(self) -> Suite:
         """Return the suite with the architecture that a backbone ``auto`` stands for; see :func:`choose_backbone`."""
         name = choose_backbone(self.backbone.name, self.backbone.pretrained)
@@ -110,10 +137,7 @@ def load_suite(name: str) -> Suite:
     values["datasets"] = {label: about or {} for label, about in _named(values["datasets"]).items()}
     values["methods"] = {label: _method_choice(label, about) for label, about in _named(values["methods"]).items()}
     suite = checked(Suite, values)
-    for label in suite.methods:
-        suite.method(label)
-        for dataset in suite.datasets:
-            suite.method(label).settings_on(suite.preset(dataset), suite.methods[label].settings)
+    suite.check_methods()
     return suite
 
 

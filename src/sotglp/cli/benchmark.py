@@ -36,6 +36,11 @@ def benchmark(
     pretrained: Annotated[
         str | None, Option(help="Its weights: a tag, a file, none, or auto for the usual ones.")
     ] = None,
+    methods: Annotated[
+        str | None, Option(help="Methods instead of the suite's, separated by commas (`sotglp info --methods`).")
+    ] = None,
+    shots: Annotated[str | None, Option(help="Numbers of shots instead of the suite's, such as 1,4,16.")] = None,
+    seeds: Annotated[str | None, Option(help="Seeds instead of the suite's, such as 1,2,3.")] = None,
     processes: Annotated[int, Option(min=1, help="Processes that share the cells.")] = 1,
     dry_run: Annotated[bool, Option("--dry-run", help="List the runs and their settings, and run nothing.")] = False,
     device: options.Device = "auto",
@@ -49,7 +54,12 @@ def benchmark(
 
     `sotglp report results --out report` writes the tables and figures.
     """
-    suite = _with_backbone(load_suite(suite_name), backbone, pretrained).resolved()
+    suite = _with_backbone(load_suite(suite_name), backbone, pretrained)
+    suite = suite.changed(
+        None if methods is None else [name.strip() for name in methods.split(",")],
+        _numbers("--shots", shots),
+        _numbers("--seeds", seeds),
+    ).resolved()
     plans = plan_cells(suite)
     if dry_run:
         check_outputs({"--json": json_file})
@@ -84,6 +94,17 @@ def _with_backbone(suite: Suite, name: str | None, pretrained: str | None) -> Su
     start = suite.backbone if name is None else BackboneChoice(name=name)
     changed = start if pretrained is None else start.model_copy(update={"pretrained": pretrained})
     return suite.model_copy(update={"backbone": changed})
+
+
+def _numbers(option: str, text: str | None) -> list[int] | None:
+    """Read whole numbers that are separated by commas."""
+    if text is None:
+        return None
+    least = 1 if option == "--shots" else 0
+    numbers = [int(part) if part.strip().isdecimal() and len(part) < 20 else -1 for part in text.split(",")]
+    if min(numbers) < least:
+        raise SotglpError(f"{option} {text!r:.100} can't be used: give whole numbers from {least}, such as 1,2,4")
+    return numbers
 
 
 def _dry_lines(suite: Suite, plans: list[Plan]) -> list[str]:

@@ -12,7 +12,7 @@ from sotglp import __version__
 from sotglp.cli import options
 
 COMMANDS = {
-    "demo": "Compare methods on painted shapes, without any download.",
+    "demo": "Compare methods on photos that ship with the package, without any download.",
     "fit": "Fit a model to a few labelled images of each class.",
     "evaluate": "Evaluate a model on labelled images and on images of unknown classes.",
     "predict": "Predict the class of each image, with its probability and an in-distribution score.",
@@ -30,12 +30,26 @@ COMMANDS = {
 """Summary of each command, as ``sotglp --help`` lists it; the module of a command has its name."""
 
 
+PANELS = {
+    "Train and predict": ("fit", "predict", "evaluate", "explain", "report"),
+    "Use elsewhere": ("serve", "export"),
+    "Data and classes": ("data", "classes"),
+    "Compare methods": ("demo", "benchmark"),
+}
+"""Groups of ``sotglp --help``; other commands follow them."""
+
+
 class _LazyGroup(TyperGroup):
     """Lists all commands by their summaries, and imports the module of the one that runs."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands = {name: TyperGroup(name=name, help=summary) for name, summary in COMMANDS.items()}
+        panels = {name: panel for panel, names in PANELS.items() for name in names}
+        ordered = sorted(COMMANDS, key=lambda name: list(panels).index(name) if name in panels else len(panels))
+        self.commands = {
+            name: TyperGroup(name=name, help=COMMANDS[name], rich_help_panel=panels.get(name, "Other"))
+            for name in ordered
+        }
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
@@ -80,6 +94,9 @@ def load_command(name: str) -> Any:
     command: Any = typer.main.get_command(found)
     for one in getattr(command, "commands", {name: command}).values():
         one.params.append(_debug_option())
+        for option in one.params:
+            if option.param_type_name == "option":
+                option.rich_help_panel = options.PANEL_OF.get(option.name)
     return command
 
 

@@ -47,10 +47,26 @@ def fit(
     method: Annotated[str, Option(help="sot-glp, or another method (`sotglp info --methods`).")] = "sot-glp",
     shots: Annotated[int | None, Option(help="Training images per class; default 16.")] = None,
     epochs: Annotated[int | None, Option(help="Passes over them; default about 100 steps, or the backbone's.")] = None,
+    learning_rate: Annotated[
+        float | None,
+        Option("--lr", "--learning-rate", help="First step size; default 0.005, or the backbone's."),
+    ] = None,
+    template: Annotated[
+        str | None,
+        Option(help="Text that prompts start from, such as 'a satellite photo of {}'; default 'A photo of a {}'."),
+    ] = None,
+    views: Annotated[
+        int | None,
+        Option(min=0, help="Augmented views of an image, encoded once; 0 encodes a new one each epoch; default 2."),
+    ] = None,
     seed: Annotated[int | None, Option(help="Seed of every random draw; default 1.")] = None,
     setting: Annotated[
         list[str] | None,
-        Option("--set", metavar="NAME=VALUE", help="Any other setting, such as --set top_k=20 (repeat)."),
+        Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any other setting, such as --set top_k=20; `sotglp info MODEL` lists them (repeat).",
+        ),
     ] = None,
     calibrate: Annotated[
         bool,
@@ -111,9 +127,15 @@ def fit(
     if max_error is None and confidence is not None:
         raise SotglpError("--confidence is that of --max-error: give --max-error too")
     backbone = choose_backbone(backbone, pretrained)
-    model_config, training = fit_settings(
-        backbone, method, preset, {"shots": shots, "epochs": epochs, "seed": seed}, setting or []
-    )
+    common = {
+        "shots": shots,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "template": template,
+        "views": views,
+        "seed": seed,
+    }
+    model_config, training = fit_settings(backbone, method, preset, common, setting or [])
     score = ood_method or default_ood_method(backbone, has_shots=training.remember)
     inference = checked(InferenceConfig, training.inference_config().model_dump() | {"ood_method": score})
     if inference.ood_method in SHOT_SCORES and not training.remember:

@@ -84,3 +84,23 @@ NoCache: TypeAlias = Annotated[bool, Option("--no-cache", help="Keep features in
 DataRoot: TypeAlias = Annotated[
     Path | None, Option("--root", metavar="DIR", help="Folder of the datasets; default $SOTGLP_DATA or data.")
 ]
+
+PANELS = {
+    "Model": (
+        *("backbone", "pretrained", "image_size", "preset", "method", "methods", "include_backbone"),
+        *("shots", "epochs", "learning_rate", "template", "views", "seed", "seeds", "setting"),
+    ),
+    "Images": ("split", "path_column", "label_column", "skip_unreadable", "ood", "others", "root"),
+    "Confidence and unknown images": (
+        *("calibrate", "calibrate_on", "tpr", "max_error", "confidence", "ood_method", "temperature"),
+        *("unknown", "coverage", "set_score", "per_class", "per_cluster"),
+    ),
+    "Output": ("out", "force", "csv_file", "json_file", "top", "svg"),
+    "Computation": (
+        *("device", "precision", "workers", "batch_size", "cache_dir", "no_cache", "num_processes", "processes"),
+        *("resume", "dry_run", "debug"),
+    ),
+}
+"""Groups of options in ``--help``, by the names of their parameters; other options stay in the general group."""
+
+PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names}
