@@ -29,6 +29,9 @@ OodMethod = Literal[
 ]
 # fmt: on
 
+Calibrator = Literal["temperature", "platt", "isotonic"]
+"""How probabilities are calibrated; see :mod:`sotglp.scoring.probability_map`."""
+
 SetScore = Literal["lac", "aps", "raps"]
 """Measures of conformity of prediction sets; see :mod:`sotglp.scoring.conformity`."""
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sotglp import SOTGLPClassifier, SotglpError
-from sotglp.model_file.record import read_record
+from sotglp.model_file.record import CalibrationRecord, read_record
 from support.command import Run, sotglp
 from support.samples import make_class_folders
 
@@ -78,7 +78,7 @@ def test_fit_calibrates_as_python_does(model: Path, data: Path, loaded: SOTGLPCl
     result = json.loads((data / "fit.json").read_text())["calibration"]
     record = read_record(model).calibration
     assert record is not None
-    assert result == record.model_dump(mode="json")
+    assert CalibrationRecord.model_validate(result) == record
     assert (result["n_folds"], result["ood_method"], result["rejection"]["n"]) == (4, "knn", 12)
 
 
@@ -186,6 +186,29 @@ def test_calibrating_on_other_images(model: Path, data: Path, tmp_path: Path, ou
     assert "11 images in held-out images" in output_of("info", out)
 
 
+@pytest.mark.parametrize("calibrator", ["platt", "isotonic"])
+def test_other_maps_of_probabilities_are_kept_in_the_file(
+    calibrator: str, data: Path, tmp_path: Path, output_of: Run, error_of: Run
+) -> None:
+    out = tmp_path / "m.safetensors"
+    classifier = SOTGLPClassifier("tiny", "none", shots=None, epochs=8, augment=False).fit(data / "train")
+    classifier.calibrate(data / "test", calibrator=calibrator).save(out)
+    loaded = SOTGLPClassifier.load(out)
+    found = loaded.predict_proba(data / "test")
+    np.testing.assert_array_equal(found, classifier.predict_proba(data / "test"))
+    assert (loaded.classes_[found.argmax(axis=1)] == classifier.predict(data / "test", reject=False)).all()
+    assert loaded.calibration_ is not None
+    assert loaded.calibration_.probability_map is not None
+    assert loaded.calibration_.probability_map.kind == calibrator
+    assert f"calibrated by {calibrator}" in output_of("info", out)
+    output_of("predict", out, data / "test", "--json", tmp_path / "p")
+    rows = json.loads((tmp_path / "p").read_text())["predictions"]
+    np.testing.assert_allclose([row["probability"] for row in rows], found.max(axis=1), rtol=1e-5)
+    assert "can't be exported" in error_of("export", out, "--out", tmp_path / "m.onnx")
+    with pytest.raises(SotglpError, match="needs labels"):
+        loaded.calibrate(data / "test" / "blue sea", calibrator=calibrator)
+
+
 def test_calibrating_for_an_error_among_accepted_images(data: Path, tmp_path: Path, output_of: Run) -> None:
     out = tmp_path / "m.safetensors"
     bound = ["--max-error", "0.9", "--confidence", "0.5"]
@@ -219,6 +242,8 @@ def test_calibrating_for_an_error_among_accepted_images(data: Path, tmp_path: Pa
         (["--calibrate", "--confidence", "0.8"], "--confidence is that of --max-error"),
         (["--calibrate", "--max-error", "0.1"], "12 calibration images can't bound .* give at least 45"),
         (["--calibrate", "--max-error", "1"], "max_error = 1.0 must be above 0"),
+        (["--calibrator", "platt"], "--calibrator is for calibration: give --calibrate"),
+        (["--calibrate", "--calibrator", "plat"], r"no calibrator 'plat' \(did you mean platt"),
         (["--calibrate", "--tpr", "0"], "tpr = 0.0 must be above 0"),
         (["--calibrate", "--tpr", "1.01"], "tpr = 1.01 must be above 0 and at most 1"),
         (["--calibrate", "--tpr", "nan"], "tpr = nan must be above 0"),

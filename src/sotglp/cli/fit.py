@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import yaml
 from typer import Argument, Option
@@ -15,14 +15,14 @@ from sotglp.cli.inputs import cache_folder
 from sotglp.cli.launch import is_launched, launch
 from sotglp.console.output import check_outputs
 from sotglp.console.progress import note_loading
-from sotglp.errors import SotglpError
+from sotglp.errors import SotglpError, UnknownNameError
 from sotglp.files.packaged import parse_yaml
 from sotglp.images.columns import Columns
 from sotglp.images.image_set import ImageSet
 from sotglp.images.manifest import ANY_COLUMNS, MANIFEST_SUFFIXES
 from sotglp.methods.method import find_method
 from sotglp.scoring.rejection import CONFIDENCE
-from sotglp.settings import SHOT_SCORES, InferenceConfig, Settings, TrainConfig, checked, load_preset
+from sotglp.settings import SHOT_SCORES, Calibrator, InferenceConfig, Settings, TrainConfig, checked, load_preset
 
 CHECKPOINT_SUFFIX = ".checkpoint"
 
@@ -84,6 +84,10 @@ def fit(
     confidence: Annotated[
         float | None, Option(help="Probability of keeping to --max-error over calibration images; default 0.9.")
     ] = None,
+    calibrator: Annotated[
+        str | None,
+        Option(help="How probabilities are calibrated: temperature (default), platt or isotonic."),
+    ] = None,
     ood_method: Annotated[
         str | None,
         Option(help="Score to calibrate, such as gl-mcm, knn or transport; default: the backbone's."),
@@ -117,11 +121,14 @@ def fit(
             "--tpr": tpr,
             "--max-error": max_error,
             "--confidence": confidence,
+            "--calibrator": calibrator,
             "--ood-method": ood_method,
         }
         for option, value in only_calibrated.items():
             if value is not None:
                 raise SotglpError(f"{option} is for calibration: give --calibrate or --calibrate-on too")
+    if calibrator not in (None, *get_args(Calibrator)):
+        raise UnknownNameError("calibrator", str(calibrator), get_args(Calibrator))
     if max_error is not None and tpr is not None:
         raise SotglpError("--tpr and --max-error both choose the threshold: give one of them")
     if max_error is None and confidence is not None:
@@ -173,6 +180,7 @@ def fit(
         held_out=held_out,
         tpr=0.95 if tpr is None else tpr,
         max_error=max_error,
+        calibrator=cast(Calibrator, calibrator or "temperature"),
         confidence=CONFIDENCE if confidence is None else confidence,
         resume=resume,
         force=force,

@@ -20,7 +20,7 @@ from sotglp.scoring.calibration import Calibration, calibrate_crossed, calibrate
 from sotglp.scoring.cross_fit import cross_fit, folds_of, remove_checkpoints, remove_fold_checkpoints
 from sotglp.scoring.rejection import check_tpr
 from sotglp.scoring.risk_control import check_max_error
-from sotglp.settings import InferenceConfig, Settings, TrainConfig
+from sotglp.settings import Calibrator, InferenceConfig, Settings, TrainConfig
 from sotglp.training.chance import warn_near_chance
 from sotglp.training.fit import Fitted, adapt, drawn_shots
 
@@ -41,6 +41,7 @@ class FitRun:
     tpr: float
     max_error: float | None
     confidence: float
+    calibrator: Calibrator
     resume: bool
     force: bool
     include_backbone: bool
@@ -124,6 +125,7 @@ class FitRun:
                 self.tpr,
                 max_error=self.max_error,
                 confidence=self.confidence,
+                calibrator=self.calibrator,
             )
         if self.held_out and is_first:
             return calibrate_held_out(
@@ -133,6 +135,7 @@ class FitRun:
                 self.tpr,
                 max_error=self.max_error,
                 confidence=self.confidence,
+                calibrator=self.calibrator,
                 unreadable=unreadable,
             )
         return None

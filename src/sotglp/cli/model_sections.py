@@ -75,7 +75,9 @@ def _calibration(calibration: CalibrationRecord) -> dict[str, str]:
         f"{calibration.ood_temperature:g})",
         "calibrated on": f"{counted(rejection.n, 'image')} in {source}",
         "accepts": f"{rejection.expected_tpr:.1%} of images of the classes (90% interval {low:.1%} to {high:.1%})",
-        "probabilities": f"at temperature {calibration.temperature:.3g}",
+        "probabilities": f"at temperature {calibration.temperature:.3g}"
+        if calibration.calibrator == "temperature"
+        else f"calibrated by {calibration.calibrator}",
         **({"bound": str(rejection.accepted_error)} if rejection.accepted_error else {}),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from sotglp.backbone_defaults import default_ood_method
 from sotglp.console.output import UNKNOWN
-from sotglp.errors import SotglpError
+from sotglp.errors import SotglpError, UnknownNameError
 from sotglp.estimators.base import FewShotEstimator
 from sotglp.estimators.inputs import maybe_labelled, renamed_labels, unlabelled
 from sotglp.explain.explanation import Explanation, explain
@@ -24,7 +24,7 @@ from sotglp.scoring.cross_fit import cross_fit
 from sotglp.scoring.predict import Predictions, predict, predict_each
 from sotglp.scoring.rejection import CONFIDENCE
 from sotglp.scoring.risk_control import check_max_error
-from sotglp.settings import InferenceConfig, OodMethod, SetScore, checked
+from sotglp.settings import Calibrator, InferenceConfig, OodMethod, SetScore, checked
 from sotglp.training.fit import drawn_shots
 
 
@@ -136,6 +136,7 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
         folds: int | None = None,
         max_error: float | None = None,
         confidence: float = CONFIDENCE,
+        calibrator: Calibrator = "temperature",
     ) -> Self:
         """Calibrate the rejection threshold, the temperature of probabilities, and prediction sets.
 
@@ -159,6 +160,8 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
             labels. See :func:`sotglp.scoring.risk_control.reject_for_error`.
         confidence : float, default 0.9
             Probability of keeping to ``max_error``.
+        calibrator : {"temperature", "platt", "isotonic"}, default "temperature"
+            How probabilities are calibrated; see :mod:`sotglp.scoring.probability_map`. None changes a label.
 
         Raises
         ------
@@ -167,11 +170,13 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
             keeps to ``max_error``.
         """
         check_is_fitted(self, "model_")
+        if calibrator not in get_args(Calibrator):
+            raise UnknownNameError("calibrator", calibrator, get_args(Calibrator))
         images = renamed_labels(maybe_labelled(X, y), self._names())
         inference = self._inference_config(method, temperature)
         if folds is None:
             self.calibration_ = calibrate_held_out(
-                self.model_, images, inference, tpr, max_error=max_error, confidence=confidence
+                self.model_, images, inference, tpr, max_error=max_error, confidence=confidence, calibrator=calibrator
             )
             return self
         if images.labels is None:
@@ -182,7 +187,7 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
             check_max_error(max_error, confidence, len(shots))
         crossed = cross_fit(self.model_, shots, config, inference, n_folds=folds, cache_dir=self._cache_dir())
         self.calibration_ = calibrate_crossed(
-            crossed, shots, inference, tpr, max_error=max_error, confidence=confidence
+            crossed, shots, inference, tpr, max_error=max_error, confidence=confidence, calibrator=calibrator
         )
         return self
 

@@ -118,6 +118,10 @@ def export_model(
     check_output(path, force=force)
     _check_packages()
     _check_exportable(model, inference.ood_method)
+    if calibration and calibration.calibrator != "temperature":
+        raise SotglpError(
+            f"probabilities calibrated by {calibration.calibrator} can't be exported: calibrate with temperature"
+        )
     temperature = calibration.temperature if calibration else 1.0
     graph = ClassifierGraph(model.eval(), inference.ood_method, inference.temperature, temperature)
     is_convolutional = not _has_attention(graph)

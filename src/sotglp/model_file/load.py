@@ -24,9 +24,17 @@ from sotglp.methods.registry import build_model
 from sotglp.methods.shot_memory import ShotMemory
 from sotglp.methods.sot_glp import RESIDUAL
 from sotglp.model_file.record import BackboneRecord, CalibrationRecord, ModelRecord, parse_record
-from sotglp.model_file.save import BACKBONE_PREFIX, CALIBRATION_PREFIX, FOLD_PREFIX, SHOT_TENSORS, SHOTS_PREFIX
+from sotglp.model_file.save import (
+    BACKBONE_PREFIX,
+    CALIBRATION_PREFIX,
+    FOLD_PREFIX,
+    MAP_TENSORS,
+    SHOT_TENSORS,
+    SHOTS_PREFIX,
+)
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.conformity import TrueClasses
+from sotglp.scoring.probability_map import ProbabilityMap
 from sotglp.settings import PromptConfig
 
 
@@ -249,7 +257,18 @@ def _restored_calibration(record: CalibrationRecord, tensors: Mapping[str, Tenso
         None if folds is None else folds.numpy(),
         tuple(models),
         true_classes,
+        _restored_map(record, tensors),
     )
+
+
+def _restored_map(record: CalibrationRecord, tensors: Mapping[str, Tensor]) -> ProbabilityMap | None:
+    if record.calibrator == "temperature":
+        return None
+    x, y = (tensors.get(CALIBRATION_PREFIX + name, torch.empty(0)).double().numpy() for name in MAP_TENSORS)
+    found = ProbabilityMap(record.calibrator, x, y)
+    if not found.is_valid():
+        raise SotglpError("the parts of its calibration do not fit together")
+    return found
 
 
 def _restored_true_classes(tensors: Mapping[str, Tensor], n_images: int, n_classes: int) -> TrueClasses | None:

@@ -20,6 +20,7 @@ from sotglp.settings import (
     MAX_IMAGE_SIDE,
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
+    Calibrator,
     OodMethod,
     PatchAttention,
     Settings,
@@ -83,6 +84,7 @@ class CalibrationRecord(BaseModel):
     rejection: Rejection
     temperature: _Temperature
     n_folds: int = Field(ge=0, le=1000)
+    calibrator: Calibrator = "temperature"
 
 
 @dataclass(frozen=True)

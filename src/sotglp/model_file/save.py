@@ -24,6 +24,7 @@ BACKBONE_PREFIX = "backbone."
 SHOTS_PREFIX = "shots."
 SHOT_TENSORS = ("features", "regions", "classes")
 CALIBRATION_PREFIX = "calibration."
+MAP_TENSORS = ("map_x", "map_y")
 FOLD_PREFIX = "fold{}."
 
 
@@ -114,6 +115,7 @@ def calibration_record(calibration: Calibration | None) -> dict[str, Any] | None
         "rejection": rejection,
         "temperature": calibration.temperature,
         "n_folds": len(calibration.fold_models),
+        **({"calibrator": calibration.probability_map.kind} if calibration.probability_map else {}),
     }
 
 
@@ -131,6 +133,9 @@ def _calibration_tensors(calibration: Calibration | None) -> dict[str, Tensor]:
     if calibration.true_classes is not None:
         for name, values in calibration.true_classes._asdict().items():
             tensors[CALIBRATION_PREFIX + name] = torch.from_numpy(values)
+    if calibration.probability_map is not None:
+        for name, values in zip(MAP_TENSORS, calibration.probability_map[1:], strict=True):
+            tensors[CALIBRATION_PREFIX + name] = torch.from_numpy(values.copy())
     for fold, model in enumerate(calibration.fold_models):
         tensors |= {FOLD_PREFIX.format(fold) + name: tensor for name, tensor in model.kept_tensors().items()}
     return tensors

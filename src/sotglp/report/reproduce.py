@@ -57,6 +57,8 @@ def fit_command(record: ModelRecord, out: str) -> str | None:
             words += ["--tpr", f"{calibration.rejection.tpr:g}"]
         else:
             words += ["--max-error", f"{bound.max_error:g}", "--confidence", f"{bound.confidence:g}"]
+        if calibration.calibrator != "temperature":
+            words += ["--calibrator", calibration.calibrator]
         words += ["--ood-method", calibration.ood_method]
     return shlex.join(words)
 

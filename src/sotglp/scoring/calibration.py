@@ -18,10 +18,11 @@ from sotglp.scoring.conformal import cross_sets, split_sets
 from sotglp.scoring.conformity import TrueClasses, conformity
 from sotglp.scoring.cross_fit import CrossFit
 from sotglp.scoring.predict import Predictions, predict
+from sotglp.scoring.probability_map import ProbabilityMap, fit_map
 from sotglp.scoring.rejection import CONFIDENCE, Rejection, reject_below
 from sotglp.scoring.risk_control import reject_for_error
 from sotglp.scoring.temperature import fit_temperature, tempered
-from sotglp.settings import InferenceConfig, OodMethod, SetScore
+from sotglp.settings import Calibrator, InferenceConfig, OodMethod, SetScore
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Calibration:
     rejection : Rejection
         The threshold, and the share of in-distribution images that it accepts.
     temperature : float
-        Probabilities p become p^(1 / temperature), normalised; 1 if calibrated without labels.
+        Probabilities p become p^(1 / temperature), normalised; 1 if calibrated without labels, or by another map.
     true_probabilities : NDArray
         Probability, before temperature, of the true class of each calibration image, (n,); (0,) without labels.
     folds : NDArray or None
@@ -46,6 +47,8 @@ class Calibration:
         For each fold, the model that was trained on the others; empty for held-out images.
     true_classes : TrueClasses or None
         True class of each calibration image and its rank; None without labels, and from files of older versions.
+    probability_map : ProbabilityMap or None
+        Map of probabilities in place of the temperature; see :mod:`sotglp.scoring.probability_map`.
     """
 
     ood_method: OodMethod
@@ -56,6 +59,7 @@ class Calibration:
     folds: NDArray[np.int64] | None = None
     fold_models: tuple[AdaptedModel, ...] = ()
     true_classes: TrueClasses | None = None
+    probability_map: ProbabilityMap | None = None
 
     def rejects(self, ood_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether each image is unknown, (B,), given its scores by ``ood_method``; one whose score is NaN is."""
@@ -63,7 +67,9 @@ class Calibration:
         return ~accepted
 
     def probabilities(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Apply the temperature to probabilities (B, C)."""
+        """Apply the temperature, or the map in its place, to probabilities (B, C)."""
+        if self.probability_map is not None:
+            return self.probability_map.apply(probabilities)
         return tempered(probabilities, self.temperature)
 
     def sets(
@@ -158,6 +164,7 @@ def calibrate_held_out(
     *,
     max_error: float | None = None,
     confidence: float = CONFIDENCE,
+    calibrator: Calibrator = "temperature",
     unreadable: list[UnreadableImageError] | None = None,
 ) -> Calibration:
     """Calibrate on held-out images of the model's classes.
@@ -173,6 +180,8 @@ def calibrate_held_out(
     max_error, confidence
         Choose the threshold by the error among accepted images instead, which needs labels; see
         :func:`sotglp.scoring.risk_control.reject_for_error`. None for ``tpr``.
+    calibrator : {"temperature", "platt", "isotonic"}, default "temperature"
+        How probabilities are calibrated; see :mod:`sotglp.scoring.probability_map`.
     unreadable : list or None
         Collects images that can't be decoded and skips them; None raises at the first.
 
@@ -189,7 +198,8 @@ def calibrate_held_out(
     labels = None if images.labels is None else images.targets(model.class_names)
     predictions = predict(model, images, inference, unreadable=unreadable, title="calibrating")
     known = None if labels is None else labels[predictions.indices]
-    return _calibration(predictions, inference, _rejection(predictions, known, tpr, max_error, confidence), known)
+    rejection = _rejection(predictions, known, tpr, max_error, confidence)
+    return _calibration(predictions, inference, rejection, known, calibrator)
 
 
 def calibrate_crossed(
@@ -200,6 +210,7 @@ def calibrate_crossed(
     *,
     max_error: float | None = None,
     confidence: float = CONFIDENCE,
+    calibrator: Calibrator = "temperature",
 ) -> Calibration:
     """Calibrate on the few-shot images, each predicted by a model that was not trained on it.
 
@@ -210,7 +221,7 @@ def calibrate_crossed(
     """
     labels = images.targets(crossed.models[0].class_names)
     rejection = _rejection(crossed.predictions, labels, tpr, max_error, confidence)
-    return _calibration(crossed.predictions, inference, rejection, labels, crossed)
+    return _calibration(crossed.predictions, inference, rejection, labels, calibrator, crossed)
 
 
 def _rejection(
@@ -233,20 +244,25 @@ def _calibration(
     inference: InferenceConfig,
     rejection: Rejection,
     labels: NDArray[np.int64] | None,
+    calibrator: Calibrator,
     crossed: CrossFit | None = None,
 ) -> Calibration:
     if labels is None:
+        if calibrator != "temperature":
+            raise SotglpError(f"the calibrator {calibrator} needs labels: give them")
         return Calibration(inference.ood_method, inference.temperature, rejection)
     probabilities = predictions.probabilities
     true_probabilities = probabilities[np.arange(len(labels)), labels]
-    temperature = 1.0
+    temperature, probability_map = 1.0, None
     if (true_probabilities == probabilities.max(axis=1)).all():
         warnings.warn(
-            f"all {len(labels)} calibration images are correctly classified, so no temperature can be fitted and "
-            "probabilities stay as they are: calibrate on more images",
+            f"all {len(labels)} calibration images are correctly classified, so no {calibrator} can be fitted "
+            "and probabilities stay as they are: calibrate on more images",
             SotglpWarning,
             stacklevel=3,
         )
+    elif calibrator != "temperature":
+        probability_map = fit_map(calibrator, probabilities, labels)
     else:
         temperature = fit_temperature(probabilities, labels)
     return Calibration(
@@ -258,4 +274,5 @@ def _calibration(
         crossed.folds if crossed else None,
         crossed.models if crossed else (),
         TrueClasses.of(probabilities, labels),
+        probability_map,
     )
