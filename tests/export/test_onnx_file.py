@@ -28,7 +28,7 @@ from sotglp.transport import traceable as transport_sweeps
 from sotglp.transport.plans import patch_mass
 from support.calibrations import calibrated
 from support.samples import tiny_clip
-from support.towers import small_convolutional
+from support.towers import small_convolutional, small_timm_vit
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "caltech101" / "test"
 CLASSES = ["red brick", "green leaf", "blue sea"]
@@ -167,6 +167,15 @@ def test_convolutional_and_quick_gelu_towers(make: Any, tmp_path: Path) -> None:
     export_model(tmp_path / "m.onnx", model)
     assert PortableModel.load(tmp_path / "m.onnx").record.patch_grid == backbone.patch_grid
     for n_images in (1, 7):
+        agree(tmp_path / "m.onnx", model, pixels(model, n_images), "gl-mcm")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["EVA02-E", "PE-Core", "ViTamin"])
+def test_vision_transformers_of_other_kinds(kind: str, tmp_path: Path) -> None:
+    model = perturbed(SOTGLP(Backbone.from_open_clip(small_timm_vit(kind)), CLASSES, top_k=4))
+    export_model(tmp_path / "m.onnx", model)
+    for n_images in (1, 3):
         agree(tmp_path / "m.onnx", model, pixels(model, n_images), "gl-mcm")
 
 
