@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp import Backbone
+from sotglp.images.image_set import ImageSet
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.scoring import negative_labels, ood
+from sotglp.scoring.metrics import ood_metrics
 from sotglp.scoring.negative_labels import class_and_negative_features, farthest, negative_score, packaged_nouns
+from sotglp.scoring.predict import predict
+from sotglp.settings import InferenceConfig
 
 FOLDER = resources.files("sotglp") / "scoring" / "nouns"
 
@@ -67,6 +72,21 @@ def test_the_score_of_a_model_compares_its_class_names_with_nouns(
     assert calls == [22, 3, 2]
     for kept in (negative_labels._candidates, negative_labels._latest):
         kept.pop(backbone)
+
+
+def test_photos_of_other_things_are_more_like_nouns(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = packaged_nouns()[::10]
+    monkeypatch.setattr(negative_labels, "packaged_nouns", lambda: some)
+    photos = Path(str(resources.files("sotglp"))) / "demo" / "photos"
+    known = ImageSet.from_path(photos / "test")
+    others = ImageSet.from_flat_folder(photos / "unknown")
+    model = ZeroShot(Backbone.load("photo"), known.classes).eval()
+    inference = InferenceConfig(ood_method="neglabel")
+    ours, theirs = (
+        predict(model, images.take(range(0, len(images), len(images) // 12)), inference).ood_scores
+        for images in (known, others)
+    )
+    assert ood_metrics(ours, theirs)["auroc"] > 0.95
 
 
 def test_the_packaged_nouns_are_plain_and_have_their_licence() -> None:
