@@ -19,6 +19,7 @@ from open_clip.model import set_model_preprocess_cfg
 from torch import nn
 
 from sotglp.backbone.embedded import EMBEDDED, TAG
+from sotglp.backbone.network import no_waiting_for_the_hub
 from sotglp.backbone.readers import READERS
 from sotglp.backbone.sources import (
     FOLDER,
@@ -202,7 +203,10 @@ def _check_runs_no_code(name: str, encoder: str) -> None:
 
 
 def _is_worth_saying(record: logging.LogRecord) -> bool:
-    return "No pretrained weights loaded" not in record.getMessage()
+    """Whether a note of open_clip isn't one of random weights or of a failed download, which an error reports."""
+    return not any(
+        text in record.getMessage() for text in ("No pretrained weights loaded", "Failed to download weights")
+    )
 
 
 def _build_from_tag(name: str, tag: str, image_size: int | None, seed: int) -> nn.Module:
@@ -211,7 +215,9 @@ def _build_from_tag(name: str, tag: str, image_size: int | None, seed: int) -> n
     trained_with = open_clip.get_pretrained_cfg(name, tag)
     try:
         # The architecture's plain name means GELU, with which weights trained with QuickGELU are wrong.
-        return _create(name, image_size, seed, pretrained=tag, force_quick_gelu=bool(trained_with.get("quick_gelu")))
+        with no_waiting_for_the_hub():
+            is_quick = bool(trained_with.get("quick_gelu"))
+            return _create(name, image_size, seed, pretrained=tag, force_quick_gelu=is_quick)
     except (RuntimeError, OSError) as error:
         raise SotglpError(
             f"the weights {tag!r} of {name} could not be downloaded (--debug shows why): download them on another "
