@@ -27,7 +27,7 @@ def test_control_characters_are_escaped_before_they_are_measured() -> None:
 @pytest.mark.parametrize(("n", "text"), [(0, "0 images"), (1, "1 image"), (2, "2 images")])
 def test_numbers_have_their_noun(n: int, text: str) -> None:
     assert counted(n, "image") == text
-    assert counted(n, "class", "classes") == text.replace("image", "class").replace("classs", "classes")
+    assert counted(n, "class", "classes") == text.replace("images", "classes").replace("image", "class")
 
 
 def test_an_empty_table_has_no_lines() -> None:
