@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test lint types unit docs audit lowest fuzz kills soak demo demo-painted pretrain evidence speed load rates compare trust onnx clean
+.PHONY: help test thorough lint types unit docs audit lowest fuzz kills soak demo demo-painted pretrain evidence speed load rates compare trust onnx clean
 
 help:
 	@echo "make demo      compare methods on the packaged photos of groceries (painted shapes: make demo-painted)"
 	@echo "make test      lint, type checks and all tests, as CI does"
 	@echo "make unit      quick tests only"
+	@echo "make thorough  the tests that do not fit into CI: killed fits, a model of each kind of tower (about five minutes)"
 	@echo "make docs      build the documentation into build/site"
 	@echo "make audit     check the installed packages for known vulnerabilities"
 	@echo "make lowest    quick tests with the lowest declared versions on the oldest Python at hand"
@@ -44,6 +45,9 @@ types: $(VENV)/.ready
 
 unit: $(VENV)/.ready
 	$(BIN)/pytest -m "not slow"
+
+thorough: $(VENV)/.ready
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist load -m thorough
 
 # Tests of a file share fixtures that are slow to make, so they stay in one process; each process uses one thread.
 test: lint types

@@ -21,6 +21,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return write_model_folder(request.param, tmp_path / request.param)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", KINDS, indirect=True)
 def test_fit_evaluate_explain_export_and_predict(folder: Path, tmp_path: Path, output_of: Run) -> None:

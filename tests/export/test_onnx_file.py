@@ -170,6 +170,7 @@ def test_convolutional_and_quick_gelu_towers(make: Any, tmp_path: Path) -> None:
         agree(tmp_path / "m.onnx", model, pixels(model, n_images), "gl-mcm")
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["EVA02-E", "PE-Core", "ViTamin"])
 def test_vision_transformers_of_other_kinds(kind: str, tmp_path: Path) -> None:

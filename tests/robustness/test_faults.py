@@ -277,6 +277,7 @@ def test_a_fit_killed_between_its_model_and_the_end_of_its_checkpoint(
     assert names(tmp_path) == ["m"]
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_fits_that_are_killed_at_random_moments_end_in_the_same_file(data: Path, tmp_path: Path) -> None:
     told, page = tmp_path / "kills.json", tmp_path / "kills.md"
@@ -335,6 +336,7 @@ def test_a_fit_that_is_told_to_stop_can_go_on(
     assert (tmp_path / "m").read_bytes() == whole_long.read_bytes()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_two_processes_of_a_fit_that_are_told_to_stop_can_go_on(
