@@ -205,7 +205,7 @@ def test_own_images_beside_datasets(
     (result,) = document["image_sets"]
     assert (result["path"], result["doubts"], result["agreement"]) == ("table.csv", None, None)
     lines = output_of("data", "check", table, "--skip-labels")
-    assert "    warning: class sizes are very uneven: mud has 1 images, sea has 11\n" in lines
+    assert "    warning: class sizes are very uneven: mud has 1 image, sea has 11\n" in lines
     # A folder of that name is no reason to take a dataset's name for a path.
     assert output_of("data", "check", "dtd", "--root", tmp_path).startswith(f"dtd: complete, {tmp_path}/dtd\n")
 

@@ -89,6 +89,7 @@ def test_of_several_processes_the_one_that_starts_them_reports(is_started_by_us:
 
 
 @needs_proc
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_no_process_of_a_fit_outlives_the_one_that_started_them(tmp_path: Path) -> None:
     make_class_folders(tmp_path / "train", per_class=4, seed=0)

@@ -122,7 +122,7 @@ def test_without_weight_it_is_coop_bit_for_bit(tiny_backbone: Backbone, class_fo
     weighted = fit(tiny_backbone, shots, "locoop")
     assert torch.equal(weightless.model.global_prompts, coop.model.global_prompts)
     assert not torch.equal(weighted.model.global_prompts, coop.model.global_prompts)
-    for found, expected in zip(weightless.model(images), coop.model(images), strict=True):
+    for found, expected in zip(weightless.model(images)[:-1], coop.model(images)[:-1], strict=True):
         assert torch.equal(found, expected)
     assert [row["loss"] for row in weightless.history] == [row["loss"] for row in coop.history]
 
