@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from sotglp.errors import SotglpError, SotglpWarning, some_names
-from sotglp.images.few_shot import draw_shots
+from sotglp.images.few_shot import deal_folds, draw_shots
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -162,3 +162,17 @@ def test_seeds_beyond_those_of_scikit_learn_draw_too():
     labels = shuffled([5, 5])
     drawn = silently(labels, 2, 5_000_000_000, draw="published")
     np.testing.assert_array_equal(drawn, silently(labels, 2, 5_000_000_000 % 2**32, draw="published"))
+
+
+def test_every_image_is_held_out_once_and_each_class_is_left() -> None:
+    labels = "aabbbbbba"
+    folds = deal_folds(np.array([name == "b" for name in labels], dtype=np.int64), 3)
+    assert sorted(set(folds.tolist())) == [0, 1, 2]
+    for fold in range(3):
+        learned, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        assert {labels[i] for i in learned} == {labels[i] for i in held_out} == {"a", "b"}
+        assert sorted([*learned, *held_out]) == list(range(9))
+
+
+def test_a_single_image_of_a_class_gives_one_fold() -> None:
+    assert deal_folds(np.array([0, 0, 1]), 3).tolist() == [0, 0, 0]

@@ -14,7 +14,7 @@ from sotglp.model_file.save import save_model
 from sotglp.scoring.predict import predict
 from sotglp.settings import ModelConfig, TrainConfig
 from sotglp.training.fit import adapt
-from sotglp.training.fusion import PENALTY, HeldOutScores, choose_factors, folds_of_shots
+from sotglp.training.fusion import PENALTY, HeldOutScores, choose_factors
 
 QUICK = TrainConfig(epochs=2, batch_size=4, learning_rate=0.02, shots=None, augment=False)
 
@@ -56,16 +56,6 @@ def test_scores_that_know_nothing_hardly_count(part: int) -> None:
 
 def test_a_score_that_misleads_does_not_count() -> None:
     assert choose_factors(drawn_scores(2, (1, -2, 1)))[1] == 0
-
-
-def test_every_shot_is_held_out_once_and_each_class_is_learned() -> None:
-    images = ImageSet.from_items([Path(f"{i}.png") for i in range(9)], list("aabbbbbba"))
-    folds = list(folds_of_shots(images))
-    assert len(folds) == 3
-    assert sorted(np.concatenate([held_out for _, held_out in folds]).tolist()) == list(range(9))
-    for learned, held_out in folds:
-        assert {"aabbbbbba"[i] for i in learned} == {"a", "b"}
-        assert sorted([*learned, *held_out]) == list(range(9))
 
 
 def test_a_fused_model_is_the_same_after_saving(tiny_backbone: Backbone, images: ImageSet, tmp_path: Path) -> None:

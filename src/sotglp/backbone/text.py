@@ -50,11 +50,8 @@ LoadTokenizer = Callable[[], PromptTokenizer]
 """Loads a tokenizer when it is used first: encoding images needs none."""
 
 
-class TextTower:
-    """The causal text tower of an ``open_clip.CLIP`` or ``open_clip.CustomTextCLIP``, whose weights it refers to.
-
-    It is pooled at the end of a sequence, so that tokens after it are not needed, and sequences with a common prefix
-    share its keys and values. Raises an UnsupportedTowerError for other towers: see ``sotglp.backbone.text_readers``.
+class OpenClipText:
+    """What text towers of open_clip's own transformer blocks share; they refer to the weights of the model.
 
     Parameters
     ----------
@@ -62,22 +59,60 @@ class TextTower:
         The open_clip model.
     load_tokenizer : callable or None, default None
         Loads the tokenizer; None for CLIP's.
+
+    Raises
+    ------
+    UnsupportedTowerError
+        If the tower's vocabulary, pool or blocks are not supported.
     """
-
-    title: ClassVar[str] = "a causal transformer of open_clip that is pooled at the end of a text"
-
-    padded_length: ClassVar[int | None] = None
-    """Number of tokens that every sequence is filled up to, None if it is encoded as long as it is."""
 
     def __init__(self, clip: nn.Module, load_tokenizer: LoadTokenizer | None = None) -> None:
         # Weights are looked up at each use, since moving the module to a device replaces its buffers.
         self._text: Any = getattr(clip, "text", clip)
         self._load_tokenizer = load_tokenizer
         check_vocabulary(self._text.vocab_size, load_tokenizer)
-        if pool_of(self._text) == "argmax" and load_tokenizer is not None:
+        if pool_of(self._text) == "argmax" and load_tokenizer is not None and self._class_embedding is None:
             raise UnsupportedTowerError("text tower", "it is pooled at the largest token, which only CLIP's [EOT] is")
         if not all(isinstance(block, ResidualAttentionBlock) for block in self._text.transformer.resblocks):
             raise UnsupportedTowerError("text tower", "its attention blocks are custom ones")
+
+    @cached_property
+    def tokenizer(self) -> PromptTokenizer:
+        """The tokenizer of its vocabulary."""
+        return ClipTokenizer() if self._load_tokenizer is None else self._load_tokenizer()
+
+    @property
+    def width(self) -> int:
+        """Width of a token embedding, d_text."""
+        return int(self._text.positional_embedding.shape[1])
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of the residual stream of one token in all blocks."""
+        return len(self._text.transformer.resblocks) * self.width * int(self._text.positional_embedding.itemsize)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Look up the embeddings of token numbers (...), without positions: (..., d_text)."""
+        embeddings: Tensor = self._text.token_embedding(tokens)
+        return embeddings
+
+    @property
+    def _class_embedding(self) -> Tensor | None:
+        embedding: Tensor | None = getattr(self._text, "cls_emb", None)
+        return embedding
+
+
+class TextTower(OpenClipText):
+    """The causal text tower of an ``open_clip.CLIP`` or ``open_clip.CustomTextCLIP``, whose weights it refers to.
+
+    It is pooled at the end of a sequence, so that tokens after it are not needed, and sequences with a common prefix
+    share its keys and values. Raises an UnsupportedTowerError for other towers: see ``sotglp.backbone.text_readers``.
+    """
+
+    title: ClassVar[str] = "a causal transformer of open_clip that is pooled at the end of a text"
+
+    padded_length: ClassVar[int | None] = None
+    """Number of tokens that every sequence is filled up to, None if it is encoded as long as it is."""
 
     @staticmethod
     def reads(text: nn.Module) -> bool:
@@ -96,30 +131,10 @@ class TextTower:
             and (text.get("vocab_size", VOCABULARY_SIZE) == VOCABULARY_SIZE or not needs_vocabulary)
         )
 
-    @cached_property
-    def tokenizer(self) -> PromptTokenizer:
-        """The tokenizer of its vocabulary."""
-        return ClipTokenizer() if self._load_tokenizer is None else self._load_tokenizer()
-
     @property
     def context_length(self) -> int:
         """Largest number of tokens in a sequence, including those before and after a text."""
         return int(self._text.positional_embedding.shape[0])
-
-    @property
-    def width(self) -> int:
-        """Width of a token embedding, d_text."""
-        return int(self._text.positional_embedding.shape[1])
-
-    @property
-    def bytes_per_token(self) -> int:
-        """Bytes of the residual stream of one token in all blocks."""
-        return len(self._text.transformer.resblocks) * self.width * int(self._text.positional_embedding.itemsize)
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Look up the embeddings of token numbers (...), without positions: (..., d_text)."""
-        embeddings: Tensor = self._text.token_embedding(tokens)
-        return embeddings
 
     def encode(self, segments: Sequence[Segment]) -> list[Tensor]:
         """Encode sequences with shared prefixes, each shared token once, into features of those that end in [EOT].

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock, TextTransformer
+from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from sotglp.backbone.text import (
     VOCABULARY_SIZE,
     LoadTokenizer,
+    OpenClipText,
     Segment,
-    check_vocabulary,
     pool_of,
     project,
     whole_sequences,
 )
-from sotglp.backbone.tokenizers import ClipTokenizer, PromptTokenizer
 from sotglp.errors import UnsupportedTowerError
 
 POOLS = ("argmax", "eos", "first", "last")
 
 
-class PaddedTextTower:
+class PaddedTextTower(OpenClipText):
     """Encodes whole sequences, filled up with padding as open_clip fills them.
 
     Without a causal mask, every token sees the padding, and the pool ``last`` reads it. CoCa's class embedding
@@ -37,16 +35,9 @@ class PaddedTextTower:
     title: ClassVar[str] = "one with padding (MobileCLIP-S, SigLIP, CLIPA) or a class token (CoCa)"
 
     def __init__(self, clip: nn.Module, load_tokenizer: LoadTokenizer | None = None) -> None:
-        self._text: Any = getattr(clip, "text", clip)
-        self._load_tokenizer = load_tokenizer
-        check_vocabulary(self._text.vocab_size, load_tokenizer)
-        if pool_of(self._text) == "argmax" and load_tokenizer is not None and self._class_embedding is None:
-            raise UnsupportedTowerError("text tower", "it is pooled at the largest token, which only CLIP's [EOT] is")
-        blocks = self._text.transformer.resblocks
+        super().__init__(clip, load_tokenizer)
         if getattr(self._text, "use_pad_mask", False):
             raise UnsupportedTowerError("text tower", "it hides its padding, which no configuration of open_clip does")
-        if not all(isinstance(block, ResidualAttentionBlock) for block in blocks):
-            raise UnsupportedTowerError("text tower", "its attention blocks are custom ones")
 
     @staticmethod
     def reads(text: nn.Module) -> bool:
@@ -67,16 +58,6 @@ class PaddedTextTower:
             and (text.get("vocab_size", VOCABULARY_SIZE) == VOCABULARY_SIZE or not has_clips)
         )
 
-    @cached_property
-    def tokenizer(self) -> PromptTokenizer:
-        """The tokenizer of its vocabulary."""
-        return ClipTokenizer() if self._load_tokenizer is None else self._load_tokenizer()
-
-    @property
-    def _class_embedding(self) -> Tensor | None:
-        embedding: Tensor | None = getattr(self._text, "cls_emb", None)
-        return embedding
-
     @property
     def context_length(self) -> int:
         """Largest number of tokens in a sequence, including those before and after a text."""
@@ -86,21 +67,6 @@ class PaddedTextTower:
     def padded_length(self) -> int | None:
         """Number of tokens that every sequence is filled up to."""
         return self.context_length
-
-    @property
-    def width(self) -> int:
-        """Width of a token embedding, d_text."""
-        return int(self._text.positional_embedding.shape[1])
-
-    @property
-    def bytes_per_token(self) -> int:
-        """Bytes of the residual stream of one token in all blocks."""
-        return len(self._text.transformer.resblocks) * self.width * int(self._text.positional_embedding.itemsize)
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Look up the embeddings of token numbers (...), without positions: (..., d_text)."""
-        embeddings: Tensor = self._text.token_embedding(tokens)
-        return embeddings
 
     def encode(self, segments: Sequence[Segment]) -> list[Tensor]:
         """Encode sequences as :meth:`sotglp.backbone.text.TextTower.encode` does, each as a whole."""

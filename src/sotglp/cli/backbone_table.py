@@ -7,6 +7,7 @@ from importlib import resources
 from importlib.metadata import version
 from typing import Any
 
+from sotglp.console.table import table_lines
 from sotglp.errors import SotglpError
 
 TABLE = "presets/backbone_table.json"
@@ -36,12 +37,7 @@ def backbone_rows(text: str | None) -> dict[str, Any]:
 def backbone_lines(found: dict[str, Any], *, all_tags: bool) -> list[str]:
     """Format the rows of :func:`backbone_rows` as a table, with a note if another open_clip is installed."""
     header = ("name", "family", "params", "pixels", "patches", "tags (licence)")
-    cells = [header, *(_cells(row, all_tags) for row in found["backbones"])]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header) - 1)]
-    lines = []
-    for name, title, *numbers, tags in cells:
-        aligned = [number.rjust(width) for number, width in zip(numbers, widths[2:], strict=True)]
-        lines.append("  ".join([name.ljust(widths[0]), title.ljust(widths[1]), *aligned, tags]).rstrip())
+    lines = table_lines(header, [_cells(row, all_tags) for row in found["backbones"]], right=(2, 3, 4))
     installed = version("open_clip_torch")
     if installed != found["open_clip"]:
         lines.append(

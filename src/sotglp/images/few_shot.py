@@ -42,6 +42,20 @@ def draw_shots(labels: Sequence[str], shots: int, seed: int, *, draw: Draw = "pe
     return _per_class(targets, counts, shots, seed)
 
 
+def deal_folds(targets: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Deal out the images of each class in turn to at most ``most`` folds; return the fold of each image, (n,).
+
+    Each fold has an image of every class in class indices ``targets`` (n,). If a class has a single image there is one
+    fold only.
+    """
+    n_folds = max(min(most, int(np.bincount(targets).min())), 1)
+    order = np.argsort(targets, kind="stable")
+    first = np.searchsorted(targets[order], targets[order])
+    folds = np.empty_like(targets)
+    folds[order] = (np.arange(len(targets)) - first) % n_folds
+    return folds
+
+
 def _check(labels: Sequence[str], shots: int, seed: int, draw: Draw) -> None:
     if len(labels) == 0:
         raise SotglpError("there are no labels to draw shots from; give at least one labelled image per class")

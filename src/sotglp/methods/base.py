@@ -104,8 +104,8 @@ class AdaptedModel(nn.Module, ABC):
 
     @property
     def needs_shot_features(self) -> bool:
-        """Whether :meth:`fit_features` uses the features of the shots."""
-        return False
+        """Whether this kind of model has its own :meth:`fit_features`."""
+        return type(self).fit_features is not AdaptedModel.fit_features
 
     def fit_features(self, image_features: Tensor, targets: Tensor) -> None:
         """Initialise from image features (n, d) and class indices (n,), before any training step."""

@@ -43,11 +43,6 @@ class CLAP(ZeroShot):
         """All kept tensors."""
         return self.kept
 
-    @property
-    def needs_shot_features(self) -> bool:
-        """True, since the multipliers are computed from them."""
-        return True
-
     def fit_features(self, image_features: Tensor, targets: Tensor) -> None:
         """Compute the multipliers from features (n, d) and class indices (n,).
 

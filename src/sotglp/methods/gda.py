@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
+from sotglp.images.few_shot import deal_folds
 from sotglp.methods.base import check_every_class
 from sotglp.methods.configs import GdaConfig
 from sotglp.methods.zero_shot import ZeroShot
@@ -51,11 +52,6 @@ class GDA(ZeroShot):
     def class_rows(self) -> tuple[str, ...]:
         """Weights and intercepts."""
         return ("weights", "intercepts")
-
-    @property
-    def needs_shot_features(self) -> bool:
-        """True, since the Gaussians are estimated from them."""
-        return True
 
     def fit_features(self, image_features: Tensor, targets: Tensor) -> None:
         """Estimate the Gaussians from features (n, d) and class indices (n,), and choose their weight.
@@ -108,10 +104,10 @@ def choose_weight(features: Tensor, classes: Tensor, zero_shot: Tensor) -> float
     Returns ``DEFAULT_WEIGHT`` if a class has a single shot.
     """
     n_classes = zero_shot.shape[1]
-    n_folds = min(MOST_FOLDS, int(torch.bincount(classes, minlength=n_classes).min()))
+    folds = torch.from_numpy(deal_folds(classes.numpy(), MOST_FOLDS))
+    n_folds = int(folds.max()) + 1
     if n_folds < 2:
         return DEFAULT_WEIGHT
-    folds = _rank_in_class(classes, n_classes) % n_folds
     discriminant = torch.empty_like(zero_shot)
     for fold in range(n_folds):
         rest = folds != fold
@@ -124,9 +120,3 @@ def choose_weight(features: Tensor, classes: Tensor, zero_shot: Tensor) -> float
         return n_correct, -F.cross_entropy(logits, classes).item()
 
     return max(WEIGHTS, key=merit)
-
-
-def _rank_in_class(classes: Tensor, n_classes: int) -> Tensor:
-    """Number of earlier shots of the same class, (n,)."""
-    earlier = F.one_hot(classes, n_classes).cumsum(dim=0)
-    return earlier.gather(1, classes[:, None])[:, 0] - 1

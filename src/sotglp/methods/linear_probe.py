@@ -42,11 +42,6 @@ class LinearProbe(ZeroShot):
         """All kept tensors."""
         return self.kept
 
-    @property
-    def needs_shot_features(self) -> bool:
-        """True, since they are its training data."""
-        return True
-
     def fit_features(self, image_features: Tensor, targets: Tensor) -> None:
         """Fit the regression to features (n, d) and class indices (n,); raise a SotglpError if a class has none."""
         from sklearn.linear_model import LogisticRegression

@@ -49,11 +49,6 @@ class LPPlusPlus(ZeroShot):
         """All kept tensors."""
         return self.kept
 
-    @property
-    def needs_shot_features(self) -> bool:
-        """True, since they are its training data."""
-        return True
-
     def fit_features(self, image_features: Tensor, targets: Tensor) -> None:
         """Fit prototypes and multipliers to features (n, d) and class indices (n,), all of them in each iteration.
 

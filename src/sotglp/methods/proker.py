@@ -57,21 +57,14 @@ class ProKeR(ZeroShot):
         """The coefficients."""
         return ("coefficients",)
 
-    @property
-    def needs_shot_features(self) -> bool:
-        """True, since the regression is fitted on them."""
-        return True
-
     def fit_features(self, image_features: Tensor, targets: Tensor) -> None:
         """Fit the regression on features (n, d) and class indices (n,), and choose sharpness and ridge."""
         keys, targets = F.normalize(image_features.detach().double().cpu(), dim=-1), targets.cpu()
         zero_shot = keys @ self.class_vectors.double().cpu().T
         labels = F.one_hot(targets, len(self.class_names)).double()
         sharpness, ridge = choose_kernel(keys, targets, zero_shot, self.config.sharpness, self.config.ridge)
-        kernel = kernel_of(keys @ keys.T, sharpness)
-        kernel.diagonal().add_(ridge)
-        coefficients = torch.cholesky_solve(labels - zero_shot, torch.linalg.cholesky(kernel))
-        self.keys, self.coefficients = keys.to(self.class_vectors), coefficients.T.to(self.class_vectors).contiguous()
+        coefficients = solve_ridge(keys, labels - zero_shot, sharpness, ridge)
+        self.keys, self.coefficients = keys.to(self.class_vectors), coefficients.to(self.class_vectors)
         self.kernel_sharpness.fill_(sharpness)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -92,6 +85,13 @@ class ProKeR(ZeroShot):
 def kernel_of(cosines: Tensor, sharpness: float | Tensor) -> Tensor:
     """Kernel of unit features with these cosines."""
     return torch.exp(-sharpness * (1 - cosines))
+
+
+def solve_ridge(keys: Tensor, targets: Tensor, sharpness: float, ridge: float) -> Tensor:
+    """Solve the kernel ridge regression of targets (n, C) on unit keys (n, d): coefficients, (C, n)."""
+    kernel = kernel_of(keys @ keys.T, sharpness)
+    kernel.diagonal().add_(ridge)
+    return torch.cholesky_solve(targets, torch.linalg.cholesky(kernel)).T.contiguous()
 
 
 def choose_kernel(

@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from sotglp.errors import SotglpError
 from sotglp.methods.gda import shared_covariance_discriminant
-from sotglp.methods.proker import choose_kernel, kernel_of
+from sotglp.methods.proker import choose_kernel, kernel_of, solve_ridge
 from sotglp.settings import Residual
 
 
@@ -87,11 +87,8 @@ class KernelResidual(ClosedFormResidual):
         n_classes = len(self.coefficients)
         prior = torch.full((len(keys), n_classes), 1 / n_classes, dtype=keys.dtype)
         sharpness, ridge = choose_kernel(keys, targets, prior)
-        kernel = kernel_of(keys @ keys.T, sharpness)
-        kernel.diagonal().add_(ridge)
-        centred = F.one_hot(targets, n_classes).double() - prior
-        coefficients = torch.cholesky_solve(centred, torch.linalg.cholesky(kernel))
-        self.keys, self.coefficients = keys.to(self.keys), coefficients.T.contiguous().to(self.coefficients)
+        coefficients = solve_ridge(keys, F.one_hot(targets, n_classes) - prior, sharpness, ridge)
+        self.keys, self.coefficients = keys.to(self.keys), coefficients.to(self.coefficients)
         self.sharpness.fill_(sharpness)
         return self
 

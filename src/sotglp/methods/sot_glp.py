@@ -287,6 +287,12 @@ class SOTGLP(AdaptedModel):
         return logits if outputs.residual is None else logits + of_residual * outputs.residual
 
     @property
+    def residual_kind(self) -> Residual | None:
+        """Kind of residual in the settings; GalLoP's have none."""
+        kind: Residual | None = getattr(self.config, "residual", None)
+        return kind
+
+    @property
     def fusion(self) -> tuple[float, float, float]:
         """Factors of global cosines, local cosines and residual."""
         chosen: tuple[float, float, float] | None = getattr(self.config, "fusion", None)
@@ -319,13 +325,14 @@ class SOTGLP(AdaptedModel):
         of_residual = {
             name.removeprefix(RESIDUAL): tensor for name, tensor in tensors.items() if name.startswith(RESIDUAL)
         }
-        if of_residual and isinstance(self.config, ModelConfig) and self.config.residual is not None:
+        if of_residual and self.residual_kind is not None:
             self.residual = self.new_residual()
             self.residual.restore(of_residual)
 
     def new_residual(self) -> ClosedFormResidual:
         """Build an unfitted residual of the kind in the settings."""
-        residual = build_residual(self.config.residual, len(self.class_names), self.backbone.embed_dim)
+        assert self.residual_kind is not None
+        residual = build_residual(self.residual_kind, len(self.class_names), self.backbone.embed_dim)
         return residual.to(self.backbone.device)
 
     def match(self, encoded: EncodedImages, local_text: Tensor) -> LocalMatch:

@@ -32,11 +32,6 @@ class TipAdapter(ZeroShot):
         super().__init__(backbone, class_names, seed, **settings)
         self._set_keys(self.class_vectors.new_empty(0, backbone.embed_dim), torch.empty(0, dtype=torch.long))
 
-    @property
-    def needs_shot_features(self) -> bool:
-        """True, since they are the keys."""
-        return True
-
     def fit_features(self, image_features: Tensor, targets: Tensor) -> None:
         """Store features (n, d) and class indices (n,) as keys."""
         self._set_keys(F.normalize(image_features.to(self.class_vectors), dim=-1), targets)

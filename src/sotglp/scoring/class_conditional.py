@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sotglp.scoring.conformal import check_coverage
+from sotglp.scoring.conformal import at_least, check_coverage
 from sotglp.scoring.rejection import rank_below
 
 
@@ -68,13 +68,3 @@ def classes_without_bound(targets: NDArray[np.int64], n_classes: int, coverage: 
     """Return the classes with too few calibration images, which are in every class-conditional set."""
     counts = np.bincount(targets, minlength=n_classes)
     return [index for index, count in enumerate(counts.tolist()) if rank_below(count, coverage) == 0]
-
-
-def at_least(
-    given: NDArray[np.floating[Any]], known: NDArray[np.floating[Any]], folds: NDArray[np.integer[Any]], coverage: float
-) -> NDArray[np.bool_]:
-    """Whether enough of the known values are no larger than given ones (F, B, C), (B, C)."""
-    n_below = np.zeros(given.shape[1:], dtype=np.intp)
-    for fold, by_fold in enumerate(given):
-        n_below += np.searchsorted(np.sort(known[folds == fold]), by_fold, side="right")
-    return n_below >= rank_below(len(known), coverage)

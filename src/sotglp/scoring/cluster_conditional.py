@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
-from sotglp.scoring.class_conditional import at_least
-from sotglp.scoring.conformal import check_coverage
+from sotglp.scoring.conformal import at_least, check_coverage
 from sotglp.scoring.rejection import rank_below
 
 QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5)

@@ -107,9 +107,16 @@ def cross_sets(
     given = class_probabilities(probabilities, "probabilities", axes=("folds", "images", "classes"))
     known = class_probabilities(true_probabilities, "true_probabilities", axes=("images",))
     fold_of = _fold_of(folds, len(known), len(given))
+    return at_least(given, known, fold_of, coverage)
+
+
+def at_least(
+    given: NDArray[np.floating[Any]], known: NDArray[np.floating[Any]], folds: NDArray[np.integer[Any]], coverage: float
+) -> NDArray[np.bool_]:
+    """Whether enough of the known values are no larger than given ones (F, B, C), (B, C)."""
     n_below = np.zeros(given.shape[1:], dtype=np.intp)
     for fold, by_fold in enumerate(given):
-        n_below += np.searchsorted(np.sort(known[fold_of == fold]), by_fold, side="right")
+        n_below += np.searchsorted(np.sort(known[folds == fold]), by_fold, side="right")
     return n_below >= rank_below(len(known), coverage)
 
 

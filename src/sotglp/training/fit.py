@@ -20,7 +20,7 @@ from sotglp.errors import SotglpError, SotglpWarning, UnreadableImageError
 from sotglp.features.distributed import Processes
 from sotglp.features.encode import encode_image_features, encode_images
 from sotglp.images.check import readable_images
-from sotglp.images.few_shot import draw_shots
+from sotglp.images.few_shot import deal_folds, draw_shots
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel, Loss
 from sotglp.methods.registry import build_model
@@ -30,7 +30,7 @@ from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import Settings, TrainConfig
 from sotglp.training.batches import DROPOUT_STREAM, FeatureSource, StepBatch
 from sotglp.training.checkpoint import Checkpoint, run_identity
-from sotglp.training.fusion import HeldOutScores, choose_factors, folds_of_shots, scores_of
+from sotglp.training.fusion import MOST_FOLDS, HeldOutScores, choose_factors, scores_of
 from sotglp.transport.solver import NonFiniteCostError
 
 History = list[dict[str, float]]
@@ -112,7 +112,7 @@ def adapt(
         show_progress=show_progress,
         title=title,
     )
-    if isinstance(model, SOTGLP) and getattr(model.config, "residual", None) is not None:
+    if isinstance(model, SOTGLP) and model.residual_kind is not None:
         _add_residual(model, images, config, cache_dir, show_progress)
     if config.remember:
         model.shots = build_shot_memory(model, images, config.inference_config(), cache_dir=cache_dir)
@@ -130,8 +130,9 @@ def _add_residual(
     if model.config.fusion is not None:
         return
     parts = []
-    folds = list(folds_of_shots(images))
-    if not folds:
+    folds = deal_folds(targets.numpy(), MOST_FOLDS)
+    n_folds = int(folds.max()) + 1
+    if n_folds == 1:
         warn(
             "the residual does not count, since a class has a single image and none can be held out to choose how "
             "much it counts: give two images of each class, or set fusion",
@@ -139,7 +140,8 @@ def _add_residual(
             stacklevel=3,
         )
         return
-    for fold, (learned, held_out) in enumerate(folds):
+    for fold in range(n_folds):
+        learned, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         alone = model.config.model_copy(update={"residual": None})
         settings = config.model_copy(update={"shots": None, "remember": False})
         part = adapt(
@@ -150,7 +152,7 @@ def _add_residual(
             classes=model.class_names,
             cache_dir=cache_dir,
             show_progress=show_progress,
-            title=f"choosing, fold {fold + 1} of {len(folds)}",
+            title=f"choosing, fold {fold + 1} of {n_folds}",
         ).model
         assert isinstance(part, SOTGLP)
         part.residual = model.new_residual().fit(features[learned], targets[learned])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import Outputs
 from sotglp.methods.sot_glp import SOTGLP
 
@@ -28,24 +26,6 @@ class HeldOutScores(NamedTuple):
 
     scores: NDArray[np.float64]
     targets: NDArray[np.int64]
-
-
-def folds_of_shots(images: ImageSet) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield the indices of the shots to learn from and of those held out, at most ``MOST_FOLDS`` times.
-
-    Shots of each class are dealt out in turn. Nothing is yielded if a class has a single shot.
-    """
-    labels = np.array(images.labels)
-    places = np.empty(len(labels), dtype=np.int64)
-    counts = []
-    for name in sorted(set(labels)):
-        own = np.flatnonzero(labels == name)
-        places[own] = np.arange(len(own))
-        counts.append(len(own))
-    n_folds = min(MOST_FOLDS, *counts)
-    for fold in range(n_folds if n_folds > 1 else 0):
-        is_held_out = places % n_folds == fold
-        yield np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
 
 @torch.no_grad()
