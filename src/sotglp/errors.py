@@ -75,6 +75,12 @@ class SotglpWarning(UserWarning):
     """The result differs from what the user asked for."""
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of another library's message, or the error's type if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
 def some_names(names: Sequence[str]) -> str:
     """Join names for a message and shorten after five: "a, b, c, d, e and 7 more"."""
     more = len(names) - _MOST_NAMES

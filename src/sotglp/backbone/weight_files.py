@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sotglp.backbone.safe_load import check_weight_file
 from sotglp.backbone.weight_layouts import BIAS, SCALE, to_open_clip, unwrapped
-from sotglp.errors import SotglpError, SotglpWarning
+from sotglp.errors import SotglpError, SotglpWarning, first_line
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
@@ -47,7 +47,7 @@ def load_weights(model: nn.Module, name: str, path: Path) -> None:
         raise
     except (AssertionError, RuntimeError, LookupError) as error:  # of open_clip's conversions and resizing
         raise SotglpError(
-            f"the weight file {path} doesn't fit {name} ({_first_line(error)}): choose the architecture that it was "
+            f"the weight file {path} doesn't fit {name} ({first_line(error)}): choose the architecture that it was "
             "made for"
         ) from error
     _warn_of_activation(model, name, path)
@@ -69,7 +69,7 @@ def _to_open_clip(path: Path) -> dict[str, Tensor]:
     except SotglpError:
         raise
     except Exception as error:  # torch, safetensors and zipfile each raise their own kinds
-        reason = _first_line(error)
+        reason = first_line(error)
         is_cut = any(words in reason for words in ("not fully covered", "central directory", "not a zip", "incomplete"))
         damage = "ends too early" if is_cut else "is probably damaged"
         raise SotglpError(
@@ -147,7 +147,3 @@ def _warn_of_activation(model: nn.Module, name: str, path: Path) -> None:
             SotglpWarning,
             stacklevel=2,
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

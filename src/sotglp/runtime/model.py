@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sotglp.console.progress import progress_bar
-from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.errors import SotglpError, UnreadableImageError, first_line
 from sotglp.files.regular import read_regular
 from sotglp.images.decode import ImageLike, open_image
 from sotglp.runtime.onnx_file import STANDARD_DOMAINS, look_through
@@ -271,5 +271,4 @@ def _reason(error: Exception) -> str:
     """Return the first line of an error's message."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return first_line(error)
