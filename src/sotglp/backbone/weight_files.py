@@ -70,7 +70,9 @@ def _to_open_clip(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # torch, safetensors and zipfile each raise their own kinds
         reason = first_line(error)
-        is_cut = any(words in reason for words in ("not fully covered", "central directory", "not a zip", "incomplete"))
+        is_cut = any(
+            words in reason.lower() for words in ("not fully covered", "central directory", "not a zip", "incomplete")
+        )
         damage = "ends too early" if is_cut else "is probably damaged"
         raise SotglpError(
             f"the weight file {path} can't be read ({reason}): it {damage}, so download it again"

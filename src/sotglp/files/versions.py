@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-RESULTS_DEPEND_ON = ("sotglp", "torch", "torchvision", "open_clip_torch")
+RESULTS_DEPEND_ON = ("sotglp", "torch", "torchvision", "open_clip_torch", "timm")
 
 
 def installed_versions(names: tuple[str, ...] = RESULTS_DEPEND_ON) -> dict[str, str]:
