@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -15,7 +16,7 @@ from sotglp.cli.inputs import cache_folder
 from sotglp.cli.launch import is_launched, launch
 from sotglp.console.output import check_outputs
 from sotglp.console.progress import note_loading
-from sotglp.errors import SotglpError, UnknownNameError
+from sotglp.errors import SotglpError, SotglpWarning, UnknownNameError
 from sotglp.files.packaged import parse_yaml
 from sotglp.images.columns import Columns
 from sotglp.images.image_set import ImageSet
@@ -134,6 +135,10 @@ def fit(
     if max_error is None and confidence is not None:
         raise SotglpError("--confidence is that of --max-error: give --max-error too")
     backbone = choose_backbone(backbone, pretrained)
+    will_launch = num_processes > 1 and not is_launched()
+    if will_launch:
+        # What follows is repeated, and warned of, in the processes of the run.
+        warnings.simplefilter("ignore", SotglpWarning)
     common = {
         "shots": shots,
         "epochs": epochs,
@@ -189,7 +194,7 @@ def fit(
         json_file=json_file,
     )
     run.check()
-    if num_processes > 1 and not is_launched():
+    if will_launch:
         launch(num_processes, "--backbone", backbone)
     else:
         run.run(backbone, pretrained, image_size, device)

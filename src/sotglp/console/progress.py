@@ -63,8 +63,7 @@ def note(text: str, *, show: bool = True) -> None:
 
 def note_loading(module: str = "torch", name: str = "PyTorch") -> None:
     """Note that a library that takes seconds to import is loaded now, unless it already is."""
-    # Of the processes that share a run, the first one speaks.
-    note(f"loading {name}", show=module not in sys.modules and os.environ.get("RANK", "0") == "0")
+    note(f"loading {name}", show=module not in sys.modules and _speaks())
 
 
 def show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
@@ -72,5 +71,10 @@ def show_warning(message: Warning | str, category: type[Warning], *_: object, **
 
     Warnings of other libraries are for developers, who use ``--debug``.
     """
-    if issubclass(category, SotglpWarning):
+    if issubclass(category, SotglpWarning) and _speaks():
         complain(f"warning: {message}")
+
+
+def _speaks() -> bool:
+    """Whether this is the first of the processes that share a run, which speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
