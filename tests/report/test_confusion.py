@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 
 from sotglp.report.confusion import Confused, Confusion
-from sotglp.report.intervals import share
+from sotglp.scoring.intervals import share
 
 LABELS = ("cat", "dog", "sea", "sky")
 PAIRS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)

@@ -7,9 +7,9 @@ import pytest
 
 from sotglp.backbone_defaults import preset_for
 from sotglp.cli.fit import fit_settings
-from sotglp.methods.method import METHODS
+from sotglp.methods.method import METHODS, infer_method
 from sotglp.model_file.record import CalibrationRecord, ModelRecord
-from sotglp.report.reproduce import fit_command, fit_command_caveats, infer_method
+from sotglp.report.reproduce import fit_command, fit_command_caveats
 from sotglp.scoring.rejection import Rejection
 from sotglp.settings import OodMethod, load_preset
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": "Predict the class of each image, with its probability and an in-distribution score.",
     "explain": "Show which patches of an image each local prompt of a class used.",
     "export": "Export a model to ONNX, so that `sotglp predict` runs without PyTorch.",
+    "push": "Upload a model with a model card to the Hugging Face Hub.",
     "serve": "Serve a model as a web page and a JSON API.",
     "benchmark": "Compare methods on datasets, cell by cell.",
     "report": "Write a report on a model, or tables and figures of a benchmark.",
@@ -32,7 +33,7 @@ COMMANDS = {
 
 PANELS = {
     "Train and predict": ("fit", "predict", "evaluate", "explain", "report"),
-    "Use elsewhere": ("serve", "export"),
+    "Use elsewhere": ("serve", "export", "push"),
     "Data and classes": ("data", "classes"),
     "Compare methods": ("demo", "benchmark"),
 }

@@ -8,7 +8,6 @@ from typing import Annotated
 from typer import Option
 
 from sotglp.cli import options
-from sotglp.cli.evaluation_table import evaluation_lines
 from sotglp.cli.inputs import inference_config, ood_sets_of
 from sotglp.console.output import check_outputs, emit, list_unreadable
 from sotglp.console.progress import note_loading
@@ -58,28 +57,12 @@ def evaluate(
     note_loading()
     from sotglp.backbone.precision import choose_device
     from sotglp.model_file.load import load_model
-    from sotglp.report.intervals import share
-    from sotglp.scoring.evaluate import evaluate as evaluate_model
+    from sotglp.scoring.evaluation import full_evaluation
 
     model, record, calibration = load_model(model_file, pretrained=pretrained, device=choose_device(device))
     unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
-    result = evaluate_model(
-        model,
-        images,
-        ood_sets,
-        inference,
-        calibration=calibration,
-        cache_dir=cache_dir,
-        unreadable=unreadable,
-        by_class=True,
+    result = full_evaluation(
+        model, images, ood_sets, inference, calibration=calibration, cache_dir=cache_dir, unreadable=unreadable
     )
-    about = {
-        "accuracy_interval": share(sum(row["correct"] for row in result["per_class"]), result["n"]).interval,
-        "chance": 1 / len(model.class_names),
-        "backbone": record.backbone,
-        "ood_method": inference.ood_method,
-        "temperature": inference.temperature,
-        "unreadable": list_unreadable(unreadable),
-    }
-    result |= about
-    emit(evaluation_lines(result), result, json_file)
+    about = {"backbone": record.backbone, "unreadable": list_unreadable(unreadable)}
+    emit(result.lines(), {**result, **about}, json_file)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sotglp.console.table import counted, table_lines
 from sotglp.console.text import printable
-from sotglp.model_file.record import CalibrationRecord, ModelRecord
+from sotglp.model_file.record import ModelRecord
 from sotglp.settings import Settings
 
 LINE = 100
@@ -63,23 +63,7 @@ def _rejection(record: ModelRecord) -> Iterator[str]:
     if calibration is None:
         yield "no threshold: fit with --calibrate or --calibrate-on to reject images of other things"
         return
-    yield from _pairs(_calibration(calibration))
-
-
-def _calibration(calibration: CalibrationRecord) -> dict[str, str]:
-    rejection = calibration.rejection
-    low, high = rejection.interval
-    source = f"{counted(calibration.n_folds, 'fold')} of the shots" if calibration.n_folds else "held-out images"
-    return {
-        "unknown below": f"{rejection.threshold:.6g} ({calibration.ood_method} at temperature "
-        f"{calibration.ood_temperature:g})",
-        "calibrated on": f"{counted(rejection.n, 'image')} in {source}",
-        "accepts": f"{rejection.expected_tpr:.1%} of images of the classes (90% interval {low:.1%} to {high:.1%})",
-        "probabilities": f"at temperature {calibration.temperature:.3g}"
-        if calibration.calibrator == "temperature"
-        else f"calibrated by {calibration.calibrator}",
-        **({"bound": str(rejection.accepted_error)} if rejection.accepted_error else {}),
-    }
+    yield from _pairs(calibration.described())
 
 
 def _settings(settings: Settings) -> list[str]:

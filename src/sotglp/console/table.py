@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 from sotglp.console.text import printable
 
@@ -11,6 +12,27 @@ WIDEST_ALIGNED = 100
 """Longer cells, such as paths of temporary folders, push their own row only, not the whole column."""
 
 GAP = "  "
+
+
+class Table(NamedTuple):
+    """Titles of columns, or nothing, rows of cells, and the indices of columns that are aligned at the right."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    right: Sequence[int] = ()
+
+
+Part: TypeAlias = str | Table
+"""A part of a result for people: a line or a table."""
+
+
+def part_lines(parts: Iterable[Part]) -> Iterator[str]:
+    """Yield the lines of a result for a terminal."""
+    for part in parts:
+        if isinstance(part, str):
+            yield part
+        else:
+            yield from table_lines(part.header, part.rows, right=part.right)
 
 
 def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:

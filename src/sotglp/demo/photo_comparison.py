@@ -20,8 +20,8 @@ from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.method import find_method
 from sotglp.methods.registry import build_model
-from sotglp.report.intervals import auroc_interval, share
 from sotglp.scoring.evaluate import evaluate_predictions
+from sotglp.scoring.intervals import auroc_interval, share
 from sotglp.scoring.predict import Predictions, predict_each
 from sotglp.settings import SHOT_SCORES, InferenceConfig, Preset, Settings, TrainConfig
 from sotglp.training.batches import FeatureSource

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -15,12 +15,13 @@ from typing_extensions import Self
 from sotglp.backbone_defaults import default_ood_method
 from sotglp.console.output import UNKNOWN
 from sotglp.errors import SotglpError, UnknownNameError
-from sotglp.estimators.base import FewShotEstimator
-from sotglp.estimators.inputs import maybe_labelled, renamed_labels, unlabelled
+from sotglp.estimators.hub import HubEstimator
+from sotglp.estimators.inputs import labelled, maybe_labelled, renamed_labels, unlabelled
 from sotglp.explain.explanation import Explanation, explain
 from sotglp.images.labels import label_array
 from sotglp.scoring.calibration import Calibration, calibrate_crossed, calibrate_held_out
 from sotglp.scoring.cross_fit import cross_fit
+from sotglp.scoring.evaluation import Evaluation, full_evaluation
 from sotglp.scoring.predict import Predictions, predict, predict_each
 from sotglp.scoring.rejection import CONFIDENCE
 from sotglp.scoring.risk_control import check_max_error
@@ -28,7 +29,7 @@ from sotglp.settings import Calibrator, InferenceConfig, OodMethod, SetScore, ch
 from sotglp.training.fit import drawn_shots
 
 
-class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
+class ImageClassifier(ClassifierMixin, HubEstimator):  # type: ignore[misc]
     """Few-shot image classifier with OOD scores, whatever its method; see :class:`sotglp.SOTGLPClassifier` for X."""
 
     def predict(self, X: Any, *, reject: bool = True) -> NDArray[Any]:
@@ -117,6 +118,43 @@ class ImageClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc]
     def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Compute the accuracy of the most probable labels, without rejection."""
         return float(accuracy_score(label_array(y), self.predict(X, reject=False), sample_weight=sample_weight))
+
+    def evaluate(
+        self,
+        X: Any,
+        y: ArrayLike | None = None,
+        *,
+        ood: Mapping[str, Any] | None = None,
+        method: OodMethod | None = None,
+        temperature: float = 1.0,
+    ) -> Evaluation:
+        """Evaluate on labelled images: accuracy with its interval, calibration error, classes, unknown images.
+
+        Parameters
+        ----------
+        X, y : images and labels
+            As for :meth:`fit`.
+        ood : mapping of str to images, optional
+            Images of none of the classes, by the name of each set.
+        method, temperature
+            Score of the unknown images; None takes the calibrated one, or that of the backbone.
+
+        Returns
+        -------
+        Evaluation
+            A mapping, which ``print`` and notebooks show as tables.
+        """
+        check_is_fitted(self, "model_")
+        images = renamed_labels(labelled(X, y)[0], self._names())
+        if method is None and self.calibration_ is not None:
+            method, temperature = self.calibration_.ood_method, self.calibration_.ood_temperature
+        return full_evaluation(
+            self.model_,
+            images,
+            {name: unlabelled(others) for name, others in (ood or {}).items()},
+            self._inference_config(method, temperature),
+            calibration=self.calibration_,
+        )
 
     def ood_score(self, X: Any, method: OodMethod | None = None, temperature: float = 1.0) -> NDArray[np.float32]:
         """Compute the OOD score of each image, (B,), larger for in-distribution; see :func:`sotglp.ood.score`.

@@ -130,3 +130,11 @@ def find_method(name: str) -> Method:
     if name not in METHODS:
         raise UnknownNameError("method", name, METHODS)
     return METHODS[name]
+
+
+def infer_method(settings: Settings) -> Method:
+    """Return the method of a model's kind with the most settings that all agree; if none agrees, the most general."""
+    same_kind = [method for method in METHODS.values() if method.config_class is type(settings)]
+    agreeing = [one for one in same_kind if one.settings.items() <= settings.model_dump().items()]
+    by_size = sorted(agreeing or same_kind, key=lambda method: len(method.settings), reverse=bool(agreeing))
+    return by_size[0]

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from sotglp.backbone_defaults import default_ood_method
+from sotglp.console.table import counted
 from sotglp.errors import SotglpError, SotglpWarning, short_repr
 from sotglp.files.header import read_json_record
 from sotglp.images.labels import distinct_names
@@ -85,6 +86,21 @@ class CalibrationRecord(BaseModel):
     temperature: _Temperature
     n_folds: int = Field(ge=0, le=1000)
     calibrator: Calibrator = "temperature"
+
+    def described(self) -> dict[str, str]:
+        """Return the threshold, what it was calibrated on and what it accepts, as text for people."""
+        rejection = self.rejection
+        low, high = rejection.interval
+        source = f"{counted(self.n_folds, 'fold')} of the shots" if self.n_folds else "held-out images"
+        return {
+            "unknown below": f"{rejection.threshold:.6g} ({self.ood_method} at temperature {self.ood_temperature:g})",
+            "calibrated on": f"{counted(rejection.n, 'image')} in {source}",
+            "accepts": f"{rejection.expected_tpr:.1%} of images of the classes (90% interval {low:.1%} to {high:.1%})",
+            "probabilities": f"at temperature {self.temperature:.3g}"
+            if self.calibrator == "temperature"
+            else f"calibrated by {self.calibrator}",
+            **({"bound": str(rejection.accepted_error)} if rejection.accepted_error else {}),
+        }
 
 
 @dataclass(frozen=True)

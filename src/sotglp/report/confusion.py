@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sotglp.report.intervals import Share, share
+from sotglp.scoring.intervals import Share, share
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.text_features import TextFeatures
 from sotglp.report.confusion import Confusion
-from sotglp.report.intervals import Interval, Share, auroc_interval, share
 from sotglp.report.mistakes import Mistake, find_mistakes
 from sotglp.report.reliability import Reliability
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.evaluate import evaluate_predictions
+from sotglp.scoring.intervals import Interval, Share, auroc_interval, share
 from sotglp.scoring.predict import predict, text_of
 from sotglp.settings import InferenceConfig
 from sotglp.transport.plans import prompt_similarity

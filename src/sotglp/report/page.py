@@ -14,13 +14,14 @@ from markupsafe import Markup
 from sotglp.console.table import counted
 from sotglp.console.text import printable
 from sotglp.files.versions import installed_versions
+from sotglp.methods.method import infer_method
 from sotglp.model_file.record import ModelRecord
 from sotglp.report import charts
 from sotglp.report.findings import Findings, OodSet
-from sotglp.report.intervals import Interval
 from sotglp.report.mistakes import ClassMap, Mistake
 from sotglp.report.pictures import MapPaths, map_paths
-from sotglp.report.reproduce import fit_command, fit_command_caveats, infer_method
+from sotglp.report.reproduce import fit_command, fit_command_caveats
+from sotglp.scoring.intervals import Interval
 from sotglp.settings import Settings
 
 MAX_TABLE_CLASSES = 30

@@ -13,23 +13,15 @@ from sotglp.backbone.embedded import TAG
 from sotglp.backbone.weights import is_known
 from sotglp.backbone_defaults import preset_for
 from sotglp.files.packaged import parse_yaml
-from sotglp.methods.method import METHODS, Method
+from sotglp.methods.method import infer_method
 from sotglp.model_file.record import ModelRecord
-from sotglp.settings import Settings, load_preset
+from sotglp.settings import load_preset
 
 TRAIN, CALIBRATION = "TRAIN_DIR", "CALIBRATION_DIR"
 """Placeholders for folders, which model files don't record."""
 
 OWN_OPTIONS = ("shots", "epochs", "seed")
 """Settings with an own option of ``sotglp fit``; all others need ``--set``."""
-
-
-def infer_method(settings: Settings) -> Method:
-    """Return the method of a model's kind with the most settings that all agree; if none agrees, the most general."""
-    same_kind = [method for method in METHODS.values() if method.config_class is type(settings)]
-    agreeing = [one for one in same_kind if one.settings.items() <= settings.model_dump().items()]
-    by_size = sorted(agreeing or same_kind, key=lambda method: len(method.settings), reverse=bool(agreeing))
-    return by_size[0]
 
 
 def fit_command(record: ModelRecord, out: str) -> str | None:

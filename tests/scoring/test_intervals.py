@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from sotglp.report.intervals import auroc_interval, share
+from sotglp.scoring.intervals import auroc_interval, share
 
 Z = norm.ppf(0.975)
 SCORES = st.lists(st.integers(0, 6), min_size=2, max_size=12)
