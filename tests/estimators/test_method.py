@@ -161,3 +161,17 @@ def test_one_class_is_none(tiny_backbone: Backbone, paths: Any, method: str) -> 
 def test_wrong_parameters(tiny_backbone: Backbone, paths: Any, parameters: dict[str, Any], words: str) -> None:
     with pytest.raises(SotglpError, match=words):
         classifier(tiny_backbone, **{"method": "coop", **parameters}).fit(*paths)
+
+
+def test_auto_keeps_its_choice_and_the_settings_that_it_chose(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = [name for name in COLOURS for _ in range(3)]
+    pictures = [coloured_image(rng, COLOURS[name]) for name in labels]
+    fitted = classifier(tiny_backbone, "auto").fit(pictures, labels)
+    (choice,) = fitted.choices_
+    assert fitted.model_.kind == METHODS[choice.chosen].kind
+    fitted.save(tmp_path / "m.safetensors")
+    loaded = MethodClassifier.load(tmp_path / "m.safetensors", backbone=tiny_backbone)
+    assert loaded.choices_ == (choice,)
+    assert loaded.method == choice.chosen
+    np.testing.assert_array_equal(loaded.predict(pictures), fitted.predict(pictures))

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from sotglp.backbone_defaults import preset_for
-from sotglp.cli.fit import fit_settings
+from sotglp.cli.fit import settings_of_candidates
 from sotglp.methods.method import METHODS, infer_method
 from sotglp.model_file.record import CalibrationRecord, ModelRecord
 from sotglp.report.reproduce import fit_command, fit_command_caveats
 from sotglp.scoring.rejection import Rejection
-from sotglp.settings import OodMethod, load_preset
+from sotglp.settings import OodMethod, Settings, TrainConfig, load_preset
 
 BACKBONE: dict[str, Any] = {
     "name": "ViT-B-16",
@@ -51,6 +51,11 @@ def options(command: str) -> tuple[dict[str, str], list[str]]:
     return found, settings
 
 
+def fit_settings(found: dict[str, str], common: dict[str, Any], settings: list[str]) -> tuple[Settings, TrainConfig]:
+    method = found["--method"]
+    return settings_of_candidates(found["--backbone"], method, "folder", common, settings)[method]
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     "changes",
@@ -66,7 +71,7 @@ def test_the_command_says_all_settings(method: str, changes: dict[str, Any]) -> 
     assert command is not None
     found, settings = options(command)
     common = {name: int(found[f"--{name}"]) if f"--{name}" in found else None for name in ("shots", "epochs", "seed")}
-    fitted_with = fit_settings(found["--backbone"], found["--method"], "folder", common, settings)
+    fitted_with = fit_settings(found, common, settings)
     assert fitted_with == (saved.model, saved.training)
     assert infer_method(saved.model).kind == METHODS[method].kind
 
@@ -78,7 +83,7 @@ def test_settings_that_come_with_the_backbone_need_no_option(rate: float, monkey
     saved = record(changes={"learning_rate": rate})  # of a fit without the epochs of the backbone
     found, settings = options(fit_command(saved, "out.safetensors") or "")
     assert settings == ["epochs=null"] + (["learning_rate=0.005"] if rate == 0.005 else [])
-    assert fit_settings(found["--backbone"], found["--method"], "folder", {}, settings) == (saved.model, saved.training)
+    assert fit_settings(found, {}, settings) == (saved.model, saved.training)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +93,7 @@ def test_text_goes_through_shell_and_yaml(template: str) -> None:
     saved = record(changes={"template": template, "relaxation": 0.5, "top_k": None})
     found, settings = options(fit_command(saved, "a b.safetensors") or "")
     assert found["--out"] == "a b.safetensors"
-    assert fit_settings(found["--backbone"], found["--method"], "folder", {}, settings)[0] == saved.model
+    assert fit_settings(found, {}, settings)[0] == saved.model
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "zero-shot"])

@@ -94,6 +94,7 @@ class ModelEdit:
             classes=labels,
             training=self._record.training,
             history=self._record.history,
+            choices=self._record.choices,
             include_backbone=carries_backbone(self._model_file),
             force=self._force,
         )

@@ -21,7 +21,7 @@ from sotglp.files.packaged import parse_yaml
 from sotglp.images.columns import Columns
 from sotglp.images.image_set import ImageSet
 from sotglp.images.manifest import ANY_COLUMNS, MANIFEST_SUFFIXES
-from sotglp.methods.method import find_method
+from sotglp.methods.method import candidates_on, find_method
 from sotglp.scoring.rejection import CONFIDENCE
 from sotglp.settings import SHOT_SCORES, Calibrator, InferenceConfig, Settings, TrainConfig, checked, load_preset
 
@@ -45,7 +45,13 @@ def fit(
     preset: Annotated[
         str, Option(help="Settings to start from: a name (`sotglp info --presets`) or a YAML file.")
     ] = "folder",
-    method: Annotated[str, Option(help="sot-glp, or another method (`sotglp info --methods`).")] = "sot-glp",
+    method: Annotated[
+        str,
+        Option(
+            help="sot-glp, another method (`sotglp info --methods`), or auto: chosen on held-out shots, in at most "
+            "three times the steps of a fit of sot-glp."
+        ),
+    ] = "sot-glp",
     shots: Annotated[int | None, Option(help="Training images per class; default 16.")] = None,
     epochs: Annotated[int | None, Option(help="Passes over them; default about 100 steps, or the backbone's.")] = None,
     learning_rate: Annotated[
@@ -147,7 +153,8 @@ def fit(
         "views": views,
         "seed": seed,
     }
-    model_config, training = fit_settings(backbone, method, preset, common, setting or [])
+    candidates = settings_of_candidates(backbone, method, preset, common, setting or [])
+    model_config, training = next(iter(candidates.values()))
     score = ood_method or default_ood_method(backbone, has_shots=training.remember)
     inference = checked(InferenceConfig, training.inference_config().model_dump() | {"ood_method": score})
     if inference.ood_method in SHOT_SCORES and not training.remember:
@@ -178,6 +185,7 @@ def fit(
         images=images,
         model_config=model_config,
         training=training,
+        candidates=candidates,
         inference=inference,
         features_dir=features_dir,
         checkpoint=checkpoint,
@@ -200,13 +208,19 @@ def fit(
         run.run(backbone, pretrained, image_size, device)
 
 
-def fit_settings(
+def settings_of_candidates(
     backbone: str, method: str, preset: str, common: dict[str, Any], changes: list[str]
-) -> tuple[Settings, TrainConfig]:
-    """Return the settings of a method on a preset and a backbone, changed by options and by texts ``NAME=VALUE``."""
+) -> dict[str, tuple[Settings, TrainConfig]]:
+    """Return settings by method, the preferred one first: of one method, or of several if it is ``auto``.
+
+    They are those on a preset and a backbone, changed by options and by texts ``NAME=VALUE``.
+    """
     values = {name: value for name, value in common.items() if value is not None}
+    values |= dict(_change(text) for text in changes)
     completed = preset_for(backbone, load_preset(preset))
-    return find_method(method).settings_on(completed, values | dict(_change(text) for text in changes))
+    if method == AUTO:
+        return candidates_on(completed, values)
+    return {method: find_method(method).settings_on(completed, values)}
 
 
 def _change(text: str) -> tuple[str, Any]:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
+from sotglp.cli.model_sections import choice_lines
 from sotglp.console.output import emit, list_unreadable
 from sotglp.console.table import counted
-from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.errors import SotglpError, SotglpWarning, UnreadableImageError
 from sotglp.features.distributed import Processes
-from sotglp.images.check import warn_of_two_labels
+from sotglp.images.check import readable_images, warn_of_two_labels
 from sotglp.images.image_set import ImageSet
 from sotglp.images.labels import warn_of_names
 from sotglp.model_file.save import calibration_record, save_model
 from sotglp.scoring.calibration import Calibration, calibrate_crossed, calibrate_held_out
+from sotglp.scoring.choice import Choice
+from sotglp.scoring.choose_method import choose_method
 from sotglp.scoring.cross_fit import cross_fit, folds_of, remove_checkpoints, remove_fold_checkpoints
 from sotglp.scoring.rejection import check_tpr
 from sotglp.scoring.risk_control import check_max_error
@@ -33,6 +39,7 @@ class FitRun:
     images: ImageSet
     model_config: Settings
     training: TrainConfig
+    candidates: Mapping[str, tuple[Settings, TrainConfig]]
     inference: InferenceConfig
     features_dir: Path | None
     checkpoint: Path
@@ -47,6 +54,8 @@ class FitRun:
     include_backbone: bool
     skip_unreadable: bool
     json_file: str | None
+    choices: tuple[Choice, ...] = ()
+    seconds_of_choices: float = 0.0
 
     def check(self) -> None:
         """Check the images for calibration before a backbone is loaded, and discard interrupted runs of folds."""
@@ -64,11 +73,33 @@ class FitRun:
             remove_fold_checkpoints(self.checkpoint)
 
     def run(self, backbone: str, pretrained: str, image_size: int | None, device: str) -> None:
-        """Fit, calibrate and write the model; of several processes the first one writes."""
+        """Choose what is left open, fit, calibrate and write the model; of several processes the first one writes."""
+        loaded = Backbone.load(backbone, pretrained, image_size=image_size, device=choose_device(device))
+        self._with_choices(loaded)._fit(loaded)
+
+    def _with_choices(self, backbone: Backbone) -> FitRun:
+        """Return the run with the method that held-out shots choose."""
+        if len(self.candidates) == 1:
+            return self
+        start = time.monotonic()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SotglpWarning)  # the fit draws and checks the same images once more
+            shots = readable_images(drawn_shots(self.images, self.training), [] if self.skip_unreadable else None)
+        is_first = Processes(backbone.device).is_first
+        choice = choose_method(backbone, shots, self.candidates, cache_dir=self.features_dir, show_progress=is_first)
+        model_config, training = self.candidates[choice.chosen]
+        return replace(
+            self,
+            model_config=model_config,
+            training=training,
+            choices=(choice,),
+            seconds_of_choices=time.monotonic() - start,
+        )
+
+    def _fit(self, backbone: Backbone) -> None:
         unreadable: list[UnreadableImageError] | None = [] if self.skip_unreadable else None
-        chosen_device = choose_device(device)
         fitted = adapt(
-            Backbone.load(backbone, pretrained, image_size=image_size, device=chosen_device),
+            backbone,
             self.images,
             self.model_config,
             self.training,
@@ -78,7 +109,7 @@ class FitRun:
             unreadable=unreadable,
             show_progress=True,
         )
-        is_first = Processes(chosen_device).is_first
+        is_first = Processes(backbone.device).is_first
         calibration = self._calibration(fitted, is_first, unreadable)
         if not is_first:
             return
@@ -88,6 +119,7 @@ class FitRun:
             training=self.training,
             history=fitted.history,
             calibration=calibration,
+            choices=self.choices,
             include_backbone=self.include_backbone,
             force=self.force,
         )
@@ -100,9 +132,13 @@ class FitRun:
             "settings": {"model": self.model_config.model_dump(), "training": self.training.model_dump()},
             "history": fitted.history,
             "calibration": calibration_record(calibration),
+            "choices": [asdict(choice) for choice in self.choices],
+            "seconds_of_choices": self.seconds_of_choices,
             "unreadable": list_unreadable(unreadable),
         }
-        emit([self._summary(fitted, calibration)], result, self.json_file)
+        lines = [line for choice in self.choices for line in choice_lines(choice)]
+        lines += [f"chosen in {self.seconds_of_choices:.1f} s"] if self.choices else []
+        emit([*lines, self._summary(fitted, calibration)], result, self.json_file)
 
     def _calibration(
         self, fitted: Fitted, is_first: bool, unreadable: list[UnreadableImageError] | None

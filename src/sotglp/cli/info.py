@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,6 +85,8 @@ def _model(path: Path) -> tuple[dict[str, Any], list[str]]:
         "calibration": record.calibration.model_dump() if record.calibration else None,
         "written_by": record.versions,
     }
+    if record.choices:
+        result["choices"] = [asdict(choice) for choice in record.choices]
     if record.value_ranges:
         result["value_ranges"] = record.value_ranges
     return result, model_lines(path, record)

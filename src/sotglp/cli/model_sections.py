@@ -10,6 +10,7 @@ from typing import Any
 from sotglp.console.table import counted, table_lines
 from sotglp.console.text import printable
 from sotglp.model_file.record import ModelRecord
+from sotglp.scoring.choice import Choice
 from sotglp.settings import Settings
 
 LINE = 100
@@ -35,6 +36,7 @@ def model_lines(path: Path, record: ModelRecord) -> list[str]:
         ),
         "Unknown images": list(_rejection(record)),
         "Training": list(_training(record)),
+        "Chosen on held-out shots": [line for choice in record.choices for line in choice_lines(choice)],
         "Settings of the model": _settings(record.model),
         "Settings of training": _settings(record.training) if record.training else [],
         "Gray values": _pairs(
@@ -46,6 +48,16 @@ def model_lines(path: Path, record: ModelRecord) -> list[str]:
     for title, body in sections.items():
         if body:
             lines += [*([""] if lines else []), title, *(f"  {line}" for line in body)]
+    return lines
+
+
+def choice_lines(choice: Choice) -> list[str]:
+    """Return the sentence of a choice, and the merits of all candidates, best first."""
+    merits = sorted(choice.merits.items(), key=lambda item: -item[1])
+    lines = [str(choice)]
+    if merits:
+        lines.append(f"{choice.measure} of all: " + ", ".join(f"{name} {merit:.1%}" for name, merit in merits))
+        lines.append(f"cost: {choice.cost:.3g} times the training steps of one fit")
     return lines
 
 

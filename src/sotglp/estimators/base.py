@@ -20,13 +20,15 @@ from sotglp.backbone.precision import choose_device
 from sotglp.backbone_defaults import choose_backbone
 from sotglp.errors import SotglpError, SotglpWarning
 from sotglp.estimators.inputs import is_frame, labelled, names_of, renamed_labels, unlabelled
-from sotglp.images.check import warn_of_two_labels
+from sotglp.images.check import readable_images, warn_of_two_labels
 from sotglp.images.labels import label_text, warn_of_names
 from sotglp.methods.base import AdaptedModel
 from sotglp.model_file.load import load_model
 from sotglp.model_file.record import ModelRecord
 from sotglp.model_file.save import save_model
 from sotglp.scoring.calibration import Calibration
+from sotglp.scoring.choice import Choice
+from sotglp.scoring.choose_method import choose_method
 from sotglp.settings import PatchAttention, Precision, Settings, TrainConfig, checked
 from sotglp.training.chance import warn_near_chance
 from sotglp.training.class_changes import renamed, with_class, without_class
@@ -51,6 +53,7 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
     classes_: NDArray[Any]
     history_: list[dict[str, float]]
     calibration_: Calibration | None
+    choices_: tuple[Choice, ...]
 
     def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
         """Fit the model to labelled images.
@@ -68,7 +71,8 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             If images, labels or parameters can't be used.
         """
         name = self._backbone_name()
-        model_config, config = self._settings(name)
+        candidates = self._candidates(name)
+        model_config, config = next(iter(candidates.values()))
         images, labels = labelled(X, y)
         self.classes_ = np.unique(labels)
         names = names_of(self.classes_, self.class_names)
@@ -76,6 +80,12 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         images = renamed_labels(images, dict(zip(map(label_text, self.classes_), names, strict=True)))
         backbone = self._load_backbone(name)
         warn_of_two_labels(drawn_shots(images, config))
+        choices: tuple[Choice, ...] = ()
+        if len(candidates) > 1:
+            shots = readable_images(drawn_shots(images, config))
+            choice = choose_method(backbone, shots, candidates, cache_dir=self._cache_dir(), show_progress=self.verbose)
+            model_config, config = candidates[choice.chosen]
+            choices = (choice,)
         fitted = adapt(
             backbone,
             images,
@@ -86,7 +96,7 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             show_progress=self.verbose,
         )
         self.model_, self.history_ = fitted.model, fitted.history
-        self.calibration_ = None
+        self.calibration_, self.choices_ = None, choices
         warn_near_chance(fitted, config)
         return self
 
@@ -154,6 +164,7 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             training=self._fitted_training(),
             history=self.history_,
             calibration=self.calibration_,
+            choices=self.choices_,
             include_backbone=include_backbone,
             force=force,
         )
@@ -174,6 +185,7 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         estimator = cls._from_record(model, record, device)
         estimator.classes_ = np.asarray(record.classes)
         estimator.model_, estimator.history_, estimator.calibration_ = model, record.history, calibration
+        estimator.choices_ = record.choices
         if list(model.class_names) != [label_text(label) for label in record.classes]:
             estimator.class_names = dict(zip(record.classes, model.class_names, strict=True))
         return estimator
@@ -181,6 +193,10 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
     @abstractmethod
     def _settings(self, backbone: str) -> tuple[Settings, TrainConfig]:
         """Settings of model and training on a backbone."""
+
+    def _candidates(self, backbone: str) -> Mapping[str, tuple[Settings, TrainConfig]]:
+        """Settings by method, the preferred one first, of which held-out shots choose one if there are several."""
+        return {"": self._settings(backbone)}
 
     @classmethod
     @abstractmethod
@@ -216,7 +232,11 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     def _fitted_training(self) -> TrainConfig:
         """Settings of training on the backbone of the fitted model."""
-        return self._settings(self.model_.backbone.name)[1]
+        candidates = self._candidates(self.model_.backbone.name)
+        chosen = next(
+            (choice.chosen for choice in self.choices_ if choice.chosen in candidates), next(iter(candidates))
+        )
+        return candidates[chosen][1]
 
     def _backbone_name(self) -> str:
         if isinstance(self.backbone, Backbone):

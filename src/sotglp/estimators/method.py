@@ -9,11 +9,11 @@ from typing import Any
 from typing_extensions import Self
 
 from sotglp.backbone import Backbone
-from sotglp.backbone_defaults import preset_for
+from sotglp.backbone_defaults import AUTO, preset_for
 from sotglp.errors import SotglpError
 from sotglp.estimators.classifier import ImageClassifier
 from sotglp.methods.base import AdaptedModel
-from sotglp.methods.method import METHODS, Method, find_method
+from sotglp.methods.method import METHODS, Method, candidates_on, find_method
 from sotglp.model_file.record import ModelRecord
 from sotglp.settings import PatchAttention, Precision, Settings, TrainConfig, load_preset
 
@@ -27,7 +27,8 @@ class MethodClassifier(ImageClassifier):
     Parameters
     ----------
     method : str, default "coop"
-        One of :data:`sotglp.methods.method.METHODS`, such as ``"tip-adapter"``, ``"plot"`` or ``"linear-probe"``.
+        One of :data:`sotglp.methods.method.METHODS`, such as ``"tip-adapter"``, ``"plot"`` or ``"linear-probe"``, or
+        ``"auto"``: chosen on held-out shots; see :func:`sotglp.scoring.choose_method.choose_method`.
     backbone, pretrained, image_size, patch_attention, device
         See :class:`SOTGLPClassifier`.
     preset : str, default "folder"
@@ -45,6 +46,8 @@ class MethodClassifier(ImageClassifier):
     ----------
     classes_, model_, history_, calibration_
         See :class:`SOTGLPClassifier`; ``history_`` is empty for a method without training.
+    choices_ : tuple of Choice
+        What held-out shots chose, and the evidence; empty unless the method is ``"auto"``.
     """
 
     def __init__(
@@ -83,12 +86,18 @@ class MethodClassifier(ImageClassifier):
         self.class_names = class_names
 
     def _settings(self, backbone: str) -> tuple[Settings, TrainConfig]:
+        return next(iter(self._candidates(backbone).values()))
+
+    def _candidates(self, backbone: str) -> Mapping[str, tuple[Settings, TrainConfig]]:
         own = {name: getattr(self, name) for name in OWN_PARAMETERS}
         settings = self.settings or {}
         for name in OWN_PARAMETERS:
             if name in settings:
                 raise SotglpError(f"{name} is a parameter of the classifier: give it as such, not in settings")
-        return find_method(self.method).settings_on(preset_for(backbone, load_preset(self.preset)), {**settings, **own})
+        preset, changes = preset_for(backbone, load_preset(self.preset)), {**settings, **own}
+        if self.method == AUTO:
+            return candidates_on(preset, changes)
+        return {self.method: find_method(self.method).settings_on(preset, changes)}
 
     @classmethod
     def _from_record(cls, model: AdaptedModel, record: ModelRecord, device: str) -> Self:

@@ -16,6 +16,7 @@ from sotglp.files.header import read_json_record
 from sotglp.images.labels import distinct_names
 from sotglp.images.value_range import ValueRange, checked_ranges
 from sotglp.methods.configs import CONFIG_OF_KIND, config_from_record
+from sotglp.scoring.choice import Choice
 from sotglp.scoring.rejection import Rejection
 from sotglp.settings import (
     MAX_IMAGE_SIDE,
@@ -127,6 +128,8 @@ class ModelRecord:
         Names of the classes in prompts: the labels as text, unless others were given.
     value_ranges : dict
         Black and white of gray images with more than 8 bits, by kind; see :mod:`sotglp.images.value_range`.
+    choices : tuple of Choice
+        What held-out shots chose; empty if the user or defaults chose all settings.
     """
 
     classes: list[str | int | float]
@@ -138,6 +141,7 @@ class ModelRecord:
     versions: dict[str, str] = field(default_factory=dict)
     class_names: list[str] = field(default_factory=list)
     value_ranges: dict[str, ValueRange] = field(default_factory=dict)
+    choices: tuple[Choice, ...] = ()
 
     @property
     def default_ood_method(self) -> OodMethod:
@@ -210,6 +214,7 @@ def parse_record(path: Path, raw: dict[str, Any]) -> ModelRecord:
             calibration=_calibration_record(path, raw),
             versions=dict(raw["versions"]),
             value_ranges=checked_ranges(raw.get("value_ranges", {})),
+            choices=tuple(Choice(**choice) for choice in raw.get("choices", [])),
         )
     except ValidationError as error:
         first = error.errors()[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sotglp.methods.base import AdaptedModel
 from sotglp.methods.shot_memory import ShotMemory
 from sotglp.model_file.record import FORMAT_VERSION, UNNAMED_VERSION
 from sotglp.scoring.calibration import Calibration
+from sotglp.scoring.choice import Choice
 from sotglp.settings import TrainConfig
 
 BACKBONE_PREFIX = "backbone."
@@ -36,6 +38,7 @@ def save_model(
     training: TrainConfig | None = None,
     history: list[dict[str, float]] | None = None,
     calibration: Calibration | None = None,
+    choices: Sequence[Choice] = (),
     include_backbone: bool = False,
     force: bool = False,
 ) -> None:
@@ -53,6 +56,8 @@ def save_model(
         See :class:`sotglp.model_file.record.ModelRecord`.
     calibration : Calibration or None
         Calibration of the model.
+    choices : sequence of Choice
+        What held-out shots chose.
     include_backbone : bool, default False
         Store the backbone's weights too; otherwise the file stores their name and fingerprint. A custom
         ``preprocess`` isn't stored.
@@ -96,6 +101,8 @@ def save_model(
     }
     if model.value_ranges:  # absent otherwise, so that files without them keep their bytes
         record["value_ranges"] = {kind: list(limits) for kind, limits in model.value_ranges.items()}
+    if choices:
+        record["choices"] = [asdict(choice) for choice in choices]
     tensors = model.kept_tensors() | _shot_tensors(model.shots) | _calibration_tensors(calibration)
     if include_backbone:
         tensors |= {BACKBONE_PREFIX + name: tensor for name, tensor in backbone.clip.state_dict().items()}

@@ -1,0 +1,132 @@
+"""Choose a method by cross-fitting on the shots: closed forms on shared features, trained methods in whole fits."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sotglp.backbone import Backbone
+from sotglp.errors import SotglpWarning
+from sotglp.features.encode import encode_image_features
+from sotglp.images.few_shot import deal_folds
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.base import AdaptedModel
+from sotglp.methods.registry import build_model
+from sotglp.methods.zero_shot import ZeroShot
+from sotglp.scoring.choice import Choice, choose
+from sotglp.scoring.cross_fit import cross_fit
+from sotglp.settings import Settings, TrainConfig
+
+FOLDS = 3
+"""Most folds: a trained method then takes two more fits' steps to compare, and with its own fit three."""
+
+REPEATS = 3
+"""Splits into folds that closed forms are averaged over; each takes a fraction of a second."""
+
+
+def choose_method(
+    backbone: Backbone,
+    images: ImageSet,
+    candidates: Mapping[str, tuple[Settings, TrainConfig]],
+    *,
+    cache_dir: Path | None = None,
+    show_progress: bool = False,
+) -> Choice:
+    """Choose the method for labelled shots by the accuracy on shots that its models were not fitted on.
+
+    Methods without training are fitted on folds of features that are encoded once. Methods with training are trained on
+    the folds, which takes ``FOLDS`` - 1 times the steps of one fit. If a class has a single image, nothing can be held
+    out: the preferred method is chosen, with a SotglpWarning.
+
+    Parameters
+    ----------
+    backbone, images
+        The backbone, and the n shots.
+    candidates : mapping of str to (Settings, TrainConfig)
+        Settings of each method by its name; the first one is preferred. All have the same seed.
+    cache_dir, show_progress
+        See :func:`sotglp.training.fit.adapt`.
+    """
+    preferred, (_, first) = next(iter(candidates.items()))
+    targets = images.targets(images.classes)
+    n_folds = int(deal_folds(targets, FOLDS).max()) + 1
+    if n_folds == 1:
+        warnings.warn(
+            f"a class has a single image, so that none can be held out to choose a method: {preferred} is used, as "
+            "where no method is clearly better; give two images of each class, or name a method",
+            SotglpWarning,
+            stacklevel=2,
+        )
+        return choose("method", {preferred: np.empty(0)}, preferred)
+    features = encode_image_features(backbone, images, first.inference_config(), cache_dir)
+    correct: dict[str, NDArray[np.float64]] = {}
+    steps: dict[str, int] = {}
+    for name, (model_config, config) in candidates.items():
+        model = build_model(backbone, images.classes, model_config, config.seed)
+        if isinstance(model, ZeroShot) and not model.learned:
+            correct[name] = closed_form_correct(model, features, targets, config.seed)
+            continue
+        steps[name] = n_steps(config, len(images))
+        correct[name] = trained_correct(
+            model, images, config, n_folds, cache_dir=cache_dir, show_progress=show_progress
+        )
+    whole = max(steps.values(), default=0)
+    cost = (n_folds - 1) * sum(steps.values()) / whole if whole else 0.0
+    return choose("method", correct, preferred, cost=cost)
+
+
+@torch.no_grad()
+def closed_form_correct(
+    model: ZeroShot, features: Tensor, targets: NDArray[np.int64], seed: int
+) -> NDArray[np.float64]:
+    """Compute the share of splits in which each shot is predicted correctly when it is held out, (n,).
+
+    The model is fitted on image features (n, d) and class indices (n,) of the other folds; it ends as that of the last
+    fold.
+    """
+    truth = torch.from_numpy(targets)
+    total = np.zeros(len(targets))
+    for repeat in range(REPEATS):
+        order = np.random.default_rng([seed, repeat]).permutation(len(targets))
+        folds = np.empty_like(targets)
+        folds[order] = deal_folds(targets[order], FOLDS)
+        for fold in range(int(folds.max()) + 1):
+            learned, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+            model.fit_features(features[learned], truth[learned])
+            cosines = model.global_cosines(features[held_out].to(model.backbone.device), model.encode_text())
+            total[held_out] += cosines.argmax(dim=1).cpu().numpy() == targets[held_out]
+    return total / REPEATS
+
+
+def trained_correct(
+    model: AdaptedModel,
+    images: ImageSet,
+    config: TrainConfig,
+    n_folds: int,
+    *,
+    cache_dir: Path | None,
+    show_progress: bool,
+) -> NDArray[np.float64]:
+    """Compute whether each of n shots is predicted correctly by a model like this one, trained on other folds, (n,)."""
+    model.value_ranges = images.ranges
+    crossed = cross_fit(
+        model,
+        images,
+        config.model_copy(update={"remember": False}),
+        config.inference_config().model_copy(update={"show_progress": show_progress}),
+        n_folds=n_folds,
+        cache_dir=cache_dir,
+    )
+    is_correct: NDArray[np.bool_] = crossed.predictions.probabilities.argmax(axis=1) == images.targets(images.classes)
+    return is_correct.astype(np.float64)
+
+
+def n_steps(config: TrainConfig, n_images: int) -> int:
+    """Return the number of steps of a fit on ``n_images``."""
+    return config.n_epochs(n_images) * (n_images // min(config.batch_size, n_images))

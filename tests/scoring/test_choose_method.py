@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sotglp import Backbone, SotglpError, SotglpWarning
+from sotglp.features.encode import encode_image_features
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.method import AUTO_METHODS, candidates_on, find_method
+from sotglp.methods.registry import build_model
+from sotglp.methods.zero_shot import ZeroShot
+from sotglp.scoring.choose_method import FOLDS, REPEATS, choose_method, closed_form_correct
+from sotglp.settings import InferenceConfig, Preset
+
+QUICK: dict[str, Any] = {"epochs": 1, "augment": False, "batch_size": 4}
+
+
+def candidates(*names: str) -> dict[str, Any]:
+    every = candidates_on(Preset(), QUICK)
+    return {name: every[name] for name in names}
+
+
+def test_a_choice_compares_all_candidates_on_every_shot(tiny_backbone: Backbone, images: ImageSet) -> None:
+    found = choose_method(tiny_backbone, images, candidates("gda", "zero-shot", "sot-glp"))
+    assert list(found.merits) == ["gda", "zero-shot", "sot-glp"]
+    assert found.preferred == "gda"
+    assert found.n == len(images)
+    assert found == choose_method(tiny_backbone, images, candidates("gda", "zero-shot", "sot-glp"))
+
+
+def test_the_cost_is_in_fits_and_closed_forms_are_free(tiny_backbone: Backbone, images: ImageSet) -> None:
+    assert choose_method(tiny_backbone, images, candidates("gda", "proker")).cost == 0
+    assert choose_method(tiny_backbone, images, candidates("gda", "sot-glp")).cost == FOLDS - 1
+
+
+def test_no_shot_is_judged_by_a_model_that_saw_it(
+    tiny_backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_model(tiny_backbone, images.classes, candidates("zero-shot")["zero-shot"][0])
+    assert isinstance(model, ZeroShot)
+    features = encode_image_features(tiny_backbone, images, InferenceConfig())
+    targets = images.targets(images.classes)
+    parts: list[tuple[set[Any], set[Any]]] = []
+
+    def rows(some: torch.Tensor) -> set[Any]:
+        return {tuple(row) for row in some.tolist()}
+
+    monkeypatch.setattr(model, "fit_features", lambda some, _: parts.append((rows(some), set())))
+    compare = model.global_cosines
+
+    def compared(some: torch.Tensor, text: Any) -> torch.Tensor:
+        parts[-1][1].update(rows(some))
+        return compare(some, text)
+
+    monkeypatch.setattr(model, "global_cosines", compared)
+    shares = closed_form_correct(model, features, targets, seed=1)
+    assert len(parts) == FOLDS * REPEATS
+    assert all(not learned & held_out for learned, held_out in parts)
+    # Nothing is learned here, so every split agrees with zero-shot itself.
+    own = compare(features, model.encode_text()).argmax(dim=1).numpy() == targets
+    np.testing.assert_array_equal(shares, own.astype(float))
+
+
+def test_one_image_of_a_class_is_reported_and_takes_the_preferred(tiny_backbone: Backbone, images: ImageSet) -> None:
+    single = images.take([images.labels.index(name) for name in images.classes])
+    with pytest.warns(SotglpWarning, match="gda"):
+        found = choose_method(tiny_backbone, single, candidates("gda", "proker"))
+    assert (found.chosen, found.n, found.rival) == ("gda", 0, None)
+
+
+def test_changes_reach_the_methods_that_have_such_a_setting() -> None:
+    every = candidates_on(Preset(), {"top_k": 3, "seed": 7})
+    assert list(every) == [*AUTO_METHODS]
+    assert every["sot-glp"][0].top_k == 3
+    assert {training.seed for _, training in every.values()} == {7}
+    assert every["gda"] == find_method("gda").settings_on(Preset(), {"seed": 7})
+    with pytest.raises(SotglpError, match="topk"):
+        candidates_on(Preset(), {"topk": 3})
