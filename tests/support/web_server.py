@@ -21,6 +21,7 @@ from sotglp.web.access import Access
 from sotglp.web.app import create_app
 from sotglp.web.limits import Limits
 from sotglp.web.live_model import LiveModel, load_served
+from sotglp.web.training import TrainingOptions
 from support.samples import COLOURS, coloured_image, make_class_folders
 
 OLD = sorted(COLOURS)
@@ -44,6 +45,16 @@ def client(
     """A client of a server in this process."""
     live = LiveModel(model_file.name, load_served(model_file, device="cpu", batch_size=8))
     app = create_app(live, limits or Limits(), access or Access())
+    with TestClient(app, base_url="http://localhost", **options) as own:
+        yield own
+    app.state.service.close()
+
+
+@contextmanager
+def training_client(limits: Limits | None = None, out: Path | None = None, **options: Any) -> Iterator[TestClient]:
+    """A client of a server in this process that has no model and trains on the backbone tiny."""
+    training = TrainingOptions(("tiny", "photo"), out, "cpu", 8)
+    app = create_app(LiveModel(out.name if out else "model.safetensors", None), limits or Limits(), Access(), training)
     with TestClient(app, base_url="http://localhost", **options) as own:
         yield own
     app.state.service.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sotglp.web.access import Access
 from sotglp.web.app import create_app
 from sotglp.web.limits import Limits
 from sotglp.web.live_model import LiveModel, load_served
+from sotglp.web.training import TrainingOptions
 
 OPERATIONS = {
     "GET /health",
@@ -34,6 +36,31 @@ def app(model: Path) -> Any:
     live = LiveModel(model.name, load_served(model, device="cpu", batch_size=8))
     # A public server accepts the host name of schemathesis.
     return create_app(live, Limits(), Access(host="0.0.0.0"))
+
+
+TRAINING = {
+    "GET /training",
+    "POST /training/classes",
+    "PATCH /training/classes/{class_id}",
+    "DELETE /training/classes/{class_id}",
+    "POST /training/classes/{class_id}/images",
+    "GET /training/images/{image_id}",
+    "DELETE /training/images/{image_id}",
+    "POST /training/run",
+    "DELETE /training/run",
+    "POST /training/calibration",
+    "GET /training/report",
+    "GET /training/onnx",
+}
+
+
+@pytest.fixture(scope="module")
+def training() -> Iterator[Any]:
+    """A server without a model file, which trains one."""
+    training = TrainingOptions(("tiny",), device="cpu")
+    app = create_app(LiveModel("m.safetensors", None), Limits(), Access(host="0.0.0.0"), training)
+    yield app
+    app.state.service.close()
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +86,23 @@ def test_answers_are_as_described(api: Any, operation: str, mode: GenerationMode
     run()
 
 
-def test_the_document(app: Any) -> None:
-    document = app.openapi()
+@pytest.mark.parametrize("operation", sorted(TRAINING))
+def test_answers_of_a_server_without_a_model_are_as_described(training: Any, operation: str) -> None:
+    method, path = operation.split()
+
+    @given(case=schemathesis.openapi.from_asgi("/openapi.json", training)[path][method].as_strategy())
+    @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    def run(case: Any) -> None:
+        case.call_and_validate(excluded_checks=[positive_data_acceptance])
+
+    run()
+
+
+@pytest.mark.parametrize(("which", "operations"), [("app", OPERATIONS), ("training", OPERATIONS | TRAINING)])
+def test_the_document(request: pytest.FixtureRequest, which: str, operations: set[str]) -> None:
+    document = request.getfixturevalue(which).openapi()
     found = {f"{method.upper()} {path}" for path, entry in document["paths"].items() for method in entry}
-    assert found == OPERATIONS
+    assert found == operations
     for entry in document["paths"].values():
         for operation in entry.values():
             assert operation["summary"]

@@ -78,6 +78,10 @@ def test_what_keeps_it_from_starting(model: Path, tmp_path: Path) -> None:
     assert "of no.such.host.invalid (" in error(model, "--host", "no.such.host.invalid", "--port", 0)
     assert "max_image_mb = 0" in error(model, "--max-image-mb", 0)
     assert "max_seconds = -1" in error(model, "--max-seconds", -1)
+    assert "--out is for a page that trains" in error(model, "--out", tmp_path / "n.safetensors")
+    assert "--backbone is for a page that trains" in error(model, "--backbone", "photo")
+    assert "--pretrained is for a model file" in error("--pretrained", "openai")
+    assert "is a folder" in error("--out", tmp_path)
 
 
 def test_a_public_address_warns_and_an_interrupt_ends_the_server(model: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
 
 from sotglp.console.streams import complain
@@ -14,10 +15,44 @@ from sotglp.errors import SotglpWarning
 Advance = Callable[[int, str], None]
 """Called with the number of further units done and a short text such as the loss."""
 
+Listener = Callable[[str, int, int], None]
+"""Called with the title of a progress bar, the units done, and their total; it may raise an error to stop the work."""
+
+_LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Report the progress bars of this thread to a listener too, whether they are shown or not."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
 
 @contextmanager
 def progress_bar(title: str, total: int, unit: str, *, show: bool) -> Iterator[Advance]:
     """Show a progress bar on standard error, if that is a terminal and rich is installed."""
+    with _terminal_bar(title, total, unit, show=show) as advance:
+        listener = _LISTENER.get()
+        if listener is None:
+            yield advance
+            return
+        done = 0
+
+        def advance_both(n: int, note: str) -> None:
+            nonlocal done
+            done += n
+            advance(n, note)
+            listener(title, done, total)
+
+        listener(title, 0, total)
+        yield advance_both
+
+
+@contextmanager
+def _terminal_bar(title: str, total: int, unit: str, *, show: bool) -> Iterator[Advance]:
     if find_spec("rich") is None:
         yield lambda n, note: None
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -23,7 +23,7 @@ from sotglp.report.reliability import Reliability
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.evaluate import evaluate_predictions
 from sotglp.scoring.intervals import Interval, Share, auroc_interval, share
-from sotglp.scoring.predict import predict, text_of
+from sotglp.scoring.predict import Predictions, predict, text_of
 from sotglp.settings import InferenceConfig
 from sotglp.transport.plans import prompt_similarity
 
@@ -149,15 +149,38 @@ def evaluate_for_report(
     unreadable: list[UnreadableImageError] | None = None,
 ) -> Findings:
     """Evaluate a model for a report; ``unreadable`` collects images that can't be decoded, None raises at the first."""
-    names = model.class_names
-    all_targets = images.targets(names)
+    images.targets(model.class_names)  # raises an error for other labels, before the work
     text = text_of(model, inference)
     predictions = predict(model, images, inference, text=text, unreadable=unreadable, title="evaluating")
-    targets, readable = all_targets[predictions.indices], images.take(predictions.indices)
+    readable = images.take(predictions.indices)
     others = {
         name: predict(model, some, inference, text=text, unreadable=unreadable, title=f"scoring {name}")
         for name, some in ood_sets.items()
     }
+    return describe_predictions(
+        model, text, readable, predictions, others, inference, calibration, unreadable=unreadable
+    )
+
+
+def describe_predictions(
+    model: AdaptedModel,
+    text: TextFeatures,
+    images: ImageSet,
+    predictions: Predictions,
+    others: Mapping[str, Predictions],
+    inference: InferenceConfig,
+    calibration: Calibration | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    unreadable: Sequence[UnreadableImageError] | None = None,
+) -> Findings:
+    """Return what a report shows of predictions of n labelled images, and of OOD sets by name.
+
+    ``model`` with the features ``text`` draws the maps. It need not have made the predictions: those of cross-fitting
+    come from other models. ``names`` of the images, (n,), default to their paths.
+    """
+    classes, targets = model.class_names, images.targets(model.class_names)
+    names = [images.name(index) for index in range(len(images))] if names is None else names
     figures = evaluate_predictions(predictions, targets, others, inference, calibration=calibration)
     raw, scores = predictions.probabilities, predictions.ood_scores
     probabilities = calibration.probabilities(raw) if calibration else raw
@@ -166,20 +189,20 @@ def evaluate_for_report(
         figures=figures,
         accuracy=share(int((predicted == targets).sum()), len(targets)),
         images=ImageResults(
-            tuple(readable.name(i) for i in range(len(readable))),
-            tuple(names[i] for i in targets),
-            tuple(names[i] for i in predicted),
+            tuple(names),
+            tuple(classes[i] for i in targets),
+            tuple(classes[i] for i in predicted),
             probabilities[np.arange(len(targets)), predicted],
             scores,
         ),
-        confusion=Confusion.of(names, targets, predicted),
-        mistakes=find_mistakes(model, text, readable, targets, predicted, probabilities, inference, calibration),
+        confusion=Confusion.of(classes, targets, predicted),
+        mistakes=find_mistakes(model, text, images, targets, predicted, probabilities, inference, calibration, names),
         has_maps=has_maps(model),
         reliability=Reliability.of(raw, targets),
         calibrated=Reliability.of(probabilities, targets) if calibration else None,
         threshold=inference.threshold_of(calibration),
         ood={name: OodSet.of(scores, other.ood_scores, figures["ood"][name]) for name, other in others.items()},
-        prompts=_prompts(model, text, readable, inference),
+        prompts=_prompts(model, text, images, inference),
         words=context_words(model),
         inference=inference,
         unreadable=tuple(str(error.source) for error in unreadable or []),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +63,12 @@ def find_mistakes(
     probabilities: NDArray[np.float32],
     inference: InferenceConfig,
     calibration: Calibration | None,
+    names: Sequence[str],
 ) -> tuple[Mistake, ...]:
-    """Return the most confident mistakes first, from class indices (n,) and calibrated probabilities (n, C)."""
+    """Return the most confident mistakes first, from class indices (n,) and calibrated probabilities (n, C).
+
+    ``names`` of the images, (n,), are what the report calls them.
+    """
     confidence = probabilities[np.arange(len(targets)), predicted]
     wrong = (predicted != targets).nonzero()[0]
     chosen = wrong[np.argsort(-confidence[wrong], kind="stable")[:MAX_MISTAKES]].tolist()
@@ -78,7 +83,7 @@ def find_mistakes(
     else:
         drawn = [(_thumbnail(images, i), ()) for i in chosen]
     return tuple(
-        Mistake(images.name(i), label, answer, float(confidence[i]), float(probabilities[i, targets[i]]), *picture)
+        Mistake(names[i], label, answer, float(confidence[i]), float(probabilities[i, targets[i]]), *picture)
         for i, (answer, label), picture in zip(chosen, pairs, drawn, strict=True)
     )
 

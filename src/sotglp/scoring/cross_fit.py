@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,6 +46,7 @@ def cross_fit(
     cache_dir: Path | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
+    on_fold: Callable[[NDArray[np.int64], Predictions], None] | None = None,
 ) -> CrossFit:
     """Train a model for each fold of the shots on the other folds, and predict that fold with it.
 
@@ -63,6 +65,8 @@ def cross_fit(
     checkpoint, resume
         See :func:`sotglp.training.fit.adapt`; each fold stores its own checkpoint beside that of the model's run, until
         :func:`remove_checkpoints`.
+    on_fold : callable or None
+        Called after each fold with the indices of its images and their predictions.
     """
     n_folds = folds_of(images, n_folds)
     splitter = StratifiedKFold(n_folds, shuffle=True, random_state=config.seed % MAX_SKLEARN_SEED)
@@ -95,6 +99,8 @@ def cross_fit(
             own = images.take(held_out)
             predictions = predict(fitted.model, own, inference, cache_dir=kept_in, title=f"calibrating, {which}")
             parts.append((held_out, predictions))
+            if on_fold:
+                on_fold(held_out, predictions)
     return CrossFit(tuple(models), folds, _in_order(parts))
 
 

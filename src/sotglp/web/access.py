@@ -20,7 +20,7 @@ OPEN_PATHS = frozenset({"/health", "/ready"})
 """Paths that need no token and no free place, for the probes of operators."""
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_COSTLY_PATHS = frozenset({"/model/file", "/ready"})
+_COSTLY_PATHS = frozenset({"/model/file", "/ready", "/training/report", "/training/onnx"})
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 

@@ -30,11 +30,12 @@ class Health(Answer):
 
     status: Literal["ok"]
     version: str = Field(description="Version of sotglp.")
-    model: str = Field(description="Name of the model file.")
-    kind: str = Field(description="Kind of model.", examples=["sot-glp"])
-    backbone: str = Field(description="Architecture of the backbone.", examples=["ViT-B-16"])
-    n_classes: int = Field(ge=2)
-    device: str = Field(examples=["cpu"])
+    model: str | None = Field(description="Name of the model file; null until the page has trained a model.")
+    kind: str | None = Field(description="Kind of model.", examples=["sot-glp"])
+    backbone: str | None = Field(description="Architecture of the backbone.", examples=["ViT-B-16"])
+    n_classes: int = Field(ge=0)
+    device: str | None = Field(examples=["cpu"])
+    trains: bool = Field(description="Whether the page trains models, through /training.")
 
 
 class Ready(Answer):

@@ -24,6 +24,8 @@ from sotglp.web.live_model import LiveModel
 from sotglp.web.observing import Metrics, Observed
 from sotglp.web.routes import router
 from sotglp.web.service import Service
+from sotglp.web.training import TrainingOptions
+from sotglp.web.training_routes import router as training_router
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,9 +42,10 @@ def create_app(
     live: LiveModel,
     limits: Limits = Limits(),  # noqa: B008 - frozen
     access: Access = Access(),  # noqa: B008 - frozen
+    training: TrainingOptions | None = None,
 ) -> FastAPI:
-    """Build the ASGI application; close ``app.state.service`` at the end."""
-    service = Service(live, limits)
+    """Build the ASGI application, which trains a model with ``training``; close ``app.state.service`` at the end."""
+    service = Service(live, limits, training)
     app = FastAPI(
         title="sotglp",
         version=version("sotglp"),
@@ -53,7 +56,9 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.service = service
-    app.include_router(router)
+    routers = [router, training_router] if training else [router]
+    for one in routers:
+        app.include_router(one)
     _add_page(app)
     _add_error_handlers(app)
     app.add_middleware(RequestLimits, quota=service.requests, max_seconds=limits.max_seconds, without_place=OPEN_PATHS)
@@ -61,7 +66,7 @@ def create_app(
     app.add_middleware(SameOriginOnly, access=access)
     app.add_middleware(HeadAnswers)
     app.add_middleware(SecurityHeaders)
-    metrics = Metrics(frozenset(route.path for route in router.routes if isinstance(route, APIRoute)))
+    metrics = Metrics(frozenset(route.path for one in routers for route in one.routes if isinstance(route, APIRoute)))
     app.add_middleware(Observed, metrics=metrics)
     app.add_middleware(UnderRootPath, root_path=access.root_path)
 

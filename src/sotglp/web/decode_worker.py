@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from sotglp.errors import UnreadableImageError
 from sotglp.images.decode import MAX_PIXELS, count_pixels, open_image
 from sotglp.images.value_range import ValueRanges
@@ -32,6 +34,13 @@ _BYTES_A_PIXEL = 40
 _MORE_BYTES = 2**28
 
 _LONGEST_ERROR = 1000
+
+_KEPT_SIDE = 768
+"""Shorter side of a picture to train on; published backbones see at most 512 pixels."""
+
+_KEPT_PIXELS = 2**22
+
+_THUMBNAIL_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,21 @@ def store(content: bytes, path: str, ranges: ValueRanges) -> Message:
     return Message({})
 
 
-JOBS: dict[str, Callable[..., Message]] = {"frame": frame, "store": store}
+def keep(content: bytes, path: str, thumbnail: str) -> Message:
+    """Decode an image file, and write a picture to train on and a thumbnail of it."""
+    picture = open_image(content)
+    width, height = picture.size
+    scale = min(1.0, _KEPT_SIDE / min(width, height), math.sqrt(_KEPT_PIXELS / (width * height)))
+    if scale < 1:
+        size = max(round(width * scale), 1), max(round(height * scale), 1)
+        picture = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    picture.save(path, "PNG", compress_level=1)
+    picture.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+    picture.save(thumbnail, "JPEG", quality=85)
+    return Message({})
+
+
+JOBS: dict[str, Callable[..., Message]] = {"frame": frame, "store": store, "keep": keep}
 """What the server can ask for, by name; further arguments are JSON values."""
 
 

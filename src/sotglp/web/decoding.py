@@ -201,6 +201,10 @@ class RequestDecoder:
         """Write an image file to an ordinary one without metadata; see :meth:`run` for errors."""
         await self.run(upload, Job("store", {"path": str(path), "ranges": dict(ranges)}))
 
+    async def keep(self, upload: Upload, path: Path, thumbnail: Path) -> None:
+        """Write a picture to train on and a thumbnail of an image file; see :meth:`run` for errors."""
+        await self.run(upload, Job("keep", {"path": str(path), "thumbnail": str(thumbnail)}))
+
     async def run(self, upload: Upload, job: Job) -> Message:
         """Return what a job makes of an image file in a worker process.
 

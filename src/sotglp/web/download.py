@@ -17,7 +17,7 @@ from sotglp.errors import SotglpError
 from sotglp.web.limits import NO_SPACE, BusyError, Quota, RefusalError
 from sotglp.web.live_model import LiveModel, ServedModel
 
-_MAX_DOWNLOADS = 8
+MAX_DOWNLOADS = 8
 _CHUNK = 2**18
 
 
@@ -29,7 +29,7 @@ class ModelFile:
         self._writing = asyncio.Lock()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._written: ServedModel | None = None
-        self._downloads = Quota(_MAX_DOWNLOADS, "downloads")
+        self._downloads = Quota(MAX_DOWNLOADS, "downloads")
 
     async def response(self) -> Response:
         """Return the answer that streams the file; BusyError if too many clients download it.
@@ -44,7 +44,7 @@ class ModelFile:
             async with self._writing:
                 file = await asyncio.to_thread(self._opened, self._live.current)
             held.callback(file.close)
-            return _Stream(file, self._live.name, held.pop_all())
+            return FileStream(file, self._live.name, held.pop_all())
 
     def close(self) -> None:
         """Remove the file."""
@@ -76,13 +76,13 @@ class ModelFile:
         return Path(self._folder.name, "model.safetensors")
 
 
-class _Stream(Response):
+class FileStream(Response):
     """Streams an open file, which it closes whatever happens."""
 
-    media_type = "application/octet-stream"
-
-    def __init__(self, file: BinaryIO, name: str, held: ExitStack) -> None:
-        super().__init__()
+    def __init__(
+        self, file: BinaryIO, name: str, held: ExitStack, media_type: str = "application/octet-stream"
+    ) -> None:
+        super().__init__(media_type=media_type)
         self._file, self._held = file, held
         self.headers["Content-Length"] = str(os.fstat(file.fileno()).st_size)
         plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "_" for c in name)

@@ -51,6 +51,8 @@ class Limits(Settings):
     max_queued: int = Field(256, ge=1, description="images of all open requests")
     max_requests: int = Field(128, ge=1, description="open requests")
     max_added_classes: int = Field(100, ge=0, description="classes that are added")
+    max_training_images: int = Field(1000, ge=2, description="images that the page trains on")
+    max_training_bytes: int = Field(2000 * MEGABYTE, ge=1, description="bytes of these images, as they are kept")
     max_received_bytes: int = Field(1000 * MEGABYTE, ge=1, description="bytes of all open requests")
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
 from sotglp.explain.explanation import has_maps
 from sotglp.images.image_set import ImageSet
@@ -93,7 +94,7 @@ class ServedModel:
             added=tuple(other for other in self.added if other != name),
         )
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, *, force: bool = False) -> None:
         """Write the model file, like ``sotglp fit`` and ``sotglp classes``."""
         save_model(
             path,
@@ -103,17 +104,25 @@ class ServedModel:
             history=self.record.history,
             calibration=self.calibration,
             include_backbone=self.carries_backbone,
+            force=force,
         )
 
 
 def load_served(
-    model_file: Path, *, pretrained: str | None = None, device: str = "auto", batch_size: int
+    model_file: Path,
+    *,
+    backbone: Backbone | None = None,
+    pretrained: str | None = None,
+    device: str = "auto",
+    batch_size: int,
 ) -> ServedModel:
     """Load a model file for serving; see :func:`sotglp.model_file.load.load_model`."""
     ood_method, temperature = read_record(model_file).score
     values = {"batch_size": batch_size, "ood_method": ood_method, "temperature": temperature}
     inference = checked(InferenceConfig, values)
-    model, record, calibration = load_model(model_file, pretrained=pretrained, device=choose_device(device))
+    model, record, calibration = load_model(
+        model_file, backbone=backbone, pretrained=pretrained, device=choose_device(device)
+    )
     return ServedModel(
         model,
         text_of(model, inference),
@@ -127,16 +136,26 @@ def load_served(
 
 @dataclass
 class LiveModel:
-    """The current model; open requests keep the one that they started with. ``name`` is the file's."""
+    """The current model; open requests keep the one that they started with.
+
+    ``name`` is the file's, or that of a download; ``served`` is None until the page has trained a model.
+    """
 
     name: str
-    current: ServedModel
+    served: ServedModel | None
     _changes: asyncio.Lock = field(default_factory=asyncio.Lock)
     # Not the thread of predictions: training a class takes seconds.
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "sotglp-classes"))
 
     def __post_init__(self) -> None:
-        self._first = self.current
+        self._first = self.served
+
+    @property
+    def current(self) -> ServedModel:
+        """The model; RefusalError 409 if there is none yet."""
+        if self.served is None:
+            raise RefusalError(409, "there is no model yet: train one on the page, or through /training")
+        return self.served
 
     async def add_class(self, name: str, images: ImageSet, max_added: int) -> ServedModel:
         """Add a class and serve the new model; after an error, or with ``max_added`` already, the current one stays."""
@@ -145,7 +164,7 @@ class LiveModel:
             if len(now.added) >= max_added:
                 raise RefusalError(409, f"the server has the allowed {max_added} added classes: remove one first")
             grown = await asyncio.get_running_loop().run_in_executor(self._thread, now.with_class, name, images)
-            self.current = grown
+            self.served = grown
         return grown
 
     async def remove_class(self, name: str) -> ServedModel:
@@ -155,10 +174,10 @@ class LiveModel:
             if name not in now.added:
                 raise RefusalError(404, f"{name!r} is not a class that was added to this server: see /model")
             if now.added == (name,):
-                self.current = self._first
+                self.served = self._first
             else:
                 loop = asyncio.get_running_loop()
-                self.current = await loop.run_in_executor(self._thread, now.without_class, name)
+                self.served = await loop.run_in_executor(self._thread, now.without_class, name)
         return self.current
 
     def close(self) -> None:

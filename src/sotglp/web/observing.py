@@ -19,6 +19,9 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _LONGEST_PATH = 200
 
+_WITH_NAMES = ("/classes/", "/training/classes/", "/training/images/")
+"""Beginnings of paths that end in a name or an id."""
+
 
 class Metrics:
     """Counts and seconds of requests; the labels are few, whatever clients send."""
@@ -31,8 +34,9 @@ class Metrics:
 
     def add(self, method: str, path: str, status: int, seconds: float) -> None:
         """Count a request."""
-        known = path if path in self._paths else "/classes" if path.startswith("/classes/") else "other"
-        method = method if method in ("GET", "HEAD", "POST", "DELETE") else "other"
+        begun = next((begin for begin in _WITH_NAMES if path.startswith(begin)), None)
+        known = path if path in self._paths else begun.rstrip("/") if begun else "other"
+        method = method if method in ("GET", "HEAD", "POST", "PATCH", "DELETE") else "other"
         self._counts[method, known, status] += 1
         self._seconds += seconds
         for index, bound in enumerate(_BOUNDS):

@@ -18,24 +18,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sotglp.backbone import Backbone
-from sotglp.console.output import UNKNOWN
-from sotglp.console.text import printable
 from sotglp.errors import UnreadableImageError
 from sotglp.explain.explanation import Explanation, explain
 from sotglp.explain.patch_boxes import patch_boxes
 from sotglp.images.image_set import ImageSet
-from sotglp.images.labels import prompt_name
 from sotglp.runtime.preprocessing import Preprocessing
 from sotglp.scoring.predict import predict
 from sotglp.web.answers import Prediction, Unreadable
 from sotglp.web.batching import Batcher
+from sotglp.web.class_names import checked_class_name
 from sotglp.web.decoding import Decoders, RequestDecoder
 from sotglp.web.download import ModelFile
 from sotglp.web.limits import BusyError, Limits, Quota, RefusalError
 from sotglp.web.live_model import LiveModel, ServedModel
+from sotglp.web.training import Training, TrainingOptions
 from sotglp.web.uploads import Upload
-
-MAX_CLASS_NAME = 100
 
 _PROBE_SECONDS = 5.0
 # A gray PNG of one pixel.
@@ -55,16 +52,19 @@ class _Scores(NamedTuple):
 class Service:
     """Work for requests: processes decode images, one thread computes batches, another one trains added classes.
 
-    ``images``, ``requests`` and ``received_bytes`` are the quotas that all requests share.
+    ``images``, ``requests`` and ``received_bytes`` are the quotas that all requests share. ``training`` is None if a
+    model file is served.
     """
 
-    def __init__(self, live: LiveModel, limits: Limits) -> None:
+    def __init__(self, live: LiveModel, limits: Limits, options: TrainingOptions | None = None) -> None:
         self.live = live
         self.limits = limits
+        self.training = Training(live, limits, options) if options else None
         self.images = Quota(limits.max_queued, "images")
         self.requests = Quota(limits.max_requests, "requests")
         self.received_bytes = Quota(limits.max_received_bytes, "uploads")
-        self._batcher = Batcher(_predict_batch, live.current.inference.batch_size)
+        batch_size = options.batch_size if options else live.current.inference.batch_size
+        self._batcher = Batcher(_predict_batch, batch_size)
         self.decoders = Decoders()
         self.model_file = ModelFile(live)
         self._probing = asyncio.Lock()
@@ -77,6 +77,8 @@ class Service:
 
     async def is_ready(self) -> bool:
         """Whether a small image is classified within seconds; the answer holds for some more."""
+        if self.live.served is None:
+            return True
         async with self._probing:
             if time.monotonic() >= self._ready_until:
                 upload = Upload("ready.png", io.BytesIO(_PROBE))
@@ -97,7 +99,7 @@ class Service:
             "received_bytes": ("Bytes of open requests.", self.received_bytes.n_taken),
             "waiting_large_images": ("Requests with large images that wait.", self.decoders.waiting.n_taken),
             "batches": ("Batches since the start.", self.n_batches),
-            "classes": ("Classes of the model.", len(self.live.current.classes)),
+            "classes": ("Classes of the model.", len(self.live.served.classes) if self.live.served else 0),
         }
 
     async def predict(self, uploads: Sequence[Upload], unknown: bool) -> list[Prediction | Unreadable]:
@@ -159,15 +161,13 @@ class Service:
             If the name or an image is unusable, or the kind of model can't add classes; 503 if the quota is used up.
         """
         served = self.live.current
+        if self.training:
+            raise RefusalError(409, "this server trains its model: add the class through /training, and train again")
         if not served.can_add_classes:
             raise RefusalError(
                 422, f"a model of kind {served.model.kind} can't add a class: fit it again with all classes"
             )
-        name = " ".join(name.split())
-        if not name or len(name) > MAX_CLASS_NAME or name != printable(name):
-            raise RefusalError(422, f"the field name must have 1 to {MAX_CLASS_NAME} printable characters on one line")
-        if prompt_name(name).casefold() == UNKNOWN:
-            raise RefusalError(422, f"the name {name!r} is the label of images that are rejected: choose another one")
+        name = checked_class_name(name)
         with self.images.held() as take, tempfile.TemporaryDirectory(prefix="sotglp-") as folder:
             take(len(uploads))
             # Training opens files one by one; all images decoded at once might not fit into memory.
@@ -187,6 +187,8 @@ class Service:
         self._batcher.close()
         self.decoders.close()
         self.model_file.close()
+        if self.training:
+            self.training.close()
         self.live.close()
 
     async def _predict_one(

@@ -21,13 +21,15 @@ from sotglp.web.limits import Limits
 from sotglp.web.live_model import LiveModel, load_served
 from sotglp.web.logs import bound_error_log, open_access_log
 from sotglp.web.service import Service
+from sotglp.web.training import TrainingOptions
 
 _SHUTDOWN_SECONDS = 6
 
 
 def serve(
-    model_file: Path,
+    model_file: Path | None,
     *,
+    training: TrainingOptions = TrainingOptions(),  # noqa: B008 - frozen
     port: int = 8000,
     access: Access = Access(),  # noqa: B008 - frozen
     access_log: Path | None = None,
@@ -38,6 +40,7 @@ def serve(
 ) -> None:
     """Serve a model until SIGINT or SIGTERM; open requests are answered first, and the model file is never written.
 
+    Without a model file, the page trains one as ``training`` says.
     Port 0 chooses a free port; the address is printed when the server is ready. See
     :class:`sotglp.web.access.Access` for the address and for who may use it,
     :func:`sotglp.web.logs.open_access_log` for ``access_log``, and :func:`sotglp.model_file.load.load_model` for the
@@ -53,8 +56,14 @@ def serve(
         bound_error_log()
         if access_log:
             open_access_log(access_log)
-        served = load_served(model_file, pretrained=pretrained, device=device, batch_size=batch_size)
-        app = create_app(LiveModel(model_file.name, served), limits, access)
+        if model_file is None:
+            name = training.out.name if training.out else "model.safetensors"
+            app = create_app(LiveModel(name, None), limits, access, training)
+            subject = "the training page"
+        else:
+            served = load_served(model_file, pretrained=pretrained, device=device, batch_size=batch_size)
+            app = create_app(LiveModel(model_file.name, served), limits, access)
+            subject = str(model_file)
         config = uvicorn.Config(
             app,
             # The greeting replaces uvicorn's messages; errors are logged all the same.
@@ -67,7 +76,7 @@ def serve(
             ws="none",
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
-        server = _Server(config, app.state.service, f"Serving {model_file} at {_address(listener)} (stop with Ctrl+C)")
+        server = _Server(config, app.state.service, f"Serving {subject} at {_address(listener)} (stop with Ctrl+C)")
         try:
             server.run(sockets=[listener])
         except (KeyboardInterrupt, SystemExit):
@@ -89,6 +98,8 @@ class _Server(DeadlineServer):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._service.decoders.start()
+        if self._service.training:
+            self._service.training.load_ahead()
         print(self._greeting, flush=True)
 
 
