@@ -120,6 +120,7 @@ trust: $(VENV)/.ready
 	$(BIN)/python benchmarks/decisions.py --data $(DATA)
 	$(BIN)/python benchmarks/class_changes.py --data $(DATA)
 	$(BIN)/python benchmarks/label_doubts.py --data $(DATA)
+	$(BIN)/python benchmarks/near_duplicates.py --data $(DATA)
 
 onnx: $(VENV)/.ready
 	$(BIN)/python benchmarks/exported.py --data $(DATA)

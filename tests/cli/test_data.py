@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sotglp import datasets
 from support.command import Run
@@ -141,7 +143,7 @@ def photos(tmp_path: Path) -> Path:
 def test_check_of_own_images(photos: Path, output_of: Run) -> None:
     lines = output_of("data", "check", photos, *TINY).splitlines()
     assert lines[0] == f"{photos}: valid, 3 classes, 18 readable images, 6 per class"
-    assert lines[1].startswith("    labels: cross-validated agreement 100% (chance 33%), 0 labels are probably wrong")
+    assert lines[1].startswith("    labels: cross-validated agreement 100% (chance 33%), 0 labels are in doubt")
     assert len(lines) == 2
 
 
@@ -157,8 +159,9 @@ def test_check_finds_what_is_wrong_with_own_images(photos: Path, output_of: Run)
     assert (document["root"], document["datasets"]) == ("data", [])
     (result,) = document["image_sets"]
     assert set(result) == {
-        "path", "is_valid", "counts", "unreadable", "copies", "singleton_classes", "agreement", "doubts"
-    }  # fmt: skip
+        *("path", "is_valid", "counts", "unreadable", "copies", "singleton_classes", "agreement", "chance"),
+        *("doubts", "doubts_withheld", "dark", "warnings"),
+    }
     assert (result["path"], result["is_valid"]) == ("photos", False)
     assert result["counts"] == {"blue sea": 7, "green leaf": 6, "mud": 1, "red_brick": 6}
     assert result["unreadable"] == [
@@ -215,9 +218,6 @@ def test_own_images_that_cannot_be_checked(photos: Path, tmp_path: Path, error_o
     (tmp_path / "table.csv").write_text("path\nphotos/blue sea/0.png\n")
     unlabelled = error_of("data", "check", "table.csv", "--skip-labels")
     assert "table.csv can't be checked: the images have no labels" in unlabelled
-    assert "= 2.0 must be" in error_of(
-        "data", "check", photos, "--min-rank-fraction", 2, "--backbone", "tiny", "--no-cache"
-    )
     assert "did you mean" in error_of("data", "check", photos, "--backbone", "tinny", "--no-cache")
 
 
@@ -279,3 +279,30 @@ def test_mistakes_are_refused(tmp_path: Path, error_of: Run) -> None:
     for command in ("check", "prepare"):
         assert "(did you mean oxford_pets?)" in error_of("data", command, "oxfrod_pets")
     assert list(tmp_path.iterdir()) == [tmp_path / "precious.json"]
+
+
+def test_splits_are_checked_together(photos: Path, tmp_path: Path, output_of: Run) -> None:
+    both = tmp_path / "both"
+    make_class_folders(both / "test", per_class=2, seed=5)
+    photos.rename(both / "train")
+    Image.open(both / "train" / "red_brick" / "3.png").resize((90, 80)).save(both / "test" / "red_brick" / "seen.png")
+    lines = output_of("data", "check", both, "--skip-labels", "--json", "out.json").splitlines()
+    assert [line.split(":")[0] for line in lines[:2]] == [f"{both}/test", f"{both}/train"]
+    assert lines[2].startswith("near-duplicates: 1 group (1 in several sets)")
+    assert "seen.png (red_brick)" in lines[3]
+    (group,) = json.loads(Path("out.json").read_text())["near_duplicates"]
+    assert (group["kind"], len(group["images"])) == ("across_sets", 2)
+
+
+def test_poor_predictions_withhold_doubts(tmp_path: Path, output_of: Run) -> None:
+    rng = np.random.default_rng(0)
+    for place in range(24):
+        folder = tmp_path / "noise" / "abc"[place % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(folder / f"{place}.png")
+    Image.new("RGB", (40, 40), (9, 0, 40)).save(tmp_path / "noise" / "a" / "night.png")
+    done = output_of("data", "check", "noise", "--json", "out.json", *TINY)
+    assert "doubts are withheld" in done
+    assert "night.png is almost black" in done
+    (result,) = json.loads(Path("out.json").read_text())["image_sets"]
+    assert (result["doubts"], result["doubts_withheld"], result["dark"]) == ([], True, ["noise/a/night.png"])

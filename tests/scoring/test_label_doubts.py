@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from sotglp import Backbone, SotglpError
 from sotglp.images.image_set import ImageSet
-from sotglp.scoring.label_doubts import Doubt, find_doubts, out_of_fold, unit_features
+from sotglp.scoring.label_doubts import Agreement, Doubt, find_doubts, out_of_fold, unit_features
 from sotglp.settings import InferenceConfig
 
 
@@ -31,9 +31,9 @@ def test_planted_errors_are_found() -> None:
     planted = [3, 47, 90, 111]
     labels = targets.copy()
     labels[planted] = (targets[planted] + [1, 2, 3, 4]) % 6
-    doubts = find_doubts(out_of_fold(features, labels), labels, worst=0.1)
-    assert sorted(doubt.index for doubt in doubts[:4]) == planted
-    for doubt in doubts[:4]:
+    doubts = find_doubts(out_of_fold(features, labels), labels)
+    assert sorted(doubt.index for doubt in doubts) == planted
+    for doubt in doubts:
         assert doubt.best == targets[doubt.index]
         assert doubt.n_classes == 6
         assert doubt.probability_best > 0.5 > doubt.probability_own
@@ -41,42 +41,46 @@ def test_planted_errors_are_found() -> None:
 
 
 def test_a_doubt_in_numbers() -> None:
-    table = [[0.1, 0.2, 0.7], [0.5, 0.2, 0.3], [0.0, 0.9, 0.1]]
-    assert find_doubts(table, [0, 1, 2], worst=1) == [
-        Doubt(index=0, rank=3, n_classes=3, best=2, probability_own=0.1, probability_best=0.7),
-        Doubt(index=1, rank=3, n_classes=3, best=0, probability_own=0.2, probability_best=0.5),
-    ]
-    assert [doubt.index for doubt in find_doubts(table, [0, 1, 2])] == [0, 2, 1]  # 0.1 and 0.1, then 0.2
+    # Ten sure images of each of three classes, but one that is labelled as the second most probable class.
+    table = np.repeat(np.eye(3) * 0.7 + 0.1, 10, axis=0)
+    table[4] = [0.85, 0.1, 0.05]
+    targets = np.repeat(np.arange(3), 10)
+    targets[4] = 1
+    (doubt,) = find_doubts(table, targets)
+    assert doubt == Doubt(index=4, rank=2, n_classes=3, best=0, probability_own=0.1, probability_best=0.85)
 
 
 @given(
     st.integers(2, 8).flatmap(
-        lambda c: arrays.arrays(np.float64, st.tuples(st.integers(1, 9), st.just(c)), elements=st.floats(0, 1))
+        lambda c: arrays.arrays(np.float64, st.tuples(st.integers(2, 9), st.just(c)), elements=st.floats(0, 1))
     ),
     st.integers(0, 2**32 - 1),
-    st.floats(0.01, 1),
 )
 @settings(deadline=None)
-def test_ranks_are_those_of_scipy(table: NDArray[np.float64], seed: int, worst: float) -> None:
+def test_doubts_of_any_table(table: NDArray[np.float64], seed: int) -> None:
     n_images, n_classes = table.shape
     targets = np.random.default_rng(seed).integers(n_classes, size=n_images)
-    found = find_doubts(table, targets, worst)
-    ranks = [rankdata(-row, method="ordinal")[own] for row, own in zip(table, targets, strict=True)]
-    expected = [i for i, rank in enumerate(ranks) if (rank - 1) / (n_classes - 1) >= worst - 1e-9]
-    assert sorted(doubt.index for doubt in found) == expected
-    assert all(doubt.rank == ranks[doubt.index] for doubt in found)
-    assert all(doubt.probability_best == table[doubt.index].max() for doubt in found)
+    found = find_doubts(table, targets)
+    assert found == find_doubts(table, targets)
+    for doubt in found:
+        row, own = table[doubt.index], targets[doubt.index]
+        assert doubt.rank == rankdata(-row, method="ordinal")[own] > 1
+        assert (doubt.probability_own, doubt.probability_best) == (row[own], row.max() == row[doubt.best] and row.max())
     own = [doubt.probability_own for doubt in found]
     assert own == sorted(own)
-    assert own == [table[doubt.index, targets[doubt.index]] for doubt in found]
 
 
-def test_a_share_counts_as_it_is_written() -> None:
-    # 0.9 of ten other classes are nine, though not in binary.
-    table = np.arange(11, 0, -1)[None] / 66
-    assert find_doubts(table, [9], worst=0.9)[0].rank == 10
-    assert find_doubts(table, [8], worst=0.9) == []
-    assert [len(find_doubts(table, [9], worst=share)) for share in (0.3, 0.6, 0.7, 0.91)] == [1, 1, 1, 0]
+def test_agreement_with_random_predictions_is_near_chance() -> None:
+    rng = np.random.default_rng(0)
+    targets = np.repeat(np.arange(5), [60, 20, 20, 20, 20])
+    random = Agreement.of(rng.random((140, 5)), targets)
+    assert random.is_near_chance
+    assert random.chance == 60 / 140
+    # Always the largest class is chance too.
+    largest = Agreement.of(np.eye(5)[np.zeros(140, int)], targets)
+    assert largest.share == largest.chance
+    assert largest.is_near_chance
+    assert not Agreement.of(np.eye(5)[targets], targets).is_near_chance
 
 
 def test_no_image_is_judged_by_itself() -> None:
@@ -111,13 +115,13 @@ def test_features_are_the_backbones(tiny_backbone: Backbone, class_folders: Path
 
 
 @pytest.mark.parametrize(
-    ("table", "targets", "worst", "message"),
+    ("table", "targets", "message"),
     [
-        ([[0.5, 0.5]], [0, 1], 0.5, r"targets are of shape \(2,\)"),
-        ([0.5, 0.5], [0, 1], 0.5, r"probabilities are of shape \(2,\)"),
-        *(([[0.5, 0.5]], [0], worst, f"worst = {worst}") for worst in (0.0, 1.1, float("nan"))),
+        ([[0.5, 0.5]], [0, 1], r"targets are of shape \(2,\)"),
+        ([0.5, 0.5], [0, 1], r"probabilities are of shape \(2,\)"),
+        ([[0.5, float("nan")]], [0], "is not between 0 and 1"),
     ],
 )
-def test_invalid_arguments_are_refused(table: object, targets: object, worst: float, message: str) -> None:
+def test_invalid_arguments_are_refused(table: object, targets: object, message: str) -> None:
     with pytest.raises(SotglpError, match=message):
-        find_doubts(table, targets, worst)  # type: ignore[arg-type]
+        find_doubts(table, targets)  # type: ignore[arg-type]

@@ -2,54 +2,98 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
 from sotglp.console.table import counted
-from sotglp.errors import SotglpError, some_names
+from sotglp.errors import SotglpError, SotglpWarning, some_names
 from sotglp.images.check import SetFinding, check_set, describe_copies
 from sotglp.images.columns import Columns
 from sotglp.images.image_set import ImageSet
 from sotglp.images.labels import warn_of_names
+from sotglp.images.splits import read_sets
 from sotglp.images.survey import UNIFORM_ADVICE, with_own_ranges
-from sotglp.scoring.label_doubts import find_doubts, out_of_fold, unit_features
-from sotglp.settings import InferenceConfig
+from sotglp.scoring.set_review import DuplicateGroup, SetReview, find_duplicate_groups, review_labels
+
+MOST_GROUPS = 10
+"""Groups of near-duplicates that are printed; JSON and the page have all."""
+
+KINDS = {
+    "across_sets": "in several sets",
+    "across_classes": "in several classes",
+    "within_class": "within a class",
+}
 
 
 def check_images(
-    paths: list[Path],
-    columns: Columns,
-    backbone: str | None,
-    pretrained: str,
-    device: str,
-    min_rank_fraction: float,
-    cache_dir: Path | None,
-) -> list[tuple[list[str], dict[str, Any]]]:
-    """Return lines for people and the JSON entry of each folder or manifest; labels are checked with a backbone."""
-    loaded = Backbone.load(backbone, pretrained, device=choose_device(device)) if backbone else None
-    return [_check(path, columns, loaded, min_rank_fraction, cache_dir) for path in paths]
-
-
-def _check(
-    path: Path, columns: Columns, backbone: Backbone | None, min_rank_fraction: float, cache_dir: Path | None
+    paths: list[Path], columns: Columns, backbone: str | None, pretrained: str, device: str, cache_dir: Path | None
 ) -> tuple[list[str], dict[str, Any]]:
-    images = with_own_ranges(ImageSet.from_path(path, columns))
-    try:
-        finding = check_set(images)
-    except SotglpError as error:
-        raise SotglpError(f"{path} can't be checked: {error}") from error
-    warn_of_names(images.classes)
+    """Return lines for people and entries of the JSON."""
+    reviews = review_images(paths, columns, backbone, pretrained, device, cache_dir)
+    groups = find_duplicate_groups(reviews)
+    lines = [line for review in reviews for line in review_lines(review)] + duplicate_lines(groups)
+    return lines, {
+        "image_sets": [review.to_dict() for review in reviews],
+        "near_duplicates": [group.to_dict() for group in groups],
+    }
+
+
+def review_images(
+    paths: list[Path], columns: Columns, backbone: str | None, pretrained: str, device: str, cache_dir: Path | None
+) -> list[SetReview]:
+    """Check each folder, split in a folder, or manifest; labels are checked with a backbone."""
+    loaded = Backbone.load(backbone, pretrained, device=choose_device(device)) if backbone else None
+    return [review for path in paths for review in _review_path(path, columns, loaded, cache_dir)]
+
+
+def _review_path(path: Path, columns: Columns, backbone: Backbone | None, cache_dir: Path | None) -> list[SetReview]:
+    with _noted() as about_path:
+        sets = read_sets(path, columns)
+    return [_review(name, images, about_path, backbone, cache_dir) for name, images in sets.items()]
+
+
+def _review(
+    path: Path, images: ImageSet, about_path: list[str], backbone: Backbone | None, cache_dir: Path | None
+) -> SetReview:
+    with _noted() as about_set:
+        images = with_own_ranges(images)
+        try:
+            finding = check_set(images)
+        except SotglpError as error:
+            raise SotglpError(f"{path} can't be checked: {error}") from error
+        warn_of_names(images.classes)
+    labels = review_labels(images, finding, backbone, cache_dir) if backbone else None
+    return SetReview(str(path), images, finding, labels, (*about_path, *about_set))
+
+
+@contextmanager
+def _noted() -> Iterator[list[str]]:
+    """Collect the texts of warnings of sotglp; all warnings are issued at the end."""
+    texts: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield texts
+        finally:
+            issued = list(caught)
+    for one in issued:
+        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+        if issubclass(one.category, SotglpWarning):
+            texts.append(str(one.message))
+
+
+def review_lines(review: SetReview) -> list[str]:
+    """Return lines for people about one set."""
+    finding, images = review.finding, review.images
     lines = [
-        f"{path}: {'valid' if finding.is_valid else 'broken'}, {_size(finding)}",
+        f"{review.name}: {'valid' if finding.is_valid else 'broken'}, {_size(finding)}",
         *(f"    problem: {error}" for error in finding.unreadable.values()),
     ]
-    copies = [
-        {"paths": [images.name(index) for index in group.indices], "labels": list(group.labels)}
-        for group in finding.copies
-    ]
-    uniform = [images.name(index) for index in finding.uniform]
     lines += [
         f"    problem: the same image is in {len(group.labels)} classes, so a label is wrong: "
         + describe_copies(images, group)
@@ -57,70 +101,56 @@ def _check(
         if len(group.labels) > 1
     ]
     lines += [f"    warning: {text}" for text in _warnings(finding)]
-    if uniform:
-        are = "is" if len(uniform) == 1 else "are each"
-        lines.append(f"    warning: {some_names(uniform)} {are} {UNIFORM_ADVICE}")
-    agreement, doubts = _doubts(images, finding, backbone, min_rank_fraction, cache_dir)
-    if agreement is not None:
-        n_classes = len(finding.counts) - len(finding.singleton_classes)
-        lines.append(
-            f"    labels: cross-validated agreement {agreement:.0%} (chance {1 / n_classes:.0%}), {len(doubts)} "
-            "labels are probably wrong; the lower the agreement, the less reliable these flags are"
-        )
-    lines += [
-        f"    doubt: {one['path']} looks like {one['looks_like']} ({one['probability_of_best']:.2f}); its own "
-        f"class has rank {one['rank']} of {one['n_classes']} ({one['probability']:.2f})"
-        for one in doubts
-    ]
-    unreadable = [{"path": images.name(index), "reason": error.reason} for index, error in finding.unreadable.items()]
-    result = {
-        "path": str(path),
-        "is_valid": finding.is_valid,
-        "counts": finding.counts,
-        "unreadable": unreadable,
-        "copies": copies,
-        "singleton_classes": finding.singleton_classes,
-        "agreement": agreement,
-        "doubts": None if agreement is None else doubts,
-    }
-    if uniform:
-        result["nearly_uniform"] = uniform
-    return lines, result
+    for indices, advice in ((finding.uniform, UNIFORM_ADVICE), (finding.dark, "almost black; look at it")):
+        if indices:
+            are = "is" if len(indices) == 1 else "are each"
+            lines.append(f"    warning: {some_names([images.name(i) for i in indices])} {are} {advice}")
+    return lines + _label_lines(review)
 
 
-def _doubts(
-    images: ImageSet, finding: SetFinding, backbone: Backbone | None, min_rank_fraction: float, cache_dir: Path | None
-) -> tuple[float | None, list[dict[str, Any]]]:
-    """Return the cross-validated agreement, None without a backbone or two classes, and labels in doubt."""
-    labels = images.labels or ()
-    chosen = [i for i, label in enumerate(labels) if i not in finding.unreadable and finding.counts[label] > 1]
-    names = sorted({labels[i] for i in chosen})
-    if backbone is None or len(names) < 2:
-        return None, []
-    subset = images.take(chosen)
-    targets = subset.targets(names)
-    features = unit_features(backbone, subset, InferenceConfig(show_progress=True), cache_dir)
-    probabilities = out_of_fold(features, targets)
-    doubts = [
-        {
-            "path": subset.name(doubt.index),
-            "label": labels[chosen[doubt.index]],
-            "looks_like": names[doubt.best],
-            "rank": doubt.rank,
-            "n_classes": doubt.n_classes,
-            "probability": doubt.probability_own,
-            "probability_of_best": doubt.probability_best,
-        }
-        for doubt in find_doubts(probabilities, targets, min_rank_fraction)
+def duplicate_lines(groups: Sequence[DuplicateGroup]) -> list[str]:
+    """Return lines for people about near-duplicates, across sets first."""
+    if not groups:
+        return []
+    of_kind = {kind: [group for group in groups if group.kind == kind] for kind in KINDS}
+    counts = ", ".join(f"{len(found)} {KINDS[kind]}" for kind, found in of_kind.items() if found)
+    lines = [f"near-duplicates: {counted(len(groups), 'group')} ({counts})"]
+    ordered = [group for found in of_kind.values() for group in found]
+    for group in ordered[:MOST_GROUPS]:
+        names = [f"{review.images.name(index)} ({review.label(index)})" for review, index in group.members]
+        lines.append(f"    {KINDS[group.kind]}: {some_names(names)}")
+    if len(ordered) > MOST_GROUPS:
+        lines.append(f"    and {counted(len(ordered) - MOST_GROUPS, 'more group')}: --json and --html have all")
+    return lines
+
+
+def _label_lines(review: SetReview) -> list[str]:
+    if (labels := review.labels) is None:
+        return []
+    agreement = f"cross-validated agreement {labels.agreement.share:.0%} (chance {labels.agreement.chance:.0%})"
+    if labels.agreement.is_near_chance:
+        return [
+            f"    labels: {agreement}: too low to tell which labels are wrong, so doubts are withheld; add images, or "
+            "try another --backbone"
+        ]
+    n = len(labels.doubts)
+    lines = [
+        f"    labels: {agreement}, {counted(n, 'label')} {'is' if n == 1 else 'are'} in doubt"
+        + ("; the lower the agreement, the less reliable these flags are" if n else "")
     ]
-    return float((probabilities.argmax(axis=1) == targets).mean()), doubts
+    return lines + [
+        f"    doubt: {review.images.name(one.index)} looks like {labels.classes[one.best]} "
+        f"({one.probability_best:.2f}); "
+        f"its own class has rank {one.rank} of {one.n_classes} ({one.probability_own:.2f})"
+        for one in labels.doubts
+    ]
 
 
 def _size(finding: SetFinding) -> str:
     smallest, largest = min(finding.counts.values()), max(finding.counts.values())
     per_class = f"{smallest} to {largest}" if smallest < largest else f"{largest}"
     classes = counted(len(finding.counts), "class", "classes")
-    return f"{classes}, {sum(finding.counts.values())} readable images, {per_class} per class"
+    return f"{classes}, {counted(sum(finding.counts.values()), 'readable image')}, {per_class} per class"
 
 
 def _warnings(finding: SetFinding) -> list[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -24,9 +24,6 @@ from sotglp.datasets.preparing import check_obtainable, prepare
 from sotglp.images.columns import Columns
 
 BROKEN = 1
-
-Report: TypeAlias = tuple[list[str], dict[str, Any]]
-"""Lines for people and the JSON entry of one set of images."""
 
 data = command_group("data", "List, check and download the datasets of published results; check your own images.")
 
@@ -59,9 +56,6 @@ def check_data(
     skip_labels: Annotated[
         bool, Option("--skip-labels", help="Don't look for wrong labels, which needs a backbone.")
     ] = False,
-    min_rank_fraction: Annotated[
-        float, Option(help="Flag labels if at least this fraction of the other classes is more probable.")
-    ] = 0.5,
     backbone: Annotated[
         str, Option(help="open_clip architecture that looks for wrong labels; auto as for `sotglp fit`.")
     ] = AUTO,
@@ -80,9 +74,10 @@ def check_data(
 
     [bold]Example[/bold]: sotglp data check photos/train
 
-    A folder of class folders or a manifest is searched for images that can't be read, for copies, and for labels that
-    are probably wrong, by a classifier that is cross-validated on all images. The exit code is 1 if a dataset is
-    missing or broken, an image can't be read, or the same image is in two classes.
+    A folder of class folders, a folder of splits, or a manifest is searched for images that can't be read, are dark or
+    uniform, for copies and near-duplicates, and for labels that are probably wrong, by a classifier that is
+    cross-validated on all images. The exit code is 1 if a dataset is missing or broken, an image can't be read, or the
+    same image is in two classes.
     """
     check_outputs({"--json": json_file})
     root = data_root(root)
@@ -93,17 +88,15 @@ def check_data(
         entries = [entry for entry in ENTRIES.values() if _is_there(entry, root)]
         if not entries:
             lines.append(f"there is no dataset in {root}: `sotglp data list` lists the supported ones")
-    reports = []
+    found: tuple[list[str], dict[str, Any]] = ([], {"image_sets": [], "near_duplicates": []})
     if own:
         chosen = None if skip_labels else choose_backbone(backbone, pretrained)
         note_loading()
         from sotglp.cli.check_images import check_images
 
         views_dir = None if skip_labels else cache_folder(cache_dir, no_cache)
-        reports = check_images(
-            own, Columns(split, path_column, label_column), chosen, pretrained, device, min_rank_fraction, views_dir
-        )
-    _check(entries, root, lines, json_file, reports)
+        found = check_images(own, Columns(split, path_column, label_column), chosen, pretrained, device, views_dir)
+    _check(entries, root, lines + found[0], json_file, found[1])
 
 
 @data.command("prepare")
@@ -139,17 +132,16 @@ def _is_path(name: str) -> bool:
 
 
 def _check(
-    entries: list[Entry], root: Path, lines: list[str], json_file: str | None, reports: Sequence[Report] = ()
+    entries: list[Entry], root: Path, lines: list[str], json_file: str | None, own: Mapping[str, Any] | None = None
 ) -> None:
-    """Check datasets, and emit the findings about them and about your own images."""
-    lines += [line for about_set, _ in reports for line in about_set]
+    """Check datasets, and emit the findings about them and those about your own images."""
     findings = [check(entry, root) for entry in entries]
     for entry, finding in zip(entries, findings, strict=True):
         lines += _finding_lines(entry, finding, root)
     datasets = [_entry(entry) | asdict(finding) for entry, finding in zip(entries, findings, strict=True)]
-    image_sets = [result for _, result in reports]
-    emit(lines, {"root": str(root), "datasets": datasets, "image_sets": image_sets}, json_file)
-    if not (all(finding.complete for finding in findings) and all(result["is_valid"] for result in image_sets)):
+    own = own or {"image_sets": []}
+    emit(lines, {"root": str(root), "datasets": datasets, **own}, json_file)
+    if not (all(finding.complete for finding in findings) and all(result["is_valid"] for result in own["image_sets"])):
         raise typer.Exit(BROKEN)
 
 

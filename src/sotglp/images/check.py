@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from PIL import Image
 
 from sotglp.errors import SotglpError, SotglpWarning, UnreadableImageError, some_names
 from sotglp.images.arrays import is_tensor
 from sotglp.images.decode import open_image
 from sotglp.images.digest import content_digest
 from sotglp.images.image_set import ImageSet
-from sotglp.images.survey import is_nearly_uniform, warn_of_uniform, with_own_ranges
+from sotglp.images.near_duplicates import Hashes
+from sotglp.images.survey import is_dark, is_nearly_uniform, warn_of_uniform, with_own_ranges
+
+T = TypeVar("T")
 
 UNEVEN = 10
 """Class sizes are uneven where the largest class has at least this many times the images of the smallest."""
@@ -33,14 +39,17 @@ class SetFinding:
     """Result of :func:`check_set`.
 
     ``counts`` are the readable images of each class, sorted by class name, ``unreadable`` the errors by image index,
-    ``copies`` the groups of readable images with the same content, by first index, and ``uniform`` the indices of
-    images that are nearly uniform after decoding.
+    ``copies`` the groups of readable images with the same content, by first index, ``uniform`` and ``dark`` the indices
+    of images that are nearly uniform or dark after decoding, and ``hashes`` those of the other readable images, by
+    index.
     """
 
     counts: dict[str, int]
     unreadable: dict[int, UnreadableImageError]
     copies: tuple[Copies, ...]
     uniform: tuple[int, ...]
+    dark: tuple[int, ...] = ()
+    hashes: Mapping[int, Hashes] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def is_valid(self) -> bool:
@@ -62,11 +71,34 @@ def check_set(images: ImageSet) -> SetFinding:
     """Decode all labelled images, count them by class and find copies; raise SotglpError if there are no labels."""
     if images.labels is None:
         raise SotglpError("the images have no labels to check; give class folders or a manifest with a column label")
-    unreadable, uniform = decode_all(images)
+    unreadable, looks = _decode(images, _Look.at)
     readable = [index for index in range(len(images)) if index not in unreadable]
     counts = Counter(images.labels[index] for index in readable)
     copies = find_copies(images, readable)
-    return SetFinding({name: counts[name] for name in images.classes}, unreadable, copies, tuple(uniform))
+    return SetFinding(
+        {name: counts[name] for name in images.classes},
+        unreadable,
+        copies,
+        tuple(i for i, look in looks.items() if look.is_uniform),
+        tuple(i for i, look in looks.items() if look.is_dark),
+        # Of a uniform image, a hash is noise.
+        {i: look.hashes for i, look in looks.items() if look.hashes is not None},
+    )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a decoded picture looks like; a uniform one has no hashes."""
+
+    is_uniform: bool
+    is_dark: bool
+    hashes: Hashes | None
+
+    @classmethod
+    def at(cls, picture: Image.Image) -> _Look:
+        if is_nearly_uniform(picture):
+            return cls(True, False, None)
+        return cls(False, is_dark(picture), Hashes.of(picture))
 
 
 def find_copies(images: ImageSet, indices: Iterable[int]) -> tuple[Copies, ...]:
@@ -104,22 +136,22 @@ def describe_copies(images: ImageSet, copies: Copies) -> str:
     return some_names([f"{images.name(index)} ({labels[index]})" for index in copies.indices])
 
 
-def decode_all(images: ImageSet) -> tuple[dict[int, UnreadableImageError], list[int]]:
-    """Decode every image in threads; return the errors by image index, and the indices of nearly uniform images."""
+def _decode(images: ImageSet, look: Callable[[Image.Image], T]) -> tuple[dict[int, UnreadableImageError], dict[int, T]]:
+    """Decode every image in threads; return the errors and what ``look`` returns, by index. Tensors are left out."""
 
-    def finding(index: int) -> UnreadableImageError | bool:
+    def finding(index: int) -> UnreadableImageError | T | None:
         source = images.images[index]
         if is_tensor(source):
-            return False
+            return None
         try:
-            return is_nearly_uniform(open_image(source, images.ranges))
+            return look(open_image(source, images.ranges))
         except UnreadableImageError as error:
             return UnreadableImageError(images.name(index), error.reason)
 
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(finding, range(len(images))))
-    unreadable = {i: one for i, one in enumerate(found) if isinstance(one, UnreadableImageError)}
-    return unreadable, [i for i, one in enumerate(found) if one is True]
+        found = dict(enumerate(pool.map(finding, range(len(images)))))
+    unreadable = {i: one for i, one in found.items() if isinstance(one, UnreadableImageError)}
+    return unreadable, {i: one for i, one in found.items() if one is not None and i not in unreadable}  # type: ignore[misc]
 
 
 def readable_images(images: ImageSet, unreadable: list[UnreadableImageError] | None = None) -> ImageSet:
@@ -131,8 +163,8 @@ def readable_images(images: ImageSet, unreadable: list[UnreadableImageError] | N
     class can be decoded.
     """
     images = with_own_ranges(images)
-    found, uniform = decode_all(images)
-    warn_of_uniform(images, uniform)
+    found, is_uniform = _decode(images, is_nearly_uniform)
+    warn_of_uniform(images, [i for i, one in is_uniform.items() if one])
     if not found:
         return images
     if unreadable is None:

@@ -26,6 +26,17 @@ class FolderLayoutError(SotglpError):
     """A folder holds splits, a wrapper folder or annotations where class folders are expected."""
 
 
+def is_split(name: str) -> bool:
+    """Whether a folder's name is that of a split, such as train, val or test_images."""
+    return _SPLIT.fullmatch(name) is not None
+
+
+def is_training(name: str) -> bool:
+    """Whether a folder's name is that of a training split."""
+    match = _SPLIT.fullmatch(name)
+    return bool(match and match["train"])
+
+
 @dataclass
 class _Folder:
     """A folder by its images: whether it holds some directly, and its subfolders that hold images."""
@@ -99,7 +110,7 @@ def _check_splits_of_classes(tree: _Folder) -> None:
                 found.setdefault(name.lower(), below.path)
             else:
                 pending.append(below)
-    held_out = [path for name, path in found.items() if not _is_training(name)]
+    held_out = [path for name, path in found.items() if not is_training(name)]
     if held_out and (len(found) > 1 or has_others):
         raise FolderLayoutError(
             f"the class folders of {tree.path} hold splits ({some_names(sorted(found))}), such as {held_out[0]}, which "
@@ -107,16 +118,11 @@ def _check_splits_of_classes(tree: _Folder) -> None:
         )
 
 
-def _is_training(name: str) -> bool:
-    match = _SPLIT.fullmatch(name)
-    return bool(match and match["train"])
-
-
 def _classes(folder: _Folder) -> _Folder:
     """Follow splits, image folders and wrappers down to the folder that probably holds the class folders."""
     while folder.folders and not folder.has_images:
         names = list(folder.folders)
-        splits = sorted((name for name in names if _SPLIT.fullmatch(name)), key=lambda name: not _is_training(name))
+        splits = sorted((name for name in names if _SPLIT.fullmatch(name)), key=lambda name: not is_training(name))
         pictures = [name for name in names if _IMAGES.fullmatch(name)]
         others = [name for name in names if not _IMAGES.fullmatch(name) and not _ANNOTATIONS.fullmatch(name)]
         if splits and (len(splits) > 1 or len(splits) == len(names)):

@@ -21,6 +21,9 @@ from sotglp.images.value_range import Depth, ValueRange, ValueRanges, kind_of, r
 NEARLY_UNIFORM = 16
 """A decoded image whose values differ by less shows nothing."""
 
+DARK = 48
+"""Gray value, of 255, that is dark: no photo of nine photo sets is, but the darkest water in aerial images."""
+
 _USUAL = {"uint16": [(0, 65535)], "int32": [(0, 65535)], "float32": [(0, 1), (0, 255)]}
 """Ranges that need no mention."""
 
@@ -87,6 +90,14 @@ def is_nearly_uniform(image: Image.Image) -> bool:
         if high - low >= NEARLY_UNIFORM:
             return False
     return True
+
+
+def is_dark(image: Image.Image) -> bool:
+    """Whether all but the brightest hundredth of a decoded image are darker than ``DARK``."""
+    small = image.convert("L")
+    small.thumbnail((64, 64), Image.Resampling.BOX)
+    histogram = small.histogram()
+    return sum(histogram[:DARK]) >= 0.99 * sum(histogram)
 
 
 def _survey(images: ImageSet) -> list[tuple[int, Depth]]:

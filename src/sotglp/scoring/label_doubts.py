@@ -1,4 +1,4 @@
-"""Find labels that are probably wrong: images whose class ranks low in out-of-fold predictions."""
+"""Find labels that are probably wrong, by confident learning (cleanlab) on out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from sotglp.methods.linear_probe import MOST_ITERATIONS
 from sotglp.scoring.arrays import class_probabilities, class_targets
 from sotglp.settings import InferenceConfig
 
-MIN_RANK_FRACTION = 0.5
-"""The label's class ranks in the second half; see docs/label_doubts.md."""
+FILTER = "both"
+"""Rule of cleanlab by which labels are flagged; docs/label_doubts.md compares the rules."""
+
+MIN_SKILL = 0.3
+"""Below this share of the way from chance to full agreement, flagged labels are hardly wrong more often than others."""
 
 MAX_FOLDS = 5
 
@@ -42,27 +45,47 @@ class Doubt:
     probability_best: float
 
 
-def find_doubts(probabilities: ArrayLike, targets: ArrayLike, worst: float = MIN_RANK_FRACTION) -> list[Doubt]:
-    """Find images whose label's class ranks low, ordered by the probability of that class, ascending.
+@dataclass(frozen=True)
+class Agreement:
+    """Share of labels that out-of-fold predictions agree with, and that of the largest class, which is chance."""
+
+    share: float
+    chance: float
+
+    @classmethod
+    def of(cls, probabilities: ArrayLike, targets: ArrayLike) -> Agreement:
+        """Compare out-of-fold probabilities (n, C) with class indices (n,)."""
+        own = np.asarray(targets)
+        return cls(float((np.argmax(probabilities, axis=1) == own).mean()), float(np.bincount(own).max() / len(own)))
+
+    @property
+    def is_near_chance(self) -> bool:
+        """Whether doubts are withheld, since predictions are too often wrong to doubt labels."""
+        return self.share - self.chance < MIN_SKILL * (1 - self.chance)
+
+
+def find_doubts(probabilities: ArrayLike, targets: ArrayLike) -> list[Doubt]:
+    """Find labels that are probably wrong, ordered by the probability of their class, ascending.
 
     ``probabilities`` (n, C) are out-of-fold, C at least 2, and ``targets`` (n,) the class indices of the labels.
-    ``worst``, above 0 and at most 1, is the least share of the other classes that rank before the label's, (rank - 1) /
-    (C - 1); of two equally probable classes the one with the smaller index ranks first. At most a share of about 1 -
-    ``worst`` of labels that are wrong at random can be found.
+    Confident learning estimates how many labels of each class are wrong, and which class they should have, from the
+    mean probability of each class among its own labels. Flagged are so many images of each class whose label is least
+    probable, if they are also among those with the largest margin of the likely class.
     """
+    from cleanlab.filter import find_label_issues
+
     table = class_probabilities(probabilities, "probabilities")
     n_images, n_classes = table.shape
     own = class_targets(targets, n_images, n_classes)
-    if not 0 < worst <= 1:
-        raise SotglpError(f"worst = {worst} must be above 0 and at most 1")
+    if len(np.unique(own)) < 2:  # there is no other class that cleanlab could compare with
+        return []
+    flagged = np.flatnonzero(find_label_issues(own, table, filter_by=FILTER, n_jobs=1))
     order = np.argsort(-table, axis=1, kind="stable")
     before = (order == own[:, None]).argmax(axis=1)
     of_own, of_best = table[np.arange(n_images), own], table.max(axis=1)
-    # The tolerance is for shares such as 0.9 of ten, which is not exact in binary.
-    doubtful = np.flatnonzero(before >= worst * (n_classes - 1) - 1e-9)
     return [
         Doubt(int(i), int(before[i]) + 1, n_classes, int(order[i, 0]), float(of_own[i]), float(of_best[i]))
-        for i in doubtful[np.argsort(of_own[doubtful], kind="stable")]
+        for i in flagged[np.argsort(of_own[flagged], kind="stable")]
     ]
 
 
