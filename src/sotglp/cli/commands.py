@@ -23,6 +23,7 @@ COMMANDS = {
     "benchmark": "Compare methods on datasets, cell by cell.",
     "report": "Write a report on a model, or tables and figures of a benchmark.",
     "convert-weights": "Convert a weight file that could hold code to safetensors, without running it.",
+    "import-checkpoint": "Make a model file of a checkpoint of the published SOT-GLP code.",
     "info": "Describe a model file or this installation.",
     "data": "List, check and download datasets; check your own images.",
     "classes": "List, add, remove and rename the classes of a model.",
