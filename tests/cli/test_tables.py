@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from support.command import Run, run_here, sotglp
@@ -63,6 +64,18 @@ def test_predict_takes_patterns_and_tables(model: Path, data: Path, output_of: R
     assert paths(data / "photos" / "blue*" / "*.png") == seas
     assert paths(Path(seas[0]).as_uri()) == seas[:1]
     assert len(paths(data / "all.csv", "--path-column", "Bild", "--split", "test")) == 6
+
+
+def test_predict_writes_files_for_other_tools(model: Path, data: Path, output_of: Run, error_of: Run) -> None:
+    seas = data / "photos" / "blue sea"
+    lines, table = data / "p.jsonl", data / "p.parquet"
+    result = json.loads(output_of("predict", model, seas, "--jsonl", lines, "--parquet", table, "--json", "-"))
+    written = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
+    assert written == result["predictions"]
+    assert pyarrow.parquet.read_table(table).to_pylist() == written
+    printed = output_of("predict", model, seas, "--jsonl", "-", "--parquet", table)
+    assert [json.loads(line) for line in printed.splitlines()] == written
+    assert "two different outputs" in error_of("predict", model, seas, "--jsonl", "-", "--json", "-")
 
 
 def test_predict_reads_a_list_from_a_pipe(model: Path, data: Path) -> None:

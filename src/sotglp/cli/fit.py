@@ -24,6 +24,7 @@ from sotglp.images.manifest import ANY_COLUMNS, MANIFEST_SUFFIXES
 from sotglp.methods.method import candidates_on, find_method
 from sotglp.scoring.rejection import CONFIDENCE
 from sotglp.settings import SHOT_SCORES, Calibrator, InferenceConfig, Settings, TrainConfig, checked, load_preset
+from sotglp.training.trackers import tracker_of
 
 CHECKPOINT_SUFFIX = ".checkpoint"
 
@@ -107,6 +108,13 @@ def fit(
     ] = False,
     cache_dir: options.CacheDir = None,
     no_cache: options.NoCache = False,
+    track: Annotated[
+        list[str] | None,
+        Option(
+            metavar="NAME[:PLACE]",
+            help="Record each epoch: tensorboard:FOLDER, mlflow:EXPERIMENT or wandb:PROJECT (repeat).",
+        ),
+    ] = None,
     num_processes: Annotated[int, Option(min=1, help="Processes that share the work, such as one per GPU.")] = 1,
     skip_unreadable: options.SkipUnreadable = False,
     split: options.Split = None,
@@ -162,6 +170,7 @@ def fit(
             f"the score {inference.ood_method} compares images with the shots, which remember=false doesn't keep: "
             "leave one of them out"
         )
+    trackers = [tracker_of(text) for text in track or []]
     features_dir = cache_folder(cache_dir, no_cache)
     checkpoint = out.with_name(out.name + CHECKPOINT_SUFFIX)
     check_outputs({"--json": json_file}, {"--out": out}, force=force)
@@ -200,6 +209,7 @@ def fit(
         include_backbone=include_backbone,
         skip_unreadable=skip_unreadable,
         json_file=json_file,
+        trackers=trackers,
     )
     run.check()
     if will_launch:

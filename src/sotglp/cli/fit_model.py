@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from sotglp.scoring.risk_control import check_max_error
 from sotglp.settings import Calibrator, InferenceConfig, Settings, TrainConfig
 from sotglp.training.chance import warn_near_chance
 from sotglp.training.fit import Fitted, adapt, drawn_shots
+from sotglp.training.trackers import Tracker
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class FitRun:
     include_backbone: bool
     skip_unreadable: bool
     json_file: str | None
+    trackers: Sequence[Tracker]
     choices: tuple[Choice, ...] = ()
     seconds_of_choices: float = 0.0
 
@@ -108,6 +110,7 @@ class FitRun:
             cache_dir=self.features_dir,
             unreadable=unreadable,
             show_progress=True,
+            callbacks=self.trackers,
         )
         is_first = Processes(backbone.device).is_first
         calibration = self._calibration(fitted, is_first, unreadable)

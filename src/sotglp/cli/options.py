@@ -95,7 +95,7 @@ PANELS = {
         *("calibrate", "calibrate_on", "tpr", "max_error", "confidence", "ood_method", "temperature"),
         *("unknown", "coverage", "set_score", "per_class", "per_cluster"),
     ),
-    "Output": ("out", "force", "csv_file", "json_file", "top", "svg"),
+    "Output": ("out", "force", "csv_file", "json_file", "jsonl_file", "parquet_file", "top", "track", "svg"),
     "Computation": (
         *("device", "precision", "workers", "batch_size", "cache_dir", "no_cache", "num_processes", "processes"),
         *("resume", "dry_run", "debug"),

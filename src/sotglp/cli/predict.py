@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from sotglp.cli import options
-from sotglp.cli.prediction_table import prediction_lines
 from sotglp.console.output import check_outputs, emit_predictions, label_unknown, list_unreadable, prediction
+from sotglp.console.prediction_files import check_parquet
 from sotglp.console.progress import note_loading
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.images.columns import Columns
@@ -17,6 +17,7 @@ from sotglp.images.image_set import ImageSet
 from sotglp.images.sources import display_name, find_images
 from sotglp.images.survey import with_ranges_of
 from sotglp.runtime.model import PortableModel
+from sotglp.scoring.prediction_table import PredictionTable
 
 EXPORTED_SUFFIX = ".onnx"
 
@@ -25,6 +26,17 @@ def predict(
     model_file: options.ModelFile,
     images: options.Images,
     csv_file: options.CsvFile = None,
+    jsonl_file: Annotated[
+        str | None,
+        options.Option(
+            "--jsonl",
+            metavar="FILE",
+            help="Write one JSON object a line, as `datasets` reads it; - for standard output.",
+        ),
+    ] = None,
+    parquet_file: Annotated[
+        Path | None, options.Option("--parquet", metavar="FILE", help="Write the same columns as Parquet.")
+    ] = None,
     split: options.Split = None,
     path_column: options.PathColumn = None,
     top: Annotated[int, options.Option(min=1, help="Classes to list for each image, most probable first.")] = 1,
@@ -74,7 +86,10 @@ def predict(
     PyTorch nor a GPU.
     """
     columns = Columns(split, path_column)
-    check_outputs({"--csv": csv_file, "--json": json_file})
+    parquet = None if parquet_file is None else str(parquet_file)
+    check_outputs({"--csv": csv_file, "--json": json_file, "--jsonl": jsonl_file, "--parquet": parquet})
+    if parquet_file is not None:
+        check_parquet(parquet_file)
     unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
     if model_file.suffix == EXPORTED_SUFFIX:
         unsupported = {
@@ -124,7 +139,15 @@ def predict(
     for row in predictions:
         row["path"] = display_name(row["path"])
     about["unreadable"] = list_unreadable(unreadable)
-    emit_predictions(predictions, about, csv_file, json_file, prediction_lines(predictions, about, top))
+    emit_predictions(
+        predictions,
+        about,
+        csv_file,
+        json_file,
+        PredictionTable(predictions, about).lines(top),
+        jsonl_file=jsonl_file,
+        parquet_file=parquet_file,
+    )
 
 
 def _predict_exported(

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sotglp.console.prediction_files import is_json_lines, is_parquet, json_lines, write_parquet
 from sotglp.console.streams import STANDARD_OUTPUT, complain, is_standard_output, write_result
 from sotglp.console.text import printable
 from sotglp.errors import SotglpError
@@ -90,12 +91,12 @@ def write_json(target: str, result: Mapping[str, Any]) -> None:
     content = _strict({**result, "versions": installed_versions()}, "", undefined)
     if undefined:
         content["undefined"] = undefined
-    _write(target, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    _write(target, _encoded(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"))
 
 
 def write_csv(target: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Write a header and rows; an earlier result is replaced."""
-    _write(target, csv_table(header, rows))
+    _write(target, _encoded(csv_table(header, rows)))
 
 
 def csv_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -149,8 +150,11 @@ def emit_predictions(
     csv_file: str | None,
     json_file: str | None,
     lines: Iterable[str],
+    *,
+    jsonl_file: str | None = None,
+    parquet_file: Path | None = None,
 ) -> None:
-    """Write predictions as CSV and JSON, and print ``lines`` unless standard output is for one of these.
+    """Write predictions to files, and print ``lines`` unless standard output is for one of these.
 
     ``predictions`` come from :func:`prediction`; all may have an entry ``set``, a list of labels. ``about`` is added to
     the JSON.
@@ -158,7 +162,12 @@ def emit_predictions(
     header = [*PREDICTION_COLUMNS, *(["set"] if "set" in predictions[0] else [])]
     if csv_file:
         write_csv(csv_file, header, [[row[name] for name in header] for row in predictions])
-    emit([] if is_standard_output(csv_file) else lines, {"predictions": predictions, **about}, json_file)
+    if jsonl_file:
+        _write(jsonl_file, json_lines(predictions))
+    if parquet_file:
+        write_parquet(parquet_file, predictions, force=True)
+    is_taken = is_standard_output(csv_file) or is_standard_output(jsonl_file)
+    emit([] if is_taken else lines, {"predictions": predictions, **about}, json_file)
 
 
 def _check_result(target: str | None) -> None:
@@ -180,18 +189,18 @@ def _is_stream(target: str) -> bool:
 
 
 def _is_earlier_result(path: Path) -> bool:
+    if is_parquet(path):
+        return True
     try:
         text = path.read_text(encoding="utf-8")
         if text.startswith(",".join(PREDICTION_COLUMNS[:4])):
             return True
-        return "sotglp" in json.loads(text)["versions"]
+        return is_json_lines(text) or "sotglp" in json.loads(text)["versions"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _write(target: str, text: str) -> None:
-    # Bytes of a file name that are not UTF-8 are escaped as \udce9, which JSON reads back.
-    content = text.encode("utf-8", "backslashreplace")
+def _write(target: str, content: bytes) -> None:
     if is_standard_output(target):
         write_result(content.decode())
         return
@@ -200,6 +209,11 @@ def _write(target: str, text: str) -> None:
         return
     _check_result(target)
     write_file(Path(target), lambda beside: beside.write_bytes(content), force=True)
+
+
+def _encoded(text: str) -> bytes:
+    # Bytes of a file name that are not UTF-8 are escaped as \udce9, which JSON reads back.
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _write_stream(target: str, content: bytes) -> None:

@@ -30,6 +30,7 @@ from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.choice import Choice
 from sotglp.scoring.choose_method import choose_method
 from sotglp.settings import PatchAttention, Precision, Settings, TrainConfig, checked
+from sotglp.training.callbacks import TrainingCallback
 from sotglp.training.chance import warn_near_chance
 from sotglp.training.class_changes import renamed, with_class, without_class
 from sotglp.training.fit import adapt, drawn_shots
@@ -55,7 +56,7 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
     calibration_: Calibration | None
     choices_: tuple[Choice, ...]
 
-    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
+    def fit(self, X: Any, y: ArrayLike | None = None, *, callbacks: Sequence[TrainingCallback] = ()) -> Self:
         """Fit the model to labelled images.
 
         Parameters
@@ -64,6 +65,8 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             See the class.
         y : array-like or None
             Label of each image, text or whole numbers; None if X is a labelled folder, manifest or data frame.
+        callbacks : sequence of TrainingCallback
+            Told the result of each epoch, such as :class:`sotglp.training.trackers.TensorBoard`.
 
         Raises
         ------
@@ -94,6 +97,7 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             classes=names,
             cache_dir=self._cache_dir(),
             show_progress=self.verbose,
+            callbacks=callbacks,
         )
         self.model_, self.history_ = fitted.model, fitted.history
         self.calibration_, self.choices_ = None, choices

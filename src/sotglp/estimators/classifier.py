@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
 from sotglp.backbone_defaults import default_ood_method
-from sotglp.console.output import UNKNOWN
+from sotglp.console.output import UNKNOWN, label_unknown, prediction
 from sotglp.errors import SotglpError, UnknownNameError
 from sotglp.estimators.hub import HubEstimator
 from sotglp.estimators.inputs import labelled, maybe_labelled, renamed_labels, unlabelled
@@ -23,6 +23,7 @@ from sotglp.scoring.calibration import Calibration, calibrate_crossed, calibrate
 from sotglp.scoring.cross_fit import cross_fit
 from sotglp.scoring.evaluation import Evaluation, full_evaluation
 from sotglp.scoring.predict import Predictions, predict, predict_each
+from sotglp.scoring.prediction_table import PredictionTable
 from sotglp.scoring.rejection import CONFIDENCE
 from sotglp.scoring.risk_control import check_max_error
 from sotglp.settings import Calibrator, InferenceConfig, OodMethod, SetScore, checked
@@ -51,6 +52,44 @@ class ImageClassifier(ClassifierMixin, HubEstimator):  # type: ignore[misc]
         labels = labels.astype(np.result_type(labels, np.asarray(UNKNOWN)) if labels.dtype.kind == "U" else object)
         labels[rejected] = UNKNOWN
         return labels
+
+    def predict_table(self, X: Any, *, reject: bool = True) -> PredictionTable:
+        """Predict as a table, which ``print`` and notebooks show, and which is written as JSON Lines or Parquet.
+
+        Parameters
+        ----------
+        X : images
+            See the class.
+        reject : bool, default True
+            Label images below the threshold "unknown", if the model is calibrated.
+
+        Returns
+        -------
+        PredictionTable
+            An entry for each image, as ``sotglp predict --json`` writes it.
+        """
+        check_is_fitted(self, "model_")
+        images, calibration = unlabelled(X), self.calibration_
+        predictions = self._calibrated_predictions(X)
+        probabilities = predictions.probabilities
+        rejected: list[bool | None] = [None] * len(probabilities)
+        if calibration is not None:
+            probabilities = calibration.probabilities(probabilities)
+            rejected = calibration.rejects(predictions.ood_scores).tolist()
+        rows = [
+            prediction(images.name(index), self.classes_.tolist(), of_classes, score, is_unknown)
+            for index, of_classes, score, is_unknown in zip(
+                predictions.indices, probabilities, predictions.ood_scores, rejected, strict=True
+            )
+        ]
+        if reject:
+            label_unknown(rows)
+        about = {
+            "ood_method": calibration.ood_method if calibration else self._default_ood_method(),
+            "threshold": calibration.rejection.threshold if calibration else None,
+            "calibration": None,
+        }
+        return PredictionTable(rows, about)
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """Predict class probabilities, in the order of ``classes_``, at the calibrated temperature, (B, C)."""

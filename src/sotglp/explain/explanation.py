@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from sotglp.console.html import figure_html
 from sotglp.console.text import printable
 from sotglp.errors import SotglpError
 from sotglp.explain.patch_boxes import picture_and_boxes
@@ -116,6 +117,11 @@ class Explanation:
         left, top = np.maximum(self.boxes[0, 0, :2], 0)
         right, bottom = np.minimum(self.boxes[-1, -1, 2:], self.picture_size or self.image.size)
         return float(left), float(top), float(right), float(bottom)
+
+    def _repr_html_(self) -> str:
+        verdicts = (f"{one.label}, probability {one.probability:.1%}" for one in self.classes)
+        verdict = " (unknown)" if self.is_unknown else ""
+        return figure_html(self.plot(), f"Patch maps of {self.name}: {'; '.join(verdicts)}{verdict}")
 
     def plot(self) -> Figure:
         """Draw a row for each class: the picture with its support, then the mass of each local prompt."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from sotglp.methods.sot_glp import SOTGLP
 from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import Settings, TrainConfig
 from sotglp.training.batches import DROPOUT_STREAM, FeatureSource, StepBatch
+from sotglp.training.callbacks import EpochResult, TrainingCallback, reporting
 from sotglp.training.checkpoint import Checkpoint, run_identity
 from sotglp.training.fusion import MOST_FOLDS, HeldOutScores, choose_factors, scores_of
 from sotglp.transport.solver import NonFiniteCostError
@@ -59,6 +61,7 @@ def adapt(
     unreadable: list[UnreadableImageError] | None = None,
     show_progress: bool = False,
     title: str = "training",
+    callbacks: Sequence[TrainingCallback] = (),
 ) -> Fitted:
     """Draw shots from labelled images and fit a model on them.
 
@@ -86,6 +89,8 @@ def adapt(
         Show progress bars on a terminal.
     title : str
         Title of the progress bar.
+    callbacks : sequence of TrainingCallback
+        Told the result of each epoch; see :mod:`sotglp.training.trackers`.
 
     Raises
     ------
@@ -102,16 +107,22 @@ def adapt(
     images = readable_images(drawn_shots(images, config), unreadable)
     model.value_ranges = images.ranges
     kept = Checkpoint(checkpoint, run_identity(model, images, config)) if checkpoint else None
-    history = train(
-        model,
-        images,
-        config,
-        checkpoint=kept,
-        resume=resume,
-        cache_dir=cache_dir,
-        show_progress=show_progress,
-        title=title,
-    )
+    if not Processes(backbone.device).is_first:
+        callbacks = ()
+    settings = {"method": model.kind, "backbone": backbone.name, "classes": len(model.class_names)}
+    settings |= {"images": len(images), **model_config.model_dump(), **config.model_dump()}
+    with reporting(callbacks, settings):
+        history = train(
+            model,
+            images,
+            config,
+            checkpoint=kept,
+            resume=resume,
+            cache_dir=cache_dir,
+            show_progress=show_progress,
+            title=title,
+            callbacks=callbacks,
+        )
     if isinstance(model, SOTGLP) and model.residual_kind is not None:
         _add_residual(model, images, config, cache_dir, show_progress)
     if config.remember:
@@ -182,6 +193,7 @@ def train(
     cache_dir: Path | None = None,
     show_progress: bool = False,
     title: str = "training",
+    callbacks: Sequence[TrainingCallback] = (),
 ) -> History:
     """Train a model in place and return its history, which is empty if it has no learnable parameters.
 
@@ -210,6 +222,7 @@ def train(
     with progress_bar(title, epochs * steps, "steps", show=show_progress) as advance:
         advance(len(history) * steps, "")
         for epoch in range(len(history), epochs):
+            began = time.perf_counter()
             rate = config.learning_rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -230,6 +243,9 @@ def train(
             history.append({"epoch": epoch + 1, **mean, "learning_rate": rate})
             if checkpoint and processes.is_first:
                 checkpoint.write(model, optimizer, scaler, history)
+            seconds = time.perf_counter() - began
+            for callback in callbacks:
+                callback.on_epoch_end(EpochResult(epoch + 1, epochs, **mean, learning_rate=rate, seconds=seconds))
     return history
 
 
