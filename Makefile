@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test thorough lint types unit docs audit lowest fuzz kills soak demo demo-painted pretrain evidence speed load rates compare trust onnx clean
+.PHONY: help test thorough lint types unit docs audit wheel lowest fuzz kills soak demo demo-painted pretrain evidence speed load rates compare trust onnx clean
 
 help:
 	@echo "make demo      compare methods on the packaged photos of groceries (painted shapes: make demo-painted)"
@@ -12,6 +12,7 @@ help:
 	@echo "make thorough  the tests that do not fit into CI: killed fits, a model of each kind of tower (about five minutes)"
 	@echo "make docs      build the documentation into build/site"
 	@echo "make audit     check the installed packages for known vulnerabilities"
+	@echo "make wheel     build the wheel, check it and try it in a clean environment"
 	@echo "make lowest    quick tests with the lowest declared versions on the oldest Python at hand"
 	@echo "make fuzz      fuzz images, tables, uploads, model files and settings for ten minutes, to build/fuzz.json"
 	@echo "make kills     kill a hundred fits in every phase and resume them, to docs/kills.md (half an hour)"
@@ -58,6 +59,9 @@ docs: $(VENV)/.ready
 
 audit: $(VENV)/.ready
 	$(BIN)/python .ci/audit
+
+wheel: $(VENV)/.ready
+	VENV=$(VENV) .ci/wheel
 
 lowest:
 	.ci/lowest
