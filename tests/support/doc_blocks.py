@@ -191,7 +191,8 @@ def check_command(command: str) -> None:
     elif words[0] == "sotglp":
         check_options(words[1:])
     else:
-        assert words[:2] == ["pip", "install"], f"{command}: no check for {words[0]!r}"
+        is_known = words[:2] in (["pip", "install"], ["pipx", "install"]) or words[:3] == ["uv", "tool", "install"]
+        assert is_known, f"{command}: no check for {words[0]!r}"
         declared = (ROOT / "pyproject.toml").read_text()
         for name in (name for extra in re.findall(r"\[([\w,]+)\]", command) for name in extra.split(",")):
             assert re.search(rf"^{name} = \[", declared, re.M), f"there is no extra {name!r}"
