@@ -16,7 +16,7 @@ from support.samples import COLOURS, coloured_image
 from support.towers import small_convolutional
 
 QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 6, "augment": False}
-LEARNED_IN_STEPS = [name for name in [*METHODS][4:] if name not in ("gda", "proker", "lp++")]
+LEARNED_IN_STEPS = [name for name in [*METHODS][4:] if name not in ("gda", "proker", "pool", "lp++")]
 
 
 def classifier(backbone: Backbone, method: str, **parameters: Any) -> MethodClassifier:

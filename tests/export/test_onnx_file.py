@@ -131,6 +131,7 @@ SCORES: dict[str, OodMethod] = {
     "clip-adapter": "entropy",
     "gda": "gen",
     "proker": "ash",
+    "pool": "msp",
     "lp++": "react",
     "task-res": "she",
     "clap": "entropy",

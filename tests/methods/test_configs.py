@@ -19,6 +19,7 @@ INVALID: dict[str, list[tuple[str, Any]]] = {
     "clip-adapter": [("reduction", 0), ("mix", 1.1), ("mix", -0.1)],
     "gda": [("fusion_weight", -0.1)],
     "proker": [("sharpness", 0), ("ridge", 0)],
+    "pool": [("sharpness", 0), ("fusion_weight", -0.1), ("inverse_regularisation", 0)],
     "lp++": [("iterations", -1)],
     "task-res": [("residual_scale", 0)],
     "clap": [("constrained", "some")],

@@ -18,7 +18,7 @@ def start(backbone: Backbone, name: str, seed: int = 1) -> AdaptedModel:
 
 def test_every_method_is_here_by_its_name() -> None:
     frozen = "zero-shot zero-shot-ensemble linear-probe tip-adapter tip-adapter-f clip-adapter"
-    recent = "gda proker lp++ task-res clap"
+    recent = "gda proker pool lp++ task-res clap"
     prompts = "coop locoop plot gallop sot-glp sot-glp-projection-free sot-glp-gda sot-glp-proker"
     assert list(METHODS) == f"{frozen} {recent} {prompts}".split()
     for name, method in METHODS.items():

@@ -180,6 +180,7 @@ KEPT = {
     "clip-adapter": {"down", "up"},
     "gda": {"weights", "intercepts", "fusion_weight"},
     "proker": {"keys", "coefficients", "kernel_sharpness"},
+    "pool": {"keys", "coefficients", "kernel_sharpness", "weights", "intercepts", "text_weight"},
     "lp++": {"prototypes", "multipliers"},
     "task-res": {"residuals"},
     "clap": {"prototypes", "multipliers"},

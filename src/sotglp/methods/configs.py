@@ -61,6 +61,10 @@ class LpPlusPlusConfig(ZeroShotConfig):
     iterations: int = Field(300, ge=0, description="gradient steps, each on all shots")
 
 
+class PoolConfig(LinearProbeConfig, ProkerConfig, GdaConfig):
+    """Settings of the pool: those of its members."""
+
+
 class TaskResConfig(ZeroShotConfig):
     """Settings of TaskRes."""
 
@@ -93,6 +97,7 @@ CONFIG_OF_KIND: dict[str, type[Settings]] = {
     "clip-adapter": ClipAdapterConfig,
     "gda": GdaConfig,
     "proker": ProkerConfig,
+    "pool": PoolConfig,
     "lp++": LpPlusPlusConfig,
     "task-res": TaskResConfig,
     "clap": ClapConfig,

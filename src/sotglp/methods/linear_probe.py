@@ -44,16 +44,11 @@ class LinearProbe(ZeroShot):
 
     def fit_features(self, image_features: Tensor, targets: Tensor) -> None:
         """Fit the regression to features (n, d) and class indices (n,); raise a SotglpError if a class has none."""
-        from sklearn.linear_model import LogisticRegression
-
         check_every_class(self, targets)
-        regression = LogisticRegression(C=self.config.inverse_regularisation, max_iter=MOST_ITERATIONS)
-        regression.fit(F.normalize(image_features.double(), dim=-1).cpu().numpy(), targets.cpu().numpy())
-        weights, intercepts = regression.coef_, regression.intercept_
-        if len(weights) == 1:  # for two classes, scikit-learn stores the difference
-            weights, intercepts = (np.concatenate([-part, part]) / 2 for part in (weights, intercepts))
-        self.weights.copy_(torch.from_numpy(weights))
-        self.intercepts.copy_(torch.from_numpy(intercepts))
+        features = F.normalize(image_features.double(), dim=-1).cpu()
+        weights, intercepts = fit_regression(features, targets.cpu(), self.config.inverse_regularisation)
+        self.weights.copy_(weights)
+        self.intercepts.copy_(intercepts)
 
     def class_logits(self, image: Tensor, vectors: Tensor) -> Tensor:
         """Compute logits of the regression, divided by the backbone's scale, (B, C)."""
@@ -62,3 +57,15 @@ class LinearProbe(ZeroShot):
     def for_new_classes(self, class_names: Sequence[str]) -> AdaptedModel:
         """Raise OldClassesOnlyError, since every weight belongs to an old class."""
         return AdaptedModel.for_new_classes(self, class_names)
+
+
+def fit_regression(features: Tensor, classes: Tensor, inverse_regularisation: float) -> tuple[Tensor, Tensor]:
+    """Fit a logistic regression to features (n, d) and classes (n,): weights (C, d) and intercepts (C,), float64."""
+    from sklearn.linear_model import LogisticRegression
+
+    regression = LogisticRegression(C=inverse_regularisation, max_iter=MOST_ITERATIONS)
+    regression.fit(features.numpy(), classes.numpy())
+    weights, intercepts = regression.coef_, regression.intercept_
+    if len(weights) == 1:  # for two classes, scikit-learn stores the difference
+        weights, intercepts = (np.concatenate([-part, part]) / 2 for part in (weights, intercepts))
+    return torch.from_numpy(weights), torch.from_numpy(intercepts)

@@ -69,7 +69,7 @@ class ProKeR(ZeroShot):
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy the tensors of a model file, with any number of keys; see :meth:`AdaptedModel.restore`."""
-        keys, coefficients, sharpness = (tensors.get(name, torch.empty(0, 0)) for name in self.kept)
+        keys, coefficients, sharpness = (tensors.get(name, torch.empty(0, 0)) for name in ProKeR.kept)
         fits = keys.ndim == 2 and keys.shape[1] == self.backbone.embed_dim and sharpness.ndim == 0
         fits = fits and coefficients.shape == (len(self.class_names), len(keys))
         if not (fits and all(tensor.is_floating_point() for tensor in (keys, coefficients, sharpness))):

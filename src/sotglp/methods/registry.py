@@ -13,6 +13,7 @@ from sotglp.methods.gda import GDA
 from sotglp.methods.linear_probe import LinearProbe
 from sotglp.methods.locoop import LoCoOp
 from sotglp.methods.lp_plus_plus import LPPlusPlus
+from sotglp.methods.pool import Pool
 from sotglp.methods.proker import ProKeR
 from sotglp.methods.sot_glp import SOTGLP
 from sotglp.methods.task_res import TaskRes
@@ -23,7 +24,7 @@ from sotglp.settings import Settings
 KINDS: dict[str, type[AdaptedModel]] = {
     model.kind: model
     for model in (
-        *(ZeroShot, LinearProbe, TipAdapter, ClipAdapter, GDA, ProKeR, LPPlusPlus, TaskRes, CLAP),
+        *(ZeroShot, LinearProbe, TipAdapter, ClipAdapter, GDA, ProKeR, Pool, LPPlusPlus, TaskRes, CLAP),
         *(LoCoOp, GalLoP, SOTGLP),
     )
 }

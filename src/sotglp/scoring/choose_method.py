@@ -26,7 +26,7 @@ from sotglp.settings import Settings, TrainConfig
 FOLDS = 3
 """Most folds: a trained method then takes two more fits' steps to compare, and with its own fit three."""
 
-REPEATS = 3
+REPEATS = 2
 """Splits into folds that closed forms are averaged over; each takes a fraction of a second."""
 
 
