@@ -40,11 +40,11 @@ ROOT = Path(__file__).parent.parent
 
 HEAD = """# Automatic choice of the method
 
-`python benchmarks/auto.py --data ../shared/data` writes this file: backbone `photo`, default settings, test accuracy in %,
-mean of {draws} draws. Sets with 16 training images of each class have the same 16 shots in every draw. In the first table,
-`auto` chooses among the methods without training. The preferred method is `pool`; another one is chosen where held-out shots
-show that it is better by more than {clear} standard errors. The best single method is found on the test images, so that it
-is an optimistic bar.
+`python benchmarks/auto.py --data ../shared/data` writes this file: backbone `photo`, default settings, test accuracy
+in %, mean of {draws} draws. Sets with 16 training images of each class have the same 16 shots in every draw. In the
+first table, `auto` chooses among the methods without training. The preferred method is `pool`; another one is chosen
+where held-out shots show that it is better by more than {clear} standard errors. The best single method is found on the
+test images, so that it is an optimistic bar.
 
 """
 
