@@ -77,7 +77,7 @@ class Pool(ProKeR):
             coefficients = solve_ridge(shots, labels[own] - cosines[own], sharpness, ridge)
             return discriminant, coefficients, fit_regression(shots, classes, self.config.inverse_regularisation)
 
-        temperatures = DEFAULT_TEMPERATURES
+        temperatures: tuple[float, ...] = DEFAULT_TEMPERATURES
         folds = torch.from_numpy(deal_folds(targets.numpy(), MOST_FOLDS))
         if folds.any():
             logits = labels.new_empty(3, *labels.shape)
