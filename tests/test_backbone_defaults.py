@@ -125,6 +125,11 @@ def test_a_score_that_needs_shots_is_the_default_only_with_them(row: None) -> No
     assert "ood_method" not in training_defaults("known")
 
 
+def test_the_score_of_a_backbone_without_text_compares_images_with_shots() -> None:
+    assert default_ood_method("timm:resnet18", has_shots=True) == "knn"
+    assert default_ood_method("timm:resnet18", has_shots=False) == "gl-mcm"
+
+
 @pytest.mark.usefixtures("row")
 def test_a_backbone_decides_what_a_preset_does_not_name(tmp_path: Path) -> None:
     assert preset_for("other", Preset()) == Preset()

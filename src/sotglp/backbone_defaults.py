@@ -15,6 +15,9 @@ from sotglp.settings import SHOT_SCORES, InferenceConfig, OodMethod, Preset, Tra
 
 AUTO: Final = "auto"
 
+IMAGE_ONLY: Final = "timm:"
+"""Beginning of the names of backbones without a text tower."""
+
 CLIP = "ViT-B-16"
 """Architecture of the published results, which ``auto`` chooses if OpenAI's weights were downloaded before."""
 
@@ -98,7 +101,8 @@ def default_ood_method(backbone: str, *, has_shots: bool) -> OodMethod:
         Whether the model stores the features of its shots.
     """
     general = InferenceConfig().ood_method
-    own: OodMethod = _row(backbone).get(SCORE, general)
+    # Without sentences that patches are compared with, the general score has little to go by.
+    own: OodMethod = "knn" if backbone.startswith(IMAGE_ONLY) else _row(backbone).get(SCORE, general)
     return own if has_shots or own not in SHOT_SCORES else general
 
 

@@ -41,6 +41,7 @@ def test_a_filter_keeps_rows_with_all_words_and_lists_all_their_tags(output_of: 
     rows = json.loads(output_of("info", "--backbones", "--filter", "siglip2 512", "--json", "-"))["backbones"]
     assert {row["name"] for row in rows} == {f"ViT-{size}-SigLIP2-512" for size in ("B-16", "L-16", "SO400M-16")}
     assert "metaclip_fullcc (CC-BY-NC)" in output_of("info", "--backbones", "--filter", "ViT-B-32-quickgelu")
+    assert "timm:vit_small_patch14_dinov2" in error_of("info", "--backbones", "--filter", "dinov2")
     assert "no backbone has 'zzz'" in error_of("info", "--backbones", "--filter", "zzz")
     assert "--filter 'vit' has nothing to filter" in error_of("info", "--filter", "vit")
 

@@ -11,12 +11,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp import Backbone, SotglpError
+from sotglp.errors import OldClassesOnlyError
 from sotglp.features.rows import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods import zero_shot
 from sotglp.methods.configs import ZeroShotConfig
+from sotglp.methods.method import METHODS
+from sotglp.methods.registry import build_model
 from sotglp.methods.zero_shot import ZeroShot, sentence_features
-from sotglp.settings import TrainConfig
+from sotglp.settings import Preset, TrainConfig
 from sotglp.training.fit import adapt
 
 NAMES = ["cat", "golden_retriever", "a rare north american water bird", "polka dot"]
@@ -129,3 +132,24 @@ def test_nothing_is_learned_and_new_classes_are_as_good(
 def test_wrong_sentences(tiny_backbone: Backbone, names: list[str], settings: dict[str, object], words: str) -> None:
     with pytest.raises(SotglpError, match=words):
         ZeroShot(tiny_backbone, names, **settings)
+
+
+@pytest.mark.parametrize("name", ["linear-probe", "tip-adapter", "gda", "proker"])
+@torch.no_grad()
+def test_without_text_only_what_is_learned_counts_for_images_and_for_patches(name: str) -> None:
+    backbone = Backbone.load("timm:test_vit", image_size=64)
+    model = build_model(backbone, ["a", "b"], METHODS[name].settings_on(Preset(), {})[0])
+    features = torch.randn(6, backbone.embed_dim, generator=torch.Generator().manual_seed(0))
+    model.fit_features(features, torch.tensor([0, 0, 0, 1, 1, 1]))
+    assert not model.encode_text().global_.any()
+    patches = features[None]
+    outputs = model.compare(EncodedImages(features[:1], patches), model.encode_text())
+    torch.testing.assert_close(outputs.patch_logits[0], model.global_cosines(features, model.encode_text()))
+    assert outputs.patch_logits[0].argmax(dim=1).tolist() == [0, 0, 0, 1, 1, 1]
+    with pytest.raises(OldClassesOnlyError):
+        model.for_new_classes(["c", "d"])
+
+
+def test_a_method_with_text_needs_a_backbone_with_text() -> None:
+    with pytest.raises(SotglpError, match=r"zero-shot .* timm:test_vit has no text tower"):
+        ZeroShot(Backbone.load("timm:test_vit", image_size=64), ["a", "b"])

@@ -19,7 +19,7 @@ QUICK: dict[str, Any] = {"epochs": 1, "augment": False, "batch_size": 4}
 
 
 def candidates(*names: str) -> dict[str, Any]:
-    every = candidates_on(Preset(), QUICK)
+    every = candidates_on("photo", Preset(), QUICK)
     return {name: every[name] for name in names}
 
 
@@ -72,10 +72,10 @@ def test_one_image_of_a_class_is_reported_and_takes_the_preferred(tiny_backbone:
 
 
 def test_changes_reach_the_methods_that_have_such_a_setting() -> None:
-    every = candidates_on(Preset(), {"top_k": 3, "seed": 7})
+    every = candidates_on("photo", Preset(), {"top_k": 3, "seed": 7})
     assert list(every) == [*AUTO_METHODS]
     assert every["sot-glp"][0].top_k == 3
     assert {training.seed for _, training in every.values()} == {7}
     assert every["gda"] == find_method("gda").settings_on(Preset(), {"seed": 7})
     with pytest.raises(SotglpError, match="topk"):
-        candidates_on(Preset(), {"topk": 3})
+        candidates_on("photo", Preset(), {"topk": 3})

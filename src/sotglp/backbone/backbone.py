@@ -16,11 +16,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sotglp.backbone import weights
+from sotglp.backbone.image_only import ImageOnly
 from sotglp.backbone.precision import choose_device
 from sotglp.backbone.readers import make_reader
 from sotglp.backbone.sources import canonical_name
 from sotglp.backbone.text import LoadTokenizer
-from sotglp.backbone.text_readers import make_text_reader
+from sotglp.backbone.text_readers import TextReader, make_text_reader
 from sotglp.backbone.tokenizers import HuggingFaceTokenizer, PromptTokenizer
 from sotglp.errors import SotglpError
 from sotglp.settings import PatchAttention
@@ -37,7 +38,7 @@ class Backbone(nn.Module):
     Attributes
     ----------
     clip : nn.Module
-        The open_clip model; its parameters take no gradient and it stays in evaluation mode.
+        The open_clip model, or an image tower alone; its parameters take no gradient and it stays in evaluation mode.
     preprocess : callable
         PIL image to normalised tensor (3, H, W).
     name : str
@@ -48,6 +49,8 @@ class Backbone(nn.Module):
         Seed of random weights.
     patch_attention : {"value", "ordinary"}
         Source of a ViT's patch tokens: the stream of V-V attention, or the ordinary one.
+    has_text : bool
+        Whether there is a text tower; without one, only some methods can be used.
     """
 
     def __init__(
@@ -64,7 +67,8 @@ class Backbone(nn.Module):
         super().__init__()
         self.clip = clip
         self.tower = make_reader(self._visual, patch_attention)
-        self.text = make_text_reader(clip, load_tokenizer)
+        self.has_text = not isinstance(clip, ImageOnly)
+        self._text = make_text_reader(clip, load_tokenizer) if self.has_text else None
         clip.requires_grad_(False)
         self.eval()
         # As open_clip recorded it on the tower; CLIP's own where it recorded none.
@@ -94,11 +98,12 @@ class Backbone(nn.Module):
         name : str
             Such as ``"ViT-B-16"``, ``"ViT-L-14-336-quickgelu"`` or ``"RN50"``, a repository of the Hugging Face Hub,
             ``"hf-hub:OWNER/NAME"``, or a folder with ``open_clip_config.json``, ``"local-dir:PATH"`` or its path. Two
-            models ship with the package: ``"photo"``, and ``"tiny"``, which knows painted shapes only.
+            models ship with the package: ``"photo"``, and ``"tiny"``, which knows painted shapes only. ``"timm:NAME"``
+            is an image tower of timm without text, such as ``"timm:vit_small_patch14_dinov2"``.
         pretrained : str, path or None, default None
-            Tag known to open_clip (downloaded once), a local .safetensors or .pt file, ``"auto"`` for OpenAI's weights,
-            or None for random ones. The packaged models have their own weights for None and ``"auto"``, random ones for
-            ``"none"``; repositories and folders have theirs likewise.
+            Tag known to open_clip or timm (downloaded once), a local .safetensors or .pt file, ``"auto"`` for OpenAI's
+            weights or timm's default, or None for random ones. The packaged models have their own weights for None and
+            ``"auto"``, random ones for ``"none"``; repositories and folders have theirs likewise.
         image_size : int or None, default None
             Side of the input in pixels; None for the architecture's default.
         device : str or torch.device, default "cpu"
@@ -191,6 +196,16 @@ class Backbone(nn.Module):
     @property
     def _visual(self) -> Any:
         return self.clip.visual
+
+    @property
+    def text(self) -> TextReader:
+        """Reader of the text tower; raise a SotglpError if there is none."""
+        if self._text is None:
+            raise SotglpError(
+                f"the backbone {self.name} has no text tower, which this needs: choose one that `sotglp info "
+                "--backbones` lists"
+            )
+        return self._text
 
     @property
     def image_size(self) -> tuple[int, int]:

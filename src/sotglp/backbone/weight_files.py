@@ -36,9 +36,7 @@ def load_weights(model: nn.Module, name: str, path: Path) -> None:
     SotglpError
         If the file is not of a kind that is read, is damaged, or does not fit the architecture.
     """
-    if path.suffix not in WEIGHT_SUFFIXES:
-        raise SotglpError(f"the weight file {path} must end in one of {', '.join(WEIGHT_SUFFIXES)}")
-    state = _to_open_clip(path)
+    state = read_weights(path)
     try:
         state = _fitted(state, model)
         _check_fit(path, name, state, model.state_dict())
@@ -51,6 +49,11 @@ def load_weights(model: nn.Module, name: str, path: Path) -> None:
             "made for"
         ) from error
     _warn_of_activation(model, name, path)
+    check_finite(model, path)
+
+
+def check_finite(model: nn.Module, path: Path) -> None:
+    """Raise a SotglpError if weights from a file are not finite."""
     for key, value in model.state_dict().items():
         if not bool(value.isfinite().all()):
             raise SotglpError(
@@ -59,7 +62,10 @@ def load_weights(model: nn.Module, name: str, path: Path) -> None:
             )
 
 
-def _to_open_clip(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read the tensors in a file, with open_clip's names if they are a CLIP's; see :func:`load_weights`."""
+    if path.suffix not in WEIGHT_SUFFIXES:
+        raise SotglpError(f"the weight file {path} must end in one of {', '.join(WEIGHT_SUFFIXES)}")
     try:
         check_weight_file(path)
         if path.suffix == ".safetensors":

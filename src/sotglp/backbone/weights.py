@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import open_clip
+import timm
 import torch
 from open_clip.model import set_model_preprocess_cfg
 from torch import nn
 
 from sotglp.backbone.embedded import EMBEDDED, TAG
+from sotglp.backbone.image_only import build_image_only, is_timm_model, load_image_only, timm_tags
 from sotglp.backbone.network import no_waiting_for_the_hub
 from sotglp.backbone.readers import READERS
 from sotglp.backbone.sources import (
@@ -35,6 +37,7 @@ from sotglp.backbone.text import LoadTokenizer
 from sotglp.backbone.text_readers import TEXT_READERS
 from sotglp.backbone.tokenizers import load_hugging_face
 from sotglp.backbone.weight_files import load_weights
+from sotglp.backbone_defaults import IMAGE_ONLY
 from sotglp.errors import SotglpError, SotglpWarning, short_repr
 from sotglp.settings import MAX_IMAGE_SIDE
 
@@ -51,6 +54,8 @@ def supported_backbones() -> list[str]:
 
 def is_known(name: str) -> bool:
     """Return whether there is an architecture of that name."""
+    if name.startswith(IMAGE_ONLY):
+        return is_timm_model(name)
     return name in EMBEDDED or name in open_clip.list_models() or (has_source(name) and is_present(name))
 
 
@@ -66,6 +71,10 @@ def chosen_weights(name: str, pretrained: str | os.PathLike[str] | None) -> str 
     """Resolve ``pretrained`` to a tag or a file, or None for random weights; see :meth:`sotglp.Backbone.load`."""
     default = "auto" if name in EMBEDDED or has_source(name) else "none"
     choice = default if pretrained is None else str(pretrained)
+    if choice.lower() == "auto" and name.startswith(IMAGE_ONLY):
+        if tags := timm_tags(name):
+            return tags[0]
+        raise SotglpError(f"timm has no weights of {name}: give a file with --pretrained PATH (pretrained=), or none")
     if choice.lower() == "auto":
         return TAG if name in EMBEDDED else WEIGHTS if has_source(name) else "openai"
     return None if choice.lower() == "none" else choice
@@ -99,9 +108,13 @@ def build_clip(
         chosen = str(source_weights(name))
     elif chosen is not None and chosen in _tags(name):
         return _build_from_tag(name, chosen, image_size, seed)
+    if chosen is not None:
+        _check_file(name, chosen)
+        if name.startswith(IMAGE_ONLY):
+            return load_image_only(name, Path(chosen), image_size=image_size)
     model = _build_random(name, image_size, seed, quick_gelu)
     if chosen is not None:
-        _load_file(model, name, Path(chosen))
+        load_weights(model, name, Path(chosen))
         _set_trained_preprocess(model, name)
     return model
 
@@ -116,6 +129,8 @@ def tokenizer_loader(name: str, chosen: str | None, clip: nn.Module) -> LoadToke
 
     ``chosen`` are its weights: a tokenizer in the folder of a weight file is preferred.
     """
+    if name.startswith(IMAGE_ONLY):
+        return None
     text = architecture_config(name)["text_cfg"]
     if not (text.get("hf_tokenizer_name") or text.get("hf_model_name")):
         return None
@@ -135,6 +150,13 @@ def weight_shapes(name: str, image_size: int) -> dict[str, torch.Size]:
 def _check_architecture(name: str, image_size: int | None) -> None:
     if image_size is not None and not 1 <= image_size <= MAX_IMAGE_SIDE:
         raise SotglpError(f"an image size of {image_size} pixels can't be used: choose one from 1 to {MAX_IMAGE_SIDE}")
+    if name.startswith(IMAGE_ONLY):
+        if not is_timm_model(name):
+            raise SotglpError(
+                f"timm has no architecture {name!r}{_nearest(name, [IMAGE_ONLY + one for one in timm.list_models()])}: "
+                "give a name as timm.list_models() returns it, without a tag, and the tag with --pretrained"
+            )
+        return  # its tower is examined when it is built
     if not (has_source(name) or is_known(name)):
         raise SotglpError(
             f"there is no backbone {name!r}{_nearest(name, supported_backbones())}; `sotglp info --backbones` lists all"
@@ -149,12 +171,16 @@ def _check_architecture(name: str, image_size: int | None) -> None:
 def _tags(name: str) -> list[str]:
     if has_source(name):
         return [WEIGHTS]
+    if name.startswith(IMAGE_ONLY):
+        return timm_tags(name)
     return [TAG] if name in EMBEDDED else open_clip.list_pretrained_tags_by_model(name)
 
 
 def _build_random(name: str, image_size: int | None, seed: int, quick_gelu: bool, device: str = "cpu") -> nn.Module:
     # open_clip builds a model on the current device, and only then moves it to its argument's.
     with torch.device(device):
+        if name.startswith(IMAGE_ONLY):
+            return build_image_only(name, image_size=image_size, seed=seed)
         if name in EMBEDDED:
             return EMBEDDED[name].build(seed, image_size=image_size, quick_gelu=quick_gelu)
         return _create(name, image_size, seed, force_quick_gelu=quick_gelu, device=device)
@@ -212,11 +238,12 @@ def _is_worth_saying(record: logging.LogRecord) -> bool:
 def _build_from_tag(name: str, tag: str, image_size: int | None, seed: int) -> nn.Module:
     if name in EMBEDDED:
         return EMBEDDED[name].load(image_size=image_size)
-    trained_with = open_clip.get_pretrained_cfg(name, tag)
     try:
-        # The architecture's plain name means GELU, with which weights trained with QuickGELU are wrong.
         with no_waiting_for_the_hub():
-            is_quick = bool(trained_with.get("quick_gelu"))
+            if name.startswith(IMAGE_ONLY):
+                return build_image_only(name, image_size=image_size, seed=seed, tag=tag)
+            # The architecture's plain name means GELU, with which weights trained with QuickGELU are wrong.
+            is_quick = bool(open_clip.get_pretrained_cfg(name, tag).get("quick_gelu"))
             return _create(name, image_size, seed, pretrained=tag, force_quick_gelu=is_quick)
     except (RuntimeError, OSError) as error:
         raise SotglpError(
@@ -226,14 +253,13 @@ def _build_from_tag(name: str, tag: str, image_size: int | None, seed: int) -> n
         ) from error
 
 
-def _load_file(model: nn.Module, name: str, path: Path) -> None:
-    if not os.path.isfile(path):
+def _check_file(name: str, chosen: str) -> None:
+    if not os.path.isfile(chosen):
         tags = _tags(name)
         raise SotglpError(
-            f"{str(path)!r} is neither a weight file nor a tag of {name}{_nearest(str(path), tags)}; its tags are "
+            f"{chosen!r} is neither a weight file nor a tag of {name}{_nearest(chosen, tags)}; its tags are "
             f"{', '.join(tags) or '(none)'}"
         )
-    load_weights(model, name, path)
 
 
 def _set_trained_preprocess(model: nn.Module, name: str) -> None:

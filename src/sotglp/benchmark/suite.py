@@ -110,6 +110,7 @@ class Suite(Settings):
         """Raise a SotglpError for a method that doesn't exist or can't have the settings of the suite."""
         for label, choice in self.methods.items():
             method = self.method(label)
+            method.check_backbone(self.backbone.name)
             for dataset in self.datasets:
                 method.settings_on(self.preset(dataset), choice.settings)
 

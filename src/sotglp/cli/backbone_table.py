@@ -13,6 +13,11 @@ from sotglp.errors import SotglpError
 TABLE = "presets/backbone_table.json"
 """File of the package, which ``benchmarks/backbone_table.py`` writes."""
 
+TIMM_NOTE = (
+    "image towers of timm without text, such as timm:vit_small_patch14_dinov2, are timm:NAME, with the methods "
+    "linear-probe, tip-adapter, gda and proker"
+)
+
 SHOWN_TAGS = 2
 """Tags in a row of the whole table; a filtered table and the JSON list all."""
 
@@ -29,7 +34,8 @@ def backbone_rows(text: str | None) -> dict[str, Any]:
     if not rows:
         raise SotglpError(
             f"no backbone has {text!r} in its name, family, tags or licences: give another --filter, such as siglip "
-            "or mobileclip"
+            "or mobileclip; "
+            f"{TIMM_NOTE}"
         )
     return {"open_clip": table["open_clip"], "backbones": rows}
 
@@ -38,6 +44,8 @@ def backbone_lines(found: dict[str, Any], *, all_tags: bool) -> list[str]:
     """Format the rows of :func:`backbone_rows` as a table, with a note if another open_clip is installed."""
     header = ("name", "family", "params", "pixels", "patches", "tags (licence)")
     lines = table_lines(header, [_cells(row, all_tags) for row in found["backbones"]], right=(2, 3, 4))
+    if not all_tags:
+        lines.append(TIMM_NOTE)
     installed = version("open_clip_torch")
     if installed != found["open_clip"]:
         lines.append(

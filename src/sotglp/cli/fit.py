@@ -229,8 +229,10 @@ def settings_of_candidates(
     values |= dict(_change(text) for text in changes)
     completed = preset_for(backbone, load_preset(preset))
     if method == AUTO:
-        return candidates_on(completed, values)
-    return {method: find_method(method).settings_on(completed, values)}
+        return candidates_on(backbone, completed, values)
+    chosen = find_method(method)
+    chosen.check_backbone(backbone)
+    return {method: chosen.settings_on(completed, values)}
 
 
 def _change(text: str) -> tuple[str, Any]:

@@ -96,8 +96,10 @@ class MethodClassifier(ImageClassifier):
                 raise SotglpError(f"{name} is a parameter of the classifier: give it as such, not in settings")
         preset, changes = preset_for(backbone, load_preset(self.preset)), {**settings, **own}
         if self.method == AUTO:
-            return candidates_on(preset, changes)
-        return {self.method: find_method(self.method).settings_on(preset, changes)}
+            return candidates_on(backbone, preset, changes)
+        method = find_method(self.method)
+        method.check_backbone(backbone)
+        return {self.method: method.settings_on(preset, changes)}
 
     @classmethod
     def _from_record(cls, model: AdaptedModel, record: ModelRecord, device: str) -> Self:

@@ -118,7 +118,7 @@ class _ImageTower(Backbone):
         self.clip.visual = visual
         self.name, self.pretrained, self.patch_attention = backbone.name, backbone.pretrained, backbone.patch_attention
         self.tower = make_reader(visual, self.patch_attention)
-        self._scale = backbone.logit_scale
+        self._scale, self.has_text = backbone.logit_scale, backbone.has_text
 
     @property
     def logit_scale(self) -> float:

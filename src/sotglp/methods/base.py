@@ -15,6 +15,7 @@ from sotglp.backbone import Backbone
 from sotglp.errors import OldClassesOnlyError, SotglpError, UnknownNameError
 from sotglp.features.rows import EncodedImages
 from sotglp.images.value_range import ValueRanges
+from sotglp.methods.configs import check_needs_no_text
 from sotglp.methods.shot_memory import ShotMemory
 from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import Settings
@@ -84,6 +85,8 @@ class AdaptedModel(nn.Module, ABC):
 
     def __init__(self, backbone: Backbone, class_names: Sequence[str], config: Settings) -> None:
         super().__init__()
+        if not backbone.has_text:
+            check_needs_no_text(self.kind, backbone.name)
         self.backbone = backbone
         self.class_names = tuple(str(name) for name in class_names)
         self.config: Any = config

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from sotglp.errors import SotglpError
 from sotglp.settings import ModelConfig, PromptConfig, Settings, checked
 
 
@@ -107,8 +108,20 @@ CONFIG_OF_KIND: dict[str, type[Settings]] = {
 }
 """Settings of each kind of model, by the name of the kind in model files."""
 
+KINDS_WITHOUT_TEXT = ("linear-probe", "tip-adapter", "gda", "proker")
+"""Kinds that learn from image features alone; scores of sentences, if there are any, are added to theirs."""
+
 _REMOVED_SETTINGS = {"gallop": {"epsilon", "local_factor", "matching", "relaxation"}}
 """Settings without effect that older model files hold."""
+
+
+def check_needs_no_text(kind: str, backbone: str) -> None:
+    """Raise a SotglpError if a kind of model needs the text tower that a backbone of that name doesn't have."""
+    if kind not in KINDS_WITHOUT_TEXT:
+        raise SotglpError(
+            f"a model of kind {kind} compares images with texts, and the backbone {backbone} has no text tower: choose "
+            "the method linear-probe, tip-adapter, tip-adapter-f, gda or proker, or another backbone"
+        )
 
 
 def config_from_record(kind: str, values: Mapping[str, Any]) -> Settings:

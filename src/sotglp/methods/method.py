@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sotglp.backbone_defaults import IMAGE_ONLY
 from sotglp.errors import UnknownNameError
-from sotglp.methods.configs import CONFIG_OF_KIND
+from sotglp.methods.configs import CONFIG_OF_KIND, KINDS_WITHOUT_TEXT, check_needs_no_text
 from sotglp.settings import Preset, Settings, TrainConfig, check_names, checked
 
 
@@ -35,6 +36,15 @@ class Method:
     def config_class(self) -> type[Settings]:
         """Settings class of its kind of model."""
         return CONFIG_OF_KIND[self.kind]
+
+    def runs_on(self, backbone: str) -> bool:
+        """Return whether the backbone of that name has text, or the method needs none."""
+        return self.kind in KINDS_WITHOUT_TEXT or not backbone.startswith(IMAGE_ONLY)
+
+    def check_backbone(self, name: str) -> None:
+        """Raise a SotglpError if the method needs text and the backbone of that name has none."""
+        if not self.runs_on(name):
+            check_needs_no_text(self.kind, name)
 
     def settings_on(self, preset: Preset, changes: Mapping[str, Any]) -> tuple[Settings, TrainConfig]:
         """Return the settings of model and training on a dataset; raise a SotglpError for invalid ``changes``.
@@ -131,12 +141,12 @@ AUTO_METHODS = ("pool", "gda", "proker", "lp++", "linear-probe", "zero-shot", "s
 and 16 shots (docs/auto_measured.md), and takes no training."""
 
 
-def candidates_on(preset: Preset, changes: Mapping[str, Any]) -> dict[str, tuple[Settings, TrainConfig]]:
-    """Return the settings of each of ``AUTO_METHODS``; see :meth:`Method.settings_on`.
+def candidates_on(backbone: str, preset: Preset, changes: Mapping[str, Any]) -> dict[str, tuple[Settings, TrainConfig]]:
+    """Return the settings of each of ``AUTO_METHODS`` that runs on a backbone; see :meth:`Method.settings_on`.
 
     A change applies to the methods that have such a setting; raise a SotglpError if none has.
     """
-    methods = [find_method(name) for name in AUTO_METHODS]
+    methods = [method for method in map(find_method, AUTO_METHODS) if method.runs_on(backbone)]
     fields = {method.name: {*method.config_class.model_fields, *TrainConfig.model_fields} for method in methods}
     check_names(changes, set().union(*fields.values()))
     return {

@@ -38,6 +38,9 @@ class ZeroShot(AdaptedModel):
     Base class of methods that learn on top of frozen text features, ``class_vectors`` (C, d). Patches are compared with
     the same vectors, and the largest cosine over patches is the local score, for OOD scores. ``seed`` draws initial
     weights, which only subclasses have; ``settings`` are fields of ``Config``.
+
+    On a backbone without text, which some subclasses support, the class vectors are zeros, so that only what is learned
+    counts, and patches have the scores that :meth:`class_logits` gives them.
     """
 
     kind: ClassVar[str] = "zero-shot"
@@ -46,12 +49,8 @@ class ZeroShot(AdaptedModel):
 
     def __init__(self, backbone: Backbone, class_names: Sequence[str], seed: int = 1, **settings: object) -> None:
         super().__init__(backbone, class_names, checked(self.Config, settings))
-        tokenize_classes(self.class_names, 0, backbone.text.context_length, backbone.text.tokenizer)  # for its checks
-        templates = [self.config.zero_shot_template]
-        if self.config.ensemble:
-            templates = [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
-        sentences = F.normalize(sentence_features(backbone, self.class_names, templates), dim=-1)
-        self.register_buffer("class_vectors", F.normalize(sentences.mean(dim=1), dim=-1), persistent=False)
+        vectors = self._sentence_vectors() if backbone.has_text else self._no_vectors()
+        self.register_buffer("class_vectors", vectors, persistent=False)
         self.class_vectors: Tensor
 
     def encode_text(self, classes: Sequence[int] | None = None) -> TextFeatures:
@@ -77,13 +76,30 @@ class ZeroShot(AdaptedModel):
             left_out = torch.full_like(logits, torch.nan)
             return Outputs(logits, left_out, left_out[:, None])
         with torch.autocast(self.backbone.device.type, enabled=False):
-            patch_logits = (unit_patches(self.backbone, encoded) @ text.global_[:, 0].T).detach()
+            patches, vectors = unit_patches(self.backbone, encoded), text.global_[:, 0]
+            patch_logits = patches @ vectors.T if self.backbone.has_text else self.class_logits(patches, vectors)
+            patch_logits = patch_logits.detach()
         return Outputs(logits, patch_logits.amax(dim=1), patch_logits)
 
     def for_new_classes(self, class_names: Sequence[str]) -> AdaptedModel:
         """See :meth:`AdaptedModel.for_new_classes`."""
+        if not self.backbone.has_text:
+            return super().for_new_classes(class_names)
         fields = ZeroShotConfig.model_fields
         return ZeroShot(self.backbone, class_names, **{name: getattr(self.config, name) for name in fields}).eval()
+
+    def _sentence_vectors(self) -> Tensor:
+        """Mean unit features of the sentences of each class, (C, d)."""
+        text = self.backbone.text
+        tokenize_classes(self.class_names, 0, text.context_length, text.tokenizer)  # for its checks
+        templates = [self.config.zero_shot_template]
+        if self.config.ensemble:
+            templates = [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
+        sentences = F.normalize(sentence_features(self.backbone, self.class_names, templates), dim=-1)
+        return F.normalize(sentences.mean(dim=1), dim=-1)
+
+    def _no_vectors(self) -> Tensor:
+        return torch.zeros(len(self.class_names), self.backbone.embed_dim, device=self.backbone.device)
 
 
 @torch.no_grad()
