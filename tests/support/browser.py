@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from PIL import Image
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -87,3 +89,25 @@ def transfer_of(page: Any, files: list[Path]) -> Any:
         }""",
         contents,
     )
+
+
+def check_page(page: Any, state: str) -> None:
+    """Fail if axe finds something serious or the page is wider than the screen; store a screenshot if asked for."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    serious = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
+    assert serious == [], state
+    width = page.viewport_size["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, state
+    if pictures := os.environ.get("SOTGLP_SCREENSHOTS"):
+        scheme = "dark" if page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") else "light"
+        save_screenshot(page, Path(pictures, f"web_{state}_{width}_{scheme}.png"))
+
+
+def save_screenshot(page: Any, path: Path) -> None:
+    """The page from its top on a desk, what is in sight on a phone; small enough for the documentation."""
+    width = page.viewport_size["width"]
+    part = {"full_page": True, "clip": {"x": 0, "y": 0, "width": width, "height": 1100}} if width > 390 else {}
+    shot = Image.open(io.BytesIO(page.screenshot(**part))).convert("RGB")
+    shot.quantize(255, kmeans=4, dither=Image.Dither.NONE).save(path, optimize=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import csv
 import io
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from PIL import Image
 
 from sotglp import SOTGLPClassifier
-from support.browser import chromium, transfer_of, watched_page
+from support.browser import check_page, chromium, transfer_of, watched_page
 from support.painted import CLASSES, NEW_CLASS, beside, paint_pictures, paint_unknown, save_all
 from support.web_server import server_process
 
@@ -413,47 +412,26 @@ def test_a_format_without_preview_is_classified(page: Any, folder: Path, tmp_pat
     assert len(np.unique(pixels_of(drawn(page).nth(2)))) > 2
 
 
-def save_screenshot(page: Any, path: Path) -> None:
-    """The page from its top on a desk, what is in sight on a phone; small enough for the documentation."""
-    width = page.viewport_size["width"]
-    part = {"full_page": True, "clip": {"x": 0, "y": 0, "width": width, "height": 1100}} if width > 390 else {}
-    shot = Image.open(io.BytesIO(page.screenshot(**part))).convert("RGB")
-    shot.quantize(255, kmeans=4, dither=Image.Dither.NONE).save(path, optimize=True)
-
-
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(browser: Any, address: str, folder: Path, scheme: str, width: int) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
     options = {"color_scheme": scheme, "viewport": {"width": width, "height": 900}, "reduced_motion": "reduce"}
     with watched_page(browser, address, **options) as page:
-
-        def check(state: str) -> None:
-            found = Axe().run(page).response["violations"]
-            serious = [
-                (one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")
-            ]
-            assert serious == [], state
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, state
-            if pictures := os.environ.get("SOTGLP_SCREENSHOTS"):
-                save_screenshot(page, Path(pictures, f"web_{state}_{width}_{scheme}.png"))
-
-        check("start")
+        check_page(page, "start")
         upload(page, *(folder / f"{name}_1.png" for name in ("red_star", "purple_moon", "texture")))
-        check("results")
+        check_page(page, "results")
         page.locator(".show-maps").first.click()
         drawn(page)
-        check("maps")
+        check_page(page, "maps")
         page.click("#maps summary")
-        check("table")
+        check_page(page, "table")
         page.click("#maps summary")
         page.select_option("#maps-other", index=1)
         page.wait_for_selector(".maps-classes.two")
-        check("compare")
+        check_page(page, "compare")
         page.set_input_files("#files", [folder / "broken.png"])
         alert(page)
-        check("error")
+        check_page(page, "error")
 
 
 def begin_batch(page: Any, folder: Path) -> Any:

@@ -8,6 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sotglp.console.output import PREDICTION_COLUMNS, UNKNOWN, csv_table
+from sotglp.images.decode import MAX_PIXELS
+from sotglp.web.limits import Limits
 
 
 class Answer(BaseModel):
@@ -51,6 +53,16 @@ class LimitsAnswer(Answer):
     max_images: int
     max_seconds: float
     max_pixels: int
+
+
+def limits_answer(limits: Limits) -> LimitsAnswer:
+    """Return the limits of a request."""
+    return LimitsAnswer(
+        max_image_bytes=limits.max_image_bytes,
+        max_images=limits.max_images,
+        max_seconds=limits.max_seconds,
+        max_pixels=MAX_PIXELS,
+    )
 
 
 class ModelAnswer(Answer):

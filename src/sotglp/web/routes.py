@@ -8,16 +8,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from sotglp.images.decode import MAX_PIXELS
 from sotglp.web.answers import (
     ClassAdded,
     ClassRemoved,
     ExplanationAnswer,
     Health,
-    LimitsAnswer,
     ModelAnswer,
     Predictions,
     Ready,
+    limits_answer,
     predictions_csv,
 )
 from sotglp.web.class_names import MAX_CLASS_NAME
@@ -63,7 +62,7 @@ async def ready(request: Request) -> Ready:
 async def model(request: Request) -> ModelAnswer:
     """Return classes, calibration and capabilities of the current model."""
     service = service_of(request)
-    served, limits = service.live.current, service.limits
+    served = service.live.current
     rejection = served.calibration.rejection if served.calibration else None
     return ModelAnswer(
         classes=served.classes,
@@ -77,12 +76,7 @@ async def model(request: Request) -> ModelAnswer:
         threshold=rejection.threshold if rejection else None,
         can_add_classes=served.can_add_classes and service.training is None,
         changed=bool(served.added),
-        limits=LimitsAnswer(
-            max_image_bytes=limits.max_image_bytes,
-            max_images=limits.max_images,
-            max_seconds=limits.max_seconds,
-            max_pixels=MAX_PIXELS,
-        ),
+        limits=limits_answer(service.limits),
     )
 
 

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Literal
@@ -51,11 +51,12 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class TrainedState:
-    """The trained model that is served, and the sentences about it."""
+    """The trained model that is served, and the sentences about it; ``number`` tells it from others."""
 
     trained: Trained
     served: ServedModel
     saved_as: Path | None
+    number: int
     notes: list[str] = field(default_factory=list)
 
 
@@ -238,12 +239,12 @@ class Training:
     def _publish(self, trained: Trained, notes: list[str]) -> None:
         """Serve a model, or note that the served one has been checked."""
         if self.model and self.model.trained.fitted is trained.fitted:
-            self.model = TrainedState(trained, self.model.served, self.model.saved_as, notes)
+            self.model = replace(self.model, trained=trained)
             return
         served = self._served(trained, None)
         saved_as = self._save(served, None, notes)
         self._live.served = served
-        self.model = TrainedState(trained, served, saved_as, notes)
+        self.model = TrainedState(trained, served, saved_as, next(self._names), notes)
 
     def _calibrate(self, state: TrainedState, tpr: float) -> None:
         trained, notes = state.trained, list(state.notes)
@@ -253,7 +254,7 @@ class Training:
         served = self._served(trained, calibration)
         saved_as = self._save(served, state.saved_as, notes)
         self._live.served = served
-        self.model = TrainedState(trained, served, saved_as, list(dict.fromkeys(notes)))
+        self.model = TrainedState(trained, served, saved_as, next(self._names), list(dict.fromkeys(notes)))
 
     def _served(self, trained: Trained, calibration: Calibration | None) -> ServedModel:
         """Return the model as its file would be served."""

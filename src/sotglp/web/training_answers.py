@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from sotglp.scoring.intervals import share
-from sotglp.web.answers import Answer, Unreadable
+from sotglp.web.answers import Answer, LimitsAnswer, Unreadable, limits_answer
 from sotglp.web.limits import Limits
 from sotglp.web.training import TrainedState, Training
 from sotglp.web.training_run import Stage, Status, TrainingRun
@@ -52,6 +52,7 @@ class RunAnswer(Answer):
 class TrainedAnswer(Answer):
     """The trained model, which the other paths use."""
 
+    number: int = Field(description="Changes whenever the served model does.")
     backbone: str
     n_images: int
     is_current: bool = Field(description="Whether classes and images are those that it was trained on.")
@@ -68,7 +69,7 @@ class TrainingAnswer(Answer):
     backbones: list[str] = Field(description="Backbones to choose from; the first one is the default.")
     run: RunAnswer | None
     model: TrainedAnswer | None
-    max_classes: int
+    limits: LimitsAnswer
     max_images: int = Field(description="Most images of all classes together.")
 
 
@@ -92,7 +93,7 @@ def training_answer(training: Training, limits: Limits) -> TrainingAnswer:
         backbones=list(training.options.backbones),
         run=_run_answer(training.run) if training.run else None,
         model=_trained_answer(training.model, training.images.revision) if training.model else None,
-        max_classes=limits.max_added_classes,
+        limits=limits_answer(limits),
         max_images=limits.max_training_images,
     )
 
@@ -113,6 +114,7 @@ def _run_answer(run: TrainingRun) -> RunAnswer:
 def _trained_answer(state: TrainedState, revision: int) -> TrainedAnswer:
     trained, calibration = state.trained, state.served.calibration
     return TrainedAnswer(
+        number=state.number,
         backbone=trained.fitted.model.backbone.name,
         n_images=len(trained.snapshot.images),
         is_current=trained.snapshot.revision == revision,

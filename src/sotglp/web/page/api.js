@@ -91,6 +91,36 @@ export async function removeClass(name) {
   return ask(`classes/${encodeURIComponent(name)}`, { method: "DELETE" });
 }
 
+export async function training() {
+  return (await ask("training")).json();
+}
+
+/** Change the training; returns its new state. */
+async function change(method, path, query = {}) {
+  return (await ask(`training/${path}?${new URLSearchParams(query)}`, { method })).json();
+}
+
+export const addTrainingClass = (name) => change("POST", "classes", { name });
+export const renameTrainingClass = (id, name) => change("PATCH", `classes/${id}`, { name });
+export const removeTrainingClass = (id) => change("DELETE", `classes/${id}`);
+export const removeTrainingImage = (id) => change("DELETE", `images/${id}`);
+export const startTraining = (backbone) => change("POST", "run", { backbone });
+export const stopTraining = () => change("DELETE", "run");
+export const calibrate = (tpr) => change("POST", "calibration", { tpr });
+
+export async function addTrainingImages(id, files) {
+  return (await post(`training/classes/${id}/images`, form("images", files))).json();
+}
+
+export const thumbnail = (id) => `training/images/${id}`;
+
+/** A file that the server makes first, and its name. */
+export async function trainingFile(kind) {
+  const response = await ask(`training/${kind}`);
+  const [, name] = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") ?? "") ?? [null, kind];
+  return { blob: await response.blob(), name };
+}
+
 /** Files in chunks of the size of a request. */
 export function chunks(files, limits) {
   const all = [];

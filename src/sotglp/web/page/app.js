@@ -6,14 +6,16 @@ import { setUpCamera } from "./camera.js";
 import { download, joined } from "./csv.js";
 import { takeChosen, takeDropped, takePasted } from "./intake.js";
 import { setUpMaps } from "./maps.js";
-import { describeModel } from "./model_facts.js";
+import { describeModel, describeNoModel } from "./model_facts.js";
 import { Picture } from "./pictures.js";
 import { setUpCards } from "./results.js";
+import { setUpTraining } from "./training.js";
 import { count, megabytes } from "./words.js";
 
 const at = (id) => document.getElementById(id);
 
 let model = null;
+let training = null; // the part that trains a model, on a server without a model file
 let pictures = [];
 let reading = null; // AbortController of the current batch
 let turn = Promise.resolve(); // the current step; the next one waits for it
@@ -44,9 +46,12 @@ function state(name, text) {
 }
 
 async function refreshModel() {
-  const [health, now] = await Promise.all([api.health(), api.model()]);
-  model = now;
-  describeModel(health, now, removeClass);
+  const health = await api.health();
+  if (health.trains && !training) await startTraining();
+  model = health.model === null ? null : await api.model();
+  for (const id of ["intake", "work", "side"]) at(id).hidden = !model;
+  if (model) describeModel(health, model, removeClass);
+  else describeNoModel();
   state("ready", "Ready");
 }
 
@@ -115,6 +120,10 @@ function showLists() {
 }
 
 function addFiles(files) {
+  if (training && !model) {
+    warn("Drop or paste images into a class: there is no model yet that could classify them.");
+    return;
+  }
   unwarn();
   inTurn(() => classifyFiles(files)).catch(fail);
 }
@@ -169,14 +178,15 @@ async function downloadCsv() {
   const tables = [];
   const files = pictures.filter((picture) => picture.prediction).map((picture) => picture.file);
   await withProgress("Writing", files, async (chunk, signal) => tables.push(await api.predictCsv(chunk, signal)));
-  download(joined(tables), "predictions.csv");
+  download(new Blob([joined(tables)], { type: "text/csv" }), "predictions.csv");
   say(`Downloaded predictions for ${count(files.length, "image")}.`);
 }
 
 /** Update the page with predictions of the new model. */
 async function refresh() {
   await refreshModel();
-  await predict(pictures.filter((picture) => picture.prediction));
+  const shown = pictures.filter((picture) => picture.prediction);
+  if (shown.length) await predict(shown);
   if (maps.shown()) await showMaps(maps.shown());
 }
 
@@ -206,6 +216,23 @@ function addClass(name, files) {
 
 function removeClass(name) {
   return changeClasses(() => api.removeClass(name), `Removed the class ${name}.`);
+}
+
+/** Show the part that trains, in the state that the server has. */
+async function startTraining() {
+  training = setUpTraining({
+    say,
+    warn,
+    unwarn,
+    fail,
+    onModel: () => inTurn(refresh),
+    onTest: () => {
+      at("intake").scrollIntoView({ block: "start" });
+      at("intake-title").focus({ preventScroll: true });
+    },
+  });
+  at("intake-title").textContent = "Test images";
+  await training.load();
 }
 
 const cards = setUpCards(at("cards"), at("card-template"), {
@@ -246,10 +273,10 @@ setUpAdding(
   { add: addClass, onError: warn, limits: () => model.limits },
 );
 takeDropped(document.documentElement, at("drop"), addFiles, noFolder);
-takePasted(addFiles);
+takePasted((files) => training?.takePasted(files) || addFiles(files));
 setUpCamera({
   opener: at("camera-open"), panel: at("camera"), video: at("camera-video"), taker: at("camera-take"),
-  closer: at("camera-close"), onPicture: (file) => addFiles([file]), onError: warn,
+  closer: at("camera-close"), input: at("camera-files"), onPicture: (file) => addFiles([file]), onError: warn,
 });
 at("csv").addEventListener("click", () => {
   unwarn();

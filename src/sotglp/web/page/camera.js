@@ -11,10 +11,20 @@ function isAvailable() {
   return Boolean(navigator.mediaDevices?.getUserMedia);
 }
 
-export function setUpCamera({ opener, panel, video, taker, closer, onPicture, onError }) {
+/** Phones open their camera for a file input with `capture`, also where pages can't. */
+function hasCameraInput() {
+  return window.matchMedia("(pointer: coarse)").matches;
+}
+
+export function setUpCamera({ opener, panel, video, taker, closer, input, onPicture, onError }) {
   let stream = null;
   let taken = 0;
-  opener.hidden = !isAvailable();
+  opener.hidden = !isAvailable() && !hasCameraInput();
+  input.addEventListener("change", () => {
+    const files = [...input.files];
+    input.value = "";
+    files.forEach(onPicture);
+  });
 
   function stop() {
     stream?.getTracks().forEach((track) => track.stop());
@@ -25,6 +35,10 @@ export function setUpCamera({ opener, panel, video, taker, closer, onPicture, on
   }
 
   opener.addEventListener("click", async () => {
+    if (!isAvailable()) {
+      input.click();
+      return;
+    }
     opener.disabled = true;
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
@@ -57,4 +71,5 @@ export function setUpCamera({ opener, panel, video, taker, closer, onPicture, on
     stop();
     opener.focus();
   });
+  return { stop };
 }

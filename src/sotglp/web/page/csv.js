@@ -15,9 +15,9 @@ export function joined(tables) {
   return tables.map((text, index) => (index === 0 ? text : text.slice(headLength(text)))).join("");
 }
 
-export function download(text, name) {
+export function download(blob, name) {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  link.href = URL.createObjectURL(blob);
   link.download = name;
   link.click();
   URL.revokeObjectURL(link.href);

@@ -35,6 +35,12 @@ function entry(name, removable, onRemove) {
   return item;
 }
 
+/** Show that there is no model yet. */
+export function describeNoModel() {
+  at("model-name").textContent = "";
+  at("model-facts").textContent = "No model yet: add classes and images, then train.";
+}
+
 /**
  * Show the facts about the model.
  *
