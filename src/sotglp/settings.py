@@ -20,7 +20,7 @@ Branches = Literal["both", "global", "local"]
 Matching = Literal["transport", "uniform", "per-prompt"]
 Residual = Literal["gda", "proker"]
 LocalContexts = Literal["class", "shared"]
-Optimizer = Literal["sgd", "adamw"]
+Optimizer = Literal["sgd", "adam", "adamw"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 # fmt: off
 OodMethod = Literal[
@@ -69,6 +69,9 @@ PRESETS = "presets"
 
 LEAST_STEPS = 100
 """Optimiser steps if ``epochs`` is None: minutes on 2 CPU cores. The published runs take thousands."""
+
+WARMUP_RATE = 1e-5
+"""Step size of a warm-up, CoOp's."""
 
 FEWEST_EPOCHS = 5
 MOST_EPOCHS = 200
@@ -180,9 +183,10 @@ class TrainConfig(Settings):
         None, ge=1, description="images held at once, gradients added up; none for the batch"
     )
     learning_rate: float = Field(0.005, gt=0, description="first step size of the cosine schedule")
-    optimizer: Optimizer = Field("sgd", description="rule of a step: sgd as published, or adamw")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD; AdamW does without")
+    optimizer: Optimizer = Field("sgd", description="rule of a step: sgd as published, adam or adamw")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD; Adam and AdamW do without")
     weight_decay: float = Field(0.01, ge=0, description="weight decay")
+    warmup_epochs: int = Field(0, ge=0, description="first epochs, at a step size of 0.00001; the cosine follows")
     prompt_dropout: float = Field(0.75, ge=0, lt=1, description="share of global prompts left out for an image")
     views: int = Field(2, ge=0, description="augmented views of an image encoded once; 0 encodes a new one each epoch")
     augment: bool = Field(True, description="crop and flip; without it one centre crop is encoded once")
@@ -197,6 +201,15 @@ class TrainConfig(Settings):
             return self.epochs
         steps = n_images // min(self.batch_size, n_images)
         return min(max(math.ceil(LEAST_STEPS / steps), FEWEST_EPOCHS), MOST_EPOCHS)
+
+    def rate(self, epoch: int, n_epochs: int) -> float:
+        """Return the step size in an epoch, from 0: constant in the warm-up, then a cosine.
+
+        As in CoOp's schedule, the cosine starts after the warm-up with its full length, and is cut at the end.
+        """
+        if epoch < self.warmup_epochs:
+            return WARMUP_RATE
+        return self.learning_rate * (1 + math.cos(math.pi * (epoch - self.warmup_epochs) / n_epochs)) / 2
 
     def inference_config(self) -> InferenceConfig:
         """Return the inference settings of images that the run doesn't train on."""

@@ -52,9 +52,20 @@ def test_same_seed_same_result_bit_for_bit(tiny_backbone: Backbone, images: Imag
     assert not torch.equal(other.model.local_prompts, first.model.local_prompts)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_warm_up_precedes_the_cosine(tiny_backbone: Backbone, images: ImageSet) -> None:
+    changes = {"epochs": 4, "warmup_epochs": 1, "learning_rate": 0.02, "shots": None}
+    history = adapt(tiny_backbone, images, ModelConfig(), TrainConfig(**changes)).history
+    # CoOp's log: the constant rate, then the cosine of four epochs from its start.
+    expected = [1e-5, 0.02, 0.01 * (1 + math.sqrt(0.5)), 0.01]
+    assert [epoch["learning_rate"] for epoch in history] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_the_loop_is_the_published_rule(tiny_backbone: Backbone, images: ImageSet, optimizer: Any) -> None:
-    """Epochs written out with torch alone, on centre crops and without prompt dropout; AdamW as in arXiv 1711.05101."""
+    """Epochs written out with torch alone, on centre crops and without prompt dropout; AdamW as in arXiv 1711.05101.
+
+    Adam adds the weight decay to the gradient.
+    """
     sgd, n_epochs = optimizer == "sgd", 2 if optimizer == "sgd" else 3
     same = {"augment": False, "prompt_dropout": 0.0, "batch_size": 8, "weight_decay": 0.01 if sgd else 0.1}
     config = TrainConfig(**{**QUICK, **same, "epochs": n_epochs, "optimizer": optimizer})
@@ -78,10 +89,13 @@ def test_the_loop_is_the_published_rule(tiny_backbone: Backbone, images: ImageSe
                     means[index] = 0.9 * means[index] + gradient + 0.01 * trained[index].detach()
                     step = means[index]
                 else:
+                    if optimizer == "adam":
+                        gradient = gradient + 0.1 * trained[index].detach()
                     means[index] = 0.9 * means[index] + 0.1 * gradient
                     squares[index] = 0.999 * squares[index] + 0.001 * gradient**2
                     step = means[index] / (1 - 0.9**n_steps) / ((squares[index] / (1 - 0.999**n_steps)).sqrt() + 1e-8)
-                    step = step + 0.1 * trained[index].detach()
+                    if optimizer == "adamw":
+                        step = step + 0.1 * trained[index].detach()
                 with torch.no_grad():
                     trained[index] -= rate * step
     assert found.history[0]["learning_rate"] == config.learning_rate

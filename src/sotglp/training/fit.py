@@ -223,7 +223,7 @@ def train(
         advance(len(history) * steps, "")
         for epoch in range(len(history), epochs):
             began = time.perf_counter()
-            rate = config.learning_rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
+            rate = config.rate(epoch, epochs)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             tally = np.zeros(4)  # loss, global loss, local loss, correct predictions; summed over images
@@ -251,6 +251,8 @@ def train(
 
 def _optimizer(model: AdaptedModel, config: TrainConfig) -> torch.optim.Optimizer:
     learned, rate, decay = model.learned, config.learning_rate, config.weight_decay
+    if config.optimizer == "adam":
+        return torch.optim.Adam(learned, lr=rate, weight_decay=decay)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(learned, lr=rate, weight_decay=decay)
     return torch.optim.SGD(learned, lr=rate, momentum=config.momentum, weight_decay=decay)
