@@ -17,7 +17,8 @@ from sotglp.model_file.record import CalibrationRecord
 from sotglp.model_file.save import calibration_record
 from sotglp.report import page as module
 from sotglp.report.findings import Findings, evaluate_for_report
-from sotglp.report.page import between, counted, percent, render, setting
+from sotglp.report.page import render
+from sotglp.report.template import between, counted, percent, setting
 from sotglp.scoring.calibration import calibrate_held_out
 from sotglp.scoring.intervals import Interval
 from support.report_samples import READING, Page, about, as_predicted, named, others, record_of

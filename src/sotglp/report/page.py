@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from sotglp.console.table import counted
-from sotglp.console.text import printable
 from sotglp.files.versions import installed_versions
 from sotglp.methods.method import infer_method
 from sotglp.model_file.record import ModelRecord
@@ -21,7 +18,7 @@ from sotglp.report.findings import Findings, OodSet
 from sotglp.report.mistakes import ClassMap, Mistake
 from sotglp.report.pictures import MapPaths, map_paths
 from sotglp.report.reproduce import fit_command, fit_command_caveats
-from sotglp.scoring.intervals import Interval
+from sotglp.report.template import percent, render_page, setting
 from sotglp.settings import Settings
 
 MAX_TABLE_CLASSES = 30
@@ -61,44 +58,7 @@ class MapDrawing:
 
 def render(findings: Findings, about: About) -> bytes:
     """Render findings as an HTML page in UTF-8; equal arguments give equal bytes."""
-    environment = Environment(
-        loader=PackageLoader("sotglp.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_printable,
-    )
-    for function in (percent, between, number, counted, setting):
-        environment.filters[function.__name__] = function
-    return environment.get_template("report.html.jinja").render(_content(findings, about)).encode("utf-8")
-
-
-def percent(value: float) -> str:
-    """Write a share in percent, without a line break before the sign."""
-    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
-
-
-def between(interval: Interval) -> str:
-    """Write an interval of shares in percent."""
-    return f"{100 * interval.low:.1f} to {percent(interval.high)}"
-
-
-def number(value: float) -> str:
-    """Write a number with three decimals."""
-    return f"{value:.3f}"
-
-
-def setting(value: Any) -> str:
-    """Write the value of a setting."""
-    if isinstance(value, list | tuple):
-        return ", ".join(map(setting, value))
-    return {None: "none", True: "yes", False: "no"}[value] if value is None or isinstance(value, bool) else str(value)
-
-
-def _printable(value: Any) -> Any:
-    """Escape characters of file names that a page can't hold or that reverse the text after them."""
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return render_page("report.html.jinja", _content(findings, about))
 
 
 def _content(findings: Findings, about: About) -> dict[str, Any]:
@@ -106,6 +66,8 @@ def _content(findings: Findings, about: About) -> dict[str, Any]:
     is_large = len(confusion.labels) > MAX_TABLE_CLASSES
     return {
         "about": about,
+        "made_on": about.made_on,
+        "version": installed_versions()["sotglp"],
         "found": findings,
         "method": infer_method(record.model),
         "confusion_chart": charts.confusion_matrix(confusion.shares) if is_large else None,
