@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from dataclasses import replace
@@ -306,3 +307,37 @@ def test_poor_predictions_withhold_doubts(tmp_path: Path, output_of: Run) -> Non
     assert "night.png is almost black" in done
     (result,) = json.loads(Path("out.json").read_text())["image_sets"]
     assert (result["doubts"], result["doubts_withheld"], result["dark"]) == ([], True, ["noise/a/night.png"])
+
+
+def test_corrections_of_a_check_are_applied_to_a_copy(photos: Path, output_of: Run, error_of: Run) -> None:
+    (photos / "red_brick" / "0.png").rename(photos / "blue sea" / "brick.png")
+    shutil.copy(photos / "green leaf" / "1.png", photos / "green leaf" / "copy.png")
+    outputs = ("--html", "labels.html", "--corrections", "c.csv")
+    done = output_of("data", "check", "photos", *outputs, *TINY)
+    assert "labels.html" in done
+    assert "c.csv: " in done
+    page = Path("labels.html").read_text()
+    assert "data:image/jpeg" in page
+    assert "sotglp data check photos --html labels.html --backbone tiny" in page
+    with open("c.csv", newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    assert (rows["blue sea/brick.png"]["action"], rows["blue sea/brick.png"]["new_label"]) == ("", "red_brick")
+    assert rows["green leaf/copy.png"]["action"] == "remove"
+    assert "green leaf/1.png" not in rows
+    assert "labels.html exists" in error_of("data", "check", "photos", *outputs, *TINY)
+    assert "c.csv exists" in error_of("data", "check", "photos", *outputs[2:], *TINY)
+    Path("c.csv").write_text("path,label,action,new_label\nblue sea/brick.png,blue sea,relabel,red_brick\n")
+    lines = output_of("data", "apply", "photos", "c.csv", "--out", "fixed", "--json", "a.json").splitlines()
+    assert "relabelled: blue sea/brick.png is now red_brick/brick.png" in lines[1]
+    assert Path("fixed/red_brick/brick.png").is_file()
+    assert (photos / "blue sea" / "brick.png").is_file()
+    document = json.loads(Path("a.json").read_text())
+    assert document["relabelled"] == [{"path": "blue sea/brick.png", "new_path": "red_brick/brick.png"}]
+    assert "fixed exists" in error_of("data", "apply", "photos", "c.csv", "--out", "fixed")
+
+
+def test_pages_and_corrections_need_images_of_the_user(photos: Path, tmp_path: Path, error_of: Run) -> None:
+    assert "--html is for your own images" in error_of("data", "check", "--html", "x.html")
+    (tmp_path / "t.csv").write_text("path,label\nphotos/blue sea/0.png,sea\n")
+    for sets in (("photos", "./photos"), ("./t.csv",)):
+        assert "--corrections is for one folder" in error_of("data", "check", *sets, "--corrections", "c.csv")

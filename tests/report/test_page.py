@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import itertools
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,20 +19,7 @@ from sotglp.report.page import render
 from sotglp.report.template import between, counted, percent, setting
 from sotglp.scoring.calibration import calibrate_held_out
 from sotglp.scoring.intervals import Interval
-from support.report_samples import READING, Page, about, as_predicted, named, others, record_of
-
-SECTIONS = [
-    "headline",
-    "confusion",
-    "worst",
-    "mistakes",
-    "calibration",
-    "ood",
-    "prompts",
-    "training",
-    "configuration",
-    "reproduce",
-]
+from support.report_samples import READING, Page, about, as_predicted, check_alone, named, others, record_of
 
 
 @pytest.fixture(scope="module")
@@ -46,37 +31,6 @@ def whole(model: SOTGLP, images: ImageSet) -> tuple[Findings, bytes]:
     saved = CalibrationRecord(**calibration_record(calibration) or {})
     record = record_of(model, calibration=saved)
     return found, render(found, about(model, record=record, ood={"noise": "photos/noise", "more": "photos/more"}))
-
-
-def check_alone(page: bytes) -> Page:
-    """A page that is whole, reads well by its structure and asks for nothing from anywhere."""
-    taken = Page(page)
-    assert not {"script", "iframe", "object", "form"} & {tag for tag, _ in taken.tags}
-    identifiers = [attributes["id"] for _, attributes in taken.tags if "id" in attributes]
-    assert len(identifiers) == len(set(identifiers))
-    for _, attributes in taken.tags:
-        assert not [name for name in attributes if name.startswith("on") or name in ("srcset", "action")]
-        assert (attributes.get("src") or "data:").startswith("data:")
-        if "href" in attributes:
-            link = attributes["href"] or ""
-            assert link.startswith("data:") or link.removeprefix("#") in identifiers
-    linked = re.sub(rb'src="data:[^"]*"', b"", page)
-    assert not re.search(rb"https?:|[\"'(]//|@import|url\((?!#)", linked)
-    assert taken.of("html") == [{"lang": "en"}]
-    assert [attributes["aria-labelledby"] for attributes in taken.of("section")] == SECTIONS
-    headings = [int(tag[1]) for tag, _ in taken.tags if re.fullmatch("h[1-6]", tag)]
-    assert headings[0] == 1
-    assert headings.count(1) == 1
-    assert all(after <= before + 1 for before, after in itertools.pairwise(headings))
-    assert len(taken.of("caption")) == len(taken.of("table"))
-    assert all("scope" in attributes for attributes in taken.of("th"))
-    assert len(taken.of("figcaption")) == len(taken.of("figure"))
-    # Every drawing has a text alternative, its own or those of what it stands in.
-    images = [attributes for _, attributes in taken.tags if attributes.get("role") == "img"]
-    assert all(attributes.get("aria-label") for attributes in images)
-    assert len(images) == len(taken.of("svg"))
-    assert all(attributes.get("alt") for attributes in taken.of("img"))
-    return taken
 
 
 def test_a_page_says_what_was_found(whole: tuple[Findings, bytes]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from html.parser import HTMLParser
 from typing import Any
 
@@ -16,6 +18,20 @@ from sotglp.report.page import About
 from sotglp.scoring.predict import predict
 from sotglp.settings import InferenceConfig, TrainConfig
 from support.samples import COLOURS, coloured_image
+
+SECTIONS = [
+    "headline",
+    "confusion",
+    "worst",
+    "mistakes",
+    "calibration",
+    "ood",
+    "prompts",
+    "training",
+    "configuration",
+    "reproduce",
+]
+"""Sections of the report on a model."""
 
 READING = InferenceConfig(ood_method="mcm")
 
@@ -136,3 +152,34 @@ class Page(HTMLParser):
         if self._open and self._open[-1] != "style":
             self._texts.append(data)
             self.sections[self._section] = self.sections.get(self._section, "") + data + " "
+
+
+def check_alone(page: bytes, sections: list[str] = SECTIONS) -> Page:
+    """A page that is whole, reads well by its structure and asks for nothing from anywhere."""
+    taken = Page(page)
+    assert not {"script", "iframe", "object", "form"} & {tag for tag, _ in taken.tags}
+    identifiers = [attributes["id"] for _, attributes in taken.tags if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    for _, attributes in taken.tags:
+        assert not [name for name in attributes if name.startswith("on") or name in ("srcset", "action")]
+        assert (attributes.get("src") or "data:").startswith("data:")
+        if "href" in attributes:
+            link = attributes["href"] or ""
+            assert link.startswith("data:") or link.removeprefix("#") in identifiers
+    linked = re.sub(rb'src="data:[^"]*"', b"", page)
+    assert not re.search(rb"https?:|[\"'(]//|@import|url\((?!#)", linked)
+    assert taken.of("html") == [{"lang": "en"}]
+    assert [attributes["aria-labelledby"] for attributes in taken.of("section")] == sections
+    headings = [int(tag[1]) for tag, _ in taken.tags if re.fullmatch("h[1-6]", tag)]
+    assert headings[0] == 1
+    assert headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(headings))
+    assert len(taken.of("caption")) == len(taken.of("table"))
+    assert all("scope" in attributes for attributes in taken.of("th"))
+    assert len(taken.of("figcaption")) == len(taken.of("figure"))
+    # Every drawing has a text alternative, its own or those of what it stands in.
+    images = [attributes for _, attributes in taken.tags if attributes.get("role") == "img"]
+    assert all(attributes.get("aria-label") for attributes in images)
+    assert len(images) == len(taken.of("svg"))
+    assert all(attributes.get("alt") for attributes in taken.of("img"))
+    return taken

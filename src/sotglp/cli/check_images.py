@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
+from sotglp.cli.corrections import write_suggestions
 from sotglp.console.table import counted
 from sotglp.errors import SotglpError, SotglpWarning, some_names
+from sotglp.files.atomic import write_file
 from sotglp.images.check import SetFinding, check_set, describe_copies
 from sotglp.images.columns import Columns
 from sotglp.images.image_set import ImageSet
@@ -31,16 +35,53 @@ KINDS = {
 
 
 def check_images(
-    paths: list[Path], columns: Columns, backbone: str | None, pretrained: str, device: str, cache_dir: Path | None
+    paths: list[Path],
+    columns: Columns,
+    backbone: str | None,
+    pretrained: str,
+    device: str,
+    cache_dir: Path | None,
+    page: Path | None,
+    corrections: Path | None,
+    *,
+    force: bool,
 ) -> tuple[list[str], dict[str, Any]]:
-    """Return lines for people and entries of the JSON."""
+    """Return lines for people and entries of the JSON; write the page and the table of corrections if asked for."""
     reviews = review_images(paths, columns, backbone, pretrained, device, cache_dir)
     groups = find_duplicate_groups(reviews)
     lines = [line for review in reviews for line in review_lines(review)] + duplicate_lines(groups)
+    if page:
+        _write_page(page, paths, reviews, groups, backbone, force=force)
+        lines.append(f"{page}: a page with the images in question")
+    if corrections:
+        n_rows = write_suggestions(paths[0], reviews, groups, corrections, force=force)
+        lines.append(
+            f"{corrections}: {counted(n_rows, 'row')}; fill in the column action, then `sotglp data apply {paths[0]} "
+            f"{corrections} --out FOLDER`"
+        )
     return lines, {
         "image_sets": [review.to_dict() for review in reviews],
         "near_duplicates": [group.to_dict() for group in groups],
     }
+
+
+def _write_page(
+    page: Path,
+    paths: list[Path],
+    reviews: Sequence[SetReview],
+    groups: Sequence[DuplicateGroup],
+    backbone: str | None,
+    *,
+    force: bool,
+) -> None:
+    from sotglp.report.label_page import LabelPageOrigin, render_label_page
+
+    names = [str(path) for path in paths]
+    command = shlex.join(["sotglp", "data", "check", *names, "--html", str(page)])
+    command += f" --backbone {shlex.quote(backbone)}" if backbone else " --skip-labels"
+    origin = LabelPageOrigin(command, " ".join(names), backbone, date.today().isoformat())
+    content = render_label_page(reviews, groups, origin)
+    write_file(page, lambda beside: beside.write_bytes(content), force=force)
 
 
 def review_images(

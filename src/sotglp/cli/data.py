@@ -21,6 +21,7 @@ from sotglp.datasets import ENTRIES, data_root, find
 from sotglp.datasets.checking import Finding, check
 from sotglp.datasets.entry import Entry
 from sotglp.datasets.preparing import check_obtainable, prepare
+from sotglp.errors import SotglpError
 from sotglp.images.columns import Columns
 
 BROKEN = 1
@@ -66,23 +67,37 @@ def check_data(
     device: options.Device = "auto",
     cache_dir: options.CacheDir = None,
     no_cache: options.NoCache = False,
+    page: Annotated[
+        Path | None,
+        Option("--html", metavar="FILE", help="Write a page with the images in question of your own images."),
+    ] = None,
+    corrections: Annotated[
+        Path | None,
+        Option(metavar="FILE", help="Write a CSV table of corrections of a folder, for `sotglp data apply`."),
+    ] = None,
+    force: Annotated[bool, Option("--force", help="Replace an earlier page or table of corrections.")] = False,
     json_file: options.JsonFile = None,
 ) -> None:
     """Compare datasets with their published sizes, or look for problems of your own labelled images.
 
     [bold]Example[/bold]: sotglp data check oxford_pets dtd --root data
 
-    [bold]Example[/bold]: sotglp data check photos/train
+    [bold]Example[/bold]: sotglp data check photos --html labels.html --corrections corrections.csv
 
     A folder of class folders, a folder of splits, or a manifest is searched for images that can't be read, are dark or
     uniform, for copies and near-duplicates, and for labels that are probably wrong, by a classifier that is
     cross-validated on all images. The exit code is 1 if a dataset is missing or broken, an image can't be read, or the
     same image is in two classes.
     """
-    check_outputs({"--json": json_file})
+    check_outputs({"--json": json_file}, {"--html": page, "--corrections": corrections}, force=force)
     root = data_root(root)
     own = [Path(name) for name in names or [] if name not in ENTRIES and _is_path(name)]
     entries = [find(name) for name in names or [] if name in ENTRIES or not _is_path(name)]
+    for option, target in (("--html", page), ("--corrections", corrections)):
+        if target and not own:
+            raise SotglpError(f"{option} is for your own images: give a folder of class folders")
+    if corrections and (len(own) > 1 or not os.path.isdir(own[0])):
+        raise SotglpError("--corrections is for one folder of class folders, or of splits: give one folder")
     lines = []
     if not names:
         entries = [entry for entry in ENTRIES.values() if _is_there(entry, root)]
@@ -95,8 +110,31 @@ def check_data(
         from sotglp.cli.check_images import check_images
 
         views_dir = None if skip_labels else cache_folder(cache_dir, no_cache)
-        found = check_images(own, Columns(split, path_column, label_column), chosen, pretrained, device, views_dir)
+        columns = Columns(split, path_column, label_column)
+        found = check_images(own, columns, chosen, pretrained, device, views_dir, page, corrections, force=force)
     _check(entries, root, lines + found[0], json_file, found[1])
+
+
+@data.command("apply")
+def apply_data(
+    folder: Annotated[
+        Path, Argument(metavar="FOLDER", help="Folder of class folders, or of splits; it isn't changed.")
+    ],
+    table: Annotated[Path, Argument(metavar="TABLE", help="Table of `sotglp data check FOLDER --corrections TABLE`.")],
+    *,
+    out: Annotated[Path, Option("--out", help="Folder for the corrected copy, which must not exist.")],
+    json_file: options.JsonFile = None,
+) -> None:
+    """Carry out a table of corrections on a copy of a folder: relabel and remove images.
+
+    [bold]Example[/bold]: sotglp data apply photos corrections.csv --out photos_corrected
+
+    The column action has relabel (to the label in new_label), remove, keep, or nothing.
+    """
+    check_outputs({"--json": json_file})
+    from sotglp.cli.corrections import apply_table
+
+    emit(*apply_table(folder, table, out), json_file)
 
 
 @data.command("prepare")

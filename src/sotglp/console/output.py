@@ -99,6 +99,11 @@ def write_csv(target: str, header: Sequence[str], rows: Sequence[Sequence[Any]])
     _write(target, _encoded(csv_table(header, rows)))
 
 
+def spreadsheet_text(text: str) -> str:
+    """Return text as it stands in a cell of :func:`csv_table`, in which nothing is a formula."""
+    return _FORMULA.sub(r"\1'", text)
+
+
 def csv_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Return a CSV table in which no text is a formula: file names come from strangers.
 
@@ -245,4 +250,4 @@ def _cell(value: Any) -> Any:
         return str(value).lower()
     if isinstance(value, list):
         value = "; ".join(map(str, value))
-    return _FORMULA.sub(r"\1'", value) if isinstance(value, str) else value
+    return spreadsheet_text(value) if isinstance(value, str) else value
