@@ -143,8 +143,8 @@ class ModelConfig(PromptConfig):
     )
     fusion: tuple[NonNegative, NonNegative, NonNegative] | None = Field(
         None,
-        description="factors of global cosines, local cosines and residual; none chooses them by cross-fitting on the "
-        "shots if there is a residual",
+        description="factors of global cosines, local cosines and residual; none keeps the published ones and gives a "
+        "residual twice the spread of the others",
     )
 
 

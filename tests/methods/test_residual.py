@@ -50,6 +50,35 @@ def test_logits_are_the_weighted_sum_of_both_branches_and_the_residual(tiny_back
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_left_out_scores_are_those_of_a_residual_of_the_other_images(kind: Residual) -> None:
+    shots, classes = drawn_clusters(3, 5, width=32, seed=0)
+    residual = build_residual(kind, 3, 32)
+    found = residual.left_out(2 * shots, classes)
+    folds = torch.arange(5).repeat(3) if kind == "gda" else torch.arange(15)
+    prior = torch.full((15, 3), 1 / 3, dtype=torch.float64)
+    sharpness, ridge = choose_kernel(F.normalize(shots.double(), dim=1), classes, prior)
+    for fold in folds.unique():
+        held_out, others = folds == fold, folds != fold
+        queries = F.normalize(shots[held_out].double(), dim=1)
+        if kind == "gda":
+            expected = build_residual(kind, 3, 32).fit(shots[others], classes[others])(queries.float())
+        else:
+            oracle = KernelRidge(alpha=ridge, kernel="rbf", gamma=sharpness / 2)
+            oracle.fit(F.normalize(shots[others].double(), dim=1).numpy(), F.one_hot(classes[others], 3).numpy() - 1 / 3)
+            expected = torch.from_numpy(oracle.predict(queries.numpy()))
+        torch.testing.assert_close(found[held_out], expected.double(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_that_is_alone_in_its_class_is_not_left_out(kind: Residual) -> None:
+    shots, classes = drawn_clusters(3, 1, width=32, seed=0)
+    residual = build_residual(kind, 3, 32)
+    found = residual.left_out(shots, classes)
+    expected = residual.fit(shots, classes)(F.normalize(shots.float(), dim=1))
+    torch.testing.assert_close(found, expected.double(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_it_is_kept_with_the_model_and_follows_its_classes(tiny_backbone: Backbone, kind: Residual) -> None:
     model = SOTGLP(tiny_backbone, NAMES, top_k=4, residual=kind)
     shots, classes = drawn_clusters(3, 5, width=32, seed=0)

@@ -11,9 +11,13 @@ from torch.nn import functional as F
 from typing_extensions import Self
 
 from sotglp.errors import SotglpError
+from sotglp.images.few_shot import deal_folds
 from sotglp.methods.gda import shared_covariance_discriminant
 from sotglp.methods.proker import choose_kernel, kernel_of, solve_ridge
 from sotglp.settings import Residual
+
+MOST_FOLDS = 16
+"""Parts in which images are left out of the discriminant: one image of each class at once for up to 16 shots."""
 
 
 class ClosedFormResidual(nn.Module, ABC):
@@ -22,6 +26,13 @@ class ClosedFormResidual(nn.Module, ABC):
     @abstractmethod
     def fit(self, image_features: Tensor, targets: Tensor) -> Self:
         """Estimate from image features (n, d) and class indices (n,), each class at least once."""
+
+    @abstractmethod
+    def left_out(self, image_features: Tensor, targets: Tensor) -> Tensor:
+        """Compute the scores of each image by the others, (n, C); by itself too if it is the only one of its class.
+
+        Arguments are those of :meth:`fit`.
+        """
 
     @abstractmethod
     def forward(self, unit_features: Tensor) -> Tensor:
@@ -58,6 +69,19 @@ class DiscriminantResidual(ClosedFormResidual):
         self.intercepts.copy_(intercepts)
         return self
 
+    def left_out(self, image_features: Tensor, targets: Tensor) -> Tensor:
+        """Leave out an image of each class at once; see :meth:`ClosedFormResidual.left_out`."""
+        features, targets = _unit(image_features), targets.cpu()
+        folds = torch.from_numpy(deal_folds(targets.numpy(), MOST_FOLDS))
+        n_folds = int(folds.max()) + 1
+        scores = features.new_empty(len(features), len(self.intercepts))
+        for fold in range(n_folds):
+            held_out = folds == fold
+            others = ~held_out if n_folds > 1 else held_out
+            weights, intercepts = shared_covariance_discriminant(features[others], targets[others], scores.shape[1])
+            scores[held_out] = features[held_out] @ weights.T + intercepts
+        return scores
+
     def forward(self, unit_features: Tensor) -> Tensor:
         """Compute the discriminant, (B, C)."""
         return unit_features @ self.weights.T + self.intercepts
@@ -83,14 +107,29 @@ class KernelResidual(ClosedFormResidual):
 
     def fit(self, image_features: Tensor, targets: Tensor) -> Self:
         """Choose sharpness and ridge by leaving out one image after the other, and solve the regression."""
-        keys, targets = _unit(image_features), targets.cpu()
-        n_classes = len(self.coefficients)
-        prior = torch.full((len(keys), n_classes), 1 / n_classes, dtype=keys.dtype)
-        sharpness, ridge = choose_kernel(keys, targets, prior)
-        coefficients = solve_ridge(keys, F.one_hot(targets, n_classes) - prior, sharpness, ridge)
+        keys, labels, sharpness, ridge = self._problem(image_features, targets)
+        coefficients = solve_ridge(keys, labels, sharpness, ridge)
         self.keys, self.coefficients = keys.to(self.keys), coefficients.to(self.coefficients)
         self.sharpness.fill_(sharpness)
         return self
+
+    def left_out(self, image_features: Tensor, targets: Tensor) -> Tensor:
+        """Leave out one image after the other, in closed form; see :meth:`ClosedFormResidual.left_out`."""
+        keys, labels, sharpness, ridge = self._problem(image_features, targets)
+        kernel = kernel_of(keys @ keys.T, sharpness)
+        ridged = kernel + ridge * torch.eye(len(keys), dtype=keys.dtype)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(ridged))
+        coefficients = inverse @ labels
+        if torch.bincount(targets.cpu()).min() < 2:
+            return kernel @ coefficients
+        return labels - coefficients / inverse.diagonal()[:, None]
+
+    def _problem(self, image_features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, float, float]:
+        """Return unit features (n, d), what is regressed on them (n, C), sharpness and ridge."""
+        keys, targets = _unit(image_features), targets.cpu()
+        n_classes = len(self.coefficients)
+        prior = torch.full((len(keys), n_classes), 1 / n_classes, dtype=keys.dtype)
+        return keys, F.one_hot(targets, n_classes) - prior, *choose_kernel(keys, targets, prior)
 
     def forward(self, unit_features: Tensor) -> Tensor:
         """Compute the regression, (B, C)."""

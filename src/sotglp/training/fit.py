@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from warnings import warn
 
 import numpy as np
 import torch
@@ -17,11 +16,11 @@ from torch import Tensor
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import autocast, half_dtype
 from sotglp.console.progress import progress_bar
-from sotglp.errors import SotglpError, SotglpWarning, UnreadableImageError
+from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.features.distributed import Processes
-from sotglp.features.encode import encode_image_features, encode_images
+from sotglp.features.encode import encode_image_features
 from sotglp.images.check import readable_images
-from sotglp.images.few_shot import deal_folds, draw_shots
+from sotglp.images.few_shot import draw_shots
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel, Loss
 from sotglp.methods.registry import build_model
@@ -32,7 +31,7 @@ from sotglp.settings import Settings, TrainConfig
 from sotglp.training.batches import DROPOUT_STREAM, FeatureSource, StepBatch
 from sotglp.training.callbacks import EpochResult, TrainingCallback, reporting
 from sotglp.training.checkpoint import Checkpoint, run_identity
-from sotglp.training.fusion import MOST_FOLDS, HeldOutScores, choose_factors, scores_of
+from sotglp.training.fusion import add_residual
 from sotglp.transport.solver import NonFiniteCostError
 
 History = list[dict[str, float]]
@@ -124,56 +123,10 @@ def adapt(
             callbacks=callbacks,
         )
     if isinstance(model, SOTGLP) and model.residual_kind is not None:
-        _add_residual(model, images, config, cache_dir, show_progress)
+        add_residual(model, images, config.inference_config(), cache_dir=cache_dir)
     if config.remember:
         model.shots = build_shot_memory(model, images, config.inference_config(), cache_dir=cache_dir)
     return Fitted(model.eval(), history, images)
-
-
-def _add_residual(
-    model: SOTGLP, images: ImageSet, config: TrainConfig, cache_dir: Path | None, show_progress: bool
-) -> None:
-    """Fit the residual on the shots, and choose what counts how much unless that is set."""
-    inference = config.inference_config()
-    targets = torch.from_numpy(images.targets(model.class_names))
-    features = encode_image_features(model.backbone, images, inference, cache_dir)
-    model.residual = model.new_residual().fit(features, targets)
-    if model.config.fusion is not None:
-        return
-    parts = []
-    folds = deal_folds(targets.numpy(), MOST_FOLDS)
-    n_folds = int(folds.max()) + 1
-    if n_folds == 1:
-        warn(
-            "the residual does not count, since a class has a single image and none can be held out to choose how "
-            "much it counts: give two images of each class, or set fusion",
-            SotglpWarning,
-            stacklevel=3,
-        )
-        return
-    for fold in range(n_folds):
-        learned, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        alone = model.config.model_copy(update={"residual": None})
-        settings = config.model_copy(update={"shots": None, "remember": False})
-        part = adapt(
-            model.backbone,
-            images.take(learned),
-            alone,
-            settings,
-            classes=model.class_names,
-            cache_dir=cache_dir,
-            show_progress=show_progress,
-            title=f"choosing, fold {fold + 1} of {n_folds}",
-        ).model
-        assert isinstance(part, SOTGLP)
-        part.residual = model.new_residual().fit(features[learned], targets[learned])
-        with torch.no_grad():
-            text = part.encode_text()
-            for indices, encoded in encode_images(part.backbone, images.take(held_out), inference, cache_dir):
-                scores = scores_of(part, part.compare(encoded, text))
-                parts.append(HeldOutScores(scores, targets[held_out[indices]].numpy()))
-    scores, truth = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    model.config = model.config.model_copy(update={"fusion": choose_factors(HeldOutScores(scores, truth))})
 
 
 def drawn_shots(images: ImageSet, config: TrainConfig) -> ImageSet:
