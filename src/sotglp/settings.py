@@ -143,8 +143,8 @@ class ModelConfig(PromptConfig):
     )
     fusion: tuple[NonNegative, NonNegative, NonNegative] | None = Field(
         None,
-        description="factors of global cosines, local cosines and residual; none keeps the published ones and gives a "
-        "residual twice the spread of the others",
+        description="factors of global cosines, local cosines and residual; none keeps the published ones and chooses "
+        "that of a residual from the shots",
     )
 
 

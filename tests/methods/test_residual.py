@@ -64,7 +64,9 @@ def test_left_out_scores_are_those_of_a_residual_of_the_other_images(kind: Resid
             expected = build_residual(kind, 3, 32).fit(shots[others], classes[others])(queries.float())
         else:
             oracle = KernelRidge(alpha=ridge, kernel="rbf", gamma=sharpness / 2)
-            oracle.fit(F.normalize(shots[others].double(), dim=1).numpy(), F.one_hot(classes[others], 3).numpy() - 1 / 3)
+            oracle.fit(
+                F.normalize(shots[others].double(), dim=1).numpy(), F.one_hot(classes[others], 3).numpy() - 1 / 3
+            )
             expected = torch.from_numpy(oracle.predict(queries.numpy()))
         torch.testing.assert_close(found[held_out], expected.double(), rtol=1e-3, atol=1e-3)
 

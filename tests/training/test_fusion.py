@@ -9,12 +9,13 @@ import torch
 from sotglp import SOTGLP, Backbone
 from sotglp.features.encode import encode_image_features
 from sotglp.images.image_set import ImageSet
+from sotglp.methods.zero_shot import ZeroShot
 from sotglp.model_file.load import load_model
 from sotglp.model_file.save import save_model
 from sotglp.scoring.predict import predict
 from sotglp.settings import Branches, ModelConfig, Residual, TrainConfig
 from sotglp.training.fit import adapt
-from sotglp.training.fusion import SHARE
+from sotglp.training.fusion import LEAST_SHARE, MOST_SHARE, share
 
 KINDS: tuple[Residual, ...] = ("gda", "proker")
 QUICK = TrainConfig(epochs=2, batch_size=4, learning_rate=0.02, shots=None, augment=False)
@@ -40,9 +41,19 @@ def test_the_residual_has_its_share_of_the_spread(
     assert model.fusion[:2] == plain.fusion[:2]
     features = encode_image_features(tiny_backbone, images, QUICK.inference_config()).half()
     targets = torch.from_numpy(images.targets(model.class_names))
-    residual = model.fusion[2] * spread(model.new_residual().left_out(features, targets).numpy())
+    left_out = model.new_residual().left_out(features, targets)
+    zero_shot = predict(ZeroShot(tiny_backbone, model.class_names), images).probabilities
+    truth = targets.numpy()
+    times = share((zero_shot.argmax(axis=1) == truth).mean(), (left_out.numpy().argmax(axis=1) == truth).mean())
     of_branches = spread(np.log(predict(plain, images).probabilities.astype(np.float64)))
-    assert residual == pytest.approx(SHARE * of_branches, rel=1e-2)
+    assert model.fusion[2] * spread(left_out.numpy()) == pytest.approx(times * of_branches, rel=1e-2)
+
+
+def test_the_residual_counts_most_where_class_names_say_least() -> None:
+    shares = [share(zero_shot, 0.8) for zero_shot in (0, 0.2, 0.4, 0.6, 0.8, 0.9)]
+    assert shares[0] == MOST_SHARE
+    assert shares[-1] == share(0.5, 0) == LEAST_SHARE
+    assert shares == sorted(shares, reverse=True)
 
 
 def test_a_fused_model_is_the_same_after_saving(tiny_backbone: Backbone, images: ImageSet, tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ class KernelResidual(ClosedFormResidual):
         super().restore(tensors)
 
 
-_KINDS: dict[Residual, type[DiscriminantResidual] | type[KernelResidual]] = {
+KINDS: dict[Residual, type[DiscriminantResidual] | type[KernelResidual]] = {
     "gda": DiscriminantResidual,
     "proker": KernelResidual,
 }
@@ -159,7 +159,7 @@ _KINDS: dict[Residual, type[DiscriminantResidual] | type[KernelResidual]] = {
 
 def build_residual(kind: Residual, n_classes: int, width: int) -> ClosedFormResidual:
     """Build an unfitted residual for features of length ``width``."""
-    return _KINDS[kind](n_classes, width)
+    return KINDS[kind](n_classes, width)
 
 
 def _unit(image_features: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class SOTGLP(AdaptedModel):
         Closed-form classifier on the image features of the shots that is added to the logits; not in the paper.
     fusion : tuple of three float or None, default None
         Factors of scaled global cosines, scaled local cosines and residual in the logits. None is (1/2, 1/2, 0) as
-        published; with a residual, a fit then replaces the 0, so that the residual has twice the spread of the others.
+        published; with a residual, a fit then replaces the 0 by what it chooses on the shots.
 
     Attributes
     ----------

@@ -11,22 +11,21 @@ from sotglp.backbone.precision import autocast
 from sotglp.features.encode import encode_images
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.sot_glp import SOTGLP
+from sotglp.methods.zero_shot import ZeroShot
 from sotglp.settings import InferenceConfig
 
-SHARE = 2.0
-"""Spread of the weighted residual, in units of the spread of the trained branches' logits; docs/fused_measured.md."""
+MOST_SHARE, LEAST_SHARE = 4.0, 0.4
+"""Spread of the weighted residual in units of the spread of the branches' logits; see docs/fused_measured.md."""
 
 
 @torch.no_grad()
-def add_residual(
-    model: SOTGLP, images: ImageSet, inference: InferenceConfig, *, cache_dir: Path | None = None
-) -> None:
+def add_residual(model: SOTGLP, images: ImageSet, inference: InferenceConfig, *, cache_dir: Path | None = None) -> None:
     """Fit the residual of a trained model on its shots, and set what it counts unless the settings do.
 
-    The trained branches keep their factors. Spreads are compared on the shots. Branches have seen them, and their
-    logits spread about a sixth more there than on other images; each shot gets the residual of other shots, which
-    spreads as much more. Choosing factors by the accuracy or the cross entropy of held-out shots is worse than a fixed
-    share: a few dozen shots can't tell apart what differs by some percent, and the folds need two more fits.
+    The trained branches keep their factors. The weight follows from three numbers: the spreads of the branches' logits
+    and of the residual on the shots, and :func:`share`. Branches have seen the shots, and their logits spread about a
+    sixth more there than on other images; each shot gets the residual of other shots, which spreads as much more.
+    Choosing all factors by the cross entropy of held-out shots is worse and takes two more fits.
     """
     targets = torch.from_numpy(images.targets(model.class_names))
     device = model.backbone.device
@@ -41,10 +40,27 @@ def add_residual(
     shots = torch.cat(features)
     residual = model.new_residual()
     if model.config.fusion is None:
-        of_residual = _spread(residual.left_out(shots, targets))
-        weight = SHARE * _spread(torch.cat(logits)) / of_residual if of_residual else 0.0
+        left_out = residual.left_out(shots, targets)
+        of_residual = _spread(left_out)
+        zero_shot = ZeroShot(model.backbone, model.class_names)
+        by_names = zero_shot.global_cosines(shots, zero_shot.encode_text())
+        times = share(_accuracy(by_names, targets), _accuracy(left_out, targets))
+        weight = times * _spread(torch.cat(logits)) / of_residual if of_residual else 0.0
         model.config = model.config.model_copy(update={"fusion": (*model.fusion[:2], weight)})
     model.residual = residual.fit(shots, targets)
+
+
+def share(zero_shot: float, left_out: float) -> float:
+    """Return the share of the residual for two accuracies on the shots: zero-shot, and of left-out residuals.
+
+    The residual ignores class names, on which the branches build: where the names alone are as accurate as the shots,
+    the branches hold what the residual lacks.
+    """
+    return max(MOST_SHARE * (1 - zero_shot / left_out), LEAST_SHARE) if left_out > 0 else LEAST_SHARE
+
+
+def _accuracy(scores: Tensor, targets: Tensor) -> float:
+    return float((scores.cpu().argmax(dim=1) == targets).double().mean())
 
 
 def _spread(scores: Tensor) -> float:
