@@ -23,19 +23,19 @@ def test_fgvc_aircraft_in_both_layouts(tmp_path, below):
     expected = plant_fgvc_aircraft(tmp_path, below)
     splits = read_fgvc_aircraft(tmp_path)
     assert splits.classes == ("707-320", "An-12", "F/A-18", "Boeing 717")
-    assert {part: pairs(getattr(splits, part)) for part in ("train", "val", "test")} == expected
+    assert {part: pairs(getattr(splits, part)) for part in ("train", "test")} == expected
+    assert splits.val is None
 
 
 def test_fgvc_aircraft_as_torchvision_reads_it(tmp_path):
     plant_fgvc_aircraft(tmp_path, "fgvc-aircraft-2013b/data")
     splits = read_fgvc_aircraft(tmp_path)
-    for part in ("train", "val", "test"):
-        images = getattr(splits, part)
+    for images, part in ((splits.train, "trainval"), (splits.test, "test")):
         ours = zip(map(str, images.images), images.targets(splits.classes).tolist(), strict=True)
         assert list(ours) == list(FGVCAircraft(tmp_path, split=part, loader=str))
 
 
-@pytest.mark.parametrize("name", ["variants.txt", "images_variant_val.txt"])
+@pytest.mark.parametrize("name", ["variants.txt", "images_variant_trainval.txt"])
 def test_fgvc_aircraft_without_a_list(tmp_path, name):
     plant_fgvc_aircraft(tmp_path, "")
     (tmp_path / name).unlink()

@@ -203,16 +203,16 @@ def plant_dtd(root: Path) -> Expected:
 def plant_fgvc_aircraft(root: Path, below: str = "fgvc_aircraft/fgvc-aircraft-2013b/data") -> Expected:
     base = root / below
     variants = ("707-320", "An-12", "F/A-18", "Boeing 717")
-    images = {"train": 1000000, "val": 2000000, "test": 3000000}
+    first = {"train": 1000000, "test": 3000000}
     rows = {
-        part: [(f"{first + number:07d}.jpg", name) for number, name in enumerate(reversed(variants))]
-        for part, first in images.items()
+        part: [(f"{first[part] + number:07d}.jpg", name) for number, name in enumerate(reversed(variants))]
+        for part in first
     }
     expected = plant_rows(base / "images", rows)
     (base / "variants.txt").write_text("".join(f"{name}\n" for name in variants))
-    for part, listed in rows.items():
-        lines = [f"{file.removesuffix('.jpg')} {name}\n" for file, name in listed]
-        (base / f"images_variant_{part}.txt").write_text("".join(lines))
+    for part, listed in (("train", "trainval"), ("test", "test")):
+        lines = [f"{file.removesuffix('.jpg')} {name}\n" for file, name in rows[part]]
+        (base / f"images_variant_{listed}.txt").write_text("".join(lines))
     return expected
 
 

@@ -14,13 +14,16 @@ from sotglp.errors import SotglpError
 
 
 def read_fgvc_aircraft(folder: Path) -> Splits:
-    """Read FGVC Aircraft by its official lists, which are the published split; classes are variants."""
+    """Read FGVC Aircraft by its official lists; classes are variants.
+
+    The published shots are drawn from the list trainval, so there is no part for validation.
+    """
     deeper = folder / "fgvc-aircraft-2013b/data"  # torchvision's layout
     base = deeper if deeper.is_dir() else folder
     numbers = {name: number for number, name in enumerate(_lines(base / "variants.txt"))}
     parts: dict[str, list[Sample]] = {}
-    for part in ("train", "val", "test"):
-        path = base / f"images_variant_{part}.txt"
+    for part, listed in (("train", "trainval"), ("test", "test")):
+        path = base / f"images_variant_{listed}.txt"
         rows = [line.partition(" ") for line in _lines(path)]
         parts[part] = [
             (base / "images" / f"{image}.jpg", _number(name, numbers, path), name) for image, _, name in rows

@@ -100,7 +100,9 @@ def _proportional(
     from sklearn.model_selection import StratifiedShuffleSplit
 
     splitter = StratifiedShuffleSplit(n_splits=1, train_size=int(n_drawn), random_state=int(seed) % MAX_SKLEARN_SEED)
-    drawn, _ = next(splitter.split(np.zeros(len(targets)), targets))
+    # The split depends on the numbers of the classes.
+    _, first, inverse = np.unique(targets, return_index=True, return_inverse=True)
+    drawn, _ = next(splitter.split(np.zeros(len(targets)), np.argsort(np.argsort(first))[inverse]))
     if missed := _fewer(classes, np.bincount(targets[drawn], minlength=len(classes)), 1):
         warnings.warn(
             f"the published draw has no image of: {some_names(missed)}; {advice} to draw from every class",
