@@ -18,7 +18,10 @@ from support.dataset_trees import COOP, DRAWN, OFFICIAL, plant, plant_fgvc_aircr
 
 PARTS = ("train", "val", "test")
 IMAGENETS = [name for name in ENTRIES if name.startswith("imagenet")]
-OOD = {"inaturalist": "iNaturalist", "sun": "SUN", "places": "Places", "textures": "Textures"}
+OOD = {
+    **{"inaturalist": "iNaturalist", "sun": "SUN", "places": "Places", "textures": "Textures"},
+    **{"ssb_hard": "ssb_hard", "ninco": "ninco", "openimage_o": "openimage_o"},
+}
 TEXTURES = ["banded/banded_0002.jpg", "banded/banded_0010.jpg", "zigzagged/zigzagged_0001.jpg"]
 
 
@@ -35,7 +38,7 @@ def refused(name, root):
 def test_every_entry_is_complete_and_has_its_own_folder():
     roles = [entry.role for entry in ENTRIES.values()]
     assert roles == sorted(roles, key=["few-shot", "shift", "ood"].index)
-    assert Counter(roles) == {"few-shot": 11, "shift": 4, "ood": 4}
+    assert Counter(roles) == {"few-shot": 11, "shift": 4, "ood": 7}
     assert len({entry.folder for entry in ENTRIES.values()}) == len(ENTRIES)
     for name, entry in ENTRIES.items():
         assert entry.name == name
