@@ -50,6 +50,14 @@ def test_corrections_change_a_copy(class_folders: Path, tmp_path: Path) -> None:
     assert [path.name for path in out.parent.iterdir()] == ["fixed"]
 
 
+def test_classes_without_images_are_reported(class_folders: Path, tmp_path: Path) -> None:
+    corrections = [Correction(f"blue sea/{place}.png", "blue sea", "remove") for place in range(5)]
+    last = Correction("blue sea/5.png", "blue sea", "relabel", "green leaf")
+    back = Correction("red_brick/0.png", "red_brick", "relabel", "blue sea")
+    assert apply_corrections(class_folders, [*corrections, last], tmp_path / "out").emptied == ("blue sea",)
+    assert apply_corrections(class_folders, [*corrections, last, back], tmp_path / "out2").emptied == ()
+
+
 def test_splits_keep_their_folders(class_folders: Path, tmp_path: Path) -> None:
     for name in ("train", "test"):
         shutil.copytree(class_folders, tmp_path / "both" / name)
@@ -82,7 +90,9 @@ def test_a_correction_that_cannot_be_carried_out_writes_nothing(
 def test_nothing_is_overwritten(class_folders: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     apply_corrections(class_folders, [], tmp_path / "out")  # empty
+    (tmp_path / "link").symlink_to("nowhere")
     for out, message in (
+        (tmp_path / "link", "exists"),
         (tmp_path / "out", "exists"),
         (class_folders, "exists"),
         (class_folders / "new", "is in"),
@@ -102,6 +112,9 @@ def test_a_failed_copy_leaves_nothing(class_folders: Path, tmp_path: Path, monke
     with pytest.raises(SotglpError, match="No space left"):
         apply_corrections(class_folders, [], tmp_path / "new" / "out")
     assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(SotglpError, match=r"failed at .*file"):
+        apply_corrections(class_folders, [], tmp_path / "file" / "out")
 
 
 def test_links_are_followed_once_and_odd_files_are_reported(class_folders: Path, tmp_path: Path) -> None:

@@ -61,5 +61,10 @@ def test_pictures_are_compared_in_chunks(monkeypatch: pytest.MonkeyPatch) -> Non
     hashes = [Hashes.of(picture) for picture in pictures]
     whole = find_near_duplicates(hashes)
     assert [group.indices for group in whole] == [(0, 6), (1, 4)]
-    monkeypatch.setattr(module, "_ROWS", 3)
+    monkeypatch.setattr(module, "_MOST_COMPARED", 12)
     assert find_near_duplicates(hashes) == whole
+
+
+def test_thousands_of_equal_pictures_are_one_group() -> None:
+    (group,) = find_near_duplicates([Hashes.of(scene(0))] * 20_000 + [Hashes.of(scene(1))])
+    assert (len(group.indices), group.most_bits) == (20_000, 0)

@@ -83,6 +83,7 @@ def test_doubts_near_chance_are_withheld(class_folders: Path) -> None:
     labels = LabelReview(Agreement(0.4, 1 / 3), (), ("blue sea", "green leaf", "red_brick"))
     taken = page_of([review(class_folders, labels)])
     assert "doubts are withheld" in taken.section("summary")
+    assert "labels in doubt – withheld" in taken.section("summary")
     assert "Withheld" in taken.section("doubts")
 
 

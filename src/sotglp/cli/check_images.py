@@ -116,16 +116,16 @@ def _review(
 def _noted() -> Iterator[list[str]]:
     """Collect the texts of warnings of sotglp; all warnings are issued at the end."""
     texts: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             yield texts
-        finally:
-            issued = list(caught)
-    for one in issued:
-        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-        if issubclass(one.category, SotglpWarning):
-            texts.append(str(one.message))
+    finally:
+        for one in caught:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+            if issubclass(one.category, SotglpWarning):
+                texts.append(str(one.message))
 
 
 def review_lines(review: SetReview) -> list[str]:

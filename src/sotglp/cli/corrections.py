@@ -49,6 +49,8 @@ def apply_table(root: Path, table: Path, out: Path) -> tuple[list[str], dict[str
     lines += [f"    removed: {name}" for name in done.removed]
     if done.new_classes:
         lines.append(f"    warning: new class folders, not in {root}: {some_names(done.new_classes)}")
+    if done.emptied:
+        lines.append(f"    warning: class folders without images now: {some_names(done.emptied)}")
     if done.skipped:
         lines.append(
             f"    warning: not copied, as they are no files or folders seen before: {some_names(done.skipped)}"
@@ -67,6 +69,7 @@ def _applied(done: Applied, root: Path, out: Path) -> dict[str, Any]:
         "removed": list(done.removed),
         "n_undecided": done.n_undecided,
         "new_classes": list(done.new_classes),
+        "emptied_classes": list(done.emptied),
         "skipped": list(done.skipped),
     }
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,13 +35,18 @@ class Correction:
 
 @dataclass(frozen=True)
 class Applied:
-    """What was done: ``moved`` and ``removed`` paths, relative to the folder, and new class folders."""
+    """What was done: paths that were ``moved`` and ``removed``, relative to the folder, and what is worth a look.
+
+    ``new_classes`` had no folder before, ``emptied`` class folders have no image now, and ``skipped`` is no file, or a
+    link to a folder that was copied already.
+    """
 
     n_copied: int
     moved: Mapping[str, str]
     removed: tuple[str, ...]
     n_undecided: int
     new_classes: tuple[str, ...]
+    emptied: tuple[str, ...]
     skipped: tuple[str, ...]
 
 
@@ -84,6 +89,8 @@ def apply_corrections(root: Path, corrections: Sequence[Correction], out: Path) 
     images = _images(root)
     moves: dict[Path, Path] = {}
     removed: dict[Path, str] = {}
+    class_folders = {path: folders[label] for path, label, folders in images.values()}
+    goes_to = dict(class_folders)
     new_classes: list[str] = []
     for one in corrections:
         found = images.get(_key(one.path))
@@ -99,37 +106,47 @@ def apply_corrections(root: Path, corrections: Sequence[Correction], out: Path) 
             )
         if one.action == "remove":
             removed[path] = one.path
+            del goes_to[path]
         elif one.action == "relabel":
             wanted = _class_of(one, folders)
             if wanted not in folders:
                 new_classes.append(wanted)
             if wanted != label:
                 own = folders[label]
-                moves[path] = folders.get(wanted, own.parent / wanted).relative_to(root) / path.relative_to(own)
+                goes_to[path] = folders.get(wanted, own.parent / wanted)
+                moves[path] = goes_to[path].relative_to(root) / path.relative_to(own)
     files, skipped = _files(root)
-    out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
+        beside.mkdir()
         try:
             done = _copy(root, files, moves, removed, beside)
             if out.exists():  # empty, or it would have been refused
                 out.rmdir()
-            os.chmod(beside, 0o755)
             os.rename(beside, out)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
     except OSError as error:
-        raise SotglpError(f"{out} can't be written ({os_reason(error)}); give another --out with free space") from error
+        where = f" at {error.filename}" if error.filename else ""
+        raise SotglpError(
+            f"copying {root} to {out} failed{where} ({os_reason(error)}), and nothing is left of the copy; check "
+            "permissions and free space"
+        ) from error
+    lost = set(class_folders.values()) - set(goes_to.values())
+    emptied = sorted(relative_name(folder, root) for folder in lost)
     undecided = sum(not one.action for one in corrections)
-    return Applied(len(files) - len(removed), done, tuple(removed.values()), undecided, _once(new_classes), skipped)
+    return Applied(
+        len(files) - len(removed), done, tuple(removed.values()), undecided, _once(new_classes), _once(emptied), skipped
+    )
 
 
 def check_copy(root: Path, out: Path) -> None:
     """Raise a SotglpError if ``root`` is no folder, or ``out`` exists or is in it."""
     if not os.path.isdir(root):
         raise SotglpError(f"{root} is not a folder; corrections are carried out on a folder of class folders")
-    if os.path.exists(out) and (not os.path.isdir(out) or any(os.scandir(out))):
+    if os.path.lexists(out) and (os.path.islink(out) or not os.path.isdir(out) or any(os.scandir(out))):
         raise SotglpError(f"{out} exists: give another folder with --out; nothing is overwritten")
     source, target = Path(os.path.realpath(root)), Path(os.path.realpath(out))
     if target == source or source in target.parents:

@@ -17,8 +17,8 @@ N_BITS = _FREQUENCIES**2
 MOST_BITS = 64
 """Images whose hashes differ in at most this many of 256 bits are near-duplicates; see docs/near_duplicates.md."""
 
-_ROWS = 2048
-"""Hashes that are compared with all others at once, so that memory stays bounded."""
+_MOST_COMPARED = 2**24
+"""Pairs that are compared at once, so that memory stays bounded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,14 +52,21 @@ def find_near_duplicates(hashes: Sequence[Hashes], most_bits: int = MOST_BITS) -
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    if len(hashes) < 2:
+    # Equal hashes are compared once: of thousands of equal pictures, all pairs would be links.
+    equal: dict[bytes, list[int]] = {}
+    for position, one in enumerate(hashes):
+        equal.setdefault(one.plain.tobytes(), []).append(position)
+    distinct = [hashes[positions[0]] for positions in equal.values()]
+    if not distinct:
         return []
-    signs = np.stack([one.plain for one in hashes]).astype(np.float32) * 2 - 1
-    mirrored = np.stack([one.mirrored for one in hashes]).astype(np.float32) * 2 - 1
+    signs, mirrored = (
+        np.stack([getattr(one, name) for one in distinct]).astype(np.float32) * 2 - 1 for name in ("plain", "mirrored")
+    )
     links: list[NDArray[np.int64]] = []
     bits: list[NDArray[np.float32]] = []
-    for start in range(0, len(signs), _ROWS):
-        rows = signs[start : start + _ROWS]
+    step = max(1, _MOST_COMPARED // len(distinct))
+    for start in range(0, len(distinct), step):
+        rows = signs[start : start + step]
         # The product of signs is the number of equal bits less that of different ones.
         apart = (N_BITS - np.maximum(rows @ signs.T, rows @ mirrored.T)) / 2
         first, second = np.nonzero(apart <= most_bits)
@@ -67,13 +74,19 @@ def find_near_duplicates(hashes: Sequence[Hashes], most_bits: int = MOST_BITS) -
         links.append(np.stack([first[is_pair] + start, second[is_pair]]))
         bits.append(apart[first[is_pair], second[is_pair]])
     (first, second), values = np.concatenate(links, axis=1), np.concatenate(bits)
-    graph = coo_array((np.ones(len(first)), (first, second)), shape=(len(signs), len(signs)))
-    _, component = connected_components(graph, directed=False)
-    of_links = component[first]
-    return [
-        NearDuplicates(tuple(np.flatnonzero(component == one).tolist()), int(values[of_links == one].max()))
-        for one in dict.fromkeys(component[np.sort(first)].tolist())
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(len(distinct), len(distinct)))
+    n_groups, component = connected_components(graph, directed=False)
+    most = np.zeros(n_groups)
+    np.maximum.at(most, component[first], values)
+    members: list[list[int]] = [[] for _ in range(n_groups)]
+    for group, positions in zip(component, equal.values(), strict=True):
+        members[group] += positions
+    groups = [
+        NearDuplicates(tuple(sorted(positions)), int(of_group))
+        for positions, of_group in zip(members, most, strict=True)
+        if len(positions) > 1
     ]
+    return sorted(groups, key=lambda group: group.indices)
 
 
 def _hash(small: Image.Image) -> NDArray[np.bool_]:

@@ -84,6 +84,7 @@ def render_label_page(reviews: Sequence[SetReview], groups: Sequence[DuplicateGr
         "n_images": sum(sum(review.finding.counts.values()) for review in reviews),
         "classes": _class_rows(reviews),
         "labels": [(review, review.labels, _doubts(review)) for review in reviews if review.labels],
+        "is_judged": any(not review.labels.agreement.is_near_chance for review in reviews if review.labels),
         "n_doubts": sum(len(review.labels.doubts) for review in reviews if review.labels),
         "n_unreadable": sum(len(review.finding.unreadable) for review in reviews),
         "n_groups": Counter(group.kind for group in groups),
