@@ -152,7 +152,10 @@ def _limits(record: ModelRecord, evaluation: Evaluation | None) -> Iterator[str]
             f"Trained on at most {counted(shots, 'image')} of each class: photos of another place, camera or season "
             "may be classified worse. Measure on your own photos before you rely on the model."
         )
-    yield "It knows the classes above and no others, and gives each image one class."
+    answer = "one of them" if record.calibration is None else "one of them or unknown"
+    yield f"It knows the classes above and no others: an image that shows two of them still gets {answer}."
+    if record.training and record.training.remember:
+        yield "The file holds features of the training images, from which something about them can be inferred."
     if record.calibration is None:
         yield "Its probabilities are not calibrated."
     elif record.calibration.n_folds:
