@@ -65,7 +65,7 @@ class SOTGLPClassifier(ImageClassifier):
         See :class:`sotglp.SOTGLP`.
     epochs, batch_size, learning_rate, views, augment
         See :class:`sotglp.settings.TrainConfig`; ``"auto"`` is the value that comes with the backbone.
-    micro_batch, optimizer, momentum, weight_decay, prompt_dropout, remember
+    micro_batch, optimizer, momentum, weight_decay, warmup_epochs, prompt_dropout, remember
         See :class:`sotglp.settings.TrainConfig`.
     precision : {"auto", "fp32", "bf16", "fp16"}, default "auto"
         Precision of the backbone; auto is fp16 on a GPU, else fp32.
@@ -129,6 +129,7 @@ class SOTGLPClassifier(ImageClassifier):
         optimizer: Optimizer = "sgd",
         momentum: float = 0.9,
         weight_decay: float = 0.01,
+        warmup_epochs: int = 0,
         prompt_dropout: float = 0.75,
         views: int | Literal["auto"] = "auto",
         augment: bool | Literal["auto"] = "auto",
@@ -168,6 +169,7 @@ class SOTGLPClassifier(ImageClassifier):
         self.optimizer = optimizer
         self.momentum = momentum
         self.weight_decay = weight_decay
+        self.warmup_epochs = warmup_epochs
         self.prompt_dropout = prompt_dropout
         self.views = views
         self.augment = augment
