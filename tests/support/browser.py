@@ -109,5 +109,7 @@ def save_screenshot(page: Any, path: Path) -> None:
     """The page from its top on a desk, what is in sight on a phone; small enough for the documentation."""
     width = page.viewport_size["width"]
     part = {"full_page": True, "clip": {"x": 0, "y": 0, "width": width, "height": 1100}} if width > 390 else {}
+    if part:
+        page.evaluate("scrollTo({ top: 0, behavior: 'instant' })")  # where sticky parts are
     shot = Image.open(io.BytesIO(page.screenshot(**part))).convert("RGB")
     shot.quantize(255, kmeans=4, dither=Image.Dither.NONE).save(path, optimize=True)

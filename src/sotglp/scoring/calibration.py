@@ -24,6 +24,10 @@ from sotglp.scoring.risk_control import reject_for_error
 from sotglp.scoring.temperature import fit_temperature, tempered
 from sotglp.settings import Calibrator, InferenceConfig, OodMethod, SetScore
 
+_OF_COVARIANCE = frozenset({"mahalanobis", "mahalanobis-patches"})
+_FEWEST_FOR_COVARIANCE = 5
+"""With 2 to 4 photos of each of five classes, thresholds of cross-fitting accepted 0 % or 100 % of new photos."""
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -220,6 +224,15 @@ def calibrate_crossed(
     ``max_error`` are approximate.
     """
     labels = images.targets(crossed.models[0].class_names)
+    smallest = int(np.bincount(labels).min())
+    if inference.ood_method in _OF_COVARIANCE and smallest < _FEWEST_FOR_COVARIANCE:
+        warnings.warn(
+            f"the values of the score {inference.ood_method} depend on the number of shots, and a class has "
+            f"{smallest}, so the threshold of cross-fitting probably accepts all images or none: use the score gl-mcm, "
+            "give more images, or calibrate on held-out ones",
+            SotglpWarning,
+            stacklevel=2,
+        )
     rejection = _rejection(crossed.predictions, labels, tpr, max_error, confidence)
     return _calibration(crossed.predictions, inference, rejection, labels, calibrator, crossed)
 

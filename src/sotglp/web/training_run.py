@@ -40,6 +40,10 @@ Status = Literal["running", "done", "stopped", "failed"]
 METHOD = "sot-glp"
 PRESET = "folder"
 
+_SHOTS_FOR_OWN_SCORE = 16
+"""Images of each class from which on the backbone's own score is used: with few, the values of a Mahalanobis distance
+depend on their number, so that a threshold of cross-fitting, whose models have fewer, does not hold for the model."""
+
 
 class StoppedError(Exception):
     """The training was stopped."""
@@ -119,9 +123,10 @@ class TrainingRun:
         # All images of the page are used, and no worker processes: a fork copies the server's threads.
         preset = preset_for(self.backbone, load_preset(PRESET))
         model_config, config = find_method(METHOD).settings_on(preset, {"shots": None, "workers": 0})
-        score = default_ood_method(self.backbone, has_shots=config.remember)
-        inference = checked(InferenceConfig, config.inference_config().model_dump() | {"ood_method": score})
         images, classes = self.snapshot.images, self.snapshot.classes
+        smallest = min(Counter(images.labels).values())
+        score = default_ood_method(self.backbone, has_shots=config.remember and smallest >= _SHOTS_FOR_OWN_SCORE)
+        inference = checked(InferenceConfig, config.inference_config().model_dump() | {"ood_method": score})
         warn_of_names(classes)
         warn_of_two_labels(images)
         fitted = adapt(backbone, images, model_config, config, classes=classes, cache_dir=folder)
@@ -129,7 +134,7 @@ class TrainingRun:
         trained = Trained(self.snapshot, fitted, config, inference)
         self._enter("checking")
         publish(trained)
-        if min(Counter(images.labels).values()) < 2:
+        if smallest < 2:
             self._note("the accuracy is unknown, since a class has a single image: give two images of each class")
             return
         self._n_folds = folds_of(images)
