@@ -19,9 +19,9 @@ import torch
 
 from benchmarks.towers import published_config
 from sotglp.backbone import Backbone
+from sotglp.backbone.architectures import supported_backbones
 from sotglp.backbone.embedded import EMBEDDED, TAG
 from sotglp.backbone.readers import make_reader
-from sotglp.backbone.weights import supported_backbones
 
 TABLE = Path(__file__).parents[1] / "src" / "sotglp" / "presets" / "backbone_table.json"
 

@@ -1,8 +1,7 @@
-"""What each backbone is and costs: `python benchmarks/backbones.py`.
+"""What backbones cost: `python -m benchmarks.backbones` measures each in its own process, with random weights.
 
-Sizes of every architecture that can be adapted come from its shapes alone, without memory for its weights. Some are
-built with random weights as well, each in its own process, and encode random images. Writes
-docs/backbones_measured.md.
+A row is appended to --rows as soon as it is measured, so that an interrupted run can be repeated, and
+docs/backbones_measured.md is written from all rows.
 """
 
 from __future__ import annotations
@@ -14,68 +13,73 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import open_clip
+import timm
 import torch
 
-from sotglp import SOTGLP, Backbone
-from sotglp.backbone.weights import architecture_config, supported_backbones, weight_shapes
+from sotglp import SOTGLP, Backbone, SotglpError
 from sotglp.benchmark.protocols import peak_memory_mb, reset_peak_memory
 
-MEASURED = ("tiny", "photo", "RN50", "ViT-B-32", "ViT-B-16", "RN50x4", "ViT-L-14", "ViT-L-14-336")
+MEASURED = {
+    "tiny": "ViT",
+    "photo": "EfficientNet",
+    "ViT-B-32": "ViT",
+    "MobileCLIP2-S0": "FastViT",
+    "RN50": "ResNet",
+    "coca_ViT-B-32": "CoCa",
+    "ViT-B-16": "ViT",
+    "convnext_base": "ConvNeXt",
+    "EVA02-B-16": "EVA02",
+    "ViT-B-16-SigLIP2": "SigLIP",
+    "ViTamin-S": "ViTamin",
+    "PE-Core-S-16-384": "PE-Core",
+    "timm:vit_small_patch16_dinov3": "DINOv3, without text",
+    "RN50x4": "ResNet",
+    "ViT-L-14": "ViT",
+    "ViT-L-14-336": "ViT",
+}
+"""Architectures and their kinds, the cheap ones first."""
+
 IMAGES = 8
 REPEATS = 5
 N_CLASSES = 20
-RESNET_STRIDE = 32
-BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-def sizes(name: str) -> dict[str, int]:
-    """Side of the input, patches, width of a patch token, joint size and parameters."""
-    vision = architecture_config(name)["vision_cfg"]
-    side = int(vision["image_size"])
-    shapes = weight_shapes(name, side)
-    is_resnet = isinstance(vision["layers"], list)
-    joint = shapes["text_projection"][1]
-    return {
-        "side": side,
-        "patches": (side // (RESNET_STRIDE if is_resnet else vision["patch_size"])) ** 2,
-        "width": joint if is_resnet else shapes["visual.ln_post.weight"][0],
-        "joint": joint,
-        "parameters": sum(shape.numel() for key, shape in shapes.items() if not key.endswith(BUFFERS)),
-        # Four bytes each: the projection, 3 global prompts and 4 local ones of each class, 4 vectors each.
-        "learned": shapes["text_projection"][0] * 4 * (3 + 4 * N_CLASSES)
-        + (joint if is_resnet else shapes["visual.ln_post.weight"][0]) ** 2,
-    }
-
-
-@torch.no_grad()
-def measure(name: str) -> dict[str, float]:
-    """Speed of encoding and of a training step, and the peak of this process meanwhile."""
+def measure(name: str) -> dict[str, Any]:
+    """Sizes, speed of encoding and of a training step, and the peak of this process meanwhile."""
     torch.set_num_threads(1)
     backbone = Backbone.load(name)
     images = torch.randn(IMAGES, 3, *backbone.image_size, generator=torch.Generator().manual_seed(0))
-    model = SOTGLP(backbone, [f"class number {index}" for index in range(N_CLASSES)])
-
-    def step() -> None:
-        with torch.enable_grad():
-            model.loss(images, torch.arange(IMAGES)).total.backward()
-
     reset_peak_memory()
-    seconds, peak = _fastest(lambda: backbone.encode_image(images), REPEATS), peak_memory_mb()
-    reset_peak_memory()
-    step_seconds, step_peak = _fastest(step, 2), peak_memory_mb()
-    return {
+    with torch.no_grad():
+        seconds = _fastest(lambda: backbone.encode_image(images), REPEATS)
+    row = {
+        "name": name,
+        "side": backbone.image_size[0],
+        "patches": backbone.n_patches,
+        "patch_width": backbone.patch_width,
+        "embed_dim": backbone.embed_dim,
+        "parameters": sum(parameter.numel() for parameter in backbone.clip.parameters()),
         "images_per_second": IMAGES / seconds,
-        "megabytes": peak,
-        "step_seconds": step_seconds,
-        "step_megabytes": step_peak,
+        "megabytes": peak_memory_mb(),
     }
+    try:
+        model = SOTGLP(backbone, [f"class number {index}" for index in range(N_CLASSES)])
+    except SotglpError as error:  # it has no text, or its tokenizer isn't here
+        print(f"no step of {name}: {error}", file=sys.stderr)
+        return row
+    reset_peak_memory()
+    targets = torch.arange(IMAGES)
+    step_seconds = _fastest(lambda: model.loss(images, targets).total.backward(), 2)
+    learned = sum(parameter.numel() for parameter in model.learned)
+    return {**row, "learned": learned, "step_seconds": step_seconds, "step_megabytes": peak_memory_mb()}
 
 
 def _fastest(work: Callable[[], object], times: int) -> float:
-    """Processor seconds of the quickest run, which other work on the machine hardly changes; the first warms up."""
+    """Processor seconds of the quickest run, which other work on the machine changes little; the first warms up."""
     seconds = []
     for _ in range(times + 1):
         started = time.process_time()
@@ -84,59 +88,65 @@ def _fastest(work: Callable[[], object], times: int) -> float:
     return min(seconds[1:])
 
 
-def written(all_sizes: dict[str, dict[str, int]], measured: dict[str, dict[str, float]]) -> str:
+def written(rows: list[dict[str, Any]]) -> str:
+    """Return the page."""
+    header = (
+        *("backbone", "image tower", "input, px", "patches", "W", "d", "parameters, millions", "images/s"),
+        *("MiB to encode", "seconds a step", "MiB for a step", "learned, millions"),
+    )
     lines = [
         "# Backbones, measured",
         "",
-        "`benchmarks/backbones.py` writes this file. Random weights, float32, one thread of a shared machine that had",
-        "other work to do, so processor time is counted;",
-        f"torch {torch.__version__}, open_clip {open_clip.__version__}.",
+        "**Measured with random weights: sizes, speed and memory only. Nothing here describes accuracy.**",
+        "",
+        "`python -m benchmarks.backbones` writes this file. Float32, one thread of a shared machine that had other",
+        "work to do, so processor time is counted;",
+        f"torch {torch.__version__}, open_clip {open_clip.__version__}, timm {timm.__version__}.",
         "",
         f"Encoding: images/s of one core and the peak of the whole process, {IMAGES} images at once, the best of",
-        f"{REPEATS}. Step: one training step of {IMAGES} images and {N_CLASSES} classes with everything re-encoded,",
-        "the better of two.",
+        f"{REPEATS}. Step: one training step of SOT-GLP with {IMAGES} images and {N_CLASSES} classes, everything",
+        "re-encoded, the better of two; none without text, or without its tokenizer at hand. W is the width of a patch",
+        f"token, d that of the joint space. What is learned, prompts and projection for {N_CLASSES} classes, is",
+        "stored in a model file in float32. `sotglp info --backbones` lists sizes of all architectures.",
         "",
-        "| backbone | images/s | MiB to encode | seconds a step | MiB for a step |",
-        "|---|---:|---:|---:|---:|",
+        f"| {' | '.join(header)} |",
+        f"|---|---|{'---:|' * (len(header) - 2)}",
     ]
-    lines += [
-        f"| `{name}` | {one['images_per_second']:.1f} | {one['megabytes']:,.0f} | {one['step_seconds']:.1f} | "
-        f"{one['step_megabytes']:,.0f} |"
-        for name, one in measured.items()
-    ]
-    lines += [
-        "",
-        "## Sizes of all",
-        "",
-        f"What is learned is counted for {N_CLASSES} classes, with four context vectors a prompt, 3 global and 4 local "
-        "prompts, and the projection; a model file holds it in float32.",
-        "",
-        "| backbone | input, px | patches | patch width W | joint size d | parameters, millions | learned, millions |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| `{name}` | {one['side']} | {one['patches']} | {one['width']} | {one['joint']} | "
-        f"{one['parameters'] / 1e6:,.1f} | {one['learned'] / 1e6:.2f} |"
-        for name, one in sorted(all_sizes.items(), key=lambda item: item[1]["parameters"])
-    ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *map(_line, rows)]) + "\n"
+
+
+def _line(row: dict[str, Any]) -> str:
+    cells = [f"`{row['name']}`", MEASURED[row["name"]]]
+    cells += [str(row[key]) for key in ("side", "patches", "patch_width", "embed_dim")]
+    cells += [f"{row['parameters'] / 1e6:.1f}", f"{row['images_per_second']:.1f}", f"{row['megabytes']:,.0f}"]
+    if "step_seconds" in row:
+        cells += [f"{row['step_seconds']:.1f}", f"{row['step_megabytes']:,.0f}", f"{row['learned'] / 1e6:.2f}"]
+    else:
+        cells += ["-"] * 3
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
+    """Measure what has no row yet, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", help="measure this one alone, and print it as JSON")
+    parser.add_argument("--rows", type=Path, default=Path("backbone_rows.jsonl"), help="file of the rows")
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measure(arguments.one)))
         return
-    measured = {}
+    lines = arguments.rows.read_text().splitlines() if arguments.rows.exists() else []
+    rows = {row["name"]: row for row in map(json.loads, lines)}
     for name in MEASURED:
-        command = [sys.executable, __file__, "--one", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        measured[name] = json.loads(done.stdout.splitlines()[-1])
-        print(name, measured[name], flush=True)
-    all_sizes = {name: sizes(name) for name in supported_backbones()}
-    (DOCS / "backbones_measured.md").write_text(written(all_sizes, measured))
+        if name in rows:
+            continue
+        command = [sys.executable, "-m", "benchmarks.backbones", "--one", name]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        rows[name] = json.loads(done.stdout.splitlines()[-1])
+        with arguments.rows.open("a") as file:
+            file.write(json.dumps(rows[name]) + "\n")
+        print(rows[name], flush=True)
+    (DOCS / "backbones_measured.md").write_text(written([rows[name] for name in MEASURED]))
 
 
 if __name__ == "__main__":

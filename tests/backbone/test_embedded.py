@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from sotglp import Backbone
+from sotglp.backbone.architectures import chosen_weights, is_known, supported_backbones
 from sotglp.backbone.embedded import EMBEDDED, TAG
-from sotglp.backbone.weights import chosen_weights, is_known, supported_backbones
 
 
 @pytest.mark.parametrize("name", EMBEDDED)

@@ -10,8 +10,9 @@ import timm
 import torch
 
 from sotglp import Backbone
+from sotglp.backbone.architectures import chosen_weights, is_known
 from sotglp.backbone.image_only import timm_tags
-from sotglp.backbone.weights import chosen_weights, is_known, weight_shapes
+from sotglp.backbone.weights import weight_shapes
 from sotglp.errors import SotglpError
 
 VIT, CONVNEXT = "timm:test_vit", "timm:test_convnext"
@@ -102,6 +103,8 @@ def test_unfit_names_and_weights_are_refused_in_one_sentence(tmp_path: Path) -> 
         (VIT, "openai"): "neither a weight file nor a tag of timm:test_vit",
         ("timm:test_vitt", "none"): "did you mean timm:test_vit",
         ("timm:test_vit.r160_in1k", "none"): "without a tag",
+        ("timm:test_vit.r160", "auto"): "without a tag",
+        ("timm:vit_relpos_base_patch16_rpn_224", "elsewhere"): "neither a weight file nor a tag",
         ("timm:swin_tiny_patch4_window7_224", "none"): "SwinTransformer isn't supported",
     }
     for (name, pretrained), words in cases.items():

@@ -7,8 +7,8 @@ import sys
 import open_clip
 import pytest
 
+from sotglp.backbone.architectures import supported_backbones
 from sotglp.backbone.embedded import EMBEDDED
-from sotglp.backbone.weights import supported_backbones
 from sotglp.cli.backbone_table import backbone_lines, backbone_rows
 from support.command import Run
 

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sotglp.backbone import weights
+from sotglp.backbone.architectures import chosen_weights
 from sotglp.backbone.image_only import ImageOnly
 from sotglp.backbone.precision import choose_device
 from sotglp.backbone.readers import make_reader
@@ -122,7 +123,7 @@ class Backbone(nn.Module):
             tokens of a convolutional tower.
         """
         name = canonical_name(name)
-        chosen = weights.chosen_weights(name, pretrained)
+        chosen = chosen_weights(name, pretrained)
         # Neither torchvision nor JSON takes NumPy's integers.
         image_size, seed = None if image_size is None else int(image_size), int(seed)
         clip = weights.build_clip(name, pretrained, image_size=image_size, seed=seed, quick_gelu=quick_gelu)

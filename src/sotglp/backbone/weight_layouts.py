@@ -55,7 +55,7 @@ def to_open_clip(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """
     state = _without_prefix(state, path)
     state = {key: value for key, value in state.items() if key not in OPENAI_EXTRAS}
-    if "vision_model.embeddings.patch_embedding.weight" not in state:
+    if not any(key.startswith("vision_model.") for key in state):
         return state
     state = {key: value for key, value in state.items() if not key.endswith("position_ids")}
     return _from_siglip(state) if "vision_model.head.probe" in state else _from_clip(state)

@@ -2,88 +2,48 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import logging
 import os
 import warnings
-from collections.abc import Mapping
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 import open_clip
-import timm
 import torch
 from open_clip.model import set_model_preprocess_cfg
 from torch import nn
 
-from sotglp.backbone.embedded import EMBEDDED, TAG
-from sotglp.backbone.image_only import build_image_only, is_timm_model, load_image_only, timm_tags
+from sotglp.backbone.architectures import (
+    architecture_config,
+    check_architecture,
+    chosen_weights,
+    nearest,
+    published_tags,
+)
+from sotglp.backbone.embedded import EMBEDDED
+from sotglp.backbone.image_only import build_image_only, load_image_only
 from sotglp.backbone.network import no_waiting_for_the_hub
-from sotglp.backbone.readers import READERS
 from sotglp.backbone.sources import (
     FOLDER,
     WEIGHTS,
     canonical_name,
     has_source,
-    is_present,
-    source_config,
     source_folder,
     source_weights,
 )
 from sotglp.backbone.text import LoadTokenizer
-from sotglp.backbone.text_readers import TEXT_READERS
 from sotglp.backbone.tokenizers import load_hugging_face
 from sotglp.backbone.weight_files import load_weights
 from sotglp.backbone_defaults import IMAGE_ONLY
 from sotglp.errors import SotglpError, SotglpWarning, short_repr
-from sotglp.settings import MAX_IMAGE_SIDE
 
 PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
 """What open_clip records of the preprocessing of published weights, besides the size."""
 
 HUGGING_FACE = "'sotglp[huggingface]'"
-
-
-def supported_backbones() -> list[str]:
-    """Return the names of the embedded models and of open_clip's supported architectures, sorted."""
-    return sorted(name for name in [*EMBEDDED, *open_clip.list_models()] if _is_supported(architecture_config(name)))
-
-
-def is_known(name: str) -> bool:
-    """Return whether there is an architecture of that name."""
-    if name.startswith(IMAGE_ONLY):
-        return is_timm_model(name)
-    return name in EMBEDDED or name in open_clip.list_models() or (has_source(name) and is_present(name))
-
-
-def architecture_config(name: str) -> dict[str, Any]:
-    """Return open_clip's configuration of a known architecture."""
-    if has_source(name):
-        return source_config(name)
-    config: dict[str, Any] = EMBEDDED[name].config if name in EMBEDDED else open_clip.get_model_config(name)
-    return config
-
-
-def chosen_weights(name: str, pretrained: str | os.PathLike[str] | None) -> str | None:
-    """Resolve ``pretrained`` to a tag or a file, or None for random weights; see :meth:`sotglp.Backbone.load`."""
-    default = "auto" if name in EMBEDDED or has_source(name) else "none"
-    choice = default if pretrained is None else str(pretrained)
-    if choice.lower() == "auto" and name.startswith(IMAGE_ONLY):
-        if tags := timm_tags(name):
-            return tags[0]
-        raise SotglpError(f"timm has no weights of {name}: give a file with --pretrained PATH (pretrained=), or none")
-    if choice.lower() == "auto":
-        return TAG if name in EMBEDDED else WEIGHTS if has_source(name) else "openai"
-    return None if choice.lower() == "none" else choice
-
-
-def _is_supported(config: Mapping[str, Any]) -> bool:
-    """Whether both towers of a configuration are supported, without building them."""
-    reads_images = any(reader.is_configured(config["vision_cfg"]) for reader in READERS)
-    return reads_images and any(reader.is_configured(config["text_cfg"]) for reader in TEXT_READERS)
 
 
 def build_clip(
@@ -100,13 +60,13 @@ def build_clip(
     tag determines its own activation, whatever ``quick_gelu``.
     """
     name = canonical_name(name)
-    _check_architecture(name, image_size)
+    check_architecture(name, image_size)
     if not -(2**63) <= seed < 2**64:  # of torch.manual_seed
         raise SotglpError(f"the seed {short_repr(seed)} can't be used: choose a number below 2**64")
     chosen = chosen_weights(name, pretrained)
     if has_source(name) and chosen == WEIGHTS:
         chosen = str(source_weights(name))
-    elif chosen is not None and chosen in _tags(name):
+    elif chosen is not None and chosen in published_tags(name):
         return _build_from_tag(name, chosen, image_size, seed)
     if chosen is not None:
         _check_file(name, chosen)
@@ -142,38 +102,9 @@ def tokenizer_loader(name: str, chosen: str | None, clip: nn.Module) -> LoadToke
 
 def weight_shapes(name: str, image_size: int) -> dict[str, torch.Size]:
     """Return names and shapes of an architecture's weights without allocating them; raises as :func:`build_clip`."""
-    _check_architecture(name, image_size)
+    check_architecture(name, image_size)
     model = _build_random(name, image_size, 0, quick_gelu=False, device="meta")
     return {key: value.shape for key, value in model.state_dict().items()}
-
-
-def _check_architecture(name: str, image_size: int | None) -> None:
-    if image_size is not None and not 1 <= image_size <= MAX_IMAGE_SIDE:
-        raise SotglpError(f"an image size of {image_size} pixels can't be used: choose one from 1 to {MAX_IMAGE_SIDE}")
-    if name.startswith(IMAGE_ONLY):
-        if not is_timm_model(name):
-            raise SotglpError(
-                f"timm has no architecture {name!r}{_nearest(name, [IMAGE_ONLY + one for one in timm.list_models()])}: "
-                "give a name as timm.list_models() returns it, without a tag, and the tag with --pretrained"
-            )
-        return  # its tower is examined when it is built
-    if not (has_source(name) or is_known(name)):
-        raise SotglpError(
-            f"there is no backbone {name!r}{_nearest(name, supported_backbones())}; `sotglp info --backbones` lists all"
-        )
-    if not _is_supported(architecture_config(name)):
-        raise SotglpError(
-            f"the backbone {name} isn't supported{_nearest(name, supported_backbones())}: choose one that `sotglp info "
-            "--backbones` lists, whose towers have patch tokens and take learned prompts"
-        )
-
-
-def _tags(name: str) -> list[str]:
-    if has_source(name):
-        return [WEIGHTS]
-    if name.startswith(IMAGE_ONLY):
-        return timm_tags(name)
-    return [TAG] if name in EMBEDDED else open_clip.list_pretrained_tags_by_model(name)
 
 
 def _build_random(name: str, image_size: int | None, seed: int, quick_gelu: bool, device: str = "cpu") -> nn.Module:
@@ -255,9 +186,9 @@ def _build_from_tag(name: str, tag: str, image_size: int | None, seed: int) -> n
 
 def _check_file(name: str, chosen: str) -> None:
     if not os.path.isfile(chosen):
-        tags = _tags(name)
+        tags = published_tags(name)
         raise SotglpError(
-            f"{chosen!r} is neither a weight file nor a tag of {name}{_nearest(chosen, tags)}; its tags are "
+            f"{chosen!r} is neither a weight file nor a tag of {name}{nearest(chosen, tags)}; its tags are "
             f"{', '.join(tags) or '(none)'}"
         )
 
@@ -266,7 +197,7 @@ def _set_trained_preprocess(model: nn.Module, name: str) -> None:
     """Normalise and resize images as the architecture's published weights ask for, since a weight file doesn't say."""
     if name in EMBEDDED or has_source(name):
         return
-    published = [open_clip.get_pretrained_cfg(name, tag) for tag in _tags(name)]
+    published = [open_clip.get_pretrained_cfg(name, tag) for tag in published_tags(name)]
     kinds = {tuple((key, config[key]) for key in PREPROCESS if key in config) for config in published}
     if len(kinds) > 1:
         warnings.warn(
@@ -288,8 +219,3 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return f"sha256:{digest.hexdigest()}"
-
-
-def _nearest(name: str, choices: list[str]) -> str:
-    near = difflib.get_close_matches(name, choices, n=3, cutoff=0.4)
-    return f" (did you mean {' or '.join(near)}?)" if near else ""

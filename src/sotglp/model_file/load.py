@@ -12,9 +12,10 @@ from open_clip.model import set_model_preprocess_cfg
 from torch import Tensor
 
 from sotglp.backbone import Backbone
+from sotglp.backbone.architectures import is_known
 from sotglp.backbone.precision import choose_device
 from sotglp.backbone.sources import CONFIG_FILE, WEIGHTS, canonical_name, has_source, is_present
-from sotglp.backbone.weights import build_clip, is_known, tokenizer_loader, weight_shapes
+from sotglp.backbone.weights import build_clip, tokenizer_loader, weight_shapes
 from sotglp.errors import SotglpError
 from sotglp.files.header import open_tensor_file
 from sotglp.files.tensors import read_tensors

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sotglp.backbone.weights import is_known
+from sotglp.backbone.architectures import is_known
 from sotglp.errors import SotglpError
 from sotglp.files.tensors import write_tensors
 from sotglp.files.versions import installed_versions

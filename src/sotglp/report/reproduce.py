@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
+from sotglp.backbone.architectures import is_known
 from sotglp.backbone.embedded import TAG
-from sotglp.backbone.weights import is_known
 from sotglp.backbone_defaults import preset_for
 from sotglp.files.packaged import parse_yaml
 from sotglp.methods.method import infer_method
