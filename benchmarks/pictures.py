@@ -2,7 +2,7 @@
 
 Fits a calibrated model on eight photos of each class, serves it, and drives the page in the system's Chromium. Writes
 docs/pictures/explain.png, web_results.png, web_maps.png, web_compare.png, web_phone.png, report_head.png and
-report_mistakes.png; takes some minutes.
+report_mistakes.png, and demo_photos.png from --demo; takes some minutes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=PICTURES)
     parser.add_argument("--model", type=Path, help="a model of the demo's photos that is fitted already")
+    parser.add_argument("--demo", type=Path, help="demo/prompts.png of `make demo`, for demo_photos.png")
     given = parser.parse_args()
+    if given.demo:
+        keep(Image.open(given.demo), given.out / "demo_photos.png")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         work = Path(folder)
         copy_photos(work / "photos")
