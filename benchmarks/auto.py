@@ -57,7 +57,7 @@ def measure(
 ) -> dict[str, Any]:
     cache = default_cache_dir()
     preset = preset_for(backbone.name, load_preset("folder"))
-    every = candidates_on(preset, {"shots": shots, "seed": seed, "remember": trained})
+    every = candidates_on(backbone.name, preset, {"shots": shots, "seed": seed, "remember": trained})
     candidates = {name: every[name] for name in AUTO_METHODS if trained or name != TRAINED}
     drawn = drawn_shots(train, every[TRAINED][1])
     encode_image_features(backbone, drawn, InferenceConfig(), cache)  # all methods find them in the cache

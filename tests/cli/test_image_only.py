@@ -12,7 +12,7 @@ from support.command import Run
 from support.samples import make_class_folders
 
 BACKBONE = ("--backbone", "timm:test_vit", "--pretrained", "none", "--image-size", "64")
-WITHOUT_TEXT = {"linear-probe", "tip-adapter", "tip-adapter-f", "gda", "proker"}
+WITHOUT_TEXT = {"linear-probe", "tip-adapter", "tip-adapter-f", "gda", "proker", "pool"}
 QUICK = ("--shots", "2", "--epochs", "1", "--no-cache")
 
 
@@ -21,7 +21,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_class_folders(tmp_path_factory.mktemp("images"), per_class=3)
 
 
-@pytest.mark.parametrize("method", ["linear-probe", "tip-adapter-f", "gda", "proker", "auto"])
+@pytest.mark.parametrize("method", ["linear-probe", "tip-adapter-f", "gda", "proker", "pool", "auto"])
 def test_methods_without_text_are_fitted_evaluated_and_used(
     method: str, images: Path, tmp_path: Path, output_of: Run, error_of: Run
 ) -> None:
@@ -51,7 +51,7 @@ def test_a_model_with_its_image_tower_is_calibrated_reported_and_exported(
 
 
 @pytest.mark.parametrize(
-    "method", sorted(METHODS.keys() - {"linear-probe", "tip-adapter", "tip-adapter-f", "gda", "proker"})
+    "method", sorted(METHODS.keys() - {"linear-probe", "tip-adapter", "tip-adapter-f", "gda", "proker", "pool"})
 )
 def test_other_methods_are_refused_before_a_backbone_is_loaded(
     method: str, images: Path, tmp_path: Path, error_of: Run

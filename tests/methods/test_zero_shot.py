@@ -134,7 +134,7 @@ def test_wrong_sentences(tiny_backbone: Backbone, names: list[str], settings: di
         ZeroShot(tiny_backbone, names, **settings)
 
 
-@pytest.mark.parametrize("name", ["linear-probe", "tip-adapter", "gda", "proker"])
+@pytest.mark.parametrize("name", ["linear-probe", "tip-adapter", "gda", "proker", "pool"])
 @torch.no_grad()
 def test_without_text_only_what_is_learned_counts_for_images_and_for_patches(name: str) -> None:
     backbone = Backbone.load("timm:test_vit", image_size=64)

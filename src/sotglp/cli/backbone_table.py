@@ -15,7 +15,7 @@ TABLE = "presets/backbone_table.json"
 
 TIMM_NOTE = (
     "image towers of timm without text, such as timm:vit_small_patch14_dinov2, are timm:NAME, with the methods "
-    "linear-probe, tip-adapter, gda and proker"
+    "linear-probe, tip-adapter, gda, proker and pool"
 )
 
 SHOWN_TAGS = 2

@@ -108,7 +108,7 @@ CONFIG_OF_KIND: dict[str, type[Settings]] = {
 }
 """Settings of each kind of model, by the name of the kind in model files."""
 
-KINDS_WITHOUT_TEXT = ("linear-probe", "tip-adapter", "gda", "proker")
+KINDS_WITHOUT_TEXT = ("linear-probe", "tip-adapter", "gda", "proker", "pool")
 """Kinds that learn from image features alone; scores of sentences, if there are any, are added to theirs."""
 
 _REMOVED_SETTINGS = {"gallop": {"epsilon", "local_factor", "matching", "relaxation"}}
@@ -120,7 +120,7 @@ def check_needs_no_text(kind: str, backbone: str) -> None:
     if kind not in KINDS_WITHOUT_TEXT:
         raise SotglpError(
             f"a model of kind {kind} compares images with texts, and the backbone {backbone} has no text tower: choose "
-            "the method linear-probe, tip-adapter, tip-adapter-f, gda or proker, or another backbone"
+            "the method linear-probe, tip-adapter, tip-adapter-f, gda, proker or pool, or another backbone"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 import numpy as np
@@ -20,6 +20,7 @@ from sotglp.methods.text_features import TextFeatures
 from sotglp.report.confusion import Confusion
 from sotglp.report.mistakes import Mistake, find_mistakes
 from sotglp.report.reliability import Reliability
+from sotglp.scoring.baseline import compare_with_baseline, predict_beside
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.evaluate import evaluate_predictions
 from sotglp.scoring.intervals import Interval, Share, auroc_interval, share
@@ -151,15 +152,17 @@ def evaluate_for_report(
     """Evaluate a model for a report; ``unreadable`` collects images that can't be decoded, None raises at the first."""
     images.targets(model.class_names)  # raises an error for other labels, before the work
     text = text_of(model, inference)
-    predictions = predict(model, images, inference, text=text, unreadable=unreadable, title="evaluating")
+    predictions, beside = predict_beside(model, text, images, inference, unreadable=unreadable)
     readable = images.take(predictions.indices)
     others = {
         name: predict(model, some, inference, text=text, unreadable=unreadable, title=f"scoring {name}")
         for name, some in ood_sets.items()
     }
-    return describe_predictions(
+    found = describe_predictions(
         model, text, readable, predictions, others, inference, calibration, unreadable=unreadable
     )
+    zero_shot = compare_with_baseline(predictions, beside, readable.targets(model.class_names))
+    return replace(found, figures=found.figures | {"accuracy_zero_shot": zero_shot})
 
 
 def describe_predictions(

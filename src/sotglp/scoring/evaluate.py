@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
+from sotglp.scoring.baseline import compare_with_baseline, predict_beside
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.metrics import expected_calibration_error, ood_metrics, oscr
 from sotglp.scoring.predict import Predictions, predict, text_of
@@ -29,6 +30,7 @@ def evaluate(
     cache_dir: Path | None = None,
     unreadable: list[UnreadableImageError] | None = None,
     by_class: bool = False,
+    baseline: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a model on labelled images and on sets of OOD images.
 
@@ -51,6 +53,9 @@ def evaluate(
     by_class : bool
         Add ``per_class``: for each class that has images its ``class``, ``n``, number ``correct``, ``accuracy``, and
         the class that is predicted most often instead, ``mistaken_for``, ``n_mistaken_for`` times; worst class first.
+    baseline : bool
+        Add ``accuracy_zero_shot``, None if there is none, and warn if the model is near chance or below it; see
+        :mod:`sotglp.scoring.baseline`.
 
     Returns
     -------
@@ -76,11 +81,17 @@ def evaluate(
     def predicted(some: ImageSet, title: str) -> Predictions:
         return predict(model, some, inference, text=text, cache_dir=cache_dir, unreadable=unreadable, title=title)
 
-    predictions = predicted(images, "evaluating")
+    beside = None
+    if baseline:
+        predictions, beside = predict_beside(model, text, images, inference, cache_dir=cache_dir, unreadable=unreadable)
+    else:
+        predictions = predicted(images, "evaluating")
     others = {name: predicted(some, f"scoring {name}") for name, some in (ood_sets or {}).items()}
     targets = all_targets[predictions.indices]
     columns = None if among is None else [model.class_names.index(name) for name in names]
     result = evaluate_predictions(predictions, targets, others, inference, columns=columns, calibration=calibration)
+    if baseline:
+        result["accuracy_zero_shot"] = compare_with_baseline(predictions, beside, targets, columns)
     if by_class:
         probabilities = predictions.probabilities if columns is None else predictions.probabilities[:, columns]
         result["per_class"] = _per_class(probabilities.argmax(axis=1), targets, names)

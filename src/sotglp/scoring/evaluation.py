@@ -95,6 +95,8 @@ class Evaluation(dict[str, Any]):
             "accuracy",
             f"{self['accuracy']:.1%} ({bounds}chance {self['chance']:.1%}) on {counted(self['n'], 'image')}",
         ]
+        if (zero_shot := self["accuracy_zero_shot"]) is not None:
+            yield ["zero-shot", f"{zero_shot:.1%}, without training"]
         yield ["global branch", f"{self['accuracy_global']:.1%}"]
         yield ["local branch", f"{self['accuracy_local']:.1%}"]
         calibrated = f", {self['ece_calibrated']:.3f} calibrated" if "ece_calibrated" in self else ""
@@ -125,6 +127,7 @@ def full_evaluation(
         cache_dir=cache_dir,
         unreadable=unreadable,
         by_class=True,
+        baseline=True,
     )
     correct = sum(row["correct"] for row in result["per_class"])
     return Evaluation(
