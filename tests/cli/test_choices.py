@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from sotglp.model_file.load import load_model
 from sotglp.model_file.record import read_record
-from support.command import Run
+from support.command import Run, run_here
 
 TINY = ["--backbone", "tiny", "--no-cache", "--shots", "4", "--epochs", "1", "--set", "augment=false"]
 
@@ -26,3 +28,28 @@ def test_method_auto_is_printed_kept_and_shown(class_folders: Path, tmp_path: Pa
     assert str(choice) in output_of("info", out)
     shown = json.loads(output_of("info", out, "--json", "-"))
     assert shown["choices"] == result["choices"]
+
+
+def test_lr_auto_keeps_the_chosen_rate(class_folders: Path, tmp_path: Path, output_of: Run) -> None:
+    out = tmp_path / "m.safetensors"
+    printed = output_of("fit", class_folders, "--out", out, *TINY, "--set", "learning_rate=0.02", "--lr", "auto")
+    record = read_record(out)
+    (choice,) = record.choices
+    assert (choice.setting, choice.preferred, choice.cost) == ("learning_rate", "0.02", 3)
+    assert set(choice.merits) == {"0.005", "0.02", "0.08"}
+    assert record.training is not None
+    assert record.training.learning_rate == float(choice.chosen)
+    assert str(choice) in printed
+
+
+def test_a_rate_that_is_no_number_is_named(class_folders: Path, tmp_path: Path, error_of: Run) -> None:
+    assert "'fast'" in error_of("fit", class_folders, "--out", tmp_path / "m.safetensors", "--lr", "fast")
+
+
+def test_without_training_no_rate_is_chosen(
+    class_folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "m.safetensors"
+    command = ("fit", class_folders, "--out", out, *TINY, "--method", "zero-shot", "--lr", "auto")
+    assert "--lr auto" in run_here(capsys, monkeypatch, *command)[1]
+    assert read_record(out).choices == ()

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
@@ -19,10 +20,11 @@ from sotglp.features.distributed import Processes
 from sotglp.images.check import readable_images, warn_of_two_labels
 from sotglp.images.image_set import ImageSet
 from sotglp.images.labels import warn_of_names
+from sotglp.methods.registry import build_model
 from sotglp.model_file.save import calibration_record, save_model
 from sotglp.scoring.calibration import Calibration, calibrate_crossed, calibrate_held_out
 from sotglp.scoring.choice import Choice
-from sotglp.scoring.choose_method import choose_method
+from sotglp.scoring.choose_method import choose_method, choose_rate
 from sotglp.scoring.cross_fit import cross_fit, folds_of, remove_checkpoints, remove_fold_checkpoints
 from sotglp.scoring.rejection import check_tpr
 from sotglp.scoring.risk_control import check_max_error
@@ -41,6 +43,7 @@ class FitRun:
     model_config: Settings
     training: TrainConfig
     candidates: Mapping[str, tuple[Settings, TrainConfig]]
+    rate_is_open: bool
     inference: InferenceConfig
     features_dir: Path | None
     checkpoint: Path
@@ -80,21 +83,30 @@ class FitRun:
         self._with_choices(loaded)._fit(loaded)
 
     def _with_choices(self, backbone: Backbone) -> FitRun:
-        """Return the run with the method that held-out shots choose."""
-        if len(self.candidates) == 1:
+        """Return the run with the method and the learning rate that held-out shots choose."""
+        if len(self.candidates) == 1 and not self.rate_is_open:
             return self
         start = time.monotonic()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SotglpWarning)  # the fit draws and checks the same images once more
             shots = readable_images(drawn_shots(self.images, self.training), [] if self.skip_unreadable else None)
         is_first = Processes(backbone.device).is_first
-        choice = choose_method(backbone, shots, self.candidates, cache_dir=self.features_dir, show_progress=is_first)
-        model_config, training = self.candidates[choice.chosen]
+        options: dict[str, Any] = {"cache_dir": self.features_dir, "show_progress": is_first}
+        choices = []
+        model_config, training = self.model_config, self.training
+        if len(self.candidates) > 1:
+            choices.append(choose_method(backbone, shots, self.candidates, **options))
+            model_config, training = self.candidates[choices[-1].chosen]
+        if self.rate_is_open and not build_model(backbone, shots.classes, model_config).learned:
+            warnings.warn("the method has no training, so that --lr auto chooses nothing", SotglpWarning, stacklevel=2)
+        elif self.rate_is_open:
+            choices.append(choose_rate(backbone, shots, model_config, training, **options))
+            training = training.model_copy(update={"learning_rate": float(choices[-1].chosen)})
         return replace(
             self,
             model_config=model_config,
             training=training,
-            choices=(choice,),
+            choices=tuple(choices),
             seconds_of_choices=time.monotonic() - start,
         )
 

@@ -1,4 +1,4 @@
-"""Choose a method by cross-fitting on the shots: closed forms on shared features, trained methods in whole fits."""
+"""Choose a method or a learning rate by cross-fitting on the shots; closed forms are fitted on shared features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sotglp.backbone import Backbone
-from sotglp.errors import SotglpWarning
+from sotglp.errors import SotglpError, SotglpWarning
 from sotglp.features.encode import encode_image_features
 from sotglp.images.few_shot import deal_folds
 from sotglp.images.image_set import ImageSet
@@ -25,6 +25,11 @@ from sotglp.settings import Settings, TrainConfig
 
 FOLDS = 3
 """Most folds: a trained method then takes two more fits' steps to compare, and with its own fit three."""
+
+FACTORS = (1.0, 0.25, 4.0)
+"""Candidates for the learning rate, as multiples of the configured one."""
+
+RATE_FOLDS = 2
 
 REPEATS = 2
 """Splits into folds that closed forms are averaged over; each takes a fraction of a second."""
@@ -55,14 +60,8 @@ def choose_method(
     """
     preferred, (_, first) = next(iter(candidates.items()))
     targets = images.targets(images.classes)
-    n_folds = int(deal_folds(targets, FOLDS).max()) + 1
+    n_folds = n_folds_or_warn("method", preferred, targets, FOLDS)
     if n_folds == 1:
-        warnings.warn(
-            f"a class has a single image, so that none can be held out to choose a method: {preferred} is used, as "
-            "where no method is clearly better; give two images of each class, or name a method",
-            SotglpWarning,
-            stacklevel=2,
-        )
         return choose("method", {preferred: np.empty(0)}, preferred)
     features = encode_image_features(backbone, images, first.inference_config(), cache_dir)
     correct: dict[str, NDArray[np.float64]] = {}
@@ -79,6 +78,54 @@ def choose_method(
     whole = max(steps.values(), default=0)
     cost = (n_folds - 1) * sum(steps.values()) / whole if whole else 0.0
     return choose("method", correct, preferred, cost=cost)
+
+
+def choose_rate(
+    backbone: Backbone,
+    images: ImageSet,
+    model_config: Settings,
+    config: TrainConfig,
+    *,
+    cache_dir: Path | None = None,
+    show_progress: bool = False,
+) -> Choice:
+    """Choose the learning rate for labelled shots among ``FACTORS`` times the configured one, which is preferred.
+
+    Each rate is cross-fitted in ``RATE_FOLDS`` folds; one that diverges has no correct shot. With images of two shots
+    of each class, this takes as many more fits' steps as there are rates. Arguments are as for :func:`choose_method`.
+    """
+    targets = images.targets(images.classes)
+    preferred = str(config.learning_rate)
+    n_folds = n_folds_or_warn("learning rate", preferred, targets, RATE_FOLDS)
+    if n_folds == 1:
+        return choose("learning_rate", {preferred: np.empty(0)}, preferred)
+    results = {}
+    for factor in FACTORS:  # the preferred one first, whose errors are those of any fit
+        rate = factor * config.learning_rate
+        model = build_model(backbone, images.classes, model_config, config.seed)
+        changed = config.model_copy(update={"learning_rate": rate})
+        try:
+            results[str(rate)] = trained_correct(
+                model, images, changed, n_folds, cache_dir=cache_dir, show_progress=show_progress
+            )
+        except SotglpError:
+            if factor == 1:
+                raise
+            results[str(rate)] = np.zeros(len(images))
+    return choose("learning_rate", results, preferred, cost=len(FACTORS) * (n_folds - 1))
+
+
+def n_folds_or_warn(what: str, preferred: str, targets: NDArray[np.int64], most: int) -> int:
+    """Return the number of folds for class indices (n,), or 1 with a SotglpWarning if a class has a single image."""
+    n_folds = int(deal_folds(targets, most).max()) + 1
+    if n_folds == 1:
+        warnings.warn(
+            f"a class has a single image, so that none can be held out to choose a {what}: {preferred} is used, as "
+            f"where no {what} is clearly better; give two images of each class, or name a {what}",
+            SotglpWarning,
+            stacklevel=3,
+        )
+    return n_folds
 
 
 @torch.no_grad()
