@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from sotglp.errors import SotglpError, SotglpWarning, UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
+from sotglp.methods.configs import ZeroShotConfig
 from sotglp.methods.text_features import TextFeatures
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.scoring.predict import Predictions, predict_each, text_of
@@ -27,7 +28,7 @@ def zero_shot_beside(model: AdaptedModel) -> ZeroShot | None:
     """
     if model.kind == ZeroShot.kind or not model.backbone.has_text:
         return None
-    template = getattr(model.config, "zero_shot_template", ZeroShot.Config().zero_shot_template)
+    template = getattr(model.config, "zero_shot_template", ZeroShotConfig().zero_shot_template)
     try:
         return ZeroShot(model.backbone, model.class_names, zero_shot_template=template).eval()
     except SotglpError:
