@@ -44,7 +44,12 @@ def check_parquet(path: Path) -> None:
 
 def is_parquet(path: Path) -> bool:
     """Whether :func:`write_parquet` wrote a file."""
-    if find_spec("pyarrow") is None:
+    try:
+        with path.open("rb") as file:
+            begins_as_one = file.read(4) == b"PAR1"
+    except OSError:
+        return False
+    if not begins_as_one or find_spec("pyarrow") is None:
         return False
     import pyarrow
     import pyarrow.parquet
