@@ -123,10 +123,10 @@ def _suite(folder: Path) -> tuple[list[bytes], Reader]:
 
 
 def _set(folder: Path) -> tuple[list[bytes], Reader]:
-    from sotglp.cli.fit import fit_settings
+    from sotglp.cli.fit import settings_of_candidates
 
     def run(content: bytes) -> bool:
-        fit_settings("tiny", "sot-glp", "folder", {}, [content.decode("utf-8", "surrogateescape")])
+        settings_of_candidates("tiny", "sot-glp", "folder", {}, [content.decode("utf-8", "surrogateescape")])
         return True
 
     return [b"top_k=20", b"template='a photo of {}'", b"augment=false", b"learning_rate=1e-3", b"relaxation=null"], run

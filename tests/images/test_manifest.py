@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sotglp.errors import SotglpError, SotglpWarning
 from sotglp.images.columns import Columns
 from sotglp.images.manifest import read_manifest
+from support.samples import DATA
 
 
 @pytest.fixture
@@ -167,6 +168,14 @@ def test_a_damaged_parquet_file(folder):
     path = parquet_of(folder, {"path": ["a.png"], "label": ["cat"]})
     path.write_bytes(path.read_bytes()[:-20])
     assert "is not a complete Parquet file" in refused(path)
+
+
+def test_parquet_that_claims_more_rows_than_it_can_hold(folder):
+    # Found by fuzzing: 674 bytes, whose row group claims 39,839,528,574 rows, for which a reader takes all memory.
+    path = folder / "list.parquet"
+    path.write_bytes((DATA / "many_rows.parquet").read_bytes())
+    assert "is not a complete Parquet file" in refused(path)
+    assert "is not a complete Parquet file" in refused(parquet_of(folder, {"path": ["a.png"] * 1_000_000}))
 
 
 def test_parquet_without_pyarrow(folder, monkeypatch):

@@ -15,6 +15,9 @@ from sotglp.files.regular import check_regular, read_regular
 DELIMITERS = (",", ";", "\t", "|")
 """Separators of a CSV file; those after the first are those of some countries' spreadsheets."""
 
+MAX_ROWS_A_BYTE = 100
+"""A manifest names each image, which takes some bytes of its file even where they are compressed."""
+
 Choose = Callable[[list[str]], list[str]]
 """Returns the columns to read of those that a table has; none of them if the table can't be used."""
 
@@ -84,6 +87,7 @@ def parquet_rows(path: Path, choose: Choose) -> Iterator[tuple[str, list[Any]]]:
     try:
         check_regular(path)
         with pyarrow.parquet.ParquetFile(path) as file:
+            _check_counts(file.metadata, path.stat().st_size)
             columns = [str(name) for name in file.schema_arrow.names]
             wanted = choose(columns)
             if twice := [name for name in wanted if columns.count(name) > 1]:
@@ -91,7 +95,7 @@ def parquet_rows(path: Path, choose: Choose) -> Iterator[tuple[str, list[Any]]]:
             table = file.read(columns=wanted)
     except OSError as error:
         raise _unopened(path, error) from error
-    except (pyarrow.ArrowException, ValueError) as error:
+    except (pyarrow.ArrowException, ValueError, MemoryError) as error:
         if isinstance(error, SotglpError):
             raise
         raise SotglpError(f"{path} is not a complete Parquet file; write it again or give a CSV file") from error
@@ -113,6 +117,16 @@ def parquet_rows(path: Path, choose: Choose) -> Iterator[tuple[str, list[Any]]]:
         raise SotglpError(f"{path} is not a complete Parquet file; write it again or give a CSV file") from error
     for n_rows, values in enumerate(zip(*cells, strict=True), start=1):
         yield f"row {n_rows}", list(values)
+
+
+def _check_counts(metadata: Any, size: int) -> None:
+    """Raise a ValueError if the numbers of rows of a Parquet file of ``size`` bytes can't be.
+
+    Reading a file takes memory for as many rows as a part of it claims to have.
+    """
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    if sum(group.num_rows for group in groups) != metadata.num_rows or metadata.num_rows > MAX_ROWS_A_BYTE * size:
+        raise ValueError("the numbers of rows differ")
 
 
 def _unopened(path: Path, error: OSError | ValueError) -> SotglpError:
