@@ -16,6 +16,7 @@ from sotglp.errors import SotglpError
 from sotglp.model_file.load import load_model
 from sotglp.web import training_run
 from sotglp.web.limits import Limits
+from sotglp.web.training import TrainedState, Training
 from support.samples import COLOURS
 from support.web_server import OLD, client, encoded, files, png, training_client
 
@@ -91,6 +92,7 @@ def test_from_nothing_to_a_calibrated_model_that_is_downloaded(tmp_path: Path) -
         assert own.post("/classes", files=files(png()), data={"name": "fog"}).status_code == 409
 
         report = own.get("/training/report")
+        assert own.get("/training/report").content == report.content
         assert report.headers["content-disposition"] == 'attachment; filename="birds.html"'
         assert "3-fold cross-fitting" in report.text
         assert str(tmp_path) not in report.text
@@ -110,6 +112,7 @@ def test_the_state_holds_all_that_a_page_shows(own: TestClient) -> None:
     assert (state["backbones"], state["run"], state["model"]) == (["tiny", "photo"], None, None)
     image = state["classes"][0]["images"][1]["id"]
     thumbnail = own.get(f"/training/images/{image}")
+    assert thumbnail.headers["cache-control"] == "no-store"
     assert thumbnail.headers["content-type"] == "image/jpeg"
     assert len(thumbnail.content) < 50_000
 
@@ -238,6 +241,23 @@ def test_a_failed_training_leaves_the_model_and_names_images_as_sent(
     assert own.post("/predict", files=files(png())).status_code == 200
     own.patch(f"/training/classes/{state['classes'][1]['id']}", params={"name": "pond"})
     assert own.get("/training").json()["model"]["is_current"] is False
+
+
+def test_a_file_is_written_once_for_each_model(own: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Path] = []
+
+    def write(training: Training, _: TrainedState) -> Path:
+        written.append(training._new_path(".onnx"))
+        written[-1].write_bytes(b"%d" % len(written))
+        return written[-1]
+
+    monkeypatch.setattr(Training, "_onnx", write)
+    add_colours(own, 1)
+    train(own)
+    assert [own.get("/training/onnx").content for _ in range(2)] == [b"1", b"1"]
+    train(own)
+    assert own.get("/training/onnx").content == b"2"
+    assert [path.exists() for path in written] == [False, True]
 
 
 def test_a_server_with_a_model_file_does_not_train(model: Path) -> None:

@@ -188,6 +188,9 @@ class Training:
             held.enter_context(self._downloads.held())(1)
             of, future = self._files.get(kind, (None, None))
             if future is None or of is not state or (future.done() and not _has_file(future)):
+                if future is not None and _has_file(future):
+                    # Open downloads go on.
+                    future.result().unlink(missing_ok=True)
                 write = self._report if kind == "report" else self._onnx
                 future = asyncio.get_running_loop().run_in_executor(self._thread, write, state)
                 # Without a waiting request, nobody else would take its error.
@@ -329,7 +332,8 @@ class Training:
 
 
 def _has_file(future: asyncio.Future[Path]) -> bool:
-    return not future.cancelled() and future.exception() is None and future.result().exists()
+    is_written = future.done() and not future.cancelled() and future.exception() is None
+    return is_written and future.result().exists()
 
 
 def _free_name(path: Path) -> Path:

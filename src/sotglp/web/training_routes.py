@@ -91,7 +91,8 @@ async def thumbnail(request: Request, image_id: int) -> Response:
         content = await asyncio.to_thread(image.thumbnail.read_bytes)
     except FileNotFoundError as error:
         raise RefusalError(404, "the image was removed from the temporary folder: add it again") from error
-    return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+    # Not cached: another server on this address gives the same ids to other images.
+    return Response(content, media_type="image/jpeg")
 
 
 @router.delete("/images/{image_id}", responses=refusals(403, 404, 422), summary="Remove an image")
