@@ -15,7 +15,7 @@ from support.web_server import server_process
 pytest.importorskip("fastapi", reason="the page needs sotglp[web]")
 
 SHAPES = ("red star", "blue ring", "green square")
-SHOTS = 3
+SHOTS = 2
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +72,10 @@ def test_from_an_empty_page_to_a_calibrated_model_that_is_downloaded(
             page.keyboard.press("Enter")
             page.wait_for_selector(f"[aria-label='Choose images of {name}']:focus")
         page.set_input_files(".class-card:nth-child(1) input.files", pictures(folder, SHAPES[0]))
-        wait_for_images(page, 0, SHOTS)  # in two requests
-        dropped = transfer_of(page, [*pictures(folder, SHAPES[1]), folder / "broken.png"])
+        wait_for_images(page, 0, SHOTS)
+        dropped = transfer_of(page, [folder / "broken.png", *pictures(folder, SHAPES[1])])
         page.dispatch_event(".class-card:nth-child(2)", "drop", {"dataTransfer": dropped})
-        wait_for_images(page, 1, SHOTS)
+        wait_for_images(page, 1, SHOTS)  # in two requests
         assert "broken.png" in alert(page)
         assert page.inner_text("#train-note") == f"Add images of {SHAPES[2]}."
         page.click("[aria-label='Use camera for green square']")
@@ -104,7 +104,7 @@ def test_from_an_empty_page_to_a_calibrated_model_that_is_downloaded(
         assert f"of {3 * SHOTS}" in page.inner_text("#train-accuracy")
         page.click("#train-test")
         assert focus(page) == "intake-title"
-        page.set_input_files("#files", [folder / "red_star_4.png"])
+        page.set_input_files("#files", [folder / f"red_star_{SHOTS + 1}.png"])
         page.wait_for_selector(".card-label:has-text('red star')")
         page.click("#maps-close")
         page.select_option("#calibrate-tpr", "0.9")
