@@ -111,3 +111,18 @@ def test_unfit_names_and_weights_are_refused_in_one_sentence(tmp_path: Path) -> 
         with pytest.raises(SotglpError, match=words) as error:
             Backbone.load(name, pretrained)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "words"),
+    [
+        ("timm:vit_small_patch14_dinov2", 10, "10 x 10 pixels are smaller than a patch"),
+        ("ViT-S-32-alt", 10, "10 x 10 pixels are smaller than a patch"),
+        ("RN50", 16, "16 x 16 pixels are smaller than a patch"),
+        (VIT, 70, "70 x 70 pixels can't be divided into patches of 16 x 16"),
+        (CONVNEXT, 8, "8 x 8 pixels don't fit ConvNeXt"),
+    ],
+)
+def test_image_sizes_that_do_not_fit_are_refused(name: str, side: int, words: str) -> None:
+    with pytest.raises(SotglpError, match=words):
+        Backbone.load(name, image_size=side)

@@ -68,6 +68,11 @@ class Backbone(nn.Module):
         super().__init__()
         self.clip = clip
         self.tower = make_reader(self._visual, patch_attention)
+        if self.n_patches < 1:
+            height, width = self.image_size
+            raise SotglpError(
+                f"images of {height} x {width} pixels are smaller than a patch of {name}: choose a larger image size"
+            )
         self.has_text = not isinstance(clip, ImageOnly)
         self._text = make_text_reader(clip, load_tokenizer) if self.has_text else None
         clip.requires_grad_(False)

@@ -12,7 +12,7 @@ from timm.models import is_model_in_modules
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from sotglp.errors import SotglpError, UnsupportedTowerError
+from sotglp.errors import SotglpError, UnsupportedTowerError, first_line
 from sotglp.settings import PatchAttention
 
 # fmt: off
@@ -53,7 +53,14 @@ class ConvolutionalReader:
         if patch_attention == "ordinary":
             raise SotglpError("a convolutional tower has no ordinary patch tokens: leave patch_attention at 'value'")
         self._visual = cast(Any, visual)
-        feature_map, head_calls, features = _run_on_meta(self._visual)
+        try:
+            feature_map, head_calls, features = _run_on_meta(self._visual)
+        except RuntimeError as error:  # a kernel is larger than its feature map
+            size = " x ".join(map(str, self._visual.image_size))
+            raise SotglpError(
+                f"images of {size} pixels don't fit {type(self._visual.trunk).__name__} ({first_line(error)}): choose "
+                "a larger image size"
+            ) from error
         reason = _reason_against(self._visual.trunk.num_features, feature_map, head_calls, features)
         if reason is not None or features is None:
             raise UnsupportedTowerError(f"image tower {type(self._visual.trunk).__name__}", str(reason))

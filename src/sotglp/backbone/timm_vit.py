@@ -14,7 +14,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sotglp.errors import UnsupportedTowerError
+from sotglp.errors import SotglpError, UnsupportedTowerError
 from sotglp.settings import PatchAttention
 
 FAMILIES = ("eva", "vision_transformer", "vision_transformer_hybrid", "vitamin")
@@ -49,6 +49,13 @@ class TimmVitReader:
         # A hybrid's patch size counts positions of a feature map, not pixels.
         size = (height / rows, width / columns) if hasattr(embed, "backbone") else tuple(embed.patch_size)
         self.patch_size: tuple[float, float] = size
+        # Of an image of a size that is not fixed, timm leaves no pixels out.
+        is_fixed = getattr(embed, "strict_img_size", True) or getattr(embed, "dynamic_img_pad", False)
+        if not (is_fixed or hasattr(embed, "backbone")) and (height % size[0] or width % size[1]):
+            raise SotglpError(
+                f"images of {height} x {width} pixels can't be divided into patches of {size[0]} x {size[1]}: choose "
+                "an image size that is a multiple of it"
+            )
         self.patch_width = int(trunk.embed_dim)
         heads = [
             one for part in (trunk.head, self._visual.head) for one in part.modules() if isinstance(one, nn.Linear)
