@@ -190,7 +190,7 @@ class TrainConfig(Settings):
     prompt_dropout: float = Field(0.75, ge=0, lt=1, description="share of global prompts left out for an image")
     views: int = Field(2, ge=0, description="augmented views of an image encoded once; 0 encodes a new one each epoch")
     augment: bool = Field(True, description="crop and flip; without it one centre crop is encoded once")
-    remember: bool = Field(True, description="keep features of the shots, for OOD scores that compare with them")
+    remember: bool = Field(True, description="keep features of the shots, for OOD scores and new classes")
     precision: Precision = Field("auto", description="arithmetic of the backbone; auto is fp16 on a GPU, else fp32")
     workers: int = Field(0, ge=0, description="processes that decode images")
     seed: int = Field(1, ge=0, lt=2**63, description="seed of every random draw")

@@ -14,6 +14,7 @@ from sotglp.errors import UnreadableImageError
 from sotglp.features.encode import encode_images
 from sotglp.features.views import Batch
 from sotglp.images.image_set import ImageSet
+from sotglp.images.stored import StoredImage
 from sotglp.settings import InferenceConfig
 
 
@@ -121,3 +122,26 @@ def test_images_in_memory(tiny_backbone: Backbone, images: ImageSet, tmp_path: P
             list(encode_images(tiny_backbone, ImageSet.from_items(items[form]), InferenceConfig(), cache_dir))
         )
         torch.testing.assert_close(features, plain(tiny_backbone, images)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_images_that_are_encoded_already_take_their_place(
+    tiny_backbone: Backbone, images: ImageSet, tmp_path: Path
+) -> None:
+    features, patches = plain(tiny_backbone, images)
+    mixed = ImageSet(
+        tuple(
+            StoredImage(features[index], patches[index]) if index % 3 == 0 else image
+            for index, image in enumerate(images.images)
+        )
+    )
+    indices, *found = whole(list(encode_images(tiny_backbone, mixed, InferenceConfig(batch_size=7), tmp_path)))
+    assert indices == list(range(18))
+    torch.testing.assert_close(found, [features, patches], rtol=1e-4, atol=1e-5)
+
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"")
+    unreadable: list[UnreadableImageError] = []
+    few = ImageSet((broken, mixed.images[0], mixed.images[1]))
+    batches = list(encode_images(tiny_backbone, few, InferenceConfig(), unreadable=unreadable))
+    assert whole(batches)[0] == [1, 2]
+    assert [error.source for error in unreadable] == [str(broken)]

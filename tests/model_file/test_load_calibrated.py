@@ -111,6 +111,8 @@ def test_shots_come_back_to_the_same_scores(fitted: Fitted, images: ImageSet, cr
     assert model.shots.classes.tolist() == images.targets(model.class_names).tolist()
     for part in ("features", "regions"):
         assert torch.equal(getattr(model.shots, part), getattr(fitted.model.shots, part))
+    for found, expected in zip(model.shots.patches or (), fitted.model.shots.patches or (), strict=True):
+        assert torch.equal(found, expected)
     scores = [predict(one, images, InferenceConfig(ood_method=method)).ood_scores for one in (model, fitted.model)]
     np.testing.assert_array_equal(*scores)
 
@@ -181,6 +183,7 @@ def told(name: str, value: Any) -> Change:
 
 
 PROBABILITIES, FOLDS = "calibration.true_probabilities", "calibration.folds"
+PATCHES = "the patches of its shots do not fit"
 TOGETHER, SHOTS = "the parts of its calibration do not fit together", "the features of its shots do not fit"
 BAD_TENSORS: dict[str, tuple[Change, str]] = {
     "no probabilities": (without(PROBABILITIES), TOGETHER),
@@ -209,6 +212,10 @@ BAD_TENSORS: dict[str, tuple[Change, str]] = {
     "narrow features": (put("shots.features", torch.ones(12, 31)), SHOTS),
     "half features": (put("shots.features", torch.ones(12, 32, dtype=torch.float16)), SHOTS),
     "fewer features": (put("shots.features", torch.ones(11, 32)), "have different numbers of rows"),
+    "no rows of patches": (without("shots.patch_rows"), PATCHES),
+    "more rows than shots": (put("shots.patch_rows", torch.arange(1, 13)), PATCHES),
+    "patches in another order": (put("shots.patch_rows", torch.arange(12).flip(0)), PATCHES),
+    "other levels": (put("shots.patch_levels", torch.ones(12, 1, 1, dtype=torch.int8)), PATCHES),
     "NaN in features": (put("shots.features", torch.full((12, 32), torch.nan)), "finite numbers"),
 }
 

@@ -178,13 +178,15 @@ def test_a_class_is_added_and_used_at_once(own: TestClient, model: Path, tmp_pat
     before = model.read_bytes()
     images = [png(seed=seed) for seed in range(4)]
     answer = own.post("/classes", files=files(*images[:3]), data={"name": "  grey   cloud "})
-    assert (answer.status_code, answer.json()) == (200, {"classes": [*OLD, "grey cloud"], "added": "grey cloud"})
+    assert answer.status_code == 200
+    assert (answer.json()["classes"], answer.json()["added"]) == ([*OLD, "grey cloud"], "grey cloud")
+    assert "stored shots" in answer.json()["recalibration"]
     assert model.read_bytes() == before
     about = own.get("/model").json()
     assert (about["classes"], about["added"]) == ([*OLD, "grey cloud"], ["grey cloud"])
-    assert (about["changed"], about["calibrated"], about["threshold"]) == (True, False, None)
+    assert (about["changed"], about["calibrated"]) == (True, True)
     found = own.post("/predict", files=files(images[3])).json()["predictions"][0]
-    assert (found["label"], found["is_unknown"]) == ("grey cloud", None)
+    assert found["label"] == "grey cloud"
     explained = own.post("/explain", files=files(images[3], field="image"), params={"classes": "grey cloud"}).json()
     assert explained["classes"][0]["n_prompts"] == 4
 
@@ -203,9 +205,10 @@ def test_removing_all_added_classes_restores_the_model(own: TestClient, model: P
     before = own.post("/predict", files=files(png())).json()
     for name in ("fog", "a/b c"):
         assert own.post("/classes", files=files(png(), png(seed=1)), data={"name": name}).status_code == 200
-    assert own.delete("/classes/fog").json() == {"classes": [*OLD, "a/b c"], "removed": "fog"}
-    assert own.get("/model").json()["calibrated"] is False
-    assert own.delete("/classes/a%2Fb%20c").json() == {"classes": OLD, "removed": "a/b c"}
+    answer = own.delete("/classes/fog").json()
+    assert (answer["classes"], answer["removed"]) == ([*OLD, "a/b c"], "fog")
+    assert "stored shots" in answer["recalibration"]
+    assert own.delete("/classes/a%2Fb%20c").json() == {"classes": OLD, "removed": "a/b c", "recalibration": ""}
     about = own.get("/model").json()
     assert (about["changed"], about["calibrated"]) == (False, True)
     assert own.post("/predict", files=files(png())).json() == before

@@ -41,9 +41,9 @@ def add_class(
     out: Out,
     others: Annotated[
         Path | None,
-        Option(metavar="DIR", help="Labelled images of the old classes, which protect their accuracy."),
+        Option(metavar="DIR", help="Labelled images of the old classes, in place of the stored shots."),
     ] = None,
-    epochs: Annotated[int | None, Option(help="Passes over the images; by default few if there are no others.")] = None,
+    epochs: Annotated[int | None, Option(help="Passes over the images; by default those of the fit.")] = None,
     pretrained: options.Pretrained = None,
     device: options.Device = "auto",
     cache_dir: options.CacheDir = None,
@@ -52,22 +52,21 @@ def add_class(
     force: options.Force = False,
     json_file: options.JsonFile = None,
 ) -> None:
-    """Add a class; what the model learned for the other classes doesn't change.
+    """Add a class: fit the model again on its images and on the shots of the others, which the model file stores.
 
-    [bold]Example[/bold]: sotglp classes add birds.safetensors wren wrens/ --others photos/train --out more.safetensors
+    [bold]Example[/bold]: sotglp classes add birds.safetensors wren wrens/ --out more.safetensors
 
-    Give --others if you have images of the old classes: without them the new class takes some of their images.
+    A calibration is repeated on these images by cross-fits.
     """
     check_outputs({"--json": json_file}, {"--out": out}, force=force)
     record = read_record(model_file)
-    known = (record.training or TrainConfig()).model_dump()
-    config = checked(TrainConfig, known | {"epochs": epochs})
+    checked(TrainConfig, {"epochs": epochs})
     image_set, other_set = images_of(images), None if others is None else ImageSet.from_path(others)
     note_loading()
     from sotglp.cli.edit_classes import ModelEdit
 
     edit = ModelEdit(model_file, record, out, pretrained, device, force)
-    edit.add(name, image_set, config, other_set, cache_folder(cache_dir, no_cache), skip_unreadable, json_file)
+    edit.add(name, image_set, epochs, other_set, cache_folder(cache_dir, no_cache), skip_unreadable, json_file)
 
 
 @classes.command("remove")

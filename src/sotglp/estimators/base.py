@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing_extensions import Self
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
 from sotglp.backbone_defaults import choose_backbone
-from sotglp.errors import SotglpError, SotglpWarning
+from sotglp.errors import SotglpError
 from sotglp.estimators.inputs import is_frame, labelled, names_of, renamed_labels, unlabelled
 from sotglp.images.check import readable_images, warn_of_two_labels
 from sotglp.images.labels import label_text, warn_of_names
@@ -29,6 +28,7 @@ from sotglp.model_file.save import save_model
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.choice import Choice
 from sotglp.scoring.choose_method import choose_method
+from sotglp.scoring.recalibrate import ClassChange, recalibrate
 from sotglp.settings import PatchAttention, Precision, Settings, TrainConfig, checked
 from sotglp.training.callbacks import TrainingCallback
 from sotglp.training.chance import warn_near_chance
@@ -105,7 +105,11 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         return self
 
     def add_class(self, name: str | int, images: Any, others: Any = None, *, epochs: int | None = None) -> Self:
-        """Add a class, which becomes the last of ``classes_``; what was learned for the others doesn't change.
+        """Add a class, which becomes the last of ``classes_``.
+
+        The model is fitted again on its images and those of the others, and a calibration is repeated on the stored
+        shots; see :func:`sotglp.training.class_changes.with_class` and
+        :func:`sotglp.scoring.recalibrate.recalibrate`.
 
         Parameters
         ----------
@@ -114,11 +118,10 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         images : images
             Its images; see the class.
         others : path or (images, labels), default None
-            Labelled images of existing classes, so that the new one doesn't absorb them: the path of a labelled folder
-            or manifest, or a pair.
+            Labelled images of existing classes in place of the shots that the model stores: the path of a labelled
+            folder or manifest, or a pair.
         epochs : int or None, default None
-            Passes over the images; None takes few steps without ``others``, see
-            :func:`sotglp.training.class_changes.with_class`.
+            Passes over the images; None for those of the fit.
 
         Raises
         ------
@@ -127,7 +130,7 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         """
         check_is_fitted(self, "model_")
         self._check_label(name)
-        config = checked(TrainConfig, self._fitted_training().model_dump() | {"epochs": epochs})
+        checked(TrainConfig, {"epochs": epochs})
         if others is not None:
             others, _ = labelled(
                 *((others, None) if isinstance(others, str | os.PathLike) or is_frame(others) else others)
@@ -137,18 +140,21 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             self.model_,
             label_text(name),
             unlabelled(images),
-            config,
+            self._fitted_training(),
             others=others,
+            epochs=epochs,
             cache_dir=self._cache_dir(),
             show_progress=self.verbose,
         )
-        return self._change(model, [*self.classes_.tolist(), name])
+        return self._change(model, None, [*self.classes_.tolist(), name])
 
     def remove_class(self, name: str | int) -> Self:
         """Remove a class; see :func:`sotglp.training.class_changes.without_class`."""
         check_is_fitted(self, "model_")
         model = without_class(self.model_, self._name_of(name))
-        return self._change(model, [label for label in self.classes_.tolist() if label_text(label) != label_text(name)])
+        change = ClassChange.removing(self._name_of(name))
+        labels = [label for label in self.classes_.tolist() if label_text(label) != label_text(name)]
+        return self._change(model, change, labels)
 
     def rename_class(self, old: str | int, new: str | int) -> Self:
         """Rename a class; see :func:`sotglp.training.class_changes.renamed`."""
@@ -156,7 +162,8 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         self._check_label(new)
         model = renamed(self.model_, self._name_of(old), label_text(new))
         labels = self.classes_.tolist()
-        return self._change(model, [new if label_text(label) == label_text(old) else label for label in labels])
+        change = ClassChange.renaming(self._name_of(old), label_text(new))
+        return self._change(model, change, [new if label_text(label) == label_text(old) else label for label in labels])
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False, include_backbone: bool = False) -> None:
         """Write the model to one safetensors file; see :func:`sotglp.model_file.save.save_model`."""
@@ -226,12 +233,19 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         if type(np.asarray(name).item()) not in {type(label) for label in labels}:
             raise SotglpError(f"the label {name!r} has another type than the others, such as {labels[0]!r}")
 
-    def _change(self, model: AdaptedModel, labels: list[Any]) -> Self:
-        self.model_ = model
+    def _change(self, model: AdaptedModel, change: ClassChange | None, labels: list[Any]) -> Self:
+        training = self._fitted_training()
+        again = recalibrate(
+            self.calibration_,
+            self.model_,
+            model,
+            change,
+            training,
+            cache_dir=self._cache_dir(),
+            show_progress=self.verbose,
+        )
+        self.model_, self.calibration_ = model, again.calibration
         self.classes_ = np.asarray(labels, dtype=object if self.classes_.dtype == object else None)
-        if self.calibration_ is not None:
-            warnings.warn("changing the classes removed the calibration: calibrate again", SotglpWarning, stacklevel=3)
-        self.calibration_ = None
         return self
 
     def _fitted_training(self) -> TrainConfig:

@@ -16,6 +16,7 @@ from sotglp.backbone.precision import autocast, half_dtype
 from sotglp.errors import UnreadableImageError
 from sotglp.features.rows import EncodedImages
 from sotglp.images.image_set import ImageSet
+from sotglp.images.stored import StoredImage
 from sotglp.images.views import TrainingTransform, load_batches
 from sotglp.settings import Precision, TrainConfig
 
@@ -67,11 +68,43 @@ class Views:
         view: int = 0,
         unreadable: list[UnreadableImageError] | None = None,
     ) -> Iterator[Batch]:
-        """Decode, transform and encode one view of the images, in batches of indices; see :func:`load_batches`."""
+        """Decode, transform and encode one view of the images, in batches of indices; see :func:`load_batches`.
+
+        Images that are encoded already take their place in the batches.
+        """
+        if not self._has_stored:
+            yield from self._encode_pixels(list(batches), view, unreadable)
+            return
+        is_stored = np.array([isinstance(image, StoredImage) for image in self.images.images])
+        for batch in batches:
+            kept, rest = batch[is_stored[batch]], batch[~is_stored[batch]]
+            parts = list(self._encode_pixels([rest], view, unreadable)) if len(rest) else []
+            if len(kept):
+                parts.append((kept, self._stored(kept)))
+            if parts:
+                yield _joined(batch, parts)
+
+    @property
+    def _has_stored(self) -> bool:
+        return any(isinstance(image, StoredImage) for image in self.images.images)
+
+    def _stored(self, indices: NDArray[np.int64]) -> EncodedImages:
+        stored = [image for index in indices if isinstance(image := self.images.images[index], StoredImage)]
+        device = self.backbone.device
+        features = torch.stack([image.image_feature for image in stored]).to(device)
+        tokens = torch.stack([image.patch_tokens for image in stored]).to(device)
+        if not self.projected:
+            return EncodedImages(features, tokens)
+        with torch.no_grad(), autocast(device, self.precision):
+            return EncodedImages(features, self.backbone.project_patches(tokens), projected=True)
+
+    def _encode_pixels(
+        self, batches: list[NDArray[np.int64]], view: int, unreadable: list[UnreadableImageError] | None
+    ) -> Iterator[Batch]:
         loaded = load_batches(
             self.images,
             self.transform,
-            list(batches),
+            batches,
             workers=self.workers,
             seed=self.seed,
             epoch=view,
@@ -96,9 +129,12 @@ class Views:
             yield from zip(batch.tolist(), encoded.image_features, encoded.patch_tokens, strict=True)
 
     def describe(self) -> dict[str, Any] | None:
-        """Return all that the features depend on besides the images; None if preprocessing was given as code."""
+        """Return all that the features depend on besides the images.
+
+        None if there is nothing to keep them by: preprocessing was given as code, or some images are encoded already.
+        """
         preprocess = self.backbone.preprocess_settings
-        if preprocess is None:
+        if preprocess is None or self._has_stored:
             return None
         half = half_dtype(self.backbone.device, self.precision)
         # Only what differs from the default is named, so that entries from before there was a choice are still found.
@@ -112,3 +148,13 @@ class Views:
             "arithmetic": str(half or torch.float32).removeprefix("torch."),
             "patches": ("projected" if self.projected else "tokens") + ordinary,
         }
+
+
+def _joined(batch: NDArray[np.int64], parts: Sequence[Batch]) -> Batch:
+    """Join parts of a batch in its order, without images that could not be read."""
+    indices = np.concatenate([own for own, _ in parts])
+    place = {index: row for row, index in enumerate(indices.tolist())}
+    rows = [place[index] for index in batch.tolist() if index in place]
+    features = torch.cat([encoded.image_features.float() for _, encoded in parts])
+    tokens = torch.cat([encoded.patch_tokens.float() for _, encoded in parts])
+    return indices[rows], EncodedImages(features[rows], tokens[rows], parts[0][1].projected)

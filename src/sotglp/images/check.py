@@ -18,6 +18,7 @@ from sotglp.images.decode import open_image
 from sotglp.images.digest import content_digest
 from sotglp.images.image_set import ImageSet
 from sotglp.images.near_duplicates import Hashes
+from sotglp.images.stored import StoredImage
 from sotglp.images.survey import is_dark, is_nearly_uniform, warn_of_uniform, with_own_ranges
 
 T = TypeVar("T")
@@ -141,7 +142,7 @@ def _decode(images: ImageSet, look: Callable[[Image.Image], T]) -> tuple[dict[in
 
     def finding(index: int) -> UnreadableImageError | T | None:
         source = images.images[index]
-        if is_tensor(source):
+        if is_tensor(source) or isinstance(source, StoredImage):
             return None
         try:
             return look(open_image(source, images.ranges))

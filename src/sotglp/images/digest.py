@@ -12,6 +12,7 @@ from sotglp.images.arrays import is_tensor
 from sotglp.images.decode import open_image
 from sotglp.images.formats import HEAD_BYTES, may_be_deep
 from sotglp.images.image_set import ImageSource
+from sotglp.images.stored import StoredImage
 from sotglp.images.value_range import ValueRanges
 
 
@@ -39,6 +40,8 @@ def content_digest(source: ImageSource, ranges: ValueRanges | None = None) -> st
         digest = hashlib.sha256(f"{source.dtype} {tuple(source.shape)}\n".encode())
         digest.update(source.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
+    if isinstance(source, StoredImage):
+        return content_digest(source.patch_tokens)
     # Not the stored pixels: a palette, a transparent colour and an EXIF orientation change the picture.
     picture = open_image(source, ranges)
     return hashlib.sha256(f"{picture.mode} {picture.size}\n".encode() + picture.tobytes()).hexdigest()

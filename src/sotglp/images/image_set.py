@@ -20,13 +20,14 @@ from sotglp.images.folders import read_class_folders, read_flat_folder
 from sotglp.images.labels import class_names, distinct_names
 from sotglp.images.manifest import ANY_COLUMNS, MANIFEST_SUFFIXES, read_manifest
 from sotglp.images.paths import find_file, is_remote
+from sotglp.images.stored import StoredImage
 from sotglp.images.value_range import ValueRanges
 
 if TYPE_CHECKING:
     import torch
 
-ImageSource: TypeAlias = "Path | Image.Image | torch.Tensor"
-"""An image file, a PIL image, or a (3, H, W) row of a tensor."""
+ImageSource: TypeAlias = "Path | Image.Image | torch.Tensor | StoredImage"
+"""An image file, a PIL image, a (3, H, W) row of a tensor, or an image that is encoded already."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class ImageSet:
 
     Parameters
     ----------
-    images : tuple of Path, PIL.Image.Image or torch.Tensor
+    images : tuple of Path, PIL.Image.Image, torch.Tensor or StoredImage
         The images, not yet decoded; tensors are (3, H, W), uint8 for raw pixels or float32 for preprocessed images.
     labels : tuple of str or None, default None
         Class name of each image.

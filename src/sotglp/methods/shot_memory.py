@@ -1,4 +1,4 @@
-"""The memory of training images that OOD scores compare new images with."""
+"""The memory of training images that OOD scores compare new images with, and that new classes are learned beside."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp.errors import SotglpError
+from sotglp.methods.shot_patches import ShotPatches
 
 NEIGHBOUR = 10
 """Rank of the neighbour whose similarity is the score, or the last one of fewer shots."""
@@ -54,15 +55,16 @@ class ShotMemory:
     """Unit features of n shots and of the regions selected in them, and their classes, on the CPU.
 
     ``features`` and ``regions``, the latter from :func:`sotglp.methods.shot_features.region_features`, are (n, d),
-    float32, and ``classes`` class indices (n,), int64. Raises a SotglpError if the shapes differ or there are no
-    features.
+    float32, and ``classes`` class indices (n,), int64. ``patches`` are the patch tokens of the shots, or of some of
+    each class; None if they are not stored. Raises a SotglpError if the shapes differ or there are no features.
     """
 
-    def __init__(self, features: Tensor, regions: Tensor, classes: Tensor) -> None:
+    def __init__(self, features: Tensor, regions: Tensor, classes: Tensor, patches: ShotPatches | None = None) -> None:
         shapes_fit = features.ndim == 2 and regions.shape == features.shape and classes.shape == features.shape[:1]
         if not (shapes_fit and len(features)):
             raise SotglpError("the shots' features and classes have different numbers of rows, or none")
         self.features, self.regions, self.classes = features, regions, classes
+        self.patches = patches
 
     def nearest(self, features: Tensor) -> Tensor:
         """Compute the cosine of image features (B, d) with the ``NEIGHBOUR``-th most similar shot, (B,).
@@ -116,14 +118,23 @@ class ShotMemory:
         if not kept:
             return None
         classes = torch.tensor([class_index[own] for own in self.classes[kept].tolist()])
-        return ShotMemory(self.features[kept], self.regions[kept], classes)
+        return self.of_rows(kept, classes)
+
+    def of_rows(self, kept: Sequence[int], classes: Tensor | None = None) -> ShotMemory:
+        """Select shots by ascending index; ``classes`` are other class indices for them."""
+        rows = list(kept)
+        patches = self.patches.of_rows(rows) if self.patches else None
+        own = self.classes[rows] if classes is None else classes
+        return ShotMemory(self.features[rows], self.regions[rows], own, patches)
 
     def joined(self, other: ShotMemory) -> ShotMemory:
-        """Return these shots together with others."""
+        """Return these shots together with others, with patches if both have some."""
+        patches = self.patches.joined(other.patches, len(self.classes)) if self.patches and other.patches else None
         return ShotMemory(
             torch.cat([self.features, other.features]),
             torch.cat([self.regions, other.regions]),
             torch.cat([self.classes, other.classes]),
+            patches,
         )
 
     def fitted(self) -> ShotMemory:

@@ -23,6 +23,7 @@ from sotglp.methods.base import AdaptedModel
 from sotglp.methods.prompts import template_tokens
 from sotglp.methods.registry import build_model
 from sotglp.methods.shot_memory import ShotMemory
+from sotglp.methods.shot_patches import ShotPatches
 from sotglp.methods.sot_glp import RESIDUAL
 from sotglp.model_file.record import BackboneRecord, CalibrationRecord, ModelRecord, parse_record
 from sotglp.model_file.save import (
@@ -30,6 +31,7 @@ from sotglp.model_file.save import (
     CALIBRATION_PREFIX,
     FOLD_PREFIX,
     MAP_TENSORS,
+    PATCH_TENSORS,
     SHOT_TENSORS,
     SHOTS_PREFIX,
 )
@@ -228,7 +230,23 @@ def _restored_shots(tensors: Mapping[str, Tensor], model: AdaptedModel) -> ShotM
     fits = fits and (features.dtype, regions.dtype, classes.dtype) == (torch.float32, torch.float32, torch.int64)
     if not fits or not ((classes >= 0) & (classes < len(model.class_names))).all():
         raise SotglpError("the features of its shots do not fit the backbone or the classes")
-    return ShotMemory(features, regions, classes)
+    return ShotMemory(features, regions, classes, _restored_patches(tensors, model, len(classes)))
+
+
+def _restored_patches(tensors: Mapping[str, Tensor], model: AdaptedModel, n_shots: int) -> ShotPatches | None:
+    """Return the patch tokens of n shots; None if the file has none, as older ones and those of many classes."""
+    parts = {own: tensors.get(SHOTS_PREFIX + name) for own, name in PATCH_TENSORS.items()}
+    if all(part is None for part in parts.values()):
+        return None
+    rows, levels, scales = (torch.empty(0) if part is None else part for part in parts.values())
+    shape = (len(rows), model.backbone.n_patches, model.backbone.patch_width)
+    fits = (rows.dtype, levels.dtype, scales.dtype) == (torch.int64, torch.int8, torch.float32)
+    fits = fits and rows.ndim == 1 and levels.shape == shape and scales.shape == shape[:2]
+    if not fits or not (rows.diff() > 0).all() or not ((rows >= 0) & (rows < n_shots)).all():
+        raise SotglpError("the patches of its shots do not fit the backbone or the shots")
+    if not (scales.isfinite() & (scales > 0)).all():
+        raise SotglpError("the patches of its shots are damaged")
+    return ShotPatches(rows, levels, scales)
 
 
 def _restored_calibration(record: CalibrationRecord, tensors: Mapping[str, Tensor], model: AdaptedModel) -> Calibration:

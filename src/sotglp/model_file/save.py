@@ -25,6 +25,8 @@ from sotglp.settings import TrainConfig
 BACKBONE_PREFIX = "backbone."
 SHOTS_PREFIX = "shots."
 SHOT_TENSORS = ("features", "regions", "classes")
+PATCH_TENSORS = {"rows": "patch_rows", "levels": "patch_levels", "scales": "patch_scales"}
+"""Fields of ShotPatches, and their names in files."""
 CALIBRATION_PREFIX = "calibration."
 MAP_TENSORS = ("map_x", "map_y")
 FOLD_PREFIX = "fold{}."
@@ -127,7 +129,12 @@ def calibration_record(calibration: Calibration | None) -> dict[str, Any] | None
 
 
 def _shot_tensors(shots: ShotMemory | None) -> dict[str, Tensor]:
-    return {} if shots is None else {SHOTS_PREFIX + name: getattr(shots, name) for name in SHOT_TENSORS}
+    if shots is None:
+        return {}
+    tensors = {SHOTS_PREFIX + name: getattr(shots, name) for name in SHOT_TENSORS}
+    if shots.patches is not None:
+        tensors |= {SHOTS_PREFIX + name: getattr(shots.patches, own) for own, name in PATCH_TENSORS.items()}
+    return tensors
 
 
 def _calibration_tensors(calibration: Calibration | None) -> dict[str, Tensor]:

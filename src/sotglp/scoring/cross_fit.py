@@ -101,7 +101,7 @@ def cross_fit(
             parts.append((held_out, predictions))
             if on_fold:
                 on_fold(held_out, predictions)
-    return CrossFit(tuple(models), folds, _in_order(parts))
+    return CrossFit(tuple(models), folds, joined(parts))
 
 
 def folds_of(images: ImageSet, n_folds: int | None = None) -> int:
@@ -134,7 +134,7 @@ def fold_checkpoint(checkpoint: Path, fold: int) -> Path:
     return checkpoint.with_name(f"{checkpoint.name}.fold{fold}")
 
 
-def _in_order(parts: list[tuple[NDArray[np.int64], Predictions]]) -> Predictions:
+def joined(parts: list[tuple[NDArray[np.int64], Predictions]]) -> Predictions:
     """Join the predictions of the parts of a set, in the set's order."""
     order = np.argsort(np.concatenate([indices for indices, _ in parts]))
     rows = ("probabilities", "global_logits", "local_logits", "ood_scores")

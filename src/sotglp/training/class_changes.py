@@ -1,8 +1,9 @@
-"""Add, remove and rename classes of a trained model without changing what it learned for the others."""
+"""Add, remove and rename classes of a trained model."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from sotglp.backbone.precision import autocast
-from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.errors import SotglpError, SotglpWarning, UnreadableImageError, some_names
 from sotglp.features.encode import encode_image_features
 from sotglp.features.rows import EncodedImages
 from sotglp.images.check import readable_images, warn_of_two_labels
@@ -20,10 +21,10 @@ from sotglp.images.image_set import ImageSet
 from sotglp.images.labels import warn_if_reserved
 from sotglp.methods.base import AdaptedModel, Loss, Outputs
 from sotglp.methods.registry import build_model
-from sotglp.methods.shot_features import build_shot_memory
+from sotglp.methods.shot_features import build_shot_memory, stored_shots
 from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import Precision, TrainConfig
-from sotglp.training.fit import drawn_shots, train
+from sotglp.training.fit import adapt, drawn_shots, train
 
 STEPS_ALONE = 5
 """Steps on images of the new class alone, unless epochs are set."""
@@ -36,17 +37,20 @@ def with_class(
     config: TrainConfig,
     *,
     others: ImageSet | None = None,
+    epochs: int | None = None,
     cache_dir: Path | None = None,
     unreadable: list[UnreadableImageError] | None = None,
     show_progress: bool = False,
 ) -> AdaptedModel:
-    """Return a model with one more class, the last one; the parameters of the other classes stay bit for bit.
+    """Return a model with one more class, the last one.
 
-    If each class has its own prompts, as in SOT-GLP, only those of the new class are learned, starting from the mean of
-    the others'. Tip-Adapter stores the images' features as further keys and ignores ``others``. Methods without
-    parameters of single classes need only the name. A shot memory is extended with the new images. Raise a SotglpError
-    if the class exists or has the same prompt as another, the kind of model has to be fitted on all classes at once, or
-    images or settings are invalid.
+    If classes have parameters of their own, as the prompts of SOT-GLP, the model is fitted again, on the new images and
+    on those of the old classes: ``others``, and the shots that the model stores of classes without ``others``. If an
+    old class has neither, only the prompts of the new class are learned, from the mean of the others', with a
+    SotglpWarning: such a model may miss many images of the new class. Tip-Adapter stores the images' features as
+    further keys. Methods without parameters of single classes need only the name. Raise a SotglpError if the class
+    exists or has the same prompt as another, images of old classes are missing and the kind of model has to be fitted
+    on all classes at once, or images or settings are invalid.
 
     Parameters
     ----------
@@ -55,55 +59,86 @@ def with_class(
     images : ImageSet
         Images of the new class; labels are ignored.
     config : TrainConfig
-        Settings of the run; ``shots`` images of each class are drawn. Without ``epochs`` there are about 100 steps
-        with ``others``, but only ``STEPS_ALONE`` without, since nothing then keeps the new class from attracting
-        images of the others.
+        Settings of the run that fitted the model; ``shots`` images of each class are drawn. Stored shots have no views,
+        so that beside them images are not augmented.
     others : ImageSet or None
         Labelled images of old classes.
+    epochs : int or None
+        Passes over the images; None takes those of ``config``, but only ``STEPS_ALONE`` steps on images of the new
+        class alone, since nothing then keeps it from attracting images of the others.
     cache_dir, unreadable, show_progress
         See :func:`sotglp.training.fit.adapt`.
     """
     _check_new_name(model, name)
     names = [*model.class_names, name]
-    grown = _moved(model, names, [*range(len(names) - 1), None])
     own = ImageSet(images.images, (name,) * len(images), ranges=model.value_ranges)
-    if grown.class_rows or grown.needs_shot_features:
-        shots = own
-        if others is not None and not grown.needs_shot_features:
-            others.targets(model.class_names)  # rejects other labels
-            labels = (*(own.labels or ()), *(others.labels or ()))
-            shots = ImageSet(own.images + others.images, labels, ranges=model.value_ranges)
-        shots = readable_images(drawn_shots(shots, config), unreadable)
-        warn_of_two_labels(shots)
-        own = shots.take(np.array(shots.labels) == name)
-        grown.value_ranges = shots.ranges
-        grown = _learn_last_class(grown, shots, config, others is None, cache_dir, show_progress)
-    elif model.shots:
-        own = readable_images(drawn_shots(own, config), unreadable)
-        grown.value_ranges = own.ranges
+    if epochs is not None:
+        config = config.model_copy(update={"epochs": epochs})
+    if others is not None and model.class_rows:
+        others.targets(model.class_names)  # rejects other labels
+        own = _together(others, own)
+    if not (model.class_rows or model.needs_shot_features or model.shots):
+        return _moved(model, names, [*range(len(names) - 1), None])
+    shots = drawn_shots(own, config)
+    warn_of_two_labels(shots)
+    missing: list[str] = []
+    if model.class_rows:
+        shots, config = _with_stored_shots(model, shots, config)
+        missing = [old for old in model.class_names if old not in shots.classes]
+        if not missing:
+            return adapt(
+                model.backbone,
+                shots,
+                model.config,
+                config,
+                classes=names,
+                cache_dir=cache_dir,
+                unreadable=unreadable,
+                show_progress=show_progress,
+            ).model
+    grown = _moved(model, names, [*range(len(names) - 1), None])
+    shots = readable_images(shots, unreadable)
+    grown.value_ranges = shots.ranges
+    own = shots.take(np.array(shots.labels) == name)
+    if grown.needs_shot_features:
+        features = encode_image_features(grown.backbone, own, config.inference_config(), cache_dir)
+        grown.partial_fit_features(features, torch.from_numpy(own.targets(names)))
+    elif grown.class_rows:
+        _warn_of_missing(name, missing)
+        if len(shots.classes) == 1 and epochs is None:
+            steps = len(shots) // min(config.batch_size, len(shots))
+            config = config.model_copy(update={"epochs": math.ceil(STEPS_ALONE / steps)})
+        _freeze_old_rows(grown)
+        train(_LastClass(grown, config.precision), shots, config, cache_dir=cache_dir, show_progress=show_progress)
+        grown = _moved(grown, names, range(len(names)))
     if model.shots:
-        grown.shots = model.shots.joined(build_shot_memory(grown, own, config.inference_config(), cache_dir=cache_dir))
+        added = build_shot_memory(grown, own, config.inference_config(), cache_dir=cache_dir)
+        grown.shots = model.shots.joined(added)
     return grown
 
 
-def _learn_last_class(
-    grown: AdaptedModel,
-    shots: ImageSet,
-    config: TrainConfig,
-    alone: bool,
-    cache_dir: Path | None,
-    show_progress: bool,
-) -> AdaptedModel:
-    if grown.needs_shot_features:
-        features = encode_image_features(grown.backbone, shots, config.inference_config(), cache_dir)
-        grown.partial_fit_features(features, torch.from_numpy(shots.targets(grown.class_names)))
-        return grown
-    if alone and config.epochs is None:
-        steps = len(shots) // min(config.batch_size, len(shots))
-        config = config.model_copy(update={"epochs": math.ceil(STEPS_ALONE / steps)})
-    _freeze_old_rows(grown)
-    train(_LastClass(grown, config.precision), shots, config, cache_dir=cache_dir, show_progress=show_progress)
-    return _moved(grown, grown.class_names, range(len(grown.class_names)))
+def _with_stored_shots(model: AdaptedModel, shots: ImageSet, config: TrainConfig) -> tuple[ImageSet, TrainConfig]:
+    """Add the shots that the model stores of classes without images, and return settings to train on them all."""
+    config = config.model_copy(update={"shots": None})
+    stored = stored_shots(model)
+    missing = [index for index, label in enumerate(stored.labels or ()) if label not in shots.classes] if stored else []
+    if stored is None or not missing:
+        return shots, config
+    return _together(stored.take(missing), shots), config.model_copy(update={"augment": False})
+
+
+def _together(one: ImageSet, other: ImageSet) -> ImageSet:
+    labels = (*(one.labels or ()), *(other.labels or ()))
+    return ImageSet(one.images + other.images, labels, ranges=other.ranges)
+
+
+def _warn_of_missing(name: str, missing: list[str]) -> None:
+    warnings.warn(
+        f"only the prompts of {name!r} were learned, and many of its images may be missed, since the model stores no "
+        f"shots of {some_names(missing)}: give images of all old classes (--others, others=)",
+        SotglpWarning,
+        stacklevel=3,
+    )
 
 
 def without_class(model: AdaptedModel, name: str) -> AdaptedModel:

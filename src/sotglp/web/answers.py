@@ -78,7 +78,7 @@ class ModelAnswer(Answer):
     ood_method: str = Field(description="Kind of the in-distribution score.", examples=["gl-mcm"])
     threshold: float | None = Field(description="Images with a lower score are unknown.")
     can_add_classes: bool
-    changed: bool = Field(description="Whether classes were added, which removes the calibration.")
+    changed: bool = Field(description="Whether classes were added since the server started.")
     limits: LimitsAnswer
 
 
@@ -153,6 +153,7 @@ class ClassAdded(Answer):
 
     classes: list[str]
     added: str
+    recalibration: str = Field("", description="How the calibration was repeated; empty without one.")
 
 
 class ClassRemoved(Answer):
@@ -160,6 +161,7 @@ class ClassRemoved(Answer):
 
     classes: list[str]
     removed: str
+    recalibration: str = Field("", description="How the calibration was repeated; empty without one.")
 
 
 def predictions_csv(predictions: Sequence[Prediction | Unreadable]) -> str:

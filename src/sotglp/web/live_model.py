@@ -18,6 +18,7 @@ from sotglp.model_file.record import ModelRecord, read_record
 from sotglp.model_file.save import save_model
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.predict import text_of
+from sotglp.scoring.recalibrate import ClassChange, recalibrate
 from sotglp.settings import InferenceConfig, TrainConfig, checked
 from sotglp.training.class_changes import with_class, without_class
 from sotglp.web.limits import RefusalError
@@ -36,9 +37,11 @@ class ServedModel:
     inference : InferenceConfig
         Settings of predictions, with the score of the calibration.
     calibration : Calibration or None
-        None after classes have changed.
+        That of the file, or the one that was repeated after classes changed; None if it could not be.
     added : tuple of str
         Names of the classes that were added.
+    said : str
+        What was done to the calibration by the last change; empty if there was none.
     """
 
     model: AdaptedModel
@@ -49,6 +52,7 @@ class ServedModel:
     calibration: Calibration | None
     carries_backbone: bool
     added: tuple[str, ...] = ()
+    said: str = ""
 
     @property
     def classes(self) -> list[str]:
@@ -62,37 +66,44 @@ class ServedModel:
 
     @property
     def can_add_classes(self) -> bool:
-        """Whether this kind of model can add a class without images of the others."""
+        """Whether this kind of model can add a class by its images alone."""
         learns_at_once = type(self.model).partial_fit_features is AdaptedModel.partial_fit_features
-        return not (self.model.needs_shot_features and learns_at_once)
+        has_shots = self.model.shots is not None and self.model.shots.patches is not None
+        return has_shots or not (self.model.needs_shot_features and learns_at_once)
 
     def with_class(self, name: str, images: ImageSet) -> ServedModel:
         """Return the model with one more class, like ``sotglp classes add``."""
-        known = (self.record.training or TrainConfig()).model_dump()
         label = self.record.label_of(name)
-        # No worker processes: a fork copies the server's threads in the middle of their work.
-        config = checked(TrainConfig, known | {"epochs": None, "workers": 0})
-        grown = with_class(self.model, str(label), images, config)
+        grown = with_class(self.model, str(label), images, self._training)
+        again = recalibrate(self.calibration, self.model, grown, None, self._training)
         return replace(
             self,
             model=grown,
             text=text_of(grown, self.inference),
             labels=(*self.labels, label),
-            calibration=None,
+            calibration=again.calibration,
             added=(*self.added, str(label)),
+            said=again.said,
         )
 
     def without_class(self, name: str) -> ServedModel:
         """Return the model without a class."""
         shrunk = without_class(self.model, name)
+        again = recalibrate(self.calibration, self.model, shrunk, ClassChange.removing(name), self._training)
         return replace(
             self,
             model=shrunk,
             text=text_of(shrunk, self.inference),
             labels=tuple(label for label, own in zip(self.labels, self.classes, strict=True) if own != name),
-            calibration=None,
+            calibration=again.calibration,
             added=tuple(other for other in self.added if other != name),
+            said=again.said,
         )
+
+    @property
+    def _training(self) -> TrainConfig:
+        # No worker processes: a fork copies the server's threads in the middle of their work.
+        return (self.record.training or TrainConfig()).model_copy(update={"workers": 0})
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write the model file, like ``sotglp fit`` and ``sotglp classes``."""

@@ -149,20 +149,21 @@ async def explain(
 async def add_class(request: Request) -> ClassAdded:
     """Train a class on a few images; later requests use it.
 
-    The other classes keep their parameters. The calibration is removed, since it holds for the old classes only. The
-    model file on disk is not changed: download the new one from /model/file.
+    The model is fitted again, on these images and on the shots of the other classes that the model file stores, and the
+    calibration is repeated on them. Without stored shots, only the prompts of the class are learned, and the
+    calibration is removed. The model file on disk is not changed: download the new one from /model/file.
     """
     service = service_of(request)
     async with received(request, service.limits, service.received_bytes, "images") as form:
         served = await service.add_class(form.texts.get("name", ""), form.uploads)
-    return ClassAdded(classes=served.classes, added=served.added[-1])
+    return ClassAdded(classes=served.classes, added=served.added[-1], recalibration=served.said)
 
 
 @router.delete("/classes/{name:path}", responses=refusals(403, 404, 409, 422), summary="Remove an added class")
 async def remove_class(request: Request, name: str) -> ClassRemoved:
     """Remove a class that was added since the server started; without any, the calibration is restored."""
     served = await service_of(request).live.remove_class(name)
-    return ClassRemoved(classes=served.classes, removed=name)
+    return ClassRemoved(classes=served.classes, removed=name, recalibration=served.said)
 
 
 @router.get(

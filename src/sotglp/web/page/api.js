@@ -88,7 +88,7 @@ export async function addClass(name, files) {
 }
 
 export async function removeClass(name) {
-  return ask(`classes/${encodeURIComponent(name)}`, { method: "DELETE" });
+  return (await ask(`classes/${encodeURIComponent(name)}`, { method: "DELETE" })).json();
 }
 
 export async function training() {

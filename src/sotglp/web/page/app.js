@@ -195,12 +195,14 @@ async function changeClasses(change, done) {
   const was = model.calibrated;
   state("busy", "Training");
   try {
+    let answer;
     await inTurn(async () => {
-      await change();
+      answer = await change();
       await refresh();
     });
-    if (was && !model.calibrated) say(`${done} Adding a class removed the rejection threshold; recalibrate to restore it.`);
+    if (was && !model.calibrated) say(`${done} This removed the rejection threshold; recalibrate to restore it.`);
     else if (!was && model.calibrated) say(`${done} The rejection threshold is restored.`);
+    else if (answer.recalibration) say(`${done} Calibration: ${answer.recalibration}.`);
     else say(done);
     return true;
   } catch (error) {
