@@ -39,10 +39,11 @@ BEFORE, AGAIN, ADDED = "without the class", "new fit", "added"
 
 INTRODUCTION = """# Class changes
 
-`benchmarks/class_changes.py` writes this page. Backbone `photo` with its own settings, SOT-GLP. One class of each set was
-left out, and then added to the model by images of it alone, as `sotglp classes add` does: the other classes come from the
-features that the model file stores in 8 bits. Numbers are in % of the test images, one run each; *old* and *new* are images of
-the old classes and of the new one. A new class has 20 to 30 test images, so one image is 3 to 5 points.
+`benchmarks/class_changes.py` writes this page. Backbone `photo` with its own settings, SOT-GLP. One class of each set
+was left out, and then added to the model by images of it alone, as `sotglp classes add` does: the other classes come
+from the features that the model file stores in 8 bits. Numbers are in % of the test images, one run each; *old* and
+*new* are images of the old classes and of the new one. A new class has 20 to 30 test images, so one image is 3 to 5
+points.
 
 | set | shots | seed | new class | model | all | old | new | CPU s |
 |---|---|---|---|---|---|---|---|---|
@@ -103,10 +104,14 @@ def document(done: list[dict[str, Any]]) -> str:
         dataset, new, shots, seed = row["cell"]
         for model, (whole, old, own, seconds) in row["numbers"].items():
             of_new = "-" if model == BEFORE else f"{own:.1f}"
-            lines.append(
-                f"| {dataset} | {shots} | {seed} | {new} | {model} | {whole:.1f} | {old:.1f} | {of_new} | {seconds:.0f} |"
-            )
-    return INTRODUCTION + "\n".join(lines) + "\n"
+            cells = (dataset, shots, seed, new, model, f"{whole:.1f}", f"{old:.1f}", of_new, f"{seconds:.0f}")
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    again, added = (np.mean([row["numbers"][model][:3] for row in done], axis=0) for model in (AGAIN, ADDED))
+    summary = (
+        f"Mean over the {len(done)} runs, all / old / new: new fit {again[0]:.1f} / {again[1]:.1f} / {again[2]:.1f}, "
+        f"added {added[0]:.1f} / {added[1]:.1f} / {added[2]:.1f}."
+    )
+    return INTRODUCTION + "\n".join([*lines, "", summary]) + "\n"
 
 
 if __name__ == "__main__":

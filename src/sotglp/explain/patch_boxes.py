@@ -12,6 +12,7 @@ from sotglp.backbone import Backbone
 from sotglp.images.decode import open_image
 from sotglp.images.framing import frame_of
 from sotglp.images.image_set import ImageSource
+from sotglp.images.stored import StoredImage
 from sotglp.images.value_range import ValueRanges
 
 
@@ -39,6 +40,7 @@ def picture_and_boxes(
     if isinstance(source, Tensor) and source.dtype == torch.uint8:
         source = Image.fromarray(source.permute(1, 2, 0).numpy())
     if not isinstance(source, Tensor):
+        assert not isinstance(source, StoredImage)  # it has no pixels
         picture = open_image(source, ranges)
         if backbone.preprocess_settings is not None:
             return picture, patch_boxes(backbone, *picture.size)

@@ -16,7 +16,9 @@ from sotglp.errors import SotglpError
 from sotglp.files.atomic import write_file
 from sotglp.files.header import METADATA_KEY, open_tensor_file
 
-_PLAIN_TYPES = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.bool})
+_PLAIN_TYPES = frozenset(
+    {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.bool}
+)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], *, force: bool) -> None:

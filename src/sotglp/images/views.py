@@ -17,6 +17,7 @@ from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.images.decode import open_image
 from sotglp.images.digest import read_unchanged
 from sotglp.images.image_set import ImageSet
+from sotglp.images.stored import StoredImage
 
 Transform: TypeAlias = Callable[[Any], torch.Tensor]
 View: TypeAlias = "tuple[int, torch.Tensor | UnreadableImageError]"
@@ -60,6 +61,7 @@ class ViewDataset(Dataset[View]):
     def __getitem__(self, i: int) -> View:
         """Return (i, pixels) or (i, error)."""
         source = self.images.images[i]
+        assert not isinstance(source, StoredImage)  # it has no pixels
         picture: Image.Image | torch.Tensor
         if isinstance(source, torch.Tensor):
             picture = source if source.is_floating_point() else _as_pil(source)

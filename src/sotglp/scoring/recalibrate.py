@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from sotglp.methods.shot_features import stored_shots
 from sotglp.scoring.calibration import Calibration, calibrate_crossed
 from sotglp.scoring.cross_fit import CrossFit, cross_fit, joined
 from sotglp.scoring.predict import predict, text_of
-from sotglp.settings import InferenceConfig, TrainConfig, checked
+from sotglp.settings import Calibrator, InferenceConfig, TrainConfig, checked
 from sotglp.training.class_changes import renamed, without_class
 
 TOLERANCE = 0.05
@@ -146,7 +146,7 @@ def _recalibrated(
         images,
         inference,
         calibration.rejection.tpr,
-        calibrator="temperature" if known_map is None else known_map.kind,
+        calibrator=cast(Calibrator, known_map.kind) if known_map else "temperature",
         **options,
     )
 
