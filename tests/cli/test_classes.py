@@ -46,9 +46,9 @@ def test_add_rename_and_remove(model: Path, data: Path, tmp_path: Path, output_o
     images = (data / "clouds" / "0.png", data / "clouds")
     done = sotglp("classes", "add", model, "grey cloud", *images, "--others", data / "train", "--out", grown)
     assert done.stdout.startswith(f"{grown}: grey cloud is class 4; threshold")
-    assert "recalibrated on 12 stored shots" in done.stdout
+    assert "recalibrated on 13 stored shots" in done.stdout
     assert read_record(grown).classes == [*OLD, "grey cloud"]
-    assert read_record(grown).calibration.rejection.n == 12
+    assert read_record(grown).calibration.rejection.n == 13
     assert read_record(grown).training == read_record(model).training
     assert model.read_bytes() == before
 
@@ -57,7 +57,7 @@ def test_add_rename_and_remove(model: Path, data: Path, tmp_path: Path, output_o
         output_of("classes", "rename", grown, "grey cloud", "fog", "--out", grown, "--force", "--json", "-")
     )
     assert (result["classes"], result["renamed"], result["name"]) == ([*OLD, "fog"], "grey cloud", "fog")
-    assert result["calibration"]["rejection"]["n"] == 12
+    assert result["calibration"]["rejection"]["n"] == 13
     back = tmp_path / "back.safetensors"
     done = output_of("classes", "remove", grown, "fog", "--out", back, "--json", tmp_path / "out.json")
     assert done.startswith(f"{back}: 3 classes without fog; ")

@@ -286,9 +286,8 @@ def test_images_of_many_requests_share_batches(own: TestClient, monkeypatch: pyt
 
 def test_a_model_without_maps_that_cannot_add_classes(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "probe.safetensors"
-    MethodClassifier("linear-probe", "tiny", settings={"augment": False}, shots=None).fit(model.parent / "train").save(
-        path
-    )
+    settings = {"augment": False, "remember": False}
+    MethodClassifier("linear-probe", "tiny", settings=settings, shots=None).fit(model.parent / "train").save(path)
     with client(path) as own:
         about = own.get("/model").json()
         assert (about["has_maps"], about["n_prompts"], about["can_add_classes"]) == (False, 0, False)
