@@ -43,11 +43,17 @@ ROOT = Path(__file__).parent.parent
 
 HEAD = """# Automatic choice of the method
 
+`sotglp fit --method auto` splits the shots into three folds and compares methods on the shots that their models were
+not fitted on. Methods without training share the encoded features and are fitted on two splits; SOT-GLP is trained on
+the folds once, which takes the steps of two more fits. `pool` is preferred: another method is chosen where it is better
+by more than {clear} standard errors of the difference. Sixteen or fewer shots of a class tell methods apart only if
+they differ by much, so that a plain choice of the best often errs; the pool of three methods is seldom far from the
+best of them.
+
 `python benchmarks/auto.py --data ../shared/data` writes this file: backbone `photo`, default settings, test accuracy
-in %, mean of {draws} draws. Sets with 16 training images of each class have one draw of 16 shots. In the
-first table, `auto` chooses among the methods without training. The preferred method is `pool`; another one is chosen
-where held-out shots show that it is better by more than {clear} standard errors. The best single method is found on the
-test images, so that it is an optimistic bar.
+in %, mean of the given number of draws. Sets with 16 training images of each class have one draw of 16 shots. In the
+first table, `auto` chooses among the methods without training. The best single method is found on the test images, so
+that it is an optimistic bar.
 
 """
 
@@ -87,8 +93,8 @@ def accuracy(model: AdaptedModel, test: ImageSet) -> float:
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """Lines of Markdown: for each set and number of shots all methods without training, and auto of them."""
     methods = [name for name in AUTO_METHODS if name != TRAINED]
-    lines = [f"| set | shots | {' | '.join(methods)} | best single | auto | difference | chosen |"]
-    lines.append("|---|---|" + "---|" * (len(methods) + 4))
+    lines = [f"| set | shots | draws | {' | '.join(methods)} | best single | auto | difference | chosen |"]
+    lines.append("|---" * (len(methods) + 7) + "|")
     differences, totals = [], []
     for name, shots in product(SETS, SHOTS):
         own = [row for row in rows if (row["set"], row["shots"]) == (name, shots)]
@@ -101,14 +107,14 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         chosen = ", ".join(f"{one} {n}" for one in methods if (n := sum(row["chosen"] == one for row in own)))
         differences.append(auto - singles[best])
         totals.append([*means.values(), singles[best], auto])
-        cells = [f"{mean:.1f}" for mean in means.values()]
+        cells = [str(len(own)), *(f"{mean:.1f}" for mean in means.values())]
         lines.append(
             f"| {name} | {shots} | {' | '.join(cells)} | {best} | {auto:.1f} | {differences[-1]:+.1f} | {chosen} |"
         )
     *mean, best_mean, auto_mean = np.mean(totals, axis=0).tolist()
     cells = [f"{one:.1f}" for one in mean]
     lines.append(
-        f"| mean | | {' | '.join(cells)} | {best_mean:.1f} | {auto_mean:.1f} | {auto_mean - best_mean:+.1f} | |"
+        f"| mean | | | {' | '.join(cells)} | {best_mean:.1f} | {auto_mean:.1f} | {auto_mean - best_mean:+.1f} | |"
     )
     return lines
 
@@ -155,7 +161,7 @@ def main() -> None:
     lines = table(free)
     if costly:
         lines += ["", "With SOT-GLP as a candidate (seconds of one CPU core):", "", *trained_table(costly)]
-    head = HEAD.format(draws=arguments.draws, clear=CLEAR)
+    head = HEAD.format(clear=CLEAR)
     (ROOT / "docs" / "auto_measured.md").write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
 
 
