@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sotglp.model_file.load import load_model
 from sotglp.model_file.record import read_record
 from support.command import Run, run_here
+from support.samples import make_class_folders
 
 TINY = ["--backbone", "tiny", "--no-cache", "--shots", "4", "--epochs", "1", "--set", "augment=false"]
 
@@ -39,6 +42,26 @@ def test_lr_auto_keeps_the_chosen_rate(class_folders: Path, tmp_path: Path, outp
     assert set(choice.merits) == {"0.005", "0.02", "0.08"}
     assert record.training is not None
     assert record.training.learning_rate == float(choice.chosen)
+    assert str(choice) in printed
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_ood_method_auto_leaves_classes_out(held_out: bool, tmp_path: Path, output_of: Run) -> None:
+    out = tmp_path / "m.safetensors"
+    train = make_class_folders(tmp_path / "a", per_class=3)
+    other = make_class_folders(tmp_path / "b", per_class=2, seed=5)
+    for folder in (train, other):
+        for source in sorted(folder.iterdir()):
+            shutil.copytree(source, folder / f"dark {source.name}")
+            for picture in (folder / f"dark {source.name}").iterdir():
+                Image.open(picture).point(lambda value: value // 3).save(picture)
+    calibrated = ["--calibrate-on", other] if held_out else ["--calibrate"]
+    printed = output_of("fit", train, "--out", out, *TINY, *calibrated, "--ood-method", "auto")
+    record = read_record(out)
+    (choice,) = record.choices
+    assert (choice.setting, choice.measure, choice.n) == ("ood_method", "AUROC", 3)
+    assert record.calibration is not None
+    assert record.calibration.ood_method == choice.chosen
     assert str(choice) in printed
 
 

@@ -103,7 +103,10 @@ def fit(
     ] = None,
     ood_method: Annotated[
         str | None,
-        Option(help="Score to calibrate, such as gl-mcm, knn or transport; default: the backbone's."),
+        Option(
+            help="Score to calibrate, such as gl-mcm or knn, or auto: the best at telling classes that are left out in "
+            "turn; default: the backbone's."
+        ),
     ] = None,
     device: options.Device = "auto",
     resume: Annotated[bool, Option("--resume", help="Resume an interrupted run.")] = False,
@@ -168,7 +171,7 @@ def fit(
     }
     candidates = settings_of_candidates(backbone, method, preset, common, setting or [])
     model_config, training = next(iter(candidates.values()))
-    score = ood_method or default_ood_method(backbone, has_shots=training.remember)
+    score = default_ood_method(backbone, has_shots=training.remember) if ood_method in (None, AUTO) else ood_method
     inference = checked(InferenceConfig, training.inference_config().model_dump() | {"ood_method": score})
     if inference.ood_method in SHOT_SCORES and not training.remember:
         raise SotglpError(
@@ -201,6 +204,7 @@ def fit(
         training=training,
         candidates=candidates,
         rate_is_open=learning_rate == AUTO,
+        score_is_open=ood_method == AUTO,
         inference=inference,
         features_dir=features_dir,
         checkpoint=checkpoint,

@@ -25,10 +25,11 @@ from sotglp.model_file.save import calibration_record, save_model
 from sotglp.scoring.calibration import Calibration, calibrate_crossed, calibrate_held_out
 from sotglp.scoring.choice import Choice
 from sotglp.scoring.choose_method import choose_method, choose_rate
+from sotglp.scoring.choose_score import choose_score
 from sotglp.scoring.cross_fit import cross_fit, folds_of, remove_checkpoints, remove_fold_checkpoints
 from sotglp.scoring.rejection import check_tpr
 from sotglp.scoring.risk_control import check_max_error
-from sotglp.settings import Calibrator, InferenceConfig, Settings, TrainConfig
+from sotglp.settings import Calibrator, InferenceConfig, Settings, TrainConfig, checked
 from sotglp.training.chance import warn_near_chance
 from sotglp.training.fit import Fitted, adapt, drawn_shots
 from sotglp.training.trackers import Tracker
@@ -44,6 +45,7 @@ class FitRun:
     training: TrainConfig
     candidates: Mapping[str, tuple[Settings, TrainConfig]]
     rate_is_open: bool
+    score_is_open: bool
     inference: InferenceConfig
     features_dir: Path | None
     checkpoint: Path
@@ -125,7 +127,8 @@ class FitRun:
             callbacks=self.trackers,
         )
         is_first = Processes(backbone.device).is_first
-        calibration = self._calibration(fitted, is_first, unreadable)
+        calibration, choices = self._calibration(fitted, is_first, unreadable)
+        choices = (*self.choices, *choices)
         if not is_first:
             return
         save_model(
@@ -134,7 +137,7 @@ class FitRun:
             training=self.training,
             history=fitted.history,
             calibration=calibration,
-            choices=self.choices,
+            choices=choices,
             include_backbone=self.include_backbone,
             force=self.force,
         )
@@ -147,18 +150,32 @@ class FitRun:
             "settings": {"model": self.model_config.model_dump(), "training": self.training.model_dump()},
             "history": fitted.history,
             "calibration": calibration_record(calibration),
-            "choices": [asdict(choice) for choice in self.choices],
+            "choices": [asdict(choice) for choice in choices],
             "seconds_of_choices": self.seconds_of_choices,
             "unreadable": list_unreadable(unreadable),
         }
-        lines = [line for choice in self.choices for line in choice_lines(choice)]
+        lines = [line for choice in choices for line in choice_lines(choice)]
         lines += [f"chosen in {self.seconds_of_choices:.1f} s"] if self.choices else []
         emit([*lines, self._summary(fitted, calibration)], result, self.json_file)
 
     def _calibration(
         self, fitted: Fitted, is_first: bool, unreadable: list[UnreadableImageError] | None
-    ) -> Calibration | None:
+    ) -> tuple[Calibration | None, tuple[Choice, ...]]:
+        """Calibrate, after the score was chosen if that is left open; return that choice too."""
+        choices: tuple[Choice, ...] = ()
         inference = self.inference.model_copy(update={"show_progress": is_first})
+        if self.score_is_open:
+            choice = choose_score(
+                fitted.model.backbone,
+                fitted.images,
+                self.model_config,
+                self.training,
+                inference,
+                cache_dir=self.features_dir,
+                show_progress=is_first,
+            )
+            inference = checked(InferenceConfig, inference.model_dump() | {"ood_method": choice.chosen})
+            choices = (choice,)
         if self.calibrate:
             crossed = cross_fit(
                 fitted.model,
@@ -169,7 +186,7 @@ class FitRun:
                 checkpoint=self.checkpoint,
                 resume=self.resume,
             )
-            return calibrate_crossed(
+            calibration = calibrate_crossed(
                 crossed,
                 fitted.images,
                 inference,
@@ -178,8 +195,9 @@ class FitRun:
                 confidence=self.confidence,
                 calibrator=self.calibrator,
             )
+            return calibration, choices
         if self.held_out and is_first:
-            return calibrate_held_out(
+            calibration = calibrate_held_out(
                 fitted.model,
                 self.held_out,
                 inference,
@@ -189,7 +207,8 @@ class FitRun:
                 calibrator=self.calibrator,
                 unreadable=unreadable,
             )
-        return None
+            return calibration, choices
+        return None, choices
 
     def _summary(self, fitted: Fitted, calibration: Calibration | None) -> str:
         summary = (
