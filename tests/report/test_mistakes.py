@@ -9,7 +9,7 @@ from sotglp.explain.explanation import ClassExplanation, Explanation, explain
 from sotglp.images.image_set import ImageSet
 from sotglp.report import mistakes as module
 from sotglp.report.findings import evaluate_for_report
-from sotglp.report.mistakes import class_maps
+from sotglp.report.mistakes import class_maps, spread
 from sotglp.scoring.calibration import calibrate_held_out
 from sotglp.scoring.predict import predict
 from support.report_samples import READING, as_predicted
@@ -38,15 +38,13 @@ def test_mistakes_are_the_most_confident_ones_with_the_maps_of_explain(model: SO
         np.testing.assert_allclose(mistake.maps[0].boxes, explained.boxes)
 
 
-def test_only_the_most_confident_mistakes_are_kept(
-    model: SOTGLP, images: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_MISTAKES", 3)
-    wrong = as_predicted(model, images, wrong=12)
-    found = evaluate_for_report(model, wrong, {}, READING)
-    assert found.accuracy.count == 0
-    confidences = predict(model, wrong, READING).probabilities.max(axis=1)
-    assert [mistake.probability for mistake in found.mistakes] == pytest.approx(np.sort(confidences)[::-1][:3])
+def test_mistakes_are_spread_over_the_true_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = np.array([0, 0, 0, 0, 1, 2, 1])
+    by_confidence = np.array([0, 1, 2, 5, 3, 4, 6])
+    for most, expected in ((3, [0, 5, 4]), (4, [0, 1, 5, 4]), (20, by_confidence.tolist())):
+        monkeypatch.setattr(module, "MAX_MISTAKES", most)
+        assert spread(by_confidence, targets) == expected
+    assert spread(np.array([], dtype=np.int64), targets) == []
 
 
 def test_boxes_shrink_with_the_picture() -> None:

@@ -65,13 +65,14 @@ def find_mistakes(
     calibration: Calibration | None,
     names: Sequence[str],
 ) -> tuple[Mistake, ...]:
-    """Return the most confident mistakes first, from class indices (n,) and calibrated probabilities (n, C).
+    """Return mistakes, the most confident first, from class indices (n,) and calibrated probabilities (n, C).
 
+    They are spread over the true classes: the most confident one of each class comes before the second of any.
     ``names`` of the images, (n,), are what the report calls them.
     """
     confidence = probabilities[np.arange(len(targets)), predicted]
     wrong = (predicted != targets).nonzero()[0]
-    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")[:MAX_MISTAKES]].tolist()
+    chosen = spread(wrong[np.argsort(-confidence[wrong], kind="stable")], targets)
     if not chosen:
         return ()
     pairs = [(model.class_names[predicted[i]], model.class_names[targets[i]]) for i in chosen]
@@ -86,6 +87,19 @@ def find_mistakes(
         Mistake(names[i], label, answer, float(confidence[i]), float(probabilities[i, targets[i]]), *picture)
         for i, (answer, label), picture in zip(chosen, pairs, drawn, strict=True)
     )
+
+
+def spread(ordered: NDArray[np.int64], targets: NDArray[np.int64]) -> list[int]:
+    """Choose up to ``MAX_MISTAKES`` of images in an order, classes in turn, and return them in that order."""
+    seen: dict[int, int] = {}
+    rounds = []
+    for index in ordered.tolist():
+        own = int(targets[index])
+        seen[own] = seen.get(own, -1) + 1
+        rounds.append(seen[own])
+    chosen = np.sort(np.argsort(np.array(rounds, dtype=np.int64), kind="stable")[:MAX_MISTAKES])
+    kept: list[int] = ordered[chosen].tolist()
+    return kept
 
 
 def class_maps(explanation: Explanation, labels: tuple[str, ...]) -> tuple[Thumbnail, tuple[ClassMap, ...]]:

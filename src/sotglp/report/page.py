@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -19,6 +20,7 @@ from sotglp.report.mistakes import ClassMap, Mistake
 from sotglp.report.pictures import MapPaths, map_paths
 from sotglp.report.reproduce import fit_command, fit_command_caveats
 from sotglp.report.template import percent, render_page, setting
+from sotglp.report.verdict import verdict
 from sotglp.settings import Settings
 
 MAX_TABLE_CLASSES = 30
@@ -73,7 +75,12 @@ def _content(findings: Findings, about: About) -> dict[str, Any]:
         "confusion_chart": charts.confusion_matrix(confusion.shares) if is_large else None,
         "pairs": confusion.most_confused(MAX_PAIRS) if is_large else [],
         "worst": confusion.worst(MAX_WORST),
-        "mistakes": [(mistake, _drawings(mistake)) for mistake in findings.mistakes],
+        "verdict": verdict(findings),
+        "mistakes": [
+            (replace(mistake, name=_inside(about.test, mistake.name)), _drawings(mistake))
+            for mistake in findings.mistakes
+        ],
+        "unreadable": [_inside(about.test, name) for name in findings.unreadable],
         "reliability_chart": charts.reliability_diagram(findings.reliability, findings.calibrated),
         "ood": {name: (one, *_ood_charts(findings, one)) for name, one in findings.ood.items()},
         "curves": _curves(record),
@@ -82,6 +89,12 @@ def _content(findings: Findings, about: About) -> dict[str, Any]:
         "fit_command_caveats": fit_command_caveats(record),
         "versions": _versions(record),
     }
+
+
+def _inside(folder: str, name: str) -> str:
+    """Return the path of an image in a folder, from there; any other name as it is."""
+    path = Path(name)
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else name
 
 
 def _drawings(mistake: Mistake) -> list[MapDrawing]:

@@ -13,8 +13,8 @@ from PIL import Image
 LONGEST_SIDE = 240
 QUALITY = 82
 
-DARKNESS = 0.72
-"""Opacity of the veil over patches without mass."""
+DARKNESS = 0.5
+"""Opacity of the veil over patches without mass, through which the picture stays visible."""
 
 LEVELS = 6
 """Number of shades; few shades keep paths short, and more are indistinguishable."""
