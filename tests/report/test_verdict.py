@@ -9,9 +9,9 @@ from sotglp import SOTGLP
 from sotglp.images.image_set import ImageSet
 from sotglp.report.confusion import Confusion
 from sotglp.report.findings import evaluate_for_report
-from sotglp.report.intervals import share
 from sotglp.report.verdict import verdict, weak_classes
 from sotglp.scoring.calibration import calibrate_held_out
+from sotglp.scoring.intervals import share
 from support.report_samples import READING, others
 
 NAMES = ("oak", "wren", "fog")

@@ -9,7 +9,7 @@ import numpy as np
 from sotglp.console.table import counted
 from sotglp.report.confusion import ClassResult, Confusion
 from sotglp.report.findings import Findings
-from sotglp.report.intervals import Share
+from sotglp.scoring.intervals import Share
 
 GOOD, USABLE = 0.9, 0.7
 """Accuracies that the lower end of the interval has to reach."""
