@@ -32,7 +32,7 @@ PIXEL = DPI / 72
 
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 """The colour-blind safe palette of Okabe and Ito, without yellow, which is invisible on white."""
-MARKERS: tuple[Marker, ...] = (*"osD^vPX<>p*H8", (4, 1, 0), (3, 1, 0), (5, 1, 36), (6, 1, 0), *"hd")
+MARKERS: tuple[Marker, ...] = (*"osD^vPX<>p*H8", (4, 1, 0), (3, 1, 0), (5, 1, 36), (6, 1, 0), *"hd", (8, 1, 0))
 """Filled shapes of matplotlib; a triple is a star with that many points."""
 DASHES: tuple[Dashes, ...] = ("solid", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
 SHOTLESS = "#707070"
