@@ -74,7 +74,9 @@ def find_near_duplicates(hashes: Sequence[Hashes], most_bits: int = MOST_BITS) -
         links.append(np.stack([first[is_pair] + start, second[is_pair]]))
         bits.append(apart[first[is_pair], second[is_pair]])
     (first, second), values = np.concatenate(links, axis=1), np.concatenate(bits)
-    graph = coo_array((np.ones(len(first)), (first, second)), shape=(len(distinct), len(distinct)))
+    # scipy 1.11 takes no other type of indices here.
+    places = (first.astype(np.int32), second.astype(np.int32))
+    graph = coo_array((np.ones(len(first)), places), shape=(len(distinct), len(distinct)))
     n_groups, component = connected_components(graph, directed=False)
     most = np.zeros(n_groups)
     np.maximum.at(most, component[first], values)
