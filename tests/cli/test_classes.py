@@ -50,6 +50,8 @@ def test_add_rename_and_remove(model: Path, data: Path, tmp_path: Path, output_o
     assert read_record(grown).classes == [*OLD, "grey cloud"]
     assert read_record(grown).calibration.rejection.n == 13
     assert read_record(grown).training == read_record(model).training
+    assert read_record(model).history
+    assert not read_record(grown).history
     assert model.read_bytes() == before
 
     # In place, as --out and --force say together.

@@ -104,7 +104,7 @@ class ModelEdit:
             model,
             classes=labels,
             training=self._record.training,
-            history=self._record.history,
+            history=self._record.history if change else None,  # a class that was added was learned in another run
             choices=self._record.choices,
             calibration=again.calibration,
             include_backbone=carries_backbone(self._model_file),
