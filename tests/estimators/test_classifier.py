@@ -215,6 +215,7 @@ def test_gray_of_12_bits_is_scaled_alike_in_training_and_prediction(tiny_backbon
     loaded = SOTGLPClassifier.load(tmp_path / "m.safetensors", backbone=tiny_backbone)
     changed = loaded.add_class("d", many_bits[:1]).remove_class("d").rename_class("a", "e")
     assert changed.model_.value_ranges == deep.model_.value_ranges
+    assert (bool(changed.history_), bool(deep.history_)) == (False, True)
     dark = tmp_path / "dark.png"
     Image.fromarray(rng.integers(0, 200, (40, 40)).astype(np.uint16)).save(dark)
     for one, other in zip(few_bits, many_bits, strict=True):

@@ -146,6 +146,7 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             cache_dir=self._cache_dir(),
             show_progress=self.verbose,
         )
+        self.history_ = []  # of the fit before
         return self._change(model, None, [*self.classes_.tolist(), name])
 
     def remove_class(self, name: str | int) -> Self:
