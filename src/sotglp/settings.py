@@ -199,8 +199,11 @@ class TrainConfig(Settings):
         """Return ``epochs``, or enough for LEAST_STEPS steps, between FEWEST_EPOCHS and MOST_EPOCHS."""
         if self.epochs is not None:
             return self.epochs
-        steps = n_images // min(self.batch_size, n_images)
-        return min(max(math.ceil(LEAST_STEPS / steps), FEWEST_EPOCHS), MOST_EPOCHS)
+        return min(max(math.ceil(LEAST_STEPS / self.steps_per_epoch(n_images)), FEWEST_EPOCHS), MOST_EPOCHS)
+
+    def steps_per_epoch(self, n_images: int) -> int:
+        """Return the number of steps of an epoch, which drops an incomplete last batch unless it is the only one."""
+        return n_images // min(self.batch_size, n_images)
 
     def rate(self, epoch: int, n_epochs: int) -> float:
         """Return the step size in an epoch, from 0: constant in the warm-up, then a cosine.

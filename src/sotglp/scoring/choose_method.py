@@ -176,4 +176,4 @@ def trained_correct(
 
 def n_steps(config: TrainConfig, n_images: int) -> int:
     """Return the number of steps of a fit on ``n_images``."""
-    return config.n_epochs(n_images) * (n_images // min(config.batch_size, n_images))
+    return config.n_epochs(n_images) * config.steps_per_epoch(n_images)

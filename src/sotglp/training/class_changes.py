@@ -106,8 +106,8 @@ def with_class(
     elif grown.class_rows:
         _warn_of_missing(name, missing)
         if len(shots.classes) == 1 and epochs is None:
-            steps = len(shots) // min(config.batch_size, len(shots))
-            config = config.model_copy(update={"epochs": math.ceil(STEPS_ALONE / steps)})
+            epochs_alone = math.ceil(STEPS_ALONE / config.steps_per_epoch(len(shots)))
+            config = config.model_copy(update={"epochs": epochs_alone})
         _freeze_old_rows(grown)
         train(_LastClass(grown, config.precision), shots, config, cache_dir=cache_dir, show_progress=show_progress)
         grown = _moved(grown, names, range(len(names)))

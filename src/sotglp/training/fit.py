@@ -166,7 +166,7 @@ def train(
     scaler = torch.amp.GradScaler(device.type, enabled=half_dtype(device, config.precision) is torch.float16)
     history = checkpoint.read(model, optimizer, scaler) if checkpoint and resume else []
     processes.wait()  # before any process writes a newer checkpoint
-    steps = len(images) // min(config.batch_size, len(images))
+    steps = config.steps_per_epoch(len(images))
     epochs = config.n_epochs(len(images))
     if len(history) == epochs:
         return history
