@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sotglp.console.output import csv_table
 from sotglp.console.table import counted
+from sotglp.console.text import as_utf8
 from sotglp.errors import some_names
 from sotglp.files.atomic import write_file
 from sotglp.images.corrections import COLUMNS, Applied, Correction, apply_corrections, read_corrections, relative_name
@@ -36,7 +37,7 @@ def write_suggestions(
         reasons = f"{old.reason}; {reason}" if old.reason else reason
         rows[name] = Correction(name, old.label, old.action or action, old.new_label or new_label, reasons)
     cells = [[getattr(row, column) for column in COLUMNS] for row in rows.values()]
-    content = csv_table(COLUMNS, cells).encode("utf-8", "backslashreplace")
+    content = as_utf8(csv_table(COLUMNS, cells))
     write_file(table, lambda beside: beside.write_bytes(content), force=force)
     return len(rows)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sotglp.console.prediction_files import is_json_lines, is_parquet, json_lines, write_parquet
 from sotglp.console.streams import STANDARD_OUTPUT, complain, is_standard_output, write_result
-from sotglp.console.text import printable
+from sotglp.console.text import as_utf8, printable
 from sotglp.errors import SotglpError
 from sotglp.files.atomic import check_output, os_reason, write_file
 from sotglp.files.versions import installed_versions
@@ -91,12 +91,12 @@ def write_json(target: str, result: Mapping[str, Any]) -> None:
     content = _strict({**result, "versions": installed_versions()}, "", undefined)
     if undefined:
         content["undefined"] = undefined
-    _write(target, _encoded(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"))
+    _write(target, as_utf8(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"))
 
 
 def write_csv(target: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Write a header and rows; an earlier result is replaced."""
-    _write(target, _encoded(csv_table(header, rows)))
+    _write(target, as_utf8(csv_table(header, rows)))
 
 
 def spreadsheet_text(text: str) -> str:
@@ -214,11 +214,6 @@ def _write(target: str, content: bytes) -> None:
         return
     _check_result(target)
     write_file(Path(target), lambda beside: beside.write_bytes(content), force=True)
-
-
-def _encoded(text: str) -> bytes:
-    # Bytes of a file name that are not UTF-8 are escaped as \udce9, which JSON reads back.
-    return text.encode("utf-8", "backslashreplace")
 
 
 def _write_stream(target: str, content: bytes) -> None:

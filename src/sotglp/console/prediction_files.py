@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from sotglp.console.text import as_utf8
 from sotglp.errors import SotglpError
 from sotglp.files.atomic import write_file
 
@@ -22,7 +23,7 @@ METADATA = {b"sotglp": b"predictions"}
 def json_lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Return one JSON object a line; NaN and infinity are null."""
     texts = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in _flat(rows))
-    return "".join(f"{text}\n" for text in texts).encode("utf-8", "backslashreplace")
+    return as_utf8("".join(f"{text}\n" for text in texts))
 
 
 def is_json_lines(text: str) -> bool:
@@ -94,4 +95,4 @@ def _flat(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _encodable(row: dict[str, Any]) -> dict[str, Any]:
     """Escape bytes of a file name that aren't UTF-8, as in JSON."""
-    return row | {"path": row["path"].encode("utf-8", "backslashreplace").decode()}
+    return row | {"path": as_utf8(row["path"]).decode()}

@@ -18,6 +18,11 @@ def printable(text: str) -> str:
     return "".join(_escaped(letter) for letter in text)
 
 
+def as_utf8(text: str) -> bytes:
+    r"""Encode text; bytes of a file name that are not UTF-8 are escaped as ``\udce9``, which JSON reads back."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def _escaped(letter: str) -> str:
     if letter in _DIRECTION_MARKS or unicodedata.category(letter) in _ESCAPED_CATEGORIES:
         return letter.encode("unicode_escape", "surrogatepass").decode()

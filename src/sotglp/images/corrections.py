@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sotglp.console.output import spreadsheet_text
+from sotglp.console.text import as_utf8
 from sotglp.errors import SotglpError, short_repr
 from sotglp.files.atomic import os_reason
 from sotglp.images.columns import Columns
@@ -52,8 +53,7 @@ class Applied:
 
 def relative_name(path: Path, root: Path) -> str:
     """Return the name of an image in a table of corrections; bytes that are not UTF-8 are escaped."""
-    name = path.relative_to(root).as_posix()
-    return name.encode("utf-8", "backslashreplace").decode()
+    return as_utf8(path.relative_to(root).as_posix()).decode()
 
 
 def read_corrections(table: Path) -> list[Correction]:
