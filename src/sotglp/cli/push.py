@@ -51,8 +51,7 @@ def push(
     ood_sets = ood_sets_of(ood)
     note_loading()
     from sotglp.backbone.precision import choose_device
-    from sotglp.hub.card import model_card
-    from sotglp.hub.repository import CARD, CONFIG, MODEL, config_json, warn_of_own_weights
+    from sotglp.hub.repository import MODEL, described
     from sotglp.hub.repository import push as push_files
     from sotglp.model_file.load import carries_backbone, load_model
     from sotglp.scoring.evaluation import full_evaluation
@@ -62,11 +61,10 @@ def push(
         model, record, calibration = load_model(model_file, device=choose_device(device))
         inference = inference_config(record, None, None)
         evaluation = full_evaluation(model, images, ood_sets, inference, calibration=calibration)
-    warn_of_own_weights(record, is_included=carries_backbone(model_file))
-    card = model_card(record, repo_id, evaluation, license=license, description=description)
-    files: dict[str, Path | bytes] = {MODEL: model_file, CARD: card.encode(), CONFIG: config_json(record).encode()}
+    has_backbone = carries_backbone(model_file)
+    texts = described(record, repo_id, evaluation, license=license, description=description, has_backbone=has_backbone)
     url = push_files(
-        files,
+        {MODEL: model_file, **texts},
         repo_id,
         commit_message=message,
         private=private or None,

@@ -49,24 +49,22 @@ class HubEstimator(FewShotEstimator):
         force : bool, default False
             Replace existing files.
         """
-        from sotglp.hub.card import model_card
-        from sotglp.hub.repository import CARD, CONFIG, MODEL, config_json, warn_of_own_weights
+        from sotglp.hub.repository import CARD, CONFIG, MODEL, described
 
         folder = Path(save_directory)
         for name in (CARD, CONFIG, MODEL):
             check_output(folder / name, force=force)
         self.save(folder / MODEL, force=force, include_backbone=include_backbone)
-        record = read_record(folder / MODEL)
-        warn_of_own_weights(record, is_included=include_backbone)
-        card = model_card(
-            record,
+        texts = described(
+            read_record(folder / MODEL),
             repo_id or folder.resolve().name,
             evaluation,
             license=license,
             description=description,
+            has_backbone=include_backbone,
         )
-        for name, text in {CONFIG: config_json(record), CARD: card}.items():
-            write_file(folder / name, partial(Path.write_bytes, data=text.encode()), force=force)
+        for name, content in texts.items():
+            write_file(folder / name, partial(Path.write_bytes, data=content), force=force)
 
     def push_to_hub(
         self,

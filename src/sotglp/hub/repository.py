@@ -26,8 +26,9 @@ from huggingface_hub.utils import (
 
 from sotglp.backbone.network import no_waiting_for_the_hub
 from sotglp.errors import SotglpError, SotglpWarning, first_line
-from sotglp.hub.card import is_unedited
+from sotglp.hub.card import is_unedited, model_card
 from sotglp.model_file.record import ModelRecord
+from sotglp.scoring.evaluation import Evaluation
 
 MODEL, CARD, CONFIG = "model.safetensors", "README.md", "config.json"
 """Files of a repository. The Hub counts downloads by the last one."""
@@ -45,7 +46,26 @@ def config_json(record: ModelRecord) -> str:
     return json.dumps(described, indent=2, ensure_ascii=False) + "\n"
 
 
-def warn_of_own_weights(record: ModelRecord, *, is_included: bool) -> None:
+def described(
+    record: ModelRecord,
+    repo_id: str,
+    evaluation: Evaluation | None,
+    *,
+    license: str | None,
+    description: str | None,
+    has_backbone: bool,
+) -> dict[str, bytes]:
+    """Return the card and ``config.json`` of a model by their names, and warn if others can't load it.
+
+    Arguments are as for :func:`sotglp.hub.card.model_card`; ``has_backbone`` tells whether the model file holds the
+    backbone's weights.
+    """
+    _warn_of_own_weights(record, is_included=has_backbone)
+    card = model_card(record, repo_id, evaluation, license=license, description=description)
+    return {CONFIG: config_json(record).encode(), CARD: card.encode()}
+
+
+def _warn_of_own_weights(record: ModelRecord, *, is_included: bool) -> None:
     """Warn if others can't load a model, since its backbone's weights are a file of this computer."""
     weights = record.backbone["pretrained"]
     if not is_included and weights and os.path.isfile(weights):
@@ -53,7 +73,7 @@ def warn_of_own_weights(record: ModelRecord, *, is_included: bool) -> None:
             f"others can't load this model, since the weights of its backbone are a file of this computer ({weights}): "
             "store them in the model file with include_backbone=True (fit --include-backbone)",
             SotglpWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
