@@ -9,6 +9,7 @@ import numpy as np
 from sotglp.console.table import counted
 from sotglp.report.confusion import ClassResult, Confusion
 from sotglp.report.findings import Findings
+from sotglp.report.template import percent
 from sotglp.scoring.intervals import Share
 
 GOOD, USABLE = 0.9, 0.7
@@ -41,8 +42,8 @@ def _how_good(findings: Findings) -> str:
     else:
         what = "Weak"
     return (
-        f"{what}: {_percent(accuracy.value)} of {counted(accuracy.n, 'test image')} are right (95 % interval "
-        f"{_percent(low)} to {_percent(high)}, chance {_percent(chance)})."
+        f"{what}: {percent(accuracy.value)} of {counted(accuracy.n, 'test image')} are right (95 % interval "
+        f"{percent(low)} to {percent(high)}, chance {percent(chance)})."
     )
 
 
@@ -74,11 +75,11 @@ def _what_to_do(findings: Findings, weak: list[ClassResult]) -> str:
     else:
         accepted = float(np.mean(findings.images.scores >= findings.threshold))
         rejected = {name: float(np.mean(one.scores < findings.threshold)) for name, one in findings.ood.items()}
-        shares = "".join(f" and rejects {_percent(share)} of {name}" for name, share in rejected.items())
+        shares = "".join(f" and rejects {percent(share)} of {name}" for name, share in rejected.items())
         what = "keep" if not rejected or min(rejected.values()) > 1 - accepted else "compare other scores with"
         advice.append(
             f"{what} the score {method} with the threshold {findings.threshold:.4g}, which accepts "
-            f"{_percent(accepted)} of the test images{shares}"
+            f"{percent(accepted)} of the test images{shares}"
         )
     first, *rest = advice
     return f"{first[0].upper()}{first[1:]}{''.join('; ' + other for other in rest)}."
@@ -88,7 +89,3 @@ def _measured(method: str, aurocs: Mapping[str, float]) -> str:
     if not aurocs:
         return ""
     return f"; {method} separates them with an AUROC of " + ", ".join(f"{v:.3f} ({name})" for name, v in aurocs.items())
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
