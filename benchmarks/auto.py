@@ -1,8 +1,8 @@
 """What ``--method auto`` chooses, beside each single method, on photos with the backbone ``photo``.
 
-Run ``python benchmarks/auto.py --data ../shared/data`` to add rows to build/auto.jsonl and write
-docs/auto_measured.md; rows that exist are kept, so that an interrupted run goes on. Fits of SOT-GLP take most of the
-time: ``--trained`` is the number of draws that have them.
+Run ``python benchmarks/auto.py --data ../shared/data`` to add rows to build/auto.jsonl and write docs/auto_measured.md;
+the same command resumes an interrupted run, since rows that exist are kept. Fits of SOT-GLP take most of the time:
+``--trained`` is the number of draws that have them.
 """
 
 from __future__ import annotations
