@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
+
+if "torch" not in sys.modules:
+    # Threads of OpenMP spin while they wait unless told otherwise before torch loads. On shared cores that makes the
+    # many small operations of a fit several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Until the command line handles it, Ctrl-C ends in a traceback: `typing` would double that time.
 TYPE_CHECKING = False

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
-from sotglp import Backbone, SotglpError
+from sotglp import Backbone, SotglpError, SotglpWarning
 from sotglp.backbone.precision import choose_device
 
 
@@ -21,3 +23,12 @@ def test_auto_is_a_device_that_computes() -> None:
 def test_a_backbone_is_not_loaded_to_a_device_without_values() -> None:
     with pytest.raises(SotglpError, match="'meta' isn't available"):
         Backbone.load("tiny", device="meta")
+
+
+def test_threads_that_spin_on_shared_cores_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (1000.0, 0.0, 0.0), raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    choose_device("cpu")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    with pytest.warns(SotglpWarning, match="OMP_WAIT_POLICY=PASSIVE"):
+        choose_device("cpu")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
 from importlib.util import find_spec
@@ -20,8 +19,6 @@ UNREAD = 1
 def main() -> None:
     """Run the command line; a user's mistake ends with one sentence and exit code 2."""
     with signals_end_command():
-        # Threads that spin while waiting make torch several times slower on a busy machine.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         debug = "--debug" in sys.argv
         logging.basicConfig(level=logging.INFO if debug else logging.ERROR)
         if not debug:
