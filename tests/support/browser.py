@@ -91,6 +91,39 @@ def transfer_of(page: Any, files: list[Path]) -> Any:
     )
 
 
+def drop_files(page: Any, target: Any, files: list[Path]) -> None:
+    """Drag files of this computer over an element and let them go, as a mouse does."""
+    target.scroll_into_view_if_needed()
+    box = target.bounding_box()
+    where = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+    session = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, **where, "data": data})
+    session.detach()
+
+
+def tab_to(page: Any, target: Any, *, backwards: bool = False) -> None:
+    """Press Tab until an element has the focus; fail if it is not reached, or can't be seen where it is."""
+    for _ in range(80):
+        page.keyboard.press("Shift+Tab" if backwards else "Tab")
+        if target.evaluate("element => element === document.activeElement"):
+            break
+    else:
+        pytest.fail(f"Tab does not reach {target}")
+    seen = target.evaluate(
+        """element => {
+            const { top, bottom, left, right } = element.getBoundingClientRect();
+            const style = getComputedStyle(element);
+            return {
+                inside: bottom > 0 && top < innerHeight && right > 0 && left < innerWidth,
+                marked: style.outlineStyle !== "none" || style.boxShadow !== "none",
+            };
+        }"""
+    )
+    assert seen == {"inside": True, "marked": True}, target
+
+
 def check_page(page: Any, state: str) -> None:
     """Fail if axe finds something serious or the page is wider than the screen; store a screenshot if asked for."""
     from axe_playwright_python.sync_playwright import Axe

@@ -58,6 +58,7 @@ class TrainedState:
     saved_as: Path | None
     number: int
     notes: list[str] = field(default_factory=list)
+    calibration_notes: list[str] = field(default_factory=list)
 
 
 class Training:
@@ -250,14 +251,14 @@ class Training:
         self.model = TrainedState(trained, served, saved_as, next(self._names), notes)
 
     def _calibrate(self, state: TrainedState, tpr: float) -> None:
-        trained, notes = state.trained, list(state.notes)
+        trained, notes = state.trained, list[str]()
         assert trained.crossed is not None
         with noted(notes.append):
             calibration = calibrate_crossed(trained.crossed, trained.fitted.images, trained.inference, tpr)
         served = self._served(trained, calibration)
         saved_as = self._save(served, state.saved_as, notes)
         self._live.served = served
-        self.model = TrainedState(trained, served, saved_as, next(self._names), list(dict.fromkeys(notes)))
+        self.model = TrainedState(trained, served, saved_as, next(self._names), state.notes, notes)
 
     def _served(self, trained: Trained, calibration: Calibration | None) -> ServedModel:
         """Return the model as its file would be served."""

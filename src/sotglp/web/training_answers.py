@@ -59,7 +59,8 @@ class TrainedAnswer(Answer):
     accuracy: Accuracy | None = Field(description="Null until cross-fitting has ended.")
     tpr: float | None = Field(description="Target share of images of the classes to accept; null if not calibrated.")
     saved_as: str | None = Field(description="Name of the file beside the server; see --out.")
-    notes: list[str] = Field(description="Warnings.")
+    notes: list[str] = Field(description="Warnings of the training.")
+    calibration_notes: list[str] = Field(description="Warnings of the last calibration.")
 
 
 class TrainingAnswer(Answer):
@@ -122,6 +123,7 @@ def _trained_answer(state: TrainedState, revision: int) -> TrainedAnswer:
         tpr=calibration.rejection.tpr if calibration else None,
         saved_as=state.saved_as.name if state.saved_as else None,
         notes=list(state.notes),
+        calibration_notes=list(state.calibration_notes),
     )
 
 

@@ -227,6 +227,7 @@ async function startTraining() {
     warn,
     unwarn,
     fail,
+    onRun: (isRunning) => (isRunning ? state("busy", "Training") : state("ready", "Ready")),
     onModel: () => inTurn(refresh),
     onTest: () => {
       at("intake").scrollIntoView({ block: "start" });

@@ -11,9 +11,9 @@ const POLL_SECONDS = 0.6;
 const at = (id) => document.getElementById(id);
 
 /**
- * @param {object} page `say`, `warn`, `unwarn`, `fail`; `onModel()` shows a new model, `onTest()` goes to the test
+ * @param {object} page `say`, `warn`, `unwarn`, `fail`; `onRun(isRunning)`, `onModel()` shows a new model, `onTest()` goes to the test
  */
-export function setUpTraining({ say, warn, unwarn, fail, onModel, onTest }) {
+export function setUpTraining({ say, warn, unwarn, fail, onRun, onModel, onTest }) {
   let state = null;
   let turn = Promise.resolve(); // uploads follow one another
   let timer = null;
@@ -23,11 +23,14 @@ export function setUpTraining({ say, warn, unwarn, fail, onModel, onTest }) {
   /** Show a state of the server, and ask again while it trains. */
   async function show(next) {
     const before = state;
+    const stopHadFocus = document.activeElement === at("train-stop"); // it is hidden at the end
     state = next;
     cards.update(next.classes);
     describeTraining(next);
     clearTimeout(timer);
     if (isRunning()) timer = setTimeout(poll, 1000 * POLL_SECONDS);
+    else if (stopHadFocus) at(next.model ? "train-test" : "train-start").focus();
+    if (isRunning() || before?.run?.status === "running") onRun(isRunning());
     if (before === null) return;
     if (next.model && next.model.number !== before.model?.number) await onModel();
     if (before.run?.status === "running" && !isRunning()) {

@@ -24,7 +24,7 @@ function advice(state) {
 }
 
 function stage(run) {
-  if (run.stage === "waiting") return "Waiting for earlier work";
+  if (run.stage === "waiting") return "Starting";
   if (run.stage === "loading") return `Loading the backbone ${run.backbone}`;
   if (run.stage === "training") return run.total > 1 ? `Training: step ${run.done} of ${run.total}` : "Encoding images";
   return "The model works. Measuring its accuracy";
@@ -58,12 +58,8 @@ function describeRun(state, isRunning) {
   const accuracy = isRunning ? run.accuracy : model?.accuracy;
   at("train-accuracy").hidden = !accuracy;
   if (accuracy) at("train-accuracy").textContent = accuracyText(accuracy, isRunning);
-  const warnings = isRunning ? run.notes : model?.notes ?? [];
-  at("train-warnings").replaceChildren(...warnings.map((text) => {
-    const item = document.createElement("li");
-    item.textContent = sentence(text);
-    return item;
-  }));
+  showWarnings("train-warnings", isRunning ? run.notes : model?.notes ?? []);
+  showWarnings("calibrate-warnings", model?.calibration_notes ?? []);
 }
 
 function describeFiles(state, isRunning) {
@@ -79,6 +75,14 @@ function describeFiles(state, isRunning) {
   else at("calibrate-note").textContent = "So that images unlike the classes are answered as unknown.";
   at("saved-note").hidden = !model?.saved_as;
   at("saved-note").textContent = `Saved as ${model?.saved_as} on the server too.`;
+}
+
+function showWarnings(id, warnings) {
+  at(id).replaceChildren(...warnings.map((text) => {
+    const item = document.createElement("li");
+    item.textContent = sentence(text);
+    return item;
+  }));
 }
 
 export function describeTraining(state) {
