@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +9,9 @@ import yaml
 
 from sotglp import SotglpError
 from sotglp.benchmark.results import Result, read
-from sotglp.benchmark.runner import RESULTS_FILE, Run, RunConfig, _interrupts_ignored, run_suite
+from sotglp.benchmark.runner import RESULTS_FILE, Run, RunConfig, run_suite
 from sotglp.benchmark.suite import load_suite
+from sotglp.engines import EngineConfig
 from support.samples import make_class_folders
 
 SUITE: dict[str, Any] = {
@@ -56,7 +54,7 @@ def test_finished_cells_are_skipped_and_new_ones_added(root: Path, whole: Run, t
     again = run_suite(config(root), out)
     assert (again.n_before, again.results) == (5, whole.results)
     assert (out / RESULTS_FILE).read_bytes() == before
-    more = run_suite(config(root, methods=["linear-probe"], seeds=[1, 2, 3, 4]), out, n_processes=2)
+    more = run_suite(config(root, methods=["linear-probe"], seeds=[1, 2, 3, 4]), out, engine=EngineConfig(n_workers=2))
     assert (len(more.results), more.n_before) == (4, 2)
     assert measured(more.results[:2]).items() <= measured(whole.results).items()
     last = more.results[-1]
@@ -89,11 +87,3 @@ def test_images_that_are_not_there_are_named_before_anything_runs(root: Path, tm
     with pytest.raises(SotglpError, match="nowhere does not exist"):
         run_suite(config(root, datasets={"own": {"train": "train", "test": "nowhere"}}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_processes_of_a_benchmark_ignore_ctrl_c_from_the_start() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with _interrupts_ignored():
-        code = "import signal, sys; sys.exit(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
-        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 1
-    assert signal.getsignal(signal.SIGINT) is before

@@ -17,6 +17,8 @@ SOURCES = sorted(Path(sotglp.__file__).parent.rglob("*.py"))
 MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "pandas"}
 INERT = "torch_archive.py"
 """Its unpickler finds no class or function of any package: backbone/test_torch_archive.py gives it hostile files."""
+ENGINE = "engines/local.py"
+"""Its worker processes exchange pickles with the process that started them, over pipes of their own."""
 BUILTINS = {"eval", "exec", "compile", "__import__"}
 CALLS = {"os.system", "os.popen", "torch.jit.load", "torch.hub.load", "gather_object", "broadcast_object_list"} | {
     f"yaml.{name}" for name in ("load", "load_all", "full_load", "unsafe_load")
@@ -66,6 +68,8 @@ def test_no_source_file_runs_code_from_data(path: Path) -> None:
     found = forbidden(path.read_text(encoding="utf-8"))
     if path.name == INERT:
         found = [one for one in found if "import pickle" not in one]
+    if path.as_posix().endswith(ENGINE):
+        found = [one for one in found if "from joblib.externals.loky" not in one]
     assert found == []
 
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
-import threading
-import warnings
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
@@ -25,9 +19,9 @@ from sotglp.benchmark.data import BenchmarkData, load_data
 from sotglp.benchmark.protocols import run_cell
 from sotglp.benchmark.results import RESULTS_FILE, Result, append, read
 from sotglp.benchmark.suite import BackboneChoice, DatasetChoice, Suite
-from sotglp.console.parent import exit_with_parent
-from sotglp.console.progress import progress_bar, show_warning
+from sotglp.console.progress import progress_bar
 from sotglp.console.table import counted
+from sotglp.engines import EngineConfig, run_tasks
 from sotglp.errors import SotglpError
 from sotglp.files.atomic import check_output
 from sotglp.files.versions import installed_versions
@@ -52,8 +46,10 @@ class Run:
     failed: dict[str, str]
 
 
-def run_suite(run_config: RunConfig, out: Path, *, n_processes: int = 1, show_progress: bool = False) -> Run:
-    """Run every cell of a suite that has no result yet.
+def run_suite(
+    run_config: RunConfig, out: Path, *, engine: EngineConfig | None = None, show_progress: bool = False
+) -> Run:
+    """Run every cell of a suite that has no result yet, by default in this process.
 
     Each result is written as soon as its cell is finished; the same call resumes an interrupted run. A failed cell does
     not stop the others.
@@ -65,74 +61,58 @@ def run_suite(run_config: RunConfig, out: Path, *, n_processes: int = 1, show_pr
     check_output(path, force=True)
     n_before = sum(key in done for key in keys)
     failed = {}
-    with _workers(n_processes) as pool, progress_bar("benchmark", len(keys), "cells", show=show_progress) as advance:
+    tasks = [_Task(plan, key) for key, plan in keys.items() if key not in done]
+    with (
+        progress_bar("benchmark", len(keys), "cells", show=show_progress) as advance,
+        run_tasks(_Cells(run_config), tasks, engine or EngineConfig()) as results,
+    ):
         advance(n_before, "")
-        try:
-            with _interrupts_ignored():
-                futures = {
-                    pool.submit(_run, run_config, plan, key): plan for key, plan in keys.items() if key not in done
-                }
-            for future in as_completed(futures):
-                cell = futures[future].cell
-                label = f"{cell.dataset}, {cell.method}, {counted(cell.shots, 'shot')}, seed {cell.seed}"
-                try:
-                    result = future.result()
-                except SotglpError as error:
-                    failed[label] = str(error)
-                else:
-                    append(path, result)
-                    done[result.key] = result
-                advance(1, label)
-        except BrokenProcessPool as error:
-            raise SotglpError(
-                "a process of the benchmark was killed, probably for lack of memory: repeat the command with fewer "
-                "processes to resume"
-            ) from error
+        for index, result in results:
+            label = _label(tasks[index].plan)
+            if isinstance(result, SotglpError):
+                failed[label] = str(result)
+            else:
+                append(path, result)
+                done[result.key] = result
+            advance(1, label)
     return Run([done[key] for key in keys if key in done], n_before, failed)
 
 
-@contextmanager
-def _workers(n_processes: int) -> Iterator[ProcessPoolExecutor]:
-    threads = max((os.cpu_count() or 1) // n_processes, 1)
-    # A forked process may hang if threads were computing.
-    context = get_context("spawn")
-    pool = ProcessPoolExecutor(n_processes, mp_context=context, initializer=_begin, initargs=(threads, os.getpid()))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def _label(plan: Plan) -> str:
+    cell = plan.cell
+    return f"{cell.dataset}, {cell.method}, {counted(cell.shots, 'shot')}, seed {cell.seed}"
 
 
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Ignore Ctrl-C, as processes that are started meanwhile do from their first import on.
+@dataclass(frozen=True)
+class _Task:
+    """A cell that has no result yet."""
 
-    The parent handles it, and waits for running cells.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    plan: Plan
+    key: str
+
+    def __str__(self) -> str:
+        return f"the cell {_label(self.plan)}"
 
 
-def _begin(threads: int, parent: int) -> None:
-    """Set up a new process."""
-    import torch
+@dataclass(frozen=True)
+class _Cells:
+    """Sets up a process that runs cells."""
 
-    torch.set_num_threads(threads)
-    warnings.showwarning = show_warning
-    logging.basicConfig(level=logging.ERROR)  # other libraries' notes, as in the first process
-    exit_with_parent(parent)
+    run_config: RunConfig
+
+    def __call__(self) -> Callable[[_Task], Result | SotglpError]:
+        return self._run
+
+    def _run(self, task: _Task) -> Result | SotglpError:
+        """Return the result of a cell, or the reason why it failed, which doesn't stop the others."""
+        try:
+            return _run(self.run_config, task.plan, task.key)
+        except SotglpError as error:
+            return error
 
 
 def _run(run_config: RunConfig, plan: Plan, key: str) -> Result:
     """Run one cell in this process."""
-    import torch
-
     backbone, data = _backbone_of(run_config, plan), _data_of(run_config, plan)
     outcome = run_cell(
         run_config.suite.protocol, backbone, data, plan.model, plan.training, cache_dir=run_config.cache_dir

@@ -73,9 +73,10 @@ def benchmark(
     features_dir = cache_folder(cache_dir, no_cache)
     note_loading()
     from sotglp.benchmark.runner import RunConfig, run_suite
+    from sotglp.engines import EngineConfig
 
     run_config = RunConfig(suite, data_root(root), features_dir, device)
-    run = run_suite(run_config, out, n_processes=processes, show_progress=True)
+    run = run_suite(run_config, out, engine=EngineConfig(processes), show_progress=True)
     n_new = len(run.results) - run.n_before
     lines = [
         f"{out / RESULTS_FILE}: {len(run.results)} of {counted(len(plans), 'cell')}, {n_new} of them new",
