@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sotglp.explain.explanation import ClassExplanation, Explanation
-from sotglp.explain.plot import COLOURS, Canvas, draw_mass, draw_support
+from sotglp.explain.map_style import USED, VEIL
+from sotglp.explain.plot import VEILS, Canvas, draw_mass, draw_support
 
 
 def explained(
@@ -74,13 +75,32 @@ def boxes_of(*collections: Any) -> list[list[float]]:
     return [path.get_extents().extents.tolist() for part in collections for path in part.get_paths()]
 
 
-def test_patches_are_drawn_where_they_lie_and_coloured_by_mass() -> None:
+def test_the_picture_keeps_its_colours_below_a_veil_that_mass_lifts() -> None:
     explanation = explained()
-    mass = explanation.classes[0].mass[0]
-    patches = draw_mass(Figure().subplots(), canvas(explanation), mass, 0.5)
-    assert boxes_of(patches) == explanation.boxes[mass > 0].tolist()
-    assert np.asarray(patches.get_array()).tolist() == mass[mass > 0].tolist()
-    assert patches.get_clim() == (0, 0.5)
+    mass = np.array([[0.25, USED * 0.49], [0.5, 0]], np.float32)
+    axes = Figure().subplots()
+    veil = draw_mass(axes, canvas(explanation), mass, 0.5)
+    picture, over = axes.images
+    np.testing.assert_array_equal(picture.get_array(), np.asarray(explanation.image))
+    assert over is veil
+    np.testing.assert_array_equal(veil.get_array(), mass)
+    opacities = veil.to_rgba(mass, alpha=None)
+    assert opacities[..., :3].max() == 0
+    assert opacities[..., 3] == pytest.approx(VEIL * (1 - mass / 0.5), abs=VEIL / 256)
+    assert veil.get_extent() == [30, 60, 30, 0]
+    # Patches that hardly count have no outline.
+    dark, light = axes.collections[-2:]
+    used = [explanation.boxes[0, 0].tolist(), explanation.boxes[1, 0].tolist()]
+    assert boxes_of(dark) == boxes_of(light) == used
+    assert dark.get_linewidth()[0] > light.get_linewidth()[0]
+
+
+def test_patches_beside_a_padded_picture_leave_the_panel_as_it_is() -> None:
+    explanation = explained(60, 30)
+    padded = Canvas(explanation.image, explanation.boxes + np.array([-40, 0, 20, 0]), (0, 0, 60, 30))
+    axes = Figure().subplots()
+    draw_mass(axes, padded, explanation.classes[0].mass[0], 0.5)
+    assert (axes.get_xlim(), axes.get_ylim()) == ((0, 60), (30, 0))
 
 
 @pytest.mark.parametrize(
@@ -108,20 +128,16 @@ def test_scores_and_verdict_are_told() -> None:
     assert "a_b^c" in texts(drawn(explained(labels=(r"$\bad{ $", "a_b^c"), name="a\nb$x$.png")))
 
 
-def test_colours_get_darker_all_the_way() -> None:
-    red, green, blue, _ = mpl.colormaps[COLOURS](np.linspace(0, 1, 256)).T
-    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
-    assert (np.diff(luminance) < 0).all()
-    assert luminance[0] - luminance[-1] > 0.7
+def test_the_scale_gets_lighter_all_the_way() -> None:
+    red, green, blue, opacity = VEILS(np.linspace(0, 1, 256)).T
+    assert (red.max(), green.max(), blue.max()) == (0, 0, 0)
+    assert (np.diff(opacity) < 0).all()
 
 
 def test_all_panels_share_one_scale() -> None:
     explanation = explained(labels=("wren", "robin"))
     strong = replace(explanation.classes[1], mass=explanation.classes[1].mass * 0.5)
     figure = drawn(replace(explanation, classes=(explanation.classes[0], strong)))
-    limits = {
-        part.get_clim()
-        for part in figure.findobj(PatchCollection)
-        if isinstance(part, PatchCollection) and part.get_array() is not None
-    }
-    assert limits == {(0, 0.5)}
+    veils = [panel.images[1] for panel in panels(figure) if panel.get_title().startswith("prompt")]
+    assert len(veils) == 6
+    assert {veil.get_clim() for veil in veils} == {(0, 0.5)}

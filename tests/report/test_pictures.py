@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from sotglp.report.pictures import DARKNESS, LEVELS, LONGEST_SIDE, Thumbnail, map_paths
+from sotglp.explain.map_style import USED, VEIL
+from sotglp.report.pictures import LEVELS, LONGEST_SIDE, Thumbnail, map_paths
 
 NUMBER = r"(-?[\d.]+)"
 RECTANGLE = re.compile(rf"M{NUMBER} {NUMBER}h{NUMBER}v{NUMBER}h{NUMBER}z")
@@ -46,9 +47,10 @@ def test_each_patch_is_as_dark_as_little_of_the_mass_lies_on_it(rows: int, colum
     for row in range(rows):
         for column in range(columns):
             box = tuple(boxes[row, column])
-            veil = veils.get(box, 0.0) if box in holes else DARKNESS
+            veil = veils.get(box, 0.0) if box in holes else VEIL
             share = mass[row, column] / mass.max() if mass.max() > 0 else 0
-            assert abs(veil - DARKNESS * (1 - share)) <= DARKNESS / LEVELS / 2 + 2e-3
+            assert (box in holes) == (share >= USED)
+            assert abs(veil - VEIL * (1 - share)) <= VEIL / LEVELS / 2 + 2e-3
 
 
 def test_paths_are_short_where_every_patch_has_some_mass() -> None:

@@ -10,15 +10,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PatchCollection
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
+from sotglp.explain.map_style import DARK, LIGHT, USED, VEIL
+
 INK = "#1a1a1a"
 
-COLOURS = "YlGnBu"
-"""Luminance decreases monotonically; safe for the colour-blind (ColorBrewer)."""
+VEILS = LinearSegmentedColormap.from_list("veils", [(0, 0, 0, VEIL), (0, 0, 0, 0)])
+"""From the veil over patches without mass to none at the largest mass."""
 
 MAX_COLUMNS = 6
 PANEL = 2.0
@@ -80,26 +84,29 @@ def draw_support(panel: Axes, canvas: Canvas, mass: NDArray[np.float32]) -> int:
     _lay_out(panel, canvas)
     panel.imshow(np.asarray(canvas.picture), extent=_extent(canvas))
     boxes = canvas.boxes[(mass > 0).any(axis=0)]
-    # Two lines, so that one is visible on a light picture and one on a dark picture.
-    for colour, line_width in ((INK, 2.0), ("white", 0.8)):
-        panel.add_collection(
-            PatchCollection(_rectangles(boxes), facecolor="none", edgecolor=colour, linewidth=line_width)
-        )
+    _outline(panel, boxes)
     return len(boxes)
 
 
-def draw_mass(panel: Axes, canvas: Canvas, mass: NDArray[np.float32], largest: float) -> PatchCollection:
-    """Draw a faint grey picture with each patch coloured by its mass, (rows, columns); ``largest`` ends the scale."""
+def draw_mass(panel: Axes, canvas: Canvas, mass: NDArray[np.float32], largest: float) -> AxesImage:
+    """Draw the picture below a veil that mass (rows, columns) lifts; ``largest`` ends the scale."""
     _lay_out(panel, canvas)
-    faint = 255 - (255 - np.asarray(canvas.picture.convert("L"), dtype=np.float32)) * 0.45
-    panel.imshow(faint, cmap="gray", vmin=0, vmax=255, extent=_extent(canvas))
-    matched = mass > 0
-    boxes = _rectangles(canvas.boxes[matched])
-    patches = PatchCollection(boxes, cmap=COLOURS, edgecolor=INK, linewidth=0.4, alpha=0.85)
-    patches.set_array(mass[matched])
-    patches.set_clim(0, largest)
-    panel.add_collection(patches)
-    return patches
+    panel.imshow(np.asarray(canvas.picture), extent=_extent(canvas))
+    # One image and no rectangles, between which PDF and SVG show seams.
+    (left, top), (right, bottom) = canvas.boxes[0, 0, :2], canvas.boxes[-1, -1, 2:]
+    veil = panel.imshow(
+        mass, extent=(left, right, bottom, top), cmap=VEILS, vmin=0, vmax=largest, interpolation="nearest"
+    )
+    _outline(panel, canvas.boxes[mass >= max(USED * largest, np.finfo(np.float32).tiny)])
+    return veil
+
+
+def _outline(panel: Axes, boxes: NDArray[np.float64]) -> None:
+    """Draw two lines around boxes (n, 4), of which one is visible on a light picture and one on a dark picture."""
+    for colour, line_width in ((DARK, 2.0), (LIGHT, 0.8)):
+        panel.add_collection(
+            PatchCollection(_rectangles(boxes), facecolor="none", edgecolor=colour, linewidth=line_width)
+        )
 
 
 def _lay_out(panel: Axes, canvas: Canvas) -> None:

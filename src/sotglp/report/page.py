@@ -11,6 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from sotglp.explain.map_style import VEIL
 from sotglp.files.versions import installed_versions
 from sotglp.methods.method import infer_method
 from sotglp.model_file.record import ModelRecord
@@ -76,6 +77,7 @@ def _content(findings: Findings, about: About) -> dict[str, Any]:
         "pairs": confusion.most_confused(MAX_PAIRS) if is_large else [],
         "worst": confusion.worst(MAX_WORST),
         "verdict": verdict(findings),
+        "veil": VEIL,
         "mistakes": [
             (replace(mistake, name=_inside(about.test, mistake.name)), _drawings(mistake))
             for mistake in findings.mistakes

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-LONGEST_SIDE = 240
-QUALITY = 82
+from sotglp.explain.map_style import USED, VEIL
 
-DARKNESS = 0.5
-"""Opacity of the veil over patches without mass, through which the picture stays visible."""
+LONGEST_SIDE = 240
+QUALITY = 75
 
 LEVELS = 6
 """Number of shades; few shades keep paths short, and more are indistinguishable."""
@@ -45,11 +44,11 @@ class MapPaths:
     Attributes
     ----------
     veil : str
-        The whole picture without the patches that have mass; fill with the rule ``evenodd``.
+        The whole picture without the patches that are used; fill with the rule ``evenodd``.
     shades : tuple of (float, str)
         Opacity and patches of each shade; the patches with most mass have no veil.
     outlines : str
-        All patches that have mass.
+        All patches that are used.
     """
 
     veil: str
@@ -63,9 +62,10 @@ def map_paths(thumbnail: Thumbnail, boxes: NDArray[np.float64], mass: NDArray[np
     ``boxes`` are left, top, right and bottom of each patch in pixels of the thumbnail, (rows, columns, 4).
     """
     largest = float(mass.max())
-    levels = np.rint(mass / largest * LEVELS).astype(int) if largest > 0 else np.zeros(mass.shape, int)
+    shares = mass / largest if largest > 0 else np.zeros_like(mass)
+    levels = np.where(shares >= USED, np.rint(shares * LEVELS).clip(1), 0)
     shades = tuple(
-        (round(DARKNESS * (1 - level / LEVELS), 3), _rectangles(boxes[levels == level]))
+        (round(VEIL * (1 - level / LEVELS), 3), _rectangles(boxes[levels == level]))
         for level in range(1, LEVELS)
         if (levels == level).any()
     )

@@ -1,11 +1,10 @@
-// An image with its patches: brightness and outline show the mass; patches without mass are grey and dim.
-// Hue carries no information, so that maps work in grey and for colour-blind users.
+// An image below a veil that mass lifts, and an outline around the patches that are used. The numbers and the reasons
+// are those of explain/map_style.py; tests/web/test_page.py compares what is drawn with them.
 
 const LONG_SIDE = 640; // pixels of a canvas, enough for a panel of half that width on a sharp screen
-const VEIL = "rgb(8 12 18 / 0.66)";
-const LEAST_LIGHT = 0.4; // keeps patches with little mass visible
-const THINNEST = 0.03; // line, as a share of the patch's side
-const THICKER = 0.07;
+const VEIL = 0.55;
+const USED = 1 / 12;
+const LINES = [["#000", 7], ["#fff", 3]]; // colours and widths
 const NO_PREVIEW = "#9aa3ad";
 
 /** Mass per patch: of one prompt, or with `prompt` null the mean over all. */
@@ -20,7 +19,7 @@ export function massesOf(explained, prompt) {
     .filter((patch) => patch.mass > 0);
 }
 
-/** The largest mass of any prompt on any patch: full brightness in all panels. */
+/** The largest mass of any prompt on any patch: no veil in all panels. */
 export function largestMass(classes) {
   return Math.max(...classes.flatMap((one) => one.patches.flatMap((patch) => patch.mass)));
 }
@@ -35,23 +34,17 @@ function paint(context, picture) {
   context.fillRect(0, 0, width, height);
 }
 
-function lightUp(context, picture, [left, top, right, bottom], strength) {
-  const [width, height] = [right - left, bottom - top];
-  context.save();
-  context.beginPath();
-  context.rect(left, top, width, height);
-  context.clip();
-  context.globalAlpha = LEAST_LIGHT + (1 - LEAST_LIGHT) * strength;
-  paint(context, picture);
-  context.globalAlpha = 1;
-  // A light line within a dark one is visible on any image. Only the inner half of a line is within the patch.
-  const line = (THINNEST + THICKER * strength) * Math.min(width, height);
-  for (const [colour, thickness] of [["#000", 1.5 * line], ["#fff", line]]) {
-    context.strokeStyle = colour;
-    context.lineWidth = 2 * thickness;
-    context.strokeRect(left, top, width, height);
-  }
-  context.restore();
+/** A path around boxes, after the rectangle `whole` if there is one. */
+function around(boxes, whole = null) {
+  const path = new Path2D();
+  if (whole) path.rect(...whole);
+  for (const [left, top, right, bottom] of boxes) path.rect(left, top, right - left, bottom - top);
+  return path;
+}
+
+function darken(context, path, opacity) {
+  context.fillStyle = `rgb(0 0 0 / ${opacity})`;
+  context.fill(path, "evenodd");
 }
 
 /** Whether the model sees only a part of the image, due to a centre crop. */
@@ -89,25 +82,27 @@ export function drawPicture(canvas, picture, size) {
  * @param {CanvasImageSource | null} picture null if the browser does not support its format
  * @param {{width: number, height: number, seen: number[]}} size of the image and the part that the model sees, in pixels
  * @param {{box: number[], mass: number}[]} patches with left, top, right and bottom in pixels of the image
- * @param {number} largest mass of full brightness
+ * @param {number} largest mass without a veil
  * @param {number} longSide of the canvas in pixels
  */
 export function drawMap(canvas, picture, size, patches, largest, longSide = LONG_SIDE) {
   const scale = fit(canvas, size, longSide);
   const context = canvas.getContext("2d");
-  context.filter = "grayscale(1)";
   paint(context, picture);
-  context.filter = "none";
-  context.fillStyle = VEIL;
-  context.fillRect(0, 0, canvas.width, canvas.height);
+  // Whole pixels, so that no seams show between patches.
+  const drawn = patches.map(({ box, mass }) => ({ box: box.map((side) => Math.round(side * scale)), share: mass / largest }));
+  darken(context, around(drawn.map(({ box }) => box), [0, 0, canvas.width, canvas.height]), VEIL);
+  for (const { box, share } of drawn) darken(context, around([box]), VEIL * (1 - share));
   if (isCropped(size)) frameSeen(context, size, scale);
-  for (const { box, mass } of patches) {
-    lightUp(context, picture, box.map((side) => side * scale), mass / largest);
+  const used = around(drawn.filter(({ share }) => share >= USED).map(({ box }) => box));
+  for (const [colour, width] of LINES) {
+    context.strokeStyle = colour;
+    context.lineWidth = width;
+    context.stroke(used);
   }
 }
 
-/** A patch of the legend, lit as one with this share of the largest mass; null for a patch that is not used. */
-export function drawSwatch(canvas, strength) {
-  const patches = strength === null ? [] : [{ box: [0, 0, 1, 1], mass: strength }];
-  drawMap(canvas, null, { width: 1, height: 1, seen: [0, 0, 1, 1] }, patches, 1, 96);
+/** A patch of the legend, drawn as one with this share of the largest mass. */
+export function drawSwatch(canvas, share) {
+  drawMap(canvas, null, { width: 1, height: 1, seen: [0, 0, 1, 1] }, [{ box: [0, 0, 1, 1], mass: share }], 1, 96);
 }

@@ -90,13 +90,13 @@ function classMaps(explained, picture, size, largest) {
 }
 
 function legend(largest, cropped) {
-  const entries = [[null, "no mass: dimmed"], [0, "low mass: faint, thin outline"],
-    [1, `highest mass, ${percent(largest)} of a prompt: bright, thick outline`]];
-  const swatches = entries.map(([strength, text]) => {
+  const entries = [[0, "no mass"], [0.5, `${percent(largest / 2)} of a prompt's mass`],
+    [1, `${percent(largest)}, the highest share: as bright as the image`]];
+  const swatches = entries.map(([share, text]) => {
     const entry = element("span", "", "legend-entry");
     const canvas = element("canvas");
     canvas.setAttribute("aria-hidden", "true");
-    drawSwatch(canvas, strength);
+    drawSwatch(canvas, share);
     entry.append(canvas, element("span", text));
     return entry;
   });
