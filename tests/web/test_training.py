@@ -260,6 +260,33 @@ def test_a_file_is_written_once_for_each_model(own: TestClient, monkeypatch: pyt
     assert [path.exists() for path in written] == [False, True]
 
 
+def test_a_file_that_takes_longer_than_a_request_may_is_there_when_it_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go, written = threading.Event(), []
+
+    def write(training: Training, _: TrainedState) -> Path:
+        assert go.wait(20)
+        written.append(training._new_path(".onnx"))
+        written[-1].write_bytes(b"graph")
+        return written[-1]
+
+    monkeypatch.setattr(Training, "_onnx", write)
+    with training_client() as own:
+        add_colours(own, 1)
+        train(own)
+        training: Training = own.app.state.service.training  # type: ignore[attr-defined]
+        training._wait_seconds = 0.05
+        for _ in range(2):
+            early = own.get("/training/onnx")
+            assert (early.status_code, early.headers["retry-after"]) == (503, "1")
+            assert "being written" in early.json()["error"]
+        go.set()
+        training._wait_seconds = 20.0
+        assert own.get("/training/onnx").content == b"graph"
+    assert len(written) == 1
+
+
 def test_a_server_with_a_model_file_does_not_train(model: Path) -> None:
     with client(model) as own:
         assert own.get("/health").json()["trains"] is False

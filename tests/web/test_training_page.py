@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,20 @@ def alert(page: Any) -> str:
     text: str = page.inner_text("#alert-text")
     page.click("#alert-close")
     return text
+
+
+def busy_at_first(n_attempts: int) -> Callable[[Any], None]:
+    """Answer requests for the ONNX file as a server that is still writing it during the first ``n_attempts``."""
+    attempts = itertools.count()
+
+    def answer(route: Any) -> None:
+        if next(attempts) < n_attempts:
+            route.fulfill(status=503, headers={"Retry-After": "0.1"}, json={"error": "the file is still being written"})
+        else:
+            headers = {"Content-Disposition": 'attachment; filename="shapes.onnx"'}
+            route.fulfill(status=200, headers=headers, body=b"graph")
+
+    return answer
 
 
 def wait_for_images(page: Any, card: int, n: int) -> None:
@@ -118,6 +133,11 @@ def test_from_an_empty_page_to_a_calibrated_model_that_is_downloaded(
             assert download.value.suggested_filename == name
             saved = Path(download.value.path()).read_bytes()
             assert name == "shapes.html" or saved == out.read_bytes()
+        page.route("**/training/onnx", busy_at_first(6))
+        with page.expect_download() as download:
+            page.click("#download-onnx")
+        assert download.value.suggested_filename == "shapes.onnx"
+        assert Path(download.value.path()).read_bytes() == b"graph"
         check_page(page, "training_model")
 
         # The state is the server's: a page that is opened again has it.

@@ -97,7 +97,7 @@ def draw_mass(panel: Axes, canvas: Canvas, mass: NDArray[np.float32], largest: f
     veil = panel.imshow(
         mass, extent=(left, right, bottom, top), cmap=VEILS, vmin=0, vmax=largest, interpolation="nearest"
     )
-    _outline(panel, canvas.boxes[mass >= max(USED * largest, np.finfo(np.float32).tiny)])
+    _outline(panel, canvas.boxes[mass >= USED * largest])
     return veil
 
 

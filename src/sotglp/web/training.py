@@ -30,13 +30,16 @@ from sotglp.scoring.predict import text_of
 from sotglp.scoring.rejection import check_tpr
 from sotglp.web.decoding import RequestDecoder
 from sotglp.web.download import MAX_DOWNLOADS, FileStream
-from sotglp.web.limits import Limits, Quota, RefusalError
+from sotglp.web.limits import BusyError, Limits, Quota, RefusalError
 from sotglp.web.live_model import LiveModel, ServedModel, load_served
 from sotglp.web.training_run import Trained, TrainingRun, noted
 from sotglp.web.training_set import TrainingImage, TrainingSet, remove_picture
 from sotglp.web.uploads import Upload
 
 FileKind = Literal["report", "onnx"]
+
+_WAIT = 0.75
+"""Share of the time limit of a request in which it waits for a file; then its client has to ask again."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Training:
         self.run: TrainingRun | None = None
         self.model: TrainedState | None = None
         self._live = live
+        self._wait_seconds = _WAIT * limits.max_seconds
         self._thread = ThreadPoolExecutor(1, "sotglp-training")
         self._backbone: tuple[str, Backbone] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="sotglp-", ignore_cleanup_errors=True)
@@ -181,7 +185,8 @@ class Training:
         Raises
         ------
         RefusalError
-            409 while a training runs, or before there is what the file needs.
+            409 while a training runs, or before there is what the file needs; 503 while the file is being written,
+            which goes on.
         """
         self._refuse_while_running()
         state = self._checked_model() if kind == "report" else self._trained_model()
@@ -197,8 +202,10 @@ class Training:
                 # Without a waiting request, nobody else would take its error.
                 future.add_done_callback(lambda done: done.cancelled() or done.exception())
                 self._files[kind] = (state, future)
-            # A request that runs out of time, and is sent again, finds the file.
-            file = (await asyncio.shield(future)).open("rb")
+            await asyncio.wait([future], timeout=self._wait_seconds)
+            if not future.done():
+                raise BusyError("the file is still being written: ask for it again")
+            file = future.result().open("rb")
             held.callback(file.close)
             suffix, media_type = {"report": (".html", "text/html"), "onnx": (".onnx", "application/octet-stream")}[kind]
             return FileStream(file, Path(self._live.name).with_suffix(suffix).name, held.pop_all(), media_type)

@@ -4,6 +4,7 @@
 export class Refusal extends Error {}
 
 const MAX_ATTEMPTS = 4;
+const MAX_ATTEMPTS_FILE = 30; // each may take most of the server's time limit; under load, an export takes minutes
 
 /** An error of the library with a capital and a full stop. */
 export function sentence(text) {
@@ -33,7 +34,7 @@ async function sentenceOf(response) {
 }
 
 /** Send a request, and retry while the server is busy. */
-async function ask(path, options = {}) {
+async function ask(path, options = {}, maxAttempts = MAX_ATTEMPTS) {
   for (let attempt = 1; ; attempt += 1) {
     let response;
     try {
@@ -44,7 +45,7 @@ async function ask(path, options = {}) {
     }
     if (response.ok) return response;
     const wait = Number(response.headers.get("Retry-After"));
-    if (response.status !== 503 || !wait || wait > 10 || attempt === MAX_ATTEMPTS) {
+    if (response.status !== 503 || !wait || wait > 10 || attempt === maxAttempts) {
       throw new Refusal(await sentenceOf(response));
     }
     await pause(wait, options.signal);
@@ -114,9 +115,9 @@ export async function addTrainingImages(id, files) {
 
 export const thumbnail = (id) => `training/images/${id}`;
 
-/** A file that the server makes first, and its name. */
+/** A file that the server makes first, however long that takes, and its name. */
 export async function trainingFile(kind) {
-  const response = await ask(`training/${kind}`);
+  const response = await ask(`training/${kind}`, {}, MAX_ATTEMPTS_FILE);
   const [, name] = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") ?? "") ?? [null, kind];
   return { blob: await response.blob(), name };
 }

@@ -7,6 +7,7 @@ import { describeTraining, outcome } from "./training_facts.js";
 import { count, megabytes } from "./words.js";
 
 const POLL_SECONDS = 0.6;
+const PROGRESS_SECONDS = 15; // between messages that a file is still being made
 
 const at = (id) => document.getElementById(id);
 
@@ -137,12 +138,17 @@ export function setUpTraining({ say, warn, unwarn, fail, onRun, onModel, onTest 
     if (worked) say("Calibrated. Images unlike the classes are answered as unknown now.");
   });
 
-  for (const kind of ["report", "onnx"]) {
+  for (const [kind, what] of [["report", "report"], ["onnx", "ONNX file"]]) {
     const button = at(`download-${kind}`);
     button.addEventListener("click", async () => {
       unwarn();
       button.disabled = true;
-      say(kind === "onnx" ? "Preparing the ONNX file; this takes up to a minute." : "Preparing the report.");
+      say(`Preparing the ${what}.${kind === "onnx" ? " This takes about half a minute, and longer on a busy server." : ""}`);
+      let seconds = 0;
+      const progress = setInterval(() => {
+        seconds += PROGRESS_SECONDS;
+        say(`Preparing the ${what}: ${seconds} seconds so far.`);
+      }, 1000 * PROGRESS_SECONDS);
       try {
         const { blob, name } = await api.trainingFile(kind);
         download(blob, name);
@@ -151,6 +157,7 @@ export function setUpTraining({ say, warn, unwarn, fail, onRun, onModel, onTest 
         say("");
         fail(error);
       } finally {
+        clearInterval(progress);
         describeTraining(state);
         button.focus();
       }
