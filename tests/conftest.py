@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from sotglp import Backbone
 from sotglp.images.image_set import ImageSet
@@ -41,3 +42,17 @@ def class_folders(tmp_path: Path) -> Path:
 @pytest.fixture
 def images(class_folders: Path) -> ImageSet:
     return ImageSet.from_path(class_folders)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images go through the backbone, batch by batch."""
+    sizes: list[int] = []
+    encode = Backbone.encode_image
+
+    def noted(self: Backbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        sizes.append(len(pixels))
+        return encode(self, pixels)
+
+    monkeypatch.setattr(Backbone, "encode_image", noted)
+    return sizes

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from sotglp import Backbone, SotglpError
-from sotglp.features import banks
-from sotglp.features.banks import DiskBank, MemoryBank, Views, fill_bank
+from sotglp.features import banks, view_cache
+from sotglp.features.banks import CachedBank, MemoryBank, Views, fill_bank
 from sotglp.features.distributed import Processes
 from sotglp.features.encode import encode_images
 from sotglp.features.rows import EncodedImages
@@ -33,10 +33,8 @@ def augmented(backbone: Backbone, images: ImageSet, **changes: Any) -> Views:
     return Views(backbone, images, training_views(backbone, TrainConfig()), **{"seed": 3, "n_views": 2, **changes})
 
 
-def on_disk(views: Views, root: Path, **options: Any) -> DiskBank:
-    about = views.describe()
-    assert about is not None
-    return DiskBank(views, about, root, ALONE, **options)
+def on_disk(views: Views, root: Path, **options: Any) -> CachedBank:
+    return CachedBank(views, root, ALONE, **options)
 
 
 def every_row(bank: banks.Bank, views: Views) -> list[EncodedImages]:
@@ -111,10 +109,10 @@ def test_the_memory_bound_counts_views_images_and_precision(
 ) -> None:
     views = augmented(with_large_patches(tiny_backbone, factor), images)
     n_bytes = 2 * 18 * (4 * 32 + (2 if factor == 1 else 4) * 16 * 64)
-    monkeypatch.setattr(banks, "MAX_MEMORY_BYTES", n_bytes)
+    monkeypatch.setattr(view_cache, "MAX_MEMORY_BYTES", n_bytes)
     MemoryBank(views)
     encoded.clear()
-    monkeypatch.setattr(banks, "MAX_MEMORY_BYTES", n_bytes - 1)
+    monkeypatch.setattr(view_cache, "MAX_MEMORY_BYTES", n_bytes - 1)
     with pytest.raises(SotglpError, match="2 stored views of 18 images"):
         MemoryBank(views)
     # What is known beforehand is refused before the work.

@@ -23,20 +23,6 @@ def images(class_folders: Path) -> ImageSet:
     return ImageSet.from_path(class_folders)
 
 
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many images go through the backbone, batch by batch."""
-    sizes: list[int] = []
-    encode = Backbone.encode_image
-
-    def noted(self: Backbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        sizes.append(len(pixels))
-        return encode(self, pixels)
-
-    monkeypatch.setattr(Backbone, "encode_image", noted)
-    return sizes
-
-
 def plain(backbone: Backbone, images: ImageSet) -> tuple[Tensor, Tensor]:
     pixels = [backbone.preprocess(Image.open(path).convert("RGB")) for path in images.images]  # type: ignore[arg-type]
     return backbone.encode_image(torch.stack(pixels))

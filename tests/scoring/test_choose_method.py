@@ -8,12 +8,14 @@ import torch
 
 from sotglp import Backbone, SotglpError, SotglpWarning
 from sotglp.features.encode import encode_image_features
+from sotglp.features.view_cache import ViewCache
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.method import AUTO_METHODS, candidates_on, find_method
 from sotglp.methods.registry import build_model
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.scoring.choose_method import FOLDS, REPEATS, choose_method, closed_form_correct
 from sotglp.settings import InferenceConfig, Preset
+from sotglp.training.fit import adapt
 
 QUICK: dict[str, Any] = {"epochs": 1, "augment": False, "batch_size": 4}
 
@@ -34,6 +36,13 @@ def test_a_choice_compares_all_candidates_on_every_shot(tiny_backbone: Backbone,
 def test_the_cost_is_in_fits_and_closed_forms_are_free(tiny_backbone: Backbone, images: ImageSet) -> None:
     assert choose_method(tiny_backbone, images, candidates("gda", "proker")).cost == 0
     assert choose_method(tiny_backbone, images, candidates("gda", "sot-glp")).cost == FOLDS - 1
+
+
+def test_choice_and_fit_encode_each_image_once(tiny_backbone: Backbone, images: ImageSet, sent: list[int]) -> None:
+    cache, settings = ViewCache(), candidates("gda", "sot-glp")
+    chosen = choose_method(tiny_backbone, images, settings, cache_dir=cache).chosen
+    adapt(tiny_backbone, images, *settings[chosen], cache_dir=cache)
+    assert sum(sent) == len(images)
 
 
 def test_no_shot_is_judged_by_a_model_that_saw_it(

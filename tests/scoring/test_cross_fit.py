@@ -9,6 +9,8 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 
 from sotglp import SOTGLP, Backbone, SotglpError
+from sotglp.features.cache import FeatureStore
+from sotglp.features.view_cache import ViewCache
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.method import METHODS
 from sotglp.methods.registry import build_model
@@ -161,26 +163,29 @@ def test_methods_without_steps_are_judged_too(model: SOTGLP, images: ImageSet, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pictures_in_memory_in_several_processes_need_no_common_folder(
-    crossed: CrossFit, model: SOTGLP, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_folds_share_the_views_of_the_fit(
+    model: SOTGLP, images: ImageSet, on_disk: bool, sent: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Two:
-        count = 2
+    read, keys = FeatureStore.read, list[str]()
 
-        def __init__(self, device: torch.device) -> None:
-            pass
+    def noted(self: FeatureStore, key: str) -> Any:
+        keys.append(key)
+        return read(self, key)
 
-    monkeypatch.setattr("sotglp.scoring.cross_fit.Processes", Two)
-    kept_in = []
-
-    def without_folder(*arguments: Any, cache_dir: Path | None, **options: Any) -> Any:
-        kept_in.append(cache_dir)
-        return adapt(*arguments, cache_dir=cache_dir, **options)
-
-    monkeypatch.setattr("sotglp.scoring.cross_fit.adapt", without_folder)
-    found = cross_fit(model, images, CONFIG, INFERENCE, n_folds=3)
-    assert kept_in == [None] * 3
-    np.testing.assert_allclose(found.predictions.probabilities, crossed.predictions.probabilities, atol=1e-3)
+    monkeypatch.setattr(FeatureStore, "read", noted)
+    config = CONFIG.model_copy(update={"augment": True, "views": 2})
+    cache = ViewCache(tmp_path if on_disk else None)
+    fitted = adapt(model.backbone, images, model.config, config, cache_dir=cache)
+    crossed = cross_fit(fitted.model, fitted.images, config, INFERENCE, n_folds=3, cache_dir=cache)
+    assert sum(sent) == 3 * len(images)  # two random views and the centre crop
+    assert keys == []
+    # Another process finds them on the disk.
+    if on_disk:
+        again = cross_fit(fitted.model, fitted.images, config, INFERENCE, n_folds=3, cache_dir=tmp_path)
+        assert sum(sent) == 3 * len(images)
+        assert len(set(keys)) == len(keys) <= 3 * len(images)
+        assert_same(again, crossed)
 
 
 def test_the_checkpoint_that_shows_a_run_to_resume_is_removed_last(

@@ -252,7 +252,7 @@ def test_fits_that_fail(
     tiny_backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch, model: Any, config: Any, words: str
 ) -> None:
     if "views" in config:
-        monkeypatch.setattr("sotglp.features.banks.MAX_MEMORY_BYTES", 1000)
+        monkeypatch.setattr("sotglp.features.view_cache.MAX_MEMORY_BYTES", 1000)
     with pytest.raises(SotglpError, match=words):
         run(tiny_backbone, images, model, **config)
     with pytest.raises(SotglpError, match="needs labelled images"):
@@ -315,6 +315,27 @@ def test_mixed_precision_learns_about_the_same(tiny_backbone: Backbone, images: 
     half = run(tiny_backbone, images, augment=False, batch_size=18, precision=precision)
     assert half.history[-1]["loss"] == pytest.approx(exact.history[-1]["loss"], rel=0.02)
     assert half.model.local_prompts.dtype == torch.float32
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize(
+    ("settings", "n_views"),
+    [({"augment": False}, 1), ({"views": 2}, 3), ({"views": 2, "remember": False}, 2)],
+    ids=["centre crops", "random views, and centre crops to remember", "random views"],
+)
+def test_each_view_is_encoded_once(
+    tiny_backbone: Backbone,
+    images: ImageSet,
+    settings: dict[str, Any],
+    n_views: int,
+    on_disk: bool,
+    sent: list[int],
+    tmp_path: Path,
+) -> None:
+    residual = {"residual": "gda"} if settings.get("remember", True) else {}
+    config = TrainConfig(**{**QUICK, **settings})
+    adapt(tiny_backbone, images, ModelConfig(**residual), config, cache_dir=tmp_path if on_disk else None)
+    assert sum(sent) == n_views * len(images)
 
 
 def test_train_changes_nothing_but_prompts_and_projection(tiny_backbone: Backbone, images: ImageSet) -> None:

@@ -17,6 +17,7 @@ from sotglp.console.output import emit, list_unreadable
 from sotglp.console.table import counted
 from sotglp.errors import SotglpError, SotglpWarning, UnreadableImageError
 from sotglp.features.distributed import Processes
+from sotglp.features.view_cache import ViewCache
 from sotglp.images.check import readable_images, warn_of_two_labels
 from sotglp.images.image_set import ImageSet
 from sotglp.images.labels import warn_of_names
@@ -82,9 +83,10 @@ class FitRun:
     def run(self, backbone: str, pretrained: str, image_size: int | None, device: str) -> None:
         """Choose what is left open, fit, calibrate and write the model; of several processes the first one writes."""
         loaded = Backbone.load(backbone, pretrained, image_size=image_size, device=choose_device(device))
-        self._with_choices(loaded)._fit(loaded)
+        cache = ViewCache(self.features_dir)
+        self._with_choices(loaded, cache)._fit(loaded, cache)
 
-    def _with_choices(self, backbone: Backbone) -> FitRun:
+    def _with_choices(self, backbone: Backbone, cache: ViewCache) -> FitRun:
         """Return the run with the method and the learning rate that held-out shots choose."""
         if len(self.candidates) == 1 and not self.rate_is_open:
             return self
@@ -93,7 +95,7 @@ class FitRun:
             warnings.simplefilter("ignore", SotglpWarning)  # the fit draws and checks the same images once more
             shots = readable_images(drawn_shots(self.images, self.training), [] if self.skip_unreadable else None)
         is_first = Processes(backbone.device).is_first
-        options: dict[str, Any] = {"cache_dir": self.features_dir, "show_progress": is_first}
+        options: dict[str, Any] = {"cache_dir": cache, "show_progress": is_first}
         choices = []
         model_config, training = self.model_config, self.training
         if len(self.candidates) > 1:
@@ -112,7 +114,7 @@ class FitRun:
             seconds_of_choices=time.monotonic() - start,
         )
 
-    def _fit(self, backbone: Backbone) -> None:
+    def _fit(self, backbone: Backbone, cache: ViewCache) -> None:
         unreadable: list[UnreadableImageError] | None = [] if self.skip_unreadable else None
         fitted = adapt(
             backbone,
@@ -121,13 +123,13 @@ class FitRun:
             self.training,
             checkpoint=self.checkpoint,
             resume=self.resume,
-            cache_dir=self.features_dir,
+            cache_dir=cache,
             unreadable=unreadable,
             show_progress=True,
             callbacks=self.trackers,
         )
         is_first = Processes(backbone.device).is_first
-        calibration, choices = self._calibration(fitted, is_first, unreadable)
+        calibration, choices = self._calibration(fitted, is_first, unreadable, cache)
         choices = (*self.choices, *choices)
         if not is_first:
             return
@@ -159,7 +161,11 @@ class FitRun:
         emit([*lines, self._summary(fitted, calibration)], result, self.json_file)
 
     def _calibration(
-        self, fitted: Fitted, is_first: bool, unreadable: list[UnreadableImageError] | None
+        self,
+        fitted: Fitted,
+        is_first: bool,
+        unreadable: list[UnreadableImageError] | None,
+        cache: ViewCache,
     ) -> tuple[Calibration | None, tuple[Choice, ...]]:
         """Calibrate, after the score was chosen if that is left open; return that choice too."""
         choices: tuple[Choice, ...] = ()
@@ -171,7 +177,7 @@ class FitRun:
                 self.model_config,
                 self.training,
                 inference,
-                cache_dir=self.features_dir,
+                cache_dir=cache,
                 show_progress=is_first,
             )
             inference = checked(InferenceConfig, inference.model_dump() | {"ood_method": choice.chosen})
@@ -182,7 +188,7 @@ class FitRun:
                 fitted.images,
                 self.training,
                 inference,
-                cache_dir=self.features_dir,
+                cache_dir=cache,
                 checkpoint=self.checkpoint,
                 resume=self.resume,
             )

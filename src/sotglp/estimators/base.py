@@ -19,6 +19,7 @@ from sotglp.backbone.precision import choose_device
 from sotglp.backbone_defaults import choose_backbone
 from sotglp.errors import SotglpError
 from sotglp.estimators.inputs import is_frame, labelled, names_of, renamed_labels, unlabelled
+from sotglp.features.view_cache import ViewCache
 from sotglp.images.check import readable_images, warn_of_two_labels
 from sotglp.images.labels import label_text, warn_of_names
 from sotglp.methods.base import AdaptedModel
@@ -84,9 +85,10 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         backbone = self._load_backbone(name)
         warn_of_two_labels(drawn_shots(images, config))
         choices: tuple[Choice, ...] = ()
+        cache = ViewCache(self._cache_dir())
         if len(candidates) > 1:
             shots = readable_images(drawn_shots(images, config))
-            choice = choose_method(backbone, shots, candidates, cache_dir=self._cache_dir(), show_progress=self.verbose)
+            choice = choose_method(backbone, shots, candidates, cache_dir=cache, show_progress=self.verbose)
             model_config, config = candidates[choice.chosen]
             choices = (choice,)
         fitted = adapt(
@@ -95,7 +97,7 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             model_config,
             config,
             classes=names,
-            cache_dir=self._cache_dir(),
+            cache_dir=cache,
             show_progress=self.verbose,
             callbacks=callbacks,
         )

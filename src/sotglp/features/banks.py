@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,10 @@ from sotglp.errors import ChangedImageError, SotglpError, UnreadableImageError
 from sotglp.features.cache import FeatureStore, entry_bytes
 from sotglp.features.distributed import Processes
 from sotglp.features.rows import EncodedImages, Row, round_row, stack_rows
+from sotglp.features.view_cache import CacheDir, Store, ViewCache, check_memory
 from sotglp.features.views import Views
 from sotglp.images.digest import content_digest
 from sotglp.images.image_set import ImageSet
-
-MAX_MEMORY_BYTES = 8 * 2**30
-"""Main memory that stored views may take; more of them go to disk, or are encoded again in each epoch."""
 
 MOST_READS = 3
 """Times that an image is read which changes between its digest and its decoding."""
@@ -39,19 +37,23 @@ class Bank(Protocol):
 
 
 class MemoryBank:
-    """Views in main memory; raises a SotglpError if they would take more than ``MAX_MEMORY_BYTES``."""
+    """Views in main memory that have no description to keep them by.
+
+    Raises a SotglpError if they would take more than :data:`sotglp.features.view_cache.MAX_MEMORY_BYTES`.
+    """
 
     def __init__(self, views: Views, *, show_progress: bool = False) -> None:
-        n_images, (n_patches, width) = len(views.images), views.patch_shape
-        self._views, self._rows, self._n_bytes = views, dict[tuple[int, int], Row](), 0
-        self._check_size(views.n_views * n_images * (4 * views.backbone.embed_dim + 2 * n_patches * width))
+        n_images, n_bytes = len(views.images), 0
+        self._views, self._rows = views, dict[tuple[int, int], Row]()
+        what = f"{views.n_views} stored views of {n_images} images"
+        check_memory(views.n_views * n_images * row_bytes(views), what)
         with progress_bar("encoding views", views.n_views * n_images, "images", show=show_progress) as advance:
             for view in range(views.n_views):
                 for index, *row in views.encode(view, range(n_images)):
                     self._rows[view, index] = round_row(*row)
                     # Rows in float32 take more than was expected.
-                    self._n_bytes += sum(tensor.nbytes for tensor in self._rows[view, index])
-                    self._check_size(self._n_bytes)
+                    n_bytes += sum(tensor.nbytes for tensor in self._rows[view, index])
+                    check_memory(n_bytes, what)
                     advance(1, "")
 
     def rows(self, views: NDArray[np.int64], indices: NDArray[np.int64]) -> EncodedImages:
@@ -59,36 +61,34 @@ class MemoryBank:
         rows = (self._rows[key] for key in zip(views.tolist(), indices.tolist(), strict=True))
         return stack_rows(rows, projected=self._views.projected)
 
-    def _check_size(self, n_bytes: int) -> None:
-        if n_bytes > MAX_MEMORY_BYTES:
-            raise SotglpError(
-                f"{self._views.n_views} stored views of {len(self._views.images)} images would take "
-                f"{readable_size(n_bytes)} of memory, and the limit is {readable_size(MAX_MEMORY_BYTES)}: store them "
-                "on disk with a cache folder, use fewer views, or views=0 to encode images again in each epoch"
-            )
 
+class CachedBank:
+    """Views in a cache: missing ones are encoded first, all are read when they are looked up.
 
-class DiskBank:
-    """Views in the feature cache at ``root``: missing ones are encoded first, all are read when they are looked up.
-
-    ``about`` is the description of ``views`` by :meth:`Views.describe`. All ``processes`` share the encoding.
+    ``cache_dir`` is its folder, or a :class:`ViewCache`. All ``processes`` share the encoding if there is a folder.
     ``unreadable`` collects images that can't be decoded; None raises an UnreadableImageError at the first. ``readable``
-    holds the indices of the others. Raises a SotglpError if the disk has too little space for the views, or they can't
-    be written.
+    holds the indices of the others. Raises a SotglpError if the views have no :meth:`Views.describe`, the disk or the
+    memory has too little space for them, or they can't be written.
     """
 
     def __init__(
         self,
         views: Views,
-        about: dict[str, Any],
-        root: Path,
+        cache_dir: Path | ViewCache,
         processes: Processes,
         *,
         unreadable: list[UnreadableImageError] | None = None,
         show_progress: bool = False,
     ) -> None:
+        about = views.describe()
+        if about is None:
+            raise SotglpError("the views depend on code or are encoded already, so that no cache can keep them")
         self._views, self._processes = views, processes
-        self._cache = FeatureStore(root, about)
+        if isinstance(cache_dir, ViewCache):
+            self._root: Path | None = cache_dir.root
+            self._cache: Store = cache_dir.store(about)
+        else:
+            self._root, self._cache = cache_dir, FeatureStore(cache_dir, about)
         self._contents = [_content(views.images, index, unreadable) for index in range(len(views.images))]
         missing = [
             (view, index)
@@ -97,9 +97,11 @@ class DiskBank:
             if content and not self._cache.has(self._key(view, index))
         ]
         processes.wait()  # so that all have found the same entries missing
-        if missing and processes.is_first:
-            _check_space(len(missing), views, root, show_progress)
-        own = processes.share(missing)
+        if not self._root:
+            check_memory(len(missing) * row_bytes(views), f"{len(missing)} stored views")
+        elif missing and processes.is_first:
+            _check_space(len(missing), views, self._root, show_progress)
+        own = processes.share(missing) if self._root else missing
         with progress_bar("encoding views", len(own), "images", show=show_progress) as advance:
             for view in range(views.n_views):
                 indices = [index for of, index in own if of == view]
@@ -127,7 +129,7 @@ class DiskBank:
             row = self._cache.read(self._key(view, index))
         if row is None:
             raise SotglpError(
-                f"the features of {self._views.images.name(index)} disappear from {self._cache.root} as soon as they "
+                f"the features of {self._views.images.name(index)} disappear from {self._root} as soon as they "
                 "are written: choose another folder with --cache-dir, or use --no-cache"
             )
         return row
@@ -157,16 +159,21 @@ class DiskBank:
                 return
 
     def _key(self, view: int, index: int) -> str:
-        seed = self._views.seed
-        return FeatureStore.key(self._contents[index], None if seed is None else (seed, view, index))
+        seed, number = self._views.seed, self._views.images.number(index)
+        return FeatureStore.key(self._contents[index], None if seed is None else (seed, view, number))
 
 
-def fill_bank(views: Views, cache_dir: Path | None, processes: Processes, *, show_progress: bool = False) -> Bank:
-    """Encode views, to disk if there is a cache folder and :meth:`Views.describe` describes them, else to memory."""
-    about = views.describe() if cache_dir else None
-    if cache_dir is None or about is None:
+def fill_bank(views: Views, cache_dir: CacheDir, processes: Processes, *, show_progress: bool = False) -> Bank:
+    """Encode views, to the cache if there is one and :meth:`Views.describe` describes them, else to memory."""
+    if cache_dir is None or views.describe() is None:
         return MemoryBank(views, show_progress=show_progress)
-    return DiskBank(views, about, cache_dir, processes, show_progress=show_progress)
+    return CachedBank(views, cache_dir, processes, show_progress=show_progress)
+
+
+def row_bytes(views: Views) -> int:
+    """Return the size of one row in memory, with patches in float16."""
+    n_patches, width = views.patch_shape
+    return 4 * views.backbone.embed_dim + 2 * n_patches * width
 
 
 def _content(images: ImageSet, index: int, unreadable: list[UnreadableImageError] | None) -> str:

@@ -42,6 +42,9 @@ class ImageSet:
         Class name of each image.
     ranges : mapping
         Values of black and white of gray images with more than 8 bits; see :mod:`sotglp.images.value_range`.
+    numbers : tuple of int or None, default None
+        Numbers that the random views of the images depend on, which a selection keeps; None for the positions in the
+        set.
 
     Raises
     ------
@@ -54,6 +57,7 @@ class ImageSet:
     # Indices in the set that the user passed, for messages.
     _indices: tuple[int, ...] | None = field(default=None, repr=False)
     ranges: ValueRanges = field(default_factory=dict, repr=False)
+    numbers: tuple[int, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -148,7 +152,12 @@ class ImageSet:
             None if labels is None else tuple(labels[i] for i in kept),
             tuple(kept) if source is None else tuple(source[i] for i in kept),
             self.ranges,
+            None if self.numbers is None else tuple(self.numbers[i] for i in kept),
         )
+
+    def number(self, i: int) -> int:
+        """Return the number that the random views of an image depend on."""
+        return i if self.numbers is None else self.numbers[i]
 
     def name(self, i: int) -> str:
         """Return the name of an image for messages: its path, or "image 3", counted from 0 in the set that was read."""

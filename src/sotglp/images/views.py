@@ -34,8 +34,8 @@ class ViewDataset(Dataset[View]):
 
     If ``digests`` of the files are given, an image that has another one by now is an error, not another picture.
 
-    The random numbers of view i depend on (seed, epoch, i) alone, and torch's global generator is not changed. The
-    transform must be picklable for spawned worker processes.
+    The random numbers of view i depend on (seed, epoch, images.number(i)) alone, and torch's global generator is not
+    changed. The transform must be picklable for spawned worker processes.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ViewDataset(Dataset[View]):
             return i, picture if isinstance(picture, torch.Tensor) else self.transform(picture)
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which reseeds the GPU too, whose state isn't restored.
-            torch.default_generator.manual_seed(_view_seed(self.seed, self.epoch, i))
+            torch.default_generator.manual_seed(_view_seed(self.seed, self.epoch, self.images.number(i)))
             return i, self.transform(picture)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from sotglp.backbone.precision import autocast
 from sotglp.features.encode import encode_images
 from sotglp.features.rows import EncodedImages
+from sotglp.features.view_cache import CacheDir
 from sotglp.images.image_set import ImageSet
 from sotglp.images.stored import StoredImage
 from sotglp.methods.base import AdaptedModel, Outputs, unit_patches
@@ -21,7 +20,7 @@ from sotglp.transport.plans import class_mass
 
 @torch.no_grad()
 def build_shot_memory(
-    model: AdaptedModel, images: ImageSet, inference: InferenceConfig, *, cache_dir: Path | None = None
+    model: AdaptedModel, images: ImageSet, inference: InferenceConfig, *, cache_dir: CacheDir = None
 ) -> ShotMemory:
     """Compute the features of labelled images and of the regions that their own classes select.
 

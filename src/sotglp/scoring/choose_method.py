@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from sotglp.backbone import Backbone
 from sotglp.errors import SotglpError, SotglpWarning
 from sotglp.features.encode import encode_image_features
+from sotglp.features.view_cache import CacheDir
 from sotglp.images.few_shot import deal_folds
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
@@ -40,7 +40,7 @@ def choose_method(
     images: ImageSet,
     candidates: Mapping[str, tuple[Settings, TrainConfig]],
     *,
-    cache_dir: Path | None = None,
+    cache_dir: CacheDir = None,
     show_progress: bool = False,
 ) -> Choice:
     """Choose the method for labelled shots by the accuracy on shots that its models were not fitted on.
@@ -86,7 +86,7 @@ def choose_rate(
     model_config: Settings,
     config: TrainConfig,
     *,
-    cache_dir: Path | None = None,
+    cache_dir: CacheDir = None,
     show_progress: bool = False,
 ) -> Choice:
     """Choose the learning rate for labelled shots among ``FACTORS`` times the configured one, which is preferred.
@@ -157,7 +157,7 @@ def trained_correct(
     config: TrainConfig,
     n_folds: int,
     *,
-    cache_dir: Path | None,
+    cache_dir: CacheDir,
     show_progress: bool,
 ) -> NDArray[np.float64]:
     """Compute whether each of n shots is predicted correctly by a model like this one, trained on other folds, (n,)."""

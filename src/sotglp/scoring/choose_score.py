@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from sotglp.backbone import Backbone
 from sotglp.features.encode import encode_images
+from sotglp.features.view_cache import CacheDir
 from sotglp.images.few_shot import deal_folds
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
@@ -42,7 +42,7 @@ def choose_score(
     config: TrainConfig,
     inference: InferenceConfig,
     *,
-    cache_dir: Path | None = None,
+    cache_dir: CacheDir = None,
     show_progress: bool = False,
 ) -> Choice:
     """Choose the OOD score with the largest mean AUROC over groups of left-out classes.
@@ -106,7 +106,7 @@ def _scores(
     images: ImageSet,
     names: Sequence[OodMethod],
     inference: InferenceConfig,
-    cache_dir: Path | None,
+    cache_dir: CacheDir,
 ) -> dict[str, NDArray[np.float64]]:
     """Scores of n images by name, (n,), from one pass."""
     text = text_of(model, inference)

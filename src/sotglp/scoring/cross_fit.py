@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
 from sotglp.errors import SotglpError
-from sotglp.features.distributed import Processes
+from sotglp.features.view_cache import CacheDir, ViewCache
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.scoring.predict import Predictions, predict
@@ -43,7 +42,7 @@ def cross_fit(
     inference: InferenceConfig,
     *,
     n_folds: int | None = None,
-    cache_dir: Path | None = None,
+    cache_dir: CacheDir = None,
     checkpoint: Path | None = None,
     resume: bool = False,
     on_fold: Callable[[NDArray[np.int64], Predictions], None] | None = None,
@@ -60,8 +59,9 @@ def cross_fit(
         How images are read and scored.
     n_folds : int or None
         2 or more; None takes the number of images of the smallest class, at most ``MAX_FOLDS``.
-    cache_dir : Path or None
-        Folder of the feature cache; None uses a temporary one, or with several processes, memory for each fold.
+    cache_dir : Path, ViewCache or None
+        Folder of the feature cache, or the cache of the fit on all images, whose views the folds share; None encodes
+        them once for all folds.
     checkpoint, resume
         See :func:`sotglp.training.fit.adapt`; each fold stores its own checkpoint beside that of the model's run, until
         :func:`remove_checkpoints`.
@@ -70,37 +70,35 @@ def cross_fit(
     """
     n_folds = folds_of(images, n_folds)
     splitter = StratifiedKFold(n_folds, shuffle=True, random_state=config.seed % MAX_SKLEARN_SEED)
-    images = replace(images, ranges=model.value_ranges)
+    # The random views of an image are those of the fit on all images, whatever its position among those of a fold.
+    images = replace(images, ranges=model.value_ranges, numbers=tuple(range(len(images))))
+    cache = ViewCache.of(cache_dir)
     folds = np.empty(len(images), dtype=np.int64)
     for fold, (_, held_out) in enumerate(splitter.split(folds, images.targets(model.class_names))):
         folds[held_out] = fold
-    with TemporaryDirectory(prefix="sotglp-") as temporary:
-        # Several processes don't share a temporary folder.
-        alone = Processes(model.backbone.device).count == 1
-        kept_in = cache_dir or (Path(temporary) if alone else None)
-        parts = []
-        models = []
-        for fold in range(n_folds):
-            which = f"fold {fold + 1} of {n_folds}"
-            fitted = adapt(
-                model.backbone,
-                images.take(folds != fold),
-                model.config,
-                config.model_copy(update={"shots": None}),
-                classes=model.class_names,
-                checkpoint=fold_checkpoint(checkpoint, fold) if checkpoint else None,
-                resume=resume,
-                cache_dir=kept_in,
-                show_progress=inference.show_progress,
-                title=f"training, {which}",
-            )
-            models.append(fitted.model)
-            held_out = np.flatnonzero(folds == fold)
-            own = images.take(held_out)
-            predictions = predict(fitted.model, own, inference, cache_dir=kept_in, title=f"calibrating, {which}")
-            parts.append((held_out, predictions))
-            if on_fold:
-                on_fold(held_out, predictions)
+    parts = []
+    models = []
+    for fold in range(n_folds):
+        which = f"fold {fold + 1} of {n_folds}"
+        fitted = adapt(
+            model.backbone,
+            images.take(folds != fold),
+            model.config,
+            config.model_copy(update={"shots": None}),
+            classes=model.class_names,
+            checkpoint=fold_checkpoint(checkpoint, fold) if checkpoint else None,
+            resume=resume,
+            cache_dir=cache,
+            show_progress=inference.show_progress,
+            title=f"training, {which}",
+        )
+        models.append(fitted.model)
+        held_out = np.flatnonzero(folds == fold)
+        own = images.take(held_out)
+        predictions = predict(fitted.model, own, inference, cache_dir=cache, title=f"calibrating, {which}")
+        parts.append((held_out, predictions))
+        if on_fold:
+            on_fold(held_out, predictions)
     return CrossFit(tuple(models), folds, joined(parts))
 
 

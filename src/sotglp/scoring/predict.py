@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from sotglp.backbone.precision import autocast
 from sotglp.console.progress import progress_bar
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.features.encode import encode_images
+from sotglp.features.view_cache import CacheDir
 from sotglp.images.image_set import ImageSet
 from sotglp.images.survey import with_ranges_of
 from sotglp.methods.base import AdaptedModel
@@ -50,7 +50,7 @@ def predict(
     inference: InferenceConfig = InferenceConfig(),  # noqa: B008 - frozen
     *,
     text: TextFeatures | None = None,
-    cache_dir: Path | None = None,
+    cache_dir: CacheDir = None,
     unreadable: list[UnreadableImageError] | None = None,
     title: str = "predicting",
 ) -> Predictions:
@@ -75,7 +75,7 @@ def predict_each(
     inference: InferenceConfig = InferenceConfig(),  # noqa: B008 - frozen
     *,
     texts: Sequence[TextFeatures] | None = None,
-    cache_dir: Path | None = None,
+    cache_dir: CacheDir = None,
     unreadable: list[UnreadableImageError] | None = None,
     title: str = "predicting",
     score_all: bool = True,

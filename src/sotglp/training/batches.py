@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sotglp.features.banks import Bank, fill_bank
 from sotglp.features.distributed import Processes
+from sotglp.features.view_cache import CacheDir
 from sotglp.features.views import Batch, Views, training_views
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
@@ -43,7 +43,7 @@ class FeatureSource:
         config: TrainConfig,
         processes: Processes,
         *,
-        cache_dir: Path | None,
+        cache_dir: CacheDir,
         show_progress: bool,
     ) -> None:
         self._config, self._processes = config, processes

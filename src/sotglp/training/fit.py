@@ -19,6 +19,7 @@ from sotglp.console.progress import progress_bar
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.features.distributed import Processes
 from sotglp.features.encode import encode_image_features
+from sotglp.features.view_cache import CacheDir, ViewCache
 from sotglp.images.check import readable_images
 from sotglp.images.few_shot import draw_shots
 from sotglp.images.image_set import ImageSet
@@ -56,7 +57,7 @@ def adapt(
     classes: Sequence[str] | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
-    cache_dir: Path | None = None,
+    cache_dir: CacheDir = None,
     unreadable: list[UnreadableImageError] | None = None,
     show_progress: bool = False,
     title: str = "training",
@@ -80,8 +81,8 @@ def adapt(
         File that stores the state after each epoch.
     resume : bool, default False
         Resume from ``checkpoint`` if it exists.
-    cache_dir : Path or None
-        Folder of the feature cache; None keeps features in memory.
+    cache_dir : Path, ViewCache or None
+        Folder of the feature cache, or a cache that other fits on these images share; None keeps features in memory.
     unreadable : list or None
         Collects drawn images that can't be decoded, which are skipped; None raises at the first.
     show_progress : bool, default False
@@ -105,6 +106,7 @@ def adapt(
     model = build_model(backbone, classes or images.classes, model_config, config.seed)
     images = readable_images(drawn_shots(images, config), unreadable)
     model.value_ranges = images.ranges
+    cache = ViewCache.of(cache_dir)
     kept = Checkpoint(checkpoint, run_identity(model, images, config)) if checkpoint else None
     if not Processes(backbone.device).is_first:
         callbacks = ()
@@ -117,15 +119,15 @@ def adapt(
             config,
             checkpoint=kept,
             resume=resume,
-            cache_dir=cache_dir,
+            cache_dir=cache,
             show_progress=show_progress,
             title=title,
             callbacks=callbacks,
         )
     if isinstance(model, SOTGLP) and model.residual_kind is not None:
-        add_residual(model, images, config.inference_config(), cache_dir=cache_dir)
+        add_residual(model, images, config.inference_config(), cache_dir=cache)
     if config.remember:
-        model.shots = build_shot_memory(model, images, config.inference_config(), cache_dir=cache_dir)
+        model.shots = build_shot_memory(model, images, config.inference_config(), cache_dir=cache)
     return Fitted(model.eval(), history, images)
 
 
@@ -143,7 +145,7 @@ def train(
     *,
     checkpoint: Checkpoint | None = None,
     resume: bool = False,
-    cache_dir: Path | None = None,
+    cache_dir: CacheDir = None,
     show_progress: bool = False,
     title: str = "training",
     callbacks: Sequence[TrainingCallback] = (),

@@ -21,6 +21,7 @@ from sotglp.backbone import Backbone
 from sotglp.backbone_defaults import default_ood_method, preset_for
 from sotglp.console.progress import listening
 from sotglp.errors import SotglpError, SotglpWarning
+from sotglp.features.view_cache import ViewCache
 from sotglp.images.check import warn_of_two_labels
 from sotglp.images.labels import warn_of_names
 from sotglp.methods.method import find_method
@@ -129,7 +130,8 @@ class TrainingRun:
         inference = checked(InferenceConfig, config.inference_config().model_dump() | {"ood_method": score})
         warn_of_names(classes)
         warn_of_two_labels(images)
-        fitted = adapt(backbone, images, model_config, config, classes=classes, cache_dir=folder)
+        cache = ViewCache(folder)
+        fitted = adapt(backbone, images, model_config, config, classes=classes, cache_dir=cache)
         warn_near_chance(fitted, config)
         trained = Trained(self.snapshot, fitted, config, inference)
         self._enter("checking")
@@ -138,7 +140,7 @@ class TrainingRun:
             self._note("the accuracy is unknown, since a class has a single image: give two images of each class")
             return
         self._n_folds = folds_of(images)
-        crossed = cross_fit(fitted.model, fitted.images, config, inference, cache_dir=folder, on_fold=self._count)
+        crossed = cross_fit(fitted.model, fitted.images, config, inference, cache_dir=cache, on_fold=self._count)
         publish(replace(trained, crossed=crossed))
 
     def _enter(self, stage: Stage) -> None:
