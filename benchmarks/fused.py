@@ -42,7 +42,7 @@ SETS = (
     "cifar10",
     "caltech101",
 )
-SHOTS = (4, 16)
+SHOTS = (1, 2, 4, 16)
 SEEDS = (1, 2, 3)
 CLOSED_FORM = ("linear-probe", "gda", "proker")
 COLUMNS = (*CLOSED_FORM, "sot-glp", *(f"sot-glp-{kind}" for kind in KINDS))

@@ -1,7 +1,8 @@
 """What the embedded model of photos can do: `python benchmarks/photo_model.py --data ../shared/data`.
 
-Zero-shot, a linear probe on the features and SOT-GLP with its default settings, on test photos; unknown photos against
-four sets. Writes docs/photo_model_measured.md.
+Zero-shot, a linear probe on the features, the default of ``sotglp fit`` (SOT-GLP with a residual) and SOT-GLP without a
+residual, on test photos; unknown photos against four sets. Writes docs/photo_model_measured.md. Encoded images are
+kept in the feature cache, so that a time that counts is that of a first run.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from sotglp import Backbone, MethodClassifier, SOTGLPClassifier
+from sotglp.features.cache_folder import default_cache_dir
 from sotglp.images.image_set import ImageSet
 from sotglp.scoring.metrics import ood_metrics
 
@@ -74,32 +76,36 @@ def measure(backbone: Backbone, data: Path, name: str) -> dict[str, object]:
     row |= {template: zero_shot(backbone, features, test_labels, template) for template in TEMPLATES}
     probe = MethodClassifier("linear-probe", backbone=backbone, shots=16).fit(train, train_labels)
     row["probe"] = 100 * probe.score(test, test_labels)
-    row["sot-glp"] = []
+    row["default"], row["sot-glp"] = [], []
     for seed in SEEDS:
         started = time.monotonic()
-        model = SOTGLPClassifier(backbone, shots=16, seed=seed).fit(train, train_labels)
-        row["seconds"] = time.monotonic() - started
-        row["sot-glp"].append(100 * model.score(test, test_labels))
+        cache = None if seed == SEEDS[0] else default_cache_dir()
+        model = SOTGLPClassifier(backbone, shots=16, seed=seed, cache_dir=cache).fit(train, train_labels)
+        row.setdefault("seconds", time.monotonic() - started)
+        row["default"].append(100 * model.score(test, test_labels))
         if seed == SEEDS[0] and name in AGAINST:
             known = model.ood_score(test)
             for other in UNKNOWN:
                 unknown = model.ood_score(list(ImageSet.from_flat_folder(data / other).images))
                 row[other] = 100 * ood_metrics(known, unknown)["auroc"]
+        # Prompts and projection are trained without the residual, so leaving it out is the published method.
+        model.model_.residual = None
+        row["sot-glp"].append(100 * model.score(test, test_labels))
     return row
 
 
 def tables(rows: list[dict[str, object]]) -> str:
     """Markdown tables of the figures."""
     lines = [
-        "| set | classes | test photos | chance | zero-shot | linear probe | SOT-GLP, mean of three seeds | fit (s) |",
-        "|---|---|---|---|---|---|---|---|",
+        "| set | classes | test photos | chance | zero-shot | linear probe | SOT-GLP + GDA | SOT-GLP | fit (s) |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        scores = np.array(row["sot-glp"])
+        ours, published = (np.array(row[name]) for name in ("default", "sot-glp"))
         lines.append(
             f"| {row['set']} | {row['classes']} | {row['n']} | {100 / row['classes']:.0f} | {row[TEMPLATES[2]]:.1f} | "
-            f"{row['probe']:.1f} | {scores.mean():.1f} (from {scores.min():.1f} to {scores.max():.1f}) | "
-            f"{row['seconds']:.0f} |"
+            f"{row['probe']:.1f} | {ours.mean():.1f} (from {ours.min():.1f} to {ours.max():.1f}) | "
+            f"{published.mean():.1f} (from {published.min():.1f} to {published.max():.1f}) | {row['seconds']:.0f} |"
         )
     lines += ["", f"| known photos | {' | '.join(UNKNOWN)} |", "|---|---|---|"]
     lines += [f"| {row['set']} | {row[UNKNOWN[0]]:.1f} | {row[UNKNOWN[1]]:.1f} |" for row in rows if UNKNOWN[0] in row]
@@ -120,7 +126,8 @@ def main() -> None:
         print(rows[-1], flush=True)
     text = (
         "# The photo model, measured\n\nTest splits of small sets of photos (subsets: the figures are not comparable "
-        "with published ones), accuracy in percent,\n16 training photos of each class, default settings. Zero-shot "
+        "with published ones), accuracy in percent,\n16 training photos of each class, default settings. SOT-GLP has "
+        "its default residual or none; both are means of three\nseeds. Zero-shot "
         f"uses `{TEMPLATES[2]}`. Known against unknown photos: AUROC in percent\nof the default score, seed "
         f"{SEEDS[0]}. Last table: zero-shot accuracy by template.\nMade by `python benchmarks/photo_model.py --data "
         f"../shared/data`.\n\n{tables(rows)}\n"

@@ -20,10 +20,12 @@ from sotglp.backbone_defaults import (
     PHOTO,
     backbones_with_defaults,
     choose_backbone,
+    default_method,
     default_ood_method,
     preset_for,
     training_defaults,
 )
+from sotglp.methods.method import METHODS
 from sotglp.settings import Preset, TrainConfig, load_preset
 from support.hub_cache import cached_file
 
@@ -123,6 +125,12 @@ def test_a_score_that_needs_shots_is_the_default_only_with_them(row: None) -> No
     assert default_ood_method("known", has_shots=True) == "knn"
     assert default_ood_method("known", has_shots=False) == default_ood_method("other", has_shots=True) == "gl-mcm"
     assert "ood_method" not in training_defaults("known")
+
+
+def test_the_method_of_a_backbone_is_for_folders_and_presets_are_as_published() -> None:
+    assert default_method(PHOTO) == "sot-glp-gda"
+    assert default_method(PHOTO, "dtd") == default_method(CLIP) == default_method("tiny") == "sot-glp"
+    assert {default_method(name) for name in backbones_with_defaults()} <= set(METHODS)
 
 
 def test_the_score_of_a_backbone_without_text_compares_images_with_shots() -> None:

@@ -1,4 +1,4 @@
-"""What a backbone decides where the user decides nothing: ``auto``, settings of training, and the OOD score.
+"""What a backbone decides where the user decides nothing: ``auto``, settings of training, method and OOD score.
 
 It loads no torch, so that commands choose and report before they load a model.
 """
@@ -11,7 +11,16 @@ from typing import Any, Final
 
 from sotglp.errors import SotglpError, SotglpWarning
 from sotglp.files.packaged import packaged_names, read_packaged
-from sotglp.settings import SHOT_SCORES, InferenceConfig, OodMethod, Preset, TrainConfig, check_names, checked
+from sotglp.settings import (
+    SHOT_SCORES,
+    InferenceConfig,
+    OodMethod,
+    Preset,
+    TrainConfig,
+    check_names,
+    checked,
+    presets,
+)
 
 AUTO: Final = "auto"
 
@@ -28,6 +37,9 @@ HUB_REPOSITORY = "timm/vit_base_patch16_clip_224.openai"
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """Where open_clip downloads OpenAI's ViT-B/16 from, and the files that it looks for."""
 
+FOLDER = "folder"
+"""Preset for a user's folder of images."""
+
 ROWS = "presets/backbones"
 """Folder of the defaults by backbone, in the package."""
 
@@ -36,6 +48,12 @@ DECIDED = ("epochs", "batch_size", "learning_rate", "views", "augment")
 
 SCORE = "ood_method"
 """Name of a backbone's OOD score in its row."""
+
+METHOD = "method"
+"""Name of a backbone's method in its row."""
+
+PUBLISHED_METHOD = "sot-glp"
+"""Method of the backbones that decide none."""
 
 
 def choose_backbone(name: str, pretrained: str | os.PathLike[str] | None) -> str:
@@ -87,7 +105,18 @@ def backbones_with_defaults() -> list[str]:
 
 def training_defaults(backbone: str) -> dict[str, Any]:
     """Return the settings of training that come with a backbone, by name; most take the general ones."""
-    return {name: value for name, value in _row(backbone).items() if name != SCORE}
+    return {name: value for name, value in _row(backbone).items() if name in DECIDED}
+
+
+def default_method(backbone: str, preset: str = FOLDER) -> str:
+    """Return the name of the method that comes with a backbone: SOT-GLP as published, or with a residual.
+
+    The presets of the benchmarks are for the published method.
+    """
+    if preset in set(presets()) - {FOLDER}:
+        return PUBLISHED_METHOD
+    method: str = _row(backbone).get(METHOD, PUBLISHED_METHOD)
+    return method
 
 
 def default_ood_method(backbone: str, *, has_shots: bool) -> OodMethod:
@@ -110,8 +139,8 @@ def _row(backbone: str) -> dict[str, Any]:
     if backbone not in backbones_with_defaults():
         return {}
     row: dict[str, Any] = read_packaged(ROWS, "backbone", backbone)
-    check_names(row, (*DECIDED, SCORE))
-    checked(TrainConfig, {name: value for name, value in row.items() if name != SCORE})
+    check_names(row, (*DECIDED, SCORE, METHOD))
+    checked(TrainConfig, {name: value for name, value in row.items() if name in DECIDED})
     checked(InferenceConfig, {name: value for name, value in row.items() if name == SCORE})
     return row
 

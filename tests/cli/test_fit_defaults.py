@@ -25,7 +25,7 @@ def tiny_for_photo(monkeypatch: pytest.MonkeyPatch) -> None:
     """Painted shapes in place of photos: the smaller model, with settings of its own."""
     monkeypatch.setattr("sotglp.backbone_defaults.PHOTO", "tiny")
     monkeypatch.setattr("sotglp.backbone_defaults.backbones_with_defaults", lambda: ["tiny"])
-    values = {"learning_rate": 0.03, "epochs": 2, "augment": False}
+    values = {"learning_rate": 0.03, "epochs": 2, "augment": False, "method": "sot-glp-gda"}
     monkeypatch.setattr("sotglp.backbone_defaults.read_packaged", lambda *_: dict(values))
 
 
@@ -72,6 +72,7 @@ def test_a_model_file_holds_what_auto_stood_for(
     record = read_record(out)
     assert record.backbone["name"] == "tiny"
     assert record.training is not None
+    assert (record.model.residual, record.classes) == ("gda", sorted(folder.name for folder in class_folders.iterdir()))
     found = (record.training.learning_rate, record.training.epochs, record.training.augment, record.training.views)
     assert found == (0.03, 2, False, 2)
     assert re.search(r"learning_rate +0\.03 ", output_of("info", out))
@@ -81,6 +82,9 @@ def test_a_model_file_holds_what_auto_stood_for(
     changed = read_record(out).training
     assert changed is not None
     assert (changed.learning_rate, changed.epochs, changed.augment, changed.views) == (0.01, 1, True, 1)
+    assert read_record(out).model.residual == "gda"
+    output_of("fit", class_folders, "--out", out, "--force", *QUICK, "--method", "sot-glp")
+    assert read_record(out).model.residual is None
 
 
 @pytest.mark.usefixtures("tiny_for_photo")

@@ -23,6 +23,10 @@ from sotglp.training.fit import adapt
 SETTINGS = TrainConfig(shots=2, epochs=2, batch_size=8, seed=3)
 
 
+FITTED = list(METHODS)[-1]
+"""The method of the demo's model."""
+
+
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
     return Backbone.load("tiny")
@@ -58,7 +62,7 @@ def test_results_are_those_of_evaluate_with_intervals(
     assert list(comparison.results) == list(METHODS)
     model = comparison.fitted.model
     expected = evaluate(model, photos.test, {"unknown": photos.unknown})
-    found = comparison.results["SOT-GLP"]
+    found = comparison.results[FITTED]
     for key in ("accuracy", "accuracy_global", "accuracy_local", "ece", "n"):
         assert found[key] == pytest.approx(expected[key])
     assert {key: found["ood"]["unknown"][key] for key in ("auroc", "fpr95", "n")} == pytest.approx(
@@ -82,10 +86,12 @@ def test_a_shared_cache_changes_no_model(
     compared: tuple[Comparison, list[int]], backbone: Backbone, photos: PhotoSets
 ) -> None:
     comparison, _ = compared
-    config, training = METHODS["SOT-GLP"].settings_on(Preset(training=SETTINGS), {})
+    config, training = METHODS[FITTED].settings_on(Preset(training=SETTINGS), {})
     alone = adapt(backbone, photos.train, config, training).model
     together = comparison.fitted.model
     assert isinstance(together, SOTGLP)
+    assert together.config == alone.config
+    assert together.config.residual == "gda"
     for name, tensor in alone.kept_tensors().items():
         assert torch.equal(tensor, together.kept_tensors()[name])
     assert len(comparison.fitted.history) == 2

@@ -90,12 +90,17 @@ def test_scikit_learns_checks_of_classifiers(estimator: TablePainter, check: Any
 
 def test_parameters_and_defaults_are_those_of_the_settings() -> None:
     parameters, preset = SOTGLPClassifier().get_params(), Preset()
-    known = {**preset.model.model_dump(), **preset.training.model_dump(), **dict.fromkeys(DECIDED, "auto")}
+    known = {
+        **preset.model.model_dump(),
+        **preset.training.model_dump(),
+        **dict.fromkeys((*DECIDED, "residual"), "auto"),
+    }
     assert known.items() <= parameters.items()
     own = "backbone", "pretrained", "image_size", "patch_attention", "device", "cache_dir", "verbose", "class_names"
     assert set(parameters) - {*ModelConfig.model_fields, *TrainConfig.model_fields} == set(own)
     of_preset = SOTGLPClassifier.from_preset("dtd", pretrained=None, epochs=7)
     assert (of_preset.learning_rate, of_preset.batch_size, of_preset.epochs) == (0.002, 128, 7)
+    assert of_preset.residual is None
     assert SOTGLPClassifier.from_preset("folder").get_params() == parameters
 
 
@@ -187,7 +192,7 @@ def test_variants_are_saved(tiny_backbone: Backbone, paths: Any, tmp_path: Path,
     fitted.save(path)
     loaded = SOTGLPClassifier.load(path, backbone=tiny_backbone)
     # The file holds the values that "auto" stood for.
-    assert loaded.get_params() == fitted.get_params() | {"pretrained": None, "views": 2}
+    assert loaded.get_params() == fitted.get_params() | {"pretrained": None, "views": 2, "residual": None}
     np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
     np.testing.assert_array_equal(loaded.is_ood(X), fitted.is_ood(X))
     with pytest.raises(SotglpError, match="exists"):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast, get_args
 import yaml
 from typer import Argument, Option
 
-from sotglp.backbone_defaults import AUTO, choose_backbone, default_ood_method, preset_for
+from sotglp.backbone_defaults import AUTO, FOLDER, choose_backbone, default_method, default_ood_method, preset_for
 from sotglp.cli import options
 from sotglp.cli.inputs import cache_folder
 from sotglp.cli.launch import is_launched, launch
@@ -45,14 +45,14 @@ def fit(
     image_size: Annotated[int | None, Option(help="Side of the input in pixels.")] = None,
     preset: Annotated[
         str, Option(help="Settings to start from: a name (`sotglp info --presets`) or a YAML file.")
-    ] = "folder",
+    ] = FOLDER,
     method: Annotated[
-        str,
+        str | None,
         Option(
-            help="sot-glp, another method (`sotglp info --methods`), or auto: chosen on held-out shots, in at most "
-            "three times the steps of a fit of sot-glp."
+            help="sot-glp as published, another method (`sotglp info --methods`), or auto: chosen on held-out shots, "
+            "in at most three times the steps of a fit of sot-glp; default: the backbone's, sot-glp-gda for photo."
         ),
-    ] = "sot-glp",
+    ] = None,
     shots: Annotated[int | None, Option(help="Training images per class; default 16.")] = None,
     epochs: Annotated[int | None, Option(help="Passes over them; default about 100 steps, or the backbone's.")] = None,
     learning_rate: Annotated[
@@ -169,7 +169,9 @@ def fit(
         "views": views,
         "seed": seed,
     }
-    candidates = settings_of_candidates(backbone, method, preset, common, setting or [])
+    candidates = settings_of_candidates(
+        backbone, method or default_method(backbone, preset), preset, common, setting or []
+    )
     model_config, training = next(iter(candidates.values()))
     score = default_ood_method(backbone, has_shots=training.remember) if ood_method in (None, AUTO) else ood_method
     inference = checked(InferenceConfig, training.inference_config().model_dump() | {"ood_method": score})

@@ -8,7 +8,14 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from sotglp.backbone_defaults import SCORE, backbones_with_defaults, default_ood_method, training_defaults
+from sotglp.backbone_defaults import (
+    METHOD,
+    SCORE,
+    backbones_with_defaults,
+    default_method,
+    default_ood_method,
+    training_defaults,
+)
 from sotglp.benchmark.suite import suites as suite_names
 from sotglp.cli import options
 from sotglp.cli.backbone_table import backbone_lines, backbone_rows
@@ -54,7 +61,8 @@ def info(
         result = {
             "presets": {name: load_preset(name).model_dump() for name in preset_names()},
             "backbones": {
-                name: training_defaults(name) | {SCORE: default_ood_method(name, has_shots=True)}
+                name: training_defaults(name)
+                | {METHOD: default_method(name), SCORE: default_ood_method(name, has_shots=True)}
                 for name in backbones_with_defaults()
             },
         }

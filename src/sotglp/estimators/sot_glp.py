@@ -9,10 +9,11 @@ from typing import Any, Literal
 from typing_extensions import Self
 
 from sotglp.backbone import Backbone
-from sotglp.backbone_defaults import AUTO, DECIDED, training_defaults
+from sotglp.backbone_defaults import AUTO, DECIDED, FOLDER, default_method, training_defaults
 from sotglp.errors import SotglpError
 from sotglp.estimators.classifier import ImageClassifier
 from sotglp.methods.base import AdaptedModel
+from sotglp.methods.method import find_method
 from sotglp.methods.sot_glp import SOTGLP
 from sotglp.model_file.record import ModelRecord
 from sotglp.settings import (
@@ -61,8 +62,11 @@ class SOTGLPClassifier(ImageClassifier):
         How shots are drawn when classes differ in size.
     n_global_prompts, n_local_prompts, top_k, epsilon, relaxation, template, learn_projection, local_init, local_factor
         See :class:`sotglp.SOTGLP`.
-    branches, matching, local_contexts, residual, fusion
+    branches, matching, local_contexts, fusion
         See :class:`sotglp.SOTGLP`.
+    residual : {"auto", "gda", "proker"} or None, default "auto"
+        See :class:`sotglp.SOTGLP`; None is SOT-GLP as published, ``"auto"`` what comes with the backbone: ``"gda"``
+        with ``"photo"``.
     epochs, batch_size, learning_rate, views, augment
         See :class:`sotglp.settings.TrainConfig`; ``"auto"`` is the value that comes with the backbone.
     micro_batch, optimizer, momentum, weight_decay, warmup_epochs, prompt_dropout, remember
@@ -120,7 +124,7 @@ class SOTGLPClassifier(ImageClassifier):
         branches: Branches = "both",
         matching: Matching = "transport",
         local_contexts: LocalContexts = "class",
-        residual: Residual | None = None,
+        residual: Residual | Literal["auto"] | None = "auto",
         fusion: tuple[float, float, float] | None = None,
         epochs: int | Literal["auto"] | None = "auto",
         batch_size: int | Literal["auto"] = "auto",
@@ -186,10 +190,13 @@ class SOTGLPClassifier(ImageClassifier):
         """Build a classifier from a preset (``sotglp info --presets``); ``parameters`` override its settings."""
         settings = load_preset(preset)
         training = settings.training.model_dump(exclude_unset=True)
-        return cls(**{**settings.model.model_dump(), **training, **parameters})
+        of_model = settings.model.model_dump(exclude={"residual"} if preset == FOLDER else None)
+        return cls(**{**of_model, **training, **parameters})
 
     def _settings(self, backbone: str) -> tuple[Settings, TrainConfig]:
         parameters = self.get_params(deep=False)
+        if parameters["residual"] == AUTO:
+            parameters["residual"] = find_method(default_method(backbone)).settings.get("residual")
         training = {name: parameters[name] for name in TrainConfig.model_fields}
         for name in DECIDED:
             if isinstance(training[name], str) and training[name] == AUTO:

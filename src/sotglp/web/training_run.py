@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sotglp.backbone import Backbone
-from sotglp.backbone_defaults import default_ood_method, preset_for
+from sotglp.backbone_defaults import FOLDER, default_method, default_ood_method, preset_for
 from sotglp.console.progress import listening
 from sotglp.errors import SotglpError, SotglpWarning
 from sotglp.features.view_cache import ViewCache
@@ -37,9 +37,6 @@ _LOG = logging.getLogger(__name__)
 
 Stage = Literal["waiting", "loading", "training", "checking"]
 Status = Literal["running", "done", "stopped", "failed"]
-
-METHOD = "sot-glp"
-PRESET = "folder"
 
 _SHOTS_FOR_OWN_SCORE = 16
 """Images of each class from which on the backbone's own score is used: with few, the values of a Mahalanobis distance
@@ -122,8 +119,10 @@ class TrainingRun:
         backbone = load(self.backbone)
         self._enter("training")
         # All images of the page are used, and no worker processes: a fork copies the server's threads.
-        preset = preset_for(self.backbone, load_preset(PRESET))
-        model_config, config = find_method(METHOD).settings_on(preset, {"shots": None, "workers": 0})
+        preset = preset_for(self.backbone, load_preset(FOLDER))
+        model_config, config = find_method(default_method(self.backbone)).settings_on(
+            preset, {"shots": None, "workers": 0}
+        )
         images, classes = self.snapshot.images, self.snapshot.classes
         smallest = min(Counter(images.labels).values())
         score = default_ood_method(self.backbone, has_shots=config.remember and smallest >= _SHOTS_FOR_OWN_SCORE)
