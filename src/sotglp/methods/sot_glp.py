@@ -314,8 +314,8 @@ class SOTGLP(AdaptedModel):
         old = [index for index in origins if index is not None]
         if len(old) < len(origins):
             raise SotglpError(
-                "the residual of the model is fitted on the images of all classes at once: give those of all old classes "
-                "(--others, others=), or fit the model again with the new class included"
+                "the residual of the model is fitted on the images of all classes at once: give those of all old "
+                "classes (--others, others=), or fit the model again with the new class included"
             )
         return moved | dict(self.residual.of_classes(old).named_buffers(prefix="residual"))
 
