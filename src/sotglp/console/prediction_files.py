@@ -80,19 +80,17 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], *, force: bool)
     }
     names = [*COLUMNS, *(["set"] if rows and "set" in rows[0] else [])]
     schema = pa.schema([(name, kinds[name]) for name in names], metadata=METADATA)
-    table = pa.Table.from_pylist([_encodable(row) for row in _flat(rows)], schema=schema)
+    table = pa.Table.from_pylist(list(_flat(rows)), schema=schema)
     write_file(path, lambda beside: pyarrow.parquet.write_table(table, beside), force=force)
 
 
 def _flat(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield rows whose labels are text, since "unknown" and numbers can't share a column."""
+    """Yield rows whose labels are text, since "unknown" and numbers can't share a column.
+
+    Bytes of a file name that aren't UTF-8 are escaped: pandas and datasets read no file that holds lone surrogates.
+    """
     for row in rows:
-        flat = {name: row[name] for name in COLUMNS}
+        flat = {name: row[name] for name in COLUMNS} | {"path": as_utf8(row["path"]).decode()}
         flat |= {name: str(row[name]) for name in ("label", "most_probable")}
         flat |= {name: row[name] if math.isfinite(row[name]) else None for name in ("probability", "ood_score")}
         yield flat | ({"set": [*map(str, row["set"])]} if "set" in row else {})
-
-
-def _encodable(row: dict[str, Any]) -> dict[str, Any]:
-    """Escape bytes of a file name that aren't UTF-8, as in JSON."""
-    return row | {"path": as_utf8(row["path"]).decode()}
