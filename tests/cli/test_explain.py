@@ -36,8 +36,9 @@ def test_as_a_user_runs_it(model: Path, image: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     lines = done.stdout.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert "of 64 patches" in lines[0]
+    assert "threshold" in lines[2]
     with Image.open(image.parent / "maps.png") as picture:
         assert picture.width > 800
     failed = sotglp("explain", model, image, "--out", image.parent / "maps.png", check=False)
@@ -78,6 +79,8 @@ def test_a_calibrated_model_rejects_unknown_images(model: Path, image: Path, out
     calibrated = model.with_name("calibrated.safetensors")
     result = json.loads(output_of("explain", calibrated, image, "--json", "-"))
     assert result["is_unknown"] == (result["ood_score"] < result["threshold"])
+    said = output_of("explain", calibrated, image, "--out", image.with_suffix(".png"))
+    assert ("unlike the known classes" in said) == result["is_unknown"]
     other = json.loads(output_of("explain", calibrated, image, "--json", "-", "--ood-method", "msp"))
     assert other["threshold"] is None
     assert other["ood_method"] == "msp"

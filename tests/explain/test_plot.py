@@ -119,11 +119,11 @@ def test_the_support_is_outlined_and_the_unseen_hatched(width: int, height: int,
 
 def test_scores_and_verdict_are_told() -> None:
     told = texts(drawn(explained()))
-    for part in ("wren", "probability 0.750", "global score 0.310", "local score 0.120", "(gl-mcm) 0.5000"):
+    for part in ("wren", "probability 75.0%", "0.310", "0.120", "(gl-mcm 0.5, threshold 0.6)"):
         assert part in told
-    assert "unknown: below the threshold 0.6000" in told.replace("\n", " ")
-    assert "known: not below" in texts(drawn(replace(explained(), threshold=0.4))).replace("\n", " ")
-    assert "threshold" not in texts(drawn(replace(explained(), threshold=None)))
+    assert "unlike" in told
+    assert "unlike" not in texts(drawn(replace(explained(), threshold=0.4)))
+    assert "(gl-mcm) 0.5; no threshold" in texts(drawn(replace(explained(), threshold=None)))
     # Names with dollars and line ends are shown as they are.
     assert "a_b^c" in texts(drawn(explained(labels=(r"$\bad{ $", "a_b^c"), name="a\nb$x$.png")))
 

@@ -71,8 +71,7 @@ def explain(
     elif out is not None:
         save_figure(explanation.plot(), out, force=force)
     lines = [
-        f"{image}: {one.label} ({one.probability:.3f}), global score {one.global_score:.4f}, local score "
-        f"{one.local_score:.4f}, {int(one.support.sum())} of {one.support.size} patches"
+        f"{image}: {one.label}, {one.scores}, {int(one.support.sum())} of {one.support.size} patches"
         for one in explanation.classes
     ]
-    emit([*lines, *([f"wrote {out}"] if out else [])], result, json_file)
+    emit([*lines, f"{image}: {explanation.decision}", *([f"wrote {out}"] if out else [])], result, json_file)

@@ -62,6 +62,14 @@ class ClassExplanation:
         return len(self.mass)
 
     @property
+    def scores(self) -> str:
+        """Probability and scores in words."""
+        return (
+            f"probability {self.probability:.1%}, global score (whole image) {self.global_score:.3f}, "
+            f"local score (patches) {self.local_score:.3f}"
+        )
+
+    @property
     def support(self) -> NDArray[np.bool_]:
         """Whether any prompt puts mass on a patch, (rows, columns)."""
         matched: NDArray[np.bool_] = np.any(self.mass > 0, axis=0)
@@ -112,6 +120,14 @@ class Explanation:
         return None if self.threshold is None else not self.ood_score >= self.threshold
 
     @property
+    def decision(self) -> str:
+        """Whether the image looks like a known class, in words."""
+        if self.threshold is None:
+            return f"in-distribution score ({self.ood_method}) {self.ood_score:.4g}; no threshold"
+        verdict = "looks unlike the known classes" if self.is_unknown else "looks like a known class"
+        return f"{verdict} ({self.ood_method} {self.ood_score:.4g}, threshold {self.threshold:.4g})"
+
+    @property
     def seen(self) -> tuple[float, float, float, float]:
         """Left, top, right and bottom of the part of the picture that the patches cover."""
         left, top = np.maximum(self.boxes[0, 0, :2], 0)
@@ -128,20 +144,9 @@ class Explanation:
         # matplotlib takes a second to import.
         from sotglp.explain.plot import Canvas, draw_maps
 
-        score = f"in-distribution score ({self.ood_method}) {self.ood_score:.4f}"
-        if self.threshold is not None:
-            verdict = "unknown: below" if self.is_unknown else "known: not below"
-            score += f", {verdict} the threshold {self.threshold:.4f}"
-        rows = [
-            (
-                f"{one.label}\nprobability {one.probability:.3f}, global score {one.global_score:.3f}, "
-                f"local score {one.local_score:.3f}",
-                one.mass,
-            )
-            for one in self.classes
-        ]
+        rows = [(f"{one.label}\n{one.scores}", one.mass) for one in self.classes]
         canvas = Canvas(self.image, self.boxes, self.seen)
-        figure: Figure = draw_maps(canvas, f"{printable(self.name)}\n{score}", rows)
+        figure: Figure = draw_maps(canvas, f"{printable(self.name)}\n{self.decision}", rows)
         return figure
 
     def to_dict(self) -> dict[str, Any]:

@@ -73,8 +73,8 @@ function classMaps(explained, picture, size, largest) {
   const title = element("h3", explained.label);
   const facts = element(
     "p",
-    `Probability ${percent(explained.probability)}. Global score ${figure(explained.global_score)}, ` +
-      `local score ${figure(explained.local_score)}.`,
+    `Probability ${percent(explained.probability)}. Global score ${figure(explained.global_score)} (whole image), ` +
+      `local score ${figure(explained.local_score)} (patches).`,
     "facts",
   );
   const panels = element("div", "", "panels");
@@ -100,7 +100,8 @@ function legend(largest, cropped) {
     entry.append(canvas, element("span", text));
     return entry;
   });
-  return cropped ? [...swatches, element("span", "dashed frame: the part that the model sees")] : swatches;
+  const outlined = element("span", "outlined: patches that the local prompts of the class use");
+  return [outlined, ...swatches, ...(cropped ? [element("span", "dashed frame: the part that the model sees")] : [])];
 }
 
 /** Scores of one class, or of one compared with another. */
