@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from sotglp.cli import options
+from sotglp.cli.bulk_options import check_out, refuse_shards
 from sotglp.console.output import check_outputs, emit_predictions, label_unknown, list_unreadable, prediction
 from sotglp.console.prediction_files import check_parquet
 from sotglp.console.progress import note_loading
@@ -36,6 +37,14 @@ def predict(
     ] = None,
     parquet_file: Annotated[
         Path | None, options.Option("--parquet", metavar="FILE", help="Write the same columns as Parquet.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        options.Option(
+            metavar="DIR",
+            help="Write a Parquet file for each shard of the images to this folder; to resume an interrupted run, "
+            "repeat the command.",
+        ),
     ] = None,
     split: options.Split = None,
     path_column: options.PathColumn = None,
@@ -82,7 +91,11 @@ def predict(
     [bold]Example[/bold]: sotglp predict birds.safetensors garden.jpg more_photos/ --csv result.csv
 
     IMAGES are files, folders, manifests (CSV, Parquet), patterns in quotes, file:// addresses, or - for an image or a
-    list of these on standard input. MODEL is a model file, or an .onnx file of `sotglp export`, which needs neither
+    list of these on standard input. With --out, for any number of images, also tar archives (WebDataset), Parquet
+    tables with images, data sets that `datasets` saved, and addresses such as s3://bucket/folder:
+    sotglp predict birds.safetensors shards/ --out predictions/
+
+    MODEL is a model file, or an .onnx file of `sotglp export`, which needs neither
     PyTorch nor a GPU.
     """
     columns = Columns(split, path_column)
@@ -90,6 +103,31 @@ def predict(
     check_outputs({"--csv": csv_file, "--json": json_file, "--jsonl": jsonl_file, "--parquet": parquet})
     if parquet_file is not None:
         check_parquet(parquet_file)
+    scoring = {"ood_method": ood_method, "temperature": temperature}
+    reading = {"batch_size": batch_size, "workers": workers, "precision": precision}
+    sets = {"score": set_score, "per_class": per_class, "per_cluster": per_cluster}
+    if out is not None:
+        given = {"--csv": csv_file, "--jsonl": jsonl_file, "--parquet": parquet_file, "--top": top != 1}
+        check_out(out, model_file, [option for option, value in given.items() if value])
+        note_loading()
+        from sotglp.cli.predict_shards import predict_to_folder
+
+        predict_to_folder(
+            model_file,
+            images,
+            columns,
+            scoring | reading,
+            out,
+            pretrained=pretrained,
+            device=device,
+            unknown=unknown,
+            coverage=coverage,
+            sets=sets,
+            skip_unreadable=skip_unreadable,
+            json_file=json_file,
+        )
+        return
+    refuse_shards(images)
     unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
     if model_file.suffix == EXPORTED_SUFFIX:
         unsupported = {
@@ -123,8 +161,6 @@ def predict(
         from sotglp.cli.inputs import images_of
         from sotglp.cli.predict_model import predict_with_model
 
-        scoring = {"ood_method": ood_method, "temperature": temperature}
-        reading = {"batch_size": batch_size, "workers": workers, "precision": precision}
         predictions, about = predict_with_model(
             model_file,
             images_of(images, columns),
@@ -133,7 +169,7 @@ def predict(
             device=device,
             unknown=unknown,
             coverage=coverage,
-            sets={"score": set_score, "per_class": per_class, "per_cluster": per_cluster},
+            sets=sets,
             unreadable=unreadable,
         )
     for row in predictions:

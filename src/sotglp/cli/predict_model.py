@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-
 from sotglp.backbone.precision import choose_device
 from sotglp.cli.inputs import inference_config
 from sotglp.console.output import label_unknown, prediction
 from sotglp.errors import SotglpError, UnknownNameError, UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.model_file.load import load_model
-from sotglp.model_file.record import CalibrationRecord, read_record
+from sotglp.model_file.record import CalibrationRecord, ModelRecord, read_record
+from sotglp.scoring.decide import decide
 from sotglp.scoring.predict import predict_each
 from sotglp.settings import InferenceConfig, SetScore
 
@@ -35,6 +34,45 @@ def predict_with_model(
 
     ``settings`` are those of :func:`inference_config`, ``sets`` those of :meth:`Calibration.sets`.
     """
+    record, inference = checked_inference(model_file, settings, unknown=unknown, coverage=coverage, sets=sets)
+    model, record, calibration = load_model(model_file, pretrained=pretrained, device=choose_device(device))
+    models = [model, *calibration.fold_models] if calibration and coverage is not None else [model]
+    by_model = predict_each(models, image_set, inference, unreadable=unreadable, score_all=False)
+    found = by_model[0]
+    decided = decide(by_model, calibration, inference, coverage, sets)
+    rejected = [None] * len(found.indices) if decided.is_unknown is None else decided.is_unknown.tolist()
+    predictions = [
+        prediction(image_set.name(index), record.classes, of_classes, score, is_unknown)
+        for index, of_classes, score, is_unknown in zip(
+            found.indices, decided.probabilities, found.ood_scores, rejected, strict=True
+        )
+    ]
+    if unknown is not False:
+        label_unknown(predictions)
+    if decided.sets is not None:
+        for row, members in zip(predictions, decided.sets, strict=True):
+            row["set"] = [record.classes[index] for index in members.nonzero()[0]]
+    about = {
+        "ood_method": inference.ood_method,
+        "temperature": inference.temperature,
+        "threshold": inference.threshold_of(calibration),
+        "calibration": record.calibration.model_dump() if record.calibration else None,
+    }
+    return predictions, about
+
+
+def checked_inference(
+    model_file: Path,
+    settings: Mapping[str, Any],
+    *,
+    unknown: bool | None,
+    coverage: float | None,
+    sets: Mapping[str, Any],
+) -> tuple[ModelRecord, InferenceConfig]:
+    """Return the record of a model file and how it predicts; refuse options that it can't carry out.
+
+    Arguments are those of :func:`predict_with_model`.
+    """
     if sets["per_class"] and sets["per_cluster"]:
         raise SotglpError("--per-class and --per-cluster exclude each other: give one of them")
     if coverage is None and (sets["score"] != "lac" or sets["per_class"] or sets["per_cluster"]):
@@ -46,33 +84,7 @@ def predict_with_model(
     record = read_record(model_file)
     inference = inference_config(record, **settings)
     _check_decisions(model_file, record.calibration, inference, unknown, coverage)
-    model, record, calibration = load_model(model_file, pretrained=pretrained, device=choose_device(device))
-    models = [model, *calibration.fold_models] if calibration and coverage is not None else [model]
-    by_model = predict_each(models, image_set, inference, unreadable=unreadable, score_all=False)
-    found = by_model[0]
-    probabilities = calibration.probabilities(found.probabilities) if calibration else found.probabilities
-    rejected: list[bool | None] = [None] * len(found.indices)
-    if calibration and inference.threshold_of(calibration) is not None:
-        rejected = calibration.rejects(found.ood_scores).tolist()
-    predictions = [
-        prediction(image_set.name(index), record.classes, of_classes, score, is_unknown)
-        for index, of_classes, score, is_unknown in zip(
-            found.indices, probabilities, found.ood_scores, rejected, strict=True
-        )
-    ]
-    if unknown is not False:
-        label_unknown(predictions)
-    if calibration and coverage is not None:
-        members_of = calibration.sets(np.stack([one.probabilities for one in by_model]), coverage, **sets)
-        for row, members in zip(predictions, members_of, strict=True):
-            row["set"] = [record.classes[index] for index in members.nonzero()[0]]
-    about = {
-        "ood_method": inference.ood_method,
-        "temperature": inference.temperature,
-        "threshold": inference.threshold_of(calibration),
-        "calibration": record.calibration.model_dump() if record.calibration else None,
-    }
-    return predictions, about
+    return record, inference
 
 
 def _check_decisions(

@@ -31,6 +31,12 @@ def in_order(n_images: int, batch_size: int = ENCODING_BATCH) -> list[NDArray[np
     return [np.arange(start, min(start + batch_size, n_images)) for start in range(0, n_images, batch_size)]
 
 
+def encode_pixels(backbone: Backbone, pixels: Tensor, precision: Precision) -> EncodedImages:
+    """Encode preprocessed images (B, 3, H, W)."""
+    with torch.no_grad(), autocast(backbone.device, precision):
+        return EncodedImages(*backbone.encode_image(pixels))
+
+
 def training_views(backbone: Backbone, config: TrainConfig) -> Callable[[Any], Tensor]:
     """Return the transform of training images: random crop and flip, or the backbone's own centre crop."""
     return TrainingTransform(backbone.image_size, *backbone.normalisation) if config.augment else backbone.preprocess
@@ -112,8 +118,7 @@ class Views:
             unreadable=unreadable,
         )
         for indices, pixels in loaded:
-            with torch.no_grad(), autocast(self.backbone.device, self.precision):
-                encoded = EncodedImages(*self.backbone.encode_image(pixels))
+            encoded = encode_pixels(self.backbone, pixels, self.precision)
             if self.projected:
                 patches = self.backbone.project_patches(encoded.patch_tokens)
                 encoded = encoded._replace(patch_tokens=patches, projected=True)

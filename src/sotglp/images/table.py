@@ -87,7 +87,7 @@ def parquet_rows(path: Path, choose: Choose) -> Iterator[tuple[str, list[Any]]]:
     try:
         check_regular(path)
         with pyarrow.parquet.ParquetFile(path) as file:
-            _check_counts(file.metadata, path.stat().st_size)
+            check_counts(file.metadata, path.stat().st_size)
             columns = [str(name) for name in file.schema_arrow.names]
             wanted = choose(columns)
             if twice := [name for name in wanted if columns.count(name) > 1]:
@@ -119,7 +119,7 @@ def parquet_rows(path: Path, choose: Choose) -> Iterator[tuple[str, list[Any]]]:
         yield f"row {n_rows}", list(values)
 
 
-def _check_counts(metadata: Any, size: int) -> None:
+def check_counts(metadata: Any, size: int) -> None:
     """Raise a ValueError if the numbers of rows of a Parquet file of ``size`` bytes can't be.
 
     Reading a file takes memory for as many rows as a part of it claims to have.

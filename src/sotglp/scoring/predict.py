@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from sotglp.backbone.precision import autocast
 from sotglp.console.progress import progress_bar
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.features.encode import encode_images
+from sotglp.features.rows import EncodedImages
 from sotglp.features.view_cache import CacheDir
 from sotglp.images.image_set import ImageSet
 from sotglp.images.survey import with_ranges_of
@@ -112,21 +112,47 @@ def predict_each(
     images = with_ranges_of(images, models[0].value_ranges)
     if texts is None:
         texts = [text_of(model, inference) for model in models]
-    rows: list[list[tuple[NDArray[Any], ...]]] = [[] for _ in models]
+    batches: list[list[Predictions]] = [[] for _ in models]
     with progress_bar(title, len(images), "images", show=inference.show_progress) as advance:
         for indices, encoded in encode_images(backbone, images, inference, cache_dir, unreadable):
-            encoded = encoded.to(backbone.device)
-            for model, text, own_rows in zip(models, texts, rows, strict=True):
-                outputs = model.compare(encoded, text)
-                scores = outputs.global_logits.new_empty(0)
-                if score_all or model is models[0]:
-                    evidence = ood.Evidence(outputs, model, encoded, text)
-                    scores = ood.score_evidence(evidence, inference.ood_method, inference.temperature)
-                numbers = (model.probabilities(outputs), outputs.global_logits, outputs.local_logits, scores)
-                own_rows.append((indices, *(tensor.cpu().numpy() for tensor in numbers)))
+            for found, own in zip(
+                predict_encoded(models, texts, indices, encoded, inference, score_all=score_all), batches, strict=True
+            ):
+                own.append(found)
             advance(len(indices), "")
-    if not rows[0]:
+    if not batches[0]:
         raise SotglpError(
             f"none of the {len(images)} images can be read: {unreadable[0] if unreadable else 'no images'}"
         )
-    return [Predictions(*map(np.concatenate, zip(*own_rows, strict=True))) for own_rows in rows]
+    return [join_predictions(own) for own in batches]
+
+
+@torch.no_grad()
+def predict_encoded(
+    models: Sequence[AdaptedModel],
+    texts: Sequence[TextFeatures],
+    indices: NDArray[np.int64],
+    encoded: EncodedImages,
+    inference: InferenceConfig,
+    *,
+    score_all: bool = True,
+) -> list[Predictions]:
+    """Compare a batch of encoded images with the classes of each model; see :func:`predict_each`."""
+    encoded = encoded.to(models[0].backbone.device)
+    found = []
+    for model, text in zip(models, texts, strict=True):
+        outputs = model.compare(encoded, text)
+        scores = outputs.global_logits.new_empty(0)
+        if score_all or model is models[0]:
+            evidence = ood.Evidence(outputs, model, encoded, text)
+            scores = ood.score_evidence(evidence, inference.ood_method, inference.temperature)
+        numbers = (model.probabilities(outputs), outputs.global_logits, outputs.local_logits, scores)
+        found.append(Predictions(indices, *(tensor.cpu().numpy() for tensor in numbers)))
+    return found
+
+
+def join_predictions(batches: Sequence[Predictions]) -> Predictions:
+    """Return the predictions of several batches as one."""
+    return Predictions(
+        *(np.concatenate([getattr(batch, field.name) for batch in batches]) for field in fields(Predictions))
+    )

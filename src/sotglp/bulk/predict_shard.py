@@ -1,0 +1,200 @@
+"""Predictions of one shard by a model that is loaded once a process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sotglp.backbone.precision import choose_device, half_dtype
+from sotglp.console.output import UNKNOWN
+from sotglp.errors import UnreadableImageError
+from sotglp.features.views import encode_pixels
+from sotglp.methods.base import AdaptedModel
+from sotglp.methods.text_features import TextFeatures
+from sotglp.model_file.load import load_model
+from sotglp.scoring.calibration import Calibration
+from sotglp.scoring.decide import decide
+from sotglp.scoring.predict import predict_encoded, text_of
+from sotglp.settings import InferenceConfig
+from sotglp.shards.pixels import ShardNotes, pixel_batches
+from sotglp.shards.shard import Shard
+
+_HASH_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class BulkSettings:
+    """All that predictions of shards depend on besides the images; it can be sent to another process.
+
+    Attributes
+    ----------
+    model_file : str
+        The model.
+    inference : InferenceConfig
+        How images are read and scored; ``workers`` are threads that decode.
+    pretrained : str or None
+        Tag or file of the backbone's weights, in place of the one that the file names.
+    device : str
+        See :func:`sotglp.backbone.precision.choose_device`.
+    label_unknown : bool
+        Whether rejected images get the label "unknown".
+    coverage : float or None
+        Share of images whose set should contain the true class; None computes no sets.
+    sets : dict
+        Arguments of :meth:`sotglp.scoring.calibration.Calibration.sets`.
+    skip_unreadable : bool
+        Go on if an image can't be read.
+    """
+
+    model_file: str
+    inference: InferenceConfig
+    pretrained: str | None = None
+    device: str = "auto"
+    label_unknown: bool = True
+    coverage: float | None = None
+    sets: dict[str, Any] = field(default_factory=dict)
+    skip_unreadable: bool = False
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what equal rows need: a digest of the model file, and the settings that change a row."""
+        digest = hashlib.sha256()
+        with open(self.model_file, "rb") as file:
+            while block := file.read(_HASH_BYTES):
+                digest.update(block)
+        device = choose_device(self.device)
+        half = half_dtype(device, self.inference.precision)
+        return {
+            "model": f"sha256:{digest.hexdigest()}",
+            "ood_method": self.inference.ood_method,
+            "temperature": self.inference.temperature,
+            "batch_size": self.inference.batch_size,
+            "device": device.type,
+            "arithmetic": "float32" if half is None else str(half).removeprefix("torch."),
+            "label_unknown": self.label_unknown,
+            "coverage": self.coverage,
+            "sets": self.sets if self.coverage is not None else None,
+        }
+
+
+@dataclass(frozen=True)
+class BulkContext:
+    """A loaded model with the texts of its classes, for any number of shards of one process."""
+
+    settings: BulkSettings
+    models: tuple[AdaptedModel, ...]
+    texts: tuple[TextFeatures, ...]
+    classes: tuple[str, ...]
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True)
+class ShardPredictions:
+    """Predictions of the n images of a shard that could be read, in order, and what is left out of it.
+
+    Attributes
+    ----------
+    paths : list of str
+        Path or key of each image.
+    most_probable : NDArray
+        Class index, (n,).
+    probabilities, ood_scores : NDArray
+        Probability of that class, and the score, larger for more familiar images, (n,).
+    is_unknown : NDArray or None
+        Whether each image is rejected, (n,); None without a threshold.
+    sets : list of tuples of int, or None
+        Class indices of each prediction set.
+    unreadable : list of UnreadableImageError
+        Images that can't be read.
+    notes : ShardNotes
+        Other files, and images that lose values or pages.
+    """
+
+    paths: list[str]
+    most_probable: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    ood_scores: NDArray[np.float32]
+    is_unknown: NDArray[np.bool_] | None
+    sets: list[tuple[int, ...]] | None
+    unreadable: list[UnreadableImageError]
+    notes: ShardNotes
+
+    def labels(self, settings: BulkSettings, classes: tuple[str, ...]) -> list[str]:
+        """Return the label of each image: its class, or "unknown"."""
+        rejected = np.zeros(len(self.paths), bool) if self.is_unknown is None else self.is_unknown
+        hides = settings.label_unknown
+        pairs = zip(self.most_probable.tolist(), rejected.tolist(), strict=True)
+        return [UNKNOWN if hides and is_unknown else classes[index] for index, is_unknown in pairs]
+
+
+def load_context(settings: BulkSettings) -> BulkContext:
+    """Load the model, once for all shards of a process."""
+    loaded = load_model(
+        Path(settings.model_file), pretrained=settings.pretrained, device=choose_device(settings.device)
+    )
+    folds = loaded.calibration.fold_models if loaded.calibration and settings.coverage is not None else ()
+    models = (loaded.model, *folds)
+    texts = tuple(text_of(model, settings.inference) for model in models)
+    return BulkContext(settings, models, texts, tuple(map(str, loaded.record.classes)), loaded.calibration)
+
+
+def predict_shard(context: BulkContext, shard: Shard, report: Callable[[int], None] | None = None) -> ShardPredictions:
+    """Predict the images of a shard, in batches of a fixed size from its first image on.
+
+    The rows therefore depend on the shard and the settings alone, whatever the process and its number of threads that
+    decode. ``report`` is called with the number of images of each batch. Raise an UnreadableImageError at the first
+    image that can't be read unless ``skip_unreadable`` is set.
+    """
+    settings, model = context.settings, context.models[0]
+    inference = settings.inference
+    notes, unreadable, paths = ShardNotes(), [], list[str]()
+    columns: list[tuple[NDArray[Any], ...]] = []
+    sets: list[tuple[int, ...]] = []
+    batches = pixel_batches(
+        shard,
+        model.backbone.preprocess,
+        inference.batch_size,
+        ranges=model.value_ranges,
+        n_threads=max(inference.workers, 1),
+        notes=notes,
+    )
+    for batch in batches:
+        if batch.errors and not settings.skip_unreadable:
+            raise UnreadableImageError(_in_shard(batch.errors[0].source, shard), batch.errors[0].reason)
+        unreadable += batch.errors
+        if batch.pixels is not None:
+            encoded = encode_pixels(model.backbone, batch.pixels, inference.precision)
+            by_model = predict_encoded(
+                context.models, context.texts, np.arange(len(batch.names)), encoded, inference, score_all=False
+            )
+            decided = decide(by_model, context.calibration, inference, settings.coverage, settings.sets)
+            rejected = decided.is_unknown if decided.is_unknown is not None else np.zeros(len(batch.names), bool)
+            best = decided.probabilities.argmax(axis=1)
+            columns.append((best, decided.probabilities.max(axis=1), by_model[0].ood_scores, rejected))
+            paths += batch.names
+            if decided.sets is not None:
+                sets += [tuple(members.nonzero()[0].tolist()) for members in decided.sets]
+        if report is not None:
+            report(len(batch.names))
+    empty = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.float32), np.empty(0, bool))
+    best, probabilities, scores, rejected = map(np.concatenate, zip(empty, *columns, strict=True))
+    has_threshold = inference.threshold_of(context.calibration) is not None
+    return ShardPredictions(
+        paths,
+        best,
+        probabilities,
+        scores,
+        rejected if has_threshold else None,
+        None if settings.coverage is None else sets,
+        unreadable,
+        notes,
+    )
+
+
+def _in_shard(name: str, shard: Shard) -> str:
+    return name if shard.kind == "files" or name == shard.name else f"{name} in {shard.name}"

@@ -1,0 +1,108 @@
+"""Predict shards one after another, into a folder that the same call continues after an interruption."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sotglp.bulk.parts import Parts
+from sotglp.bulk.predict_shard import BulkContext, BulkSettings, ShardPredictions, load_context, predict_shard
+from sotglp.console.progress import progress_bar
+from sotglp.errors import SotglpWarning, some_names
+from sotglp.images.folders import describe_left_out
+from sotglp.shards.shard import Shard
+
+
+def predict_shards(
+    settings: BulkSettings, classes: Sequence[str], shards: Sequence[Shard], out: Path, *, show_progress: bool = False
+) -> dict[str, Any]:
+    """Predict shards and write one Parquet file for each, and a manifest, to the folder ``out``.
+
+    Shards that the manifest lists are skipped.
+
+    Returns
+    -------
+    dict
+        ``out``; ``n``, number of rows, and ``labels``, how many have each label; ``parts`` and how many of them were
+        ``resumed``; ``unreadable``, names of images that can't be read; ``left_out``, other files of archives by
+        suffix; ``seconds`` and ``images_per_second`` of this run.
+
+    Raises
+    ------
+    SotglpError
+        If the folder holds something else, or predictions of another model, other settings or other images.
+    UnreadableImageError
+        If an image can't be read and ``skip_unreadable`` isn't set.
+    """
+    parts = Parts(out, settings, classes, shards)
+    try:
+        n_resumed = len(parts.finished)
+        start, n_images = time.perf_counter(), 0
+        waiting = {at: shard for at, shard in enumerate(shards) if at not in parts.finished}
+        with progress_bar("predicting", len(waiting), "shards", show=show_progress) as advance:
+
+            def report(n: int) -> None:
+                nonlocal n_images
+                n_images += n
+                advance(0, f"{n_images} images, {n_images / (time.perf_counter() - start):.1f} images/s")
+
+            for at, found in in_this_process(load_context, predict_shard, settings, waiting, report):
+                parts.write(at, found)
+                advance(1, "")
+        seconds = time.perf_counter() - start
+    finally:
+        parts.close()
+    lines = [parts.finished[at] for at in range(len(shards))]
+    summary = _summary(lines)
+    _warn(summary)
+    rate = n_images / seconds if n_images else None
+    return {"out": str(out), **summary, "resumed": n_resumed, "seconds": seconds, "images_per_second": rate}
+
+
+def in_this_process(
+    set_up: Callable[[BulkSettings], BulkContext],
+    work: Callable[[BulkContext, Shard, Callable[[int], None]], ShardPredictions],
+    settings: BulkSettings,
+    shards: Mapping[int, Shard],
+    report: Callable[[int], None],
+) -> Iterator[tuple[int, ShardPredictions]]:
+    """Yield the position and the result of each shard; nothing is set up if there are none."""
+    if not shards:
+        return
+    context = set_up(settings)
+    for at, shard in shards.items():
+        yield at, work(context, shard, report)
+
+
+def _summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    labels, left_out, losses = Counter[str](), Counter[str](), Counter[str]()
+    for line in lines:
+        labels.update(line["labels"])
+        left_out.update(line["left_out"])
+        losses.update(line["losses"])
+    return {
+        "n": sum(line["n"] for line in lines),
+        "labels": dict(labels.most_common()),
+        "parts": len(lines),
+        "unreadable": [image["path"] for line in lines for image in line["unreadable"]],
+        "left_out": dict(left_out),
+        "losses": dict(losses),
+    }
+
+
+def _warn(summary: Mapping[str, Any]) -> None:
+    if summary["left_out"]:
+        warnings.warn(f"in the archives, {describe_left_out(summary['left_out'])}", SotglpWarning, stacklevel=3)
+    for what, count in summary["losses"].items():
+        are = "1 image is" if count == 1 else f"{count} images are each"
+        warnings.warn(f"{are} {what}", SotglpWarning, stacklevel=3)
+    if names := summary["unreadable"]:
+        warnings.warn(
+            f"{len(names)} images can't be read and have no row: {some_names(names)}; the manifest has the reasons",
+            SotglpWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,152 @@
+"""Decoded images of a shard in batches, read and decoded ahead by threads while earlier ones are encoded."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.images.decode import open_image, read_losses
+from sotglp.images.formats import HEAD_BYTES, may_be_deep
+from sotglp.images.value_range import ValueRanges
+from sotglp.shards.places import is_address, opened
+from sotglp.shards.read import read_items
+from sotglp.shards.shard import MAX_IMAGE_BYTES, Item, Shard
+
+_AHEAD = 3
+"""Batches that are decoded or wait for it, beside the one that is encoded: they bound the memory."""
+
+DEEP = "of more than 8 bits, which the model wasn't fitted on, so each is scaled by its own values"
+PAGES = "a TIFF of several pages, of which only the first is used"
+LOW_COLOR = "16-bit color with low values, of which only the high byte is used"
+
+
+class PixelBatch(NamedTuple):
+    """B images of a shard that follow each other, those that can't be read left out.
+
+    ``pixels`` are (B, 3, H, W), float32, or None if none can be read; ``errors`` are those of the others.
+    """
+
+    names: list[str]
+    labels: list[str | None]
+    pixels: torch.Tensor | None
+    errors: list[UnreadableImageError]
+
+
+@dataclass
+class ShardNotes:
+    """What is left out of a shard: files of an archive by suffix, and values or pages of images by what is lost."""
+
+    left_out: Counter[str] = field(default_factory=Counter)
+    losses: Counter[str] = field(default_factory=Counter)
+
+
+def pixel_batches(
+    shard: Shard,
+    transform: Callable[[Any], torch.Tensor],
+    batch_size: int,
+    *,
+    ranges: ValueRanges,
+    n_threads: int,
+    notes: ShardNotes,
+) -> Iterator[PixelBatch]:
+    """Decode and transform the images of a shard, ``batch_size`` at a time from the first on.
+
+    Which images share a batch doesn't depend on ``n_threads``, which decode. Their number bounds neither memory nor
+    order: a few batches are read ahead.
+    """
+
+    def decoded(items: list[Item]) -> list[Future[_Decoded]]:
+        return [decoders.submit(_decode, item, transform, ranges) for item in items]
+
+    batches = _batched(read_items(shard, notes.left_out), batch_size)
+    # One more thread reads the shard, since that may wait for the network.
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(n_threads) as decoders:
+        pending: deque[Future[list[Future[_Decoded]]]] = deque()
+
+        def read_next() -> list[Future[_Decoded]]:
+            return decoded(next(batches, []))
+
+        try:
+            pending.extend(reader.submit(read_next) for _ in range(_AHEAD))
+            while found := [one.result() for one in pending.popleft().result()]:
+                pending.append(reader.submit(read_next))
+                yield _collate(found, notes)
+        finally:
+            for waiting in pending:
+                waiting.cancel()
+
+
+class _Decoded(NamedTuple):
+    name: str
+    label: str | None
+    view: torch.Tensor | UnreadableImageError
+    losses: tuple[str, ...]
+
+
+def _batched(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _decode(item: Item, transform: Callable[[Any], torch.Tensor], ranges: ValueRanges) -> _Decoded:
+    try:
+        source = _content(item)
+        losses = _losses(source, ranges)
+        return _Decoded(item.name, item.label, transform(open_image(source, ranges)), losses)
+    except UnreadableImageError as error:
+        return _Decoded(item.name, item.label, UnreadableImageError(item.name, error.reason), ())
+
+
+def _content(item: Item) -> bytes | Path:
+    if item.source is None:
+        raise UnreadableImageError(item.name, item.problem)
+    if isinstance(item.source, bytes):
+        return item.source
+    if not is_address(item.source):
+        return Path(item.source)
+    try:
+        with opened(item.source) as file:
+            content = file.read(MAX_IMAGE_BYTES + 1)
+    except SotglpError as error:
+        raise UnreadableImageError(item.name, str(error)) from error
+    if len(content) > MAX_IMAGE_BYTES:
+        raise UnreadableImageError(item.name, f"it has more than {MAX_IMAGE_BYTES} bytes; make it smaller")
+    return content
+
+
+def _losses(source: bytes | Path, ranges: ValueRanges) -> tuple[str, ...]:
+    if isinstance(source, bytes):
+        head = source[:HEAD_BYTES]
+    else:
+        try:
+            with open(source, "rb") as file:
+                head = file.read(HEAD_BYTES)
+        except OSError:  # decoding names the reason
+            return ()
+    if not may_be_deep(head):
+        return ()
+    losses = read_losses(source)
+    depth = losses.depth
+    is_deep = depth is not None and depth.declared is None and depth.kind not in ranges
+    found = ((DEEP, is_deep), (PAGES, losses.has_pages), (LOW_COLOR, losses.is_low_color))
+    return tuple(text for text, applies in found if applies)
+
+
+def _collate(found: list[_Decoded], notes: ShardNotes) -> PixelBatch:
+    readable = [one for one in found if isinstance(one.view, torch.Tensor)]
+    for one in found:
+        notes.losses.update(one.losses)
+    return PixelBatch(
+        [one.name for one in readable],
+        [one.label for one in readable],
+        torch.stack([one.view for one in readable if isinstance(one.view, torch.Tensor)]) if readable else None,
+        [one.view for one in found if isinstance(one.view, UnreadableImageError)],
+    )

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sotglp import SOTGLP, Backbone
+from sotglp.bulk.parts import MANIFEST
+from sotglp.bulk.predict_shard import BulkSettings, load_context, predict_shard
+from sotglp.bulk.run import predict_shards
+from sotglp.errors import SotglpError, SotglpWarning, UnreadableImageError
+from sotglp.model_file.save import save_model
+from sotglp.settings import InferenceConfig
+from sotglp.shards.find import find_shards
+from support.shards import COLOURS, png, tar_of, web_dataset
+
+pq = pytest.importorskip("pyarrow.parquet")
+
+CLASSES = tuple(COLOURS)
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "m.safetensors"
+    save_model(path, SOTGLP(Backbone.load("tiny"), CLASSES).eval())
+    return path
+
+
+@pytest.fixture
+def archives(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(3):
+        (folder / f"{i}.tar").write_bytes(web_dataset(2 + i, seed=i))
+    return folder
+
+
+def settings_of(model_file: Path, **changes: Any) -> BulkSettings:
+    inference = InferenceConfig(batch_size=2, workers=changes.pop("workers", 0))
+    return BulkSettings(str(model_file), inference, device="cpu", **changes)
+
+
+def run(settings: BulkSettings, images: Path, out: Path) -> dict[str, Any]:
+    return predict_shards(settings, CLASSES, find_shards([images]), out)
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    return [row for part in sorted(out.glob("part-*.parquet")) for row in pq.read_table(part).to_pylist()]
+
+
+def test_each_shard_is_a_part_with_a_line_in_the_manifest(model_file: Path, archives: Path, tmp_path: Path) -> None:
+    summary = run(settings_of(model_file), archives, tmp_path / "out")
+    found = rows(tmp_path / "out")
+    assert len(found) == summary["n"] == 9
+    assert list(found[0]) == ["path", "shard", "label", "most_probable", "probability", "ood_score", "is_unknown"]
+    assert [row["path"] for row in found[:2]] == ["0000.png", "0001.png"]
+    assert found[0]["shard"] == str(archives / "0.tar")
+    lines = [json.loads(line) for line in (tmp_path / "out" / MANIFEST).read_text().splitlines()]
+    assert lines[0]["batch_size"] == 2
+    assert [line["n"] for line in lines[1:]] == [2, 3, 4]
+    assert sum(summary["labels"].values()) == 9
+
+
+def test_rows_are_the_same_bits_whatever_the_threads_and_the_order_of_the_shards(
+    model_file: Path, archives: Path, tmp_path: Path
+) -> None:
+    run(settings_of(model_file), archives, tmp_path / "one")
+    run(settings_of(model_file, workers=3), archives, tmp_path / "three")
+    for part in sorted((tmp_path / "one").glob("*.parquet")):
+        assert part.read_bytes() == (tmp_path / "three" / part.name).read_bytes()
+    context = load_context(settings_of(model_file))
+    last = predict_shard(context, find_shards([archives])[2])
+    expected = pq.read_table(tmp_path / "one" / "part-00002.parquet")
+    assert last.probabilities.tobytes() == expected.column("probability").to_numpy().tobytes()
+    assert last.ood_scores.tobytes() == expected.column("ood_score").to_numpy().tobytes()
+
+
+def test_a_run_that_ended_early_continues_at_its_shard(
+    model_file: Path, archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(settings_of(model_file), archives, tmp_path / "whole")
+    out, settings = tmp_path / "out", settings_of(model_file)
+    done = 0
+
+    def two_shards(*arguments: Any) -> Any:
+        nonlocal done
+        if done == 2:
+            raise KeyboardInterrupt
+        done += 1
+        return predict_shard(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sotglp.bulk.run.predict_shard", two_shards)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, archives, out)
+    # A process that is killed may leave a part of a line.
+    with (out / MANIFEST).open("ab") as manifest:
+        manifest.write(b'{"part": 2, "fi')
+    summary = run(settings, archives, out)
+    assert (summary["resumed"], summary["n"]) == (2, 9)
+    assert rows(out) == rows(tmp_path / "whole")
+    assert (out / MANIFEST).read_bytes() == (tmp_path / "whole" / MANIFEST).read_bytes()
+    assert run(settings, archives, out)["resumed"] == 3
+    (out / "part-00001.parquet").unlink()
+    assert run(settings, archives, out)["resumed"] == 2
+    assert rows(out) == rows(tmp_path / "whole")
+
+
+def test_other_settings_models_and_images_are_refused(model_file: Path, archives: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(settings_of(model_file), archives, out)
+    with pytest.raises(SotglpError, match="another label_unknown"):
+        run(settings_of(model_file, label_unknown=False), archives, out)
+    other = tmp_path / "other.safetensors"
+    save_model(other, SOTGLP(Backbone.load("tiny"), CLASSES, n_global_prompts=1).eval())
+    with pytest.raises(SotglpError, match="another model"):
+        run(settings_of(other), archives, out)
+    (archives / "1.tar").write_bytes(web_dataset(3, seed=9) + bytes(512))
+    with pytest.raises(SotglpError, match=r"part-00001\.parquet"):
+        run(settings_of(model_file), archives, out)
+
+
+def test_a_folder_with_other_files_is_kept(model_file: Path, archives: Path, tmp_path: Path) -> None:
+    with pytest.raises(SotglpError, match="isn't a folder of predictions"):
+        run(settings_of(model_file), archives, archives)
+    assert sorted(path.name for path in archives.iterdir()) == ["0.tar", "1.tar", "2.tar"]
+
+
+def test_what_cannot_be_read_is_named_and_ends_the_run_unless_it_is_skipped(model_file: Path, tmp_path: Path) -> None:
+    content = tar_of({"a.png": png(0), "b.png": b"no image", "c.mp4": b"x"}).rstrip(b"\0")
+    (tmp_path / "in.tar").write_bytes(content + bytes(-len(content) % 512))
+    with pytest.raises(UnreadableImageError, match=r"b\.png in .*in\.tar"):
+        run(settings_of(model_file), tmp_path / "in.tar", tmp_path / "out")
+    with pytest.warns(SotglpWarning) as warned:
+        summary = run(settings_of(model_file, skip_unreadable=True), tmp_path / "in.tar", tmp_path / "out")
+    assert summary["unreadable"] == ["b.png", str(tmp_path / "in.tar")]
+    assert (summary["n"], summary["left_out"]) == (1, {".mp4": 1})
+    assert any("b.png" in str(one.message) for one in warned)
+
+
+def test_a_shard_without_readable_images_is_an_empty_part(model_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.tar").write_bytes(tar_of({"b.png": b"no image"}))
+    with pytest.warns(SotglpWarning):
+        run(settings_of(model_file, skip_unreadable=True), tmp_path / "in.tar", tmp_path / "out")
+    assert pq.read_table(tmp_path / "out" / "part-00000.parquet").num_rows == 0
+
+
+def test_a_second_process_cannot_write_to_the_same_folder(model_file: Path, archives: Path, tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    import multiprocessing
+
+    out = tmp_path / "out"
+    run(settings_of(model_file), archives, out)
+    context = multiprocessing.get_context("fork")
+    ready, stop = context.Event(), context.Event()
+
+    def hold() -> None:
+        with (out / MANIFEST).open("rb+") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            ready.set()
+            stop.wait(60)
+
+    holder = context.Process(target=hold)
+    holder.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(SotglpError, match="another process"):
+            run(settings_of(model_file), archives, out)
+    finally:
+        stop.set()
+        holder.join()
+
+
+def test_scores_are_those_of_predict(model_file: Path, archives: Path) -> None:
+    from sotglp.images.image_set import ImageSet
+    from sotglp.model_file.load import load_model
+    from sotglp.scoring.predict import predict
+
+    folder = archives.parent / "files"
+    folder.mkdir()
+    for i in range(4):
+        (folder / f"{i}.png").write_bytes(png(i))
+    found = predict_shard(load_context(settings_of(model_file)), find_shards([folder])[0])
+    expected = predict(load_model(model_file).model, ImageSet.from_flat_folder(folder), InferenceConfig(batch_size=2))
+    np.testing.assert_array_equal(found.probabilities, expected.probabilities.max(axis=1))
+    np.testing.assert_array_equal(found.ood_scores, expected.ood_scores)
