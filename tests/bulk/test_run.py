@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from sotglp import SOTGLP, Backbone
+from sotglp.bulk import run as run_module
 from sotglp.bulk.parts import MANIFEST
-from sotglp.bulk.predict_shard import BulkSettings, load_context, predict_shard
+from sotglp.bulk.predict_shard import BulkContext, BulkSettings, predict_shard
 from sotglp.bulk.run import predict_shards
 from sotglp.errors import SotglpError, SotglpWarning, UnreadableImageError
-from sotglp.model_file.save import save_model
+from sotglp.images.image_set import ImageSet
+from sotglp.scoring.predict import predict, text_of
 from sotglp.settings import InferenceConfig
 from sotglp.shards.find import find_shards
+from support.samples import tiny_clip
 from support.shards import COLOURS, png, tar_of, web_dataset
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -22,10 +25,17 @@ pq = pytest.importorskip("pyarrow.parquet")
 CLASSES = tuple(COLOURS)
 
 
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "m.safetensors"
-    save_model(path, SOTGLP(Backbone.load("tiny"), CLASSES).eval())
+@pytest.fixture
+def model_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file whose model, whatever the file holds, is one of a small tower."""
+
+    def context_of(settings: BulkSettings) -> BulkContext:
+        model = SOTGLP(Backbone.from_open_clip(tiny_clip()), CLASSES).eval()
+        return BulkContext(settings, (model,), (text_of(model, settings.inference),), CLASSES, None)
+
+    monkeypatch.setattr("sotglp.bulk.run.load_context", context_of)
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"a model")
     return path
 
 
@@ -71,7 +81,7 @@ def test_rows_are_the_same_bits_whatever_the_threads_and_the_order_of_the_shards
     run(settings_of(model_file, workers=3), archives, tmp_path / "three")
     for part in sorted((tmp_path / "one").glob("*.parquet")):
         assert part.read_bytes() == (tmp_path / "three" / part.name).read_bytes()
-    context = load_context(settings_of(model_file))
+    context = run_module.load_context(settings_of(model_file))
     last = predict_shard(context, find_shards([archives])[2])
     expected = pq.read_table(tmp_path / "one" / "part-00002.parquet")
     assert last.probabilities.tobytes() == expected.column("probability").to_numpy().tobytes()
@@ -115,7 +125,7 @@ def test_other_settings_models_and_images_are_refused(model_file: Path, archives
     with pytest.raises(SotglpError, match="another label_unknown"):
         run(settings_of(model_file, label_unknown=False), archives, out)
     other = tmp_path / "other.safetensors"
-    save_model(other, SOTGLP(Backbone.load("tiny"), CLASSES, n_global_prompts=1).eval())
+    other.write_bytes(b"another model")
     with pytest.raises(SotglpError, match="another model"):
         run(settings_of(other), archives, out)
     (archives / "1.tar").write_bytes(web_dataset(3, seed=9) + bytes(512))
@@ -175,15 +185,12 @@ def test_a_second_process_cannot_write_to_the_same_folder(model_file: Path, arch
 
 
 def test_scores_are_those_of_predict(model_file: Path, archives: Path) -> None:
-    from sotglp.images.image_set import ImageSet
-    from sotglp.model_file.load import load_model
-    from sotglp.scoring.predict import predict
-
     folder = archives.parent / "files"
     folder.mkdir()
     for i in range(4):
         (folder / f"{i}.png").write_bytes(png(i))
-    found = predict_shard(load_context(settings_of(model_file)), find_shards([folder])[0])
-    expected = predict(load_model(model_file).model, ImageSet.from_flat_folder(folder), InferenceConfig(batch_size=2))
+    context = run_module.load_context(settings_of(model_file))
+    found = predict_shard(context, find_shards([folder])[0])
+    expected = predict(context.models[0], ImageSet.from_flat_folder(folder), InferenceConfig(batch_size=2))
     np.testing.assert_array_equal(found.probabilities, expected.probabilities.max(axis=1))
     np.testing.assert_array_equal(found.ood_scores, expected.ood_scores)

@@ -58,8 +58,8 @@ def test_what_does_not_fit_a_folder_is_refused(error_of: Run, model: Path, tmp_p
 def test_a_killed_run_is_resumed_with_the_same_rows(output_of: Run, model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    for i in range(4):
-        (folder / f"{i}.tar").write_bytes(web_dataset(3, seed=i))
+    for i in range(3):
+        (folder / f"{i}.tar").write_bytes(web_dataset(2, seed=i))
     out, whole = tmp_path / "out", tmp_path / "whole"
     command = [
         sys.executable,
