@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from ast import literal_eval
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,17 @@ def test_no_heavy_library_is_imported(files: Path, command: str) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == "[]\n"
     assert done.stdout
+
+
+def test_a_prediction_imports_no_scikit_learn(files: Path) -> None:
+    command = ["predict", files / "m.safetensors", files / "train" / "red_brick", "--ood-method", "mahalanobis"]
+    counted = MEASURE + "print(len(sys.modules), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", counted, *map(str, command)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    imported, n_modules = done.stderr.splitlines()[-2:]
+    # open_clip imports torchvision, which imports parts of scipy if transformers is installed.
+    assert not {"sklearn", "matplotlib"} & set(literal_eval(imported))
+    assert int(n_modules) < 4000, "4,500 before scikit-learn was left out, 3,360 after it"
 
 
 def test_every_help_has_an_example_and_imports_no_heavy_library() -> None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -115,6 +114,8 @@ def best_temperature(logits: Tensor, classes: Tensor) -> float:
 
     def entropy(logarithm: float) -> float:
         return F.cross_entropy(logits * float(torch.tensor(-logarithm).exp()), classes).item()
+
+    from scipy.optimize import minimize_scalar  # predictions do without it
 
     found = minimize_scalar(entropy, bounds=(-LOG_RANGE, LOG_RANGE), method="bounded")
     return float(torch.tensor(found.x).exp())

@@ -37,9 +37,7 @@ class ClassGaussians:
         deviations = features - self.means[own]
         precision = torch.eye(features.shape[1], dtype=torch.float64)
         if deviations.any():
-            from sklearn.covariance import LedoitWolf
-
-            precision = torch.from_numpy(LedoitWolf(assume_centered=True).fit(deviations.numpy()).precision_)
+            precision = _shrunk_precision(deviations)
         self._whitening = torch.linalg.cholesky(precision)
 
     def nearness(self, features: Tensor) -> Tensor:
@@ -166,6 +164,23 @@ class ShotMemory:
     @cached_property
     def _of_regions(self) -> ClassGaussians:
         return ClassGaussians(self.regions, self.classes)
+
+
+def _shrunk_precision(deviations: Tensor) -> Tensor:
+    """Compute the inverse of the Ledoit-Wolf covariance of deviations (n, d) from their means, (d, d).
+
+    It is :class:`sklearn.covariance.LedoitWolf`, whose import takes longer than a prediction.
+    """
+    n, width = deviations.shape
+    squares = deviations.square()
+    scale = squares.sum() / (n * width)
+    covariance = deviations.T @ deviations / n
+    identity = torch.eye(width, dtype=deviations.dtype)
+    distance = (covariance - scale * identity).square().sum() / width
+    noise = (squares.sum(dim=1).square().sum() / n - covariance.square().sum()) / (n * width)
+    weight = float(torch.minimum(noise, distance) / distance) if distance > 0 else 0.0
+    precision: Tensor = torch.linalg.pinv((1 - weight) * covariance + weight * scale * identity, hermitian=True)
+    return precision
 
 
 def unit_features(features: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 
 from sotglp.scoring.conformal import at_least, check_coverage
 from sotglp.scoring.rejection import rank_below
@@ -98,6 +97,9 @@ def cluster_classes(
         is_free[own] = False
     if len(described) <= n_clusters:
         return clusters, np.ones_like(is_free)
+    # scikit-learn takes longer to import than images take to predict.
+    from sklearn.cluster import KMeans
+
     means = KMeans(n_clusters, n_init=10, random_state=SEED)
     clusters[described] = means.fit_predict(np.array(quantiles, dtype=np.float64), sample_weight=np.array(weights))
     return clusters, is_free

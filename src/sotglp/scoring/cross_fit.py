@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold
 
 from sotglp.errors import SotglpError
 from sotglp.features.view_cache import CacheDir, ViewCache
@@ -68,6 +67,9 @@ def cross_fit(
     on_fold : callable or None
         Called after each fold with the indices of its images and their predictions.
     """
+    # Whoever predicts with a calibrated model imports this module, but not scikit-learn.
+    from sklearn.model_selection import StratifiedKFold
+
     n_folds = folds_of(images, n_folds)
     splitter = StratifiedKFold(n_folds, shuffle=True, random_state=config.seed % MAX_SKLEARN_SEED)
     # The random views of an image are those of the fit on all images, whatever its position among those of a fold.

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 from scipy.special import softmax
 
 from sotglp.scoring.arrays import check_temperature, class_probabilities, class_targets
@@ -57,6 +56,8 @@ def fit_temperature(probabilities: ArrayLike, targets: ArrayLike) -> float:
 
     if not logits.any():
         return 1.0
+    from scipy.optimize import brentq  # predictions do without it
+
     lowest, highest = math.log(LOWEST), math.log(HIGHEST)
     if slope(lowest) <= 0:
         return LOWEST
