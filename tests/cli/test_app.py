@@ -76,6 +76,7 @@ def test_predict(model: Path, data: Path) -> None:
 
 def test_info(model: Path, tmp_path: Path) -> None:
     text = sotglp("info", model).stdout
+    assert "kind sot-glp" in text
     assert "ViT-S-32-alt, random weights, 64 pixels" in text
     about = json.loads(sotglp("info", model, "--json", "-").stdout)
     assert about["classes"] == sorted(COLOURS)

@@ -41,6 +41,12 @@ def test_a_notebook_counts_what_it_leaves_out() -> None:
     assert PredictionTable([], ABOUT)._repr_html_()
 
 
+def test_a_model_without_threshold_says_what_its_score_means() -> None:
+    text = str(PredictionTable([row("a.jpg")], ABOUT | {"threshold": None}))
+    assert "gl-mcm: larger" in text
+    assert "--calibrate" in text
+
+
 def test_files_are_not_replaced_unasked(tmp_path: Path) -> None:
     table = PredictionTable([row("a.jpg")], ABOUT)
     table.to_json_lines(tmp_path / "p.jsonl")

@@ -225,7 +225,7 @@ class FitRun:
             last = fitted.history[-1]
             summary += (
                 f", {counted(len(fitted.history), 'epoch')}; loss {last['loss']:.3f}, "
-                f"training accuracy {last['accuracy']:.3f}"
+                f"training accuracy {last['accuracy']:.1%}"
             )
         if calibration:
             low, high = calibration.rejection.interval

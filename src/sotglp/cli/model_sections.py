@@ -9,6 +9,7 @@ from typing import Any
 
 from sotglp.console.table import counted, table_lines
 from sotglp.console.text import printable
+from sotglp.methods.configs import CONFIG_OF_KIND
 from sotglp.model_file.record import ModelRecord
 from sotglp.scoring.choice import Choice
 from sotglp.settings import Settings
@@ -37,7 +38,7 @@ def model_lines(path: Path, record: ModelRecord) -> list[str]:
         "Unknown images": list(_rejection(record)),
         "Training": list(_training(record)),
         "Chosen on held-out shots": [line for choice in record.choices for line in choice_lines(choice)],
-        "Settings of the model": _settings(record.model),
+        f"Settings of the model, of kind {_kind(record)}": _settings(record.model),
         "Settings of training": _settings(record.training) if record.training else [],
         "Gray values": _pairs(
             {kind: f"{black:g} to {white:g}" for kind, (black, white) in (record.value_ranges or {}).items()}
@@ -49,6 +50,10 @@ def model_lines(path: Path, record: ModelRecord) -> list[str]:
         if body:
             lines += [*([""] if lines else []), title, *(f"  {line}" for line in body)]
     return lines
+
+
+def _kind(record: ModelRecord) -> str:
+    return next(kind for kind, settings in CONFIG_OF_KIND.items() if type(record.model) is settings)
 
 
 def choice_lines(choice: Choice) -> list[str]:

@@ -93,6 +93,11 @@ class PredictionTable(list[dict[str, Any]]):
                 f"no image is rejected: the threshold is for the score {calibration.get('ood_method')} at temperature "
                 f"{calibration.get('ood_temperature')}"
             )
+        else:
+            yield (
+                f"{self.about['ood_method']}: larger is more like the classes; calibrate the model (fit --calibrate) "
+                "for a threshold, below which images are unknown"
+            )
 
 
 def _cells(row: Mapping[str, Any], top: int) -> list[str]:
