@@ -12,6 +12,7 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sotglp.backbone.blocks import add_mlp, linear
 from sotglp.backbone.tokenizers import ClipTokenizer, PromptTokenizer
 from sotglp.errors import UnsupportedTowerError
 
@@ -217,7 +218,7 @@ def _attend(
 ) -> list[Tensor]:
     """Attention output of the tokens (T, W) of each segment, (S, L, W); given ``ends``, of the last ones, (S, 1, W)."""
     attention = block.attn
-    projected = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
+    projected = linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
     seen: dict[Segment, tuple[Tensor, Tensor]] = {}  # keys and values, (S, heads, stop, W / heads)
     attended = []
     for one, part in zip(segments, _split(projected, segments), strict=True):
@@ -241,6 +242,5 @@ def _attend(
 
 def _finish_block(block: ResidualAttentionBlock, tokens: Tensor, attended: Tensor) -> Tensor:
     """Add attention output and MLP to the residual stream (T, W)."""
-    tokens = tokens + block.ls_1(block.attn.out_proj(attended))
-    stream: Tensor = tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
-    return stream
+    projection = block.attn.out_proj
+    return add_mlp(block, tokens + block.ls_1(linear(attended, projection.weight, projection.bias)))

@@ -11,6 +11,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sotglp.backbone.blocks import add_mlp, linear
 from sotglp.errors import UnsupportedTowerError
 from sotglp.settings import PatchAttention
 
@@ -108,19 +109,13 @@ def encode_streams(
             value_stream = ordinary[:, 1:] + attended[:, 1:]  # r, (B, P, W)
         value_stream = value_stream + value_attended
         ordinary = ordinary[:, :n_read] + attended
-        ordinary = (per_image if is_last else _batched)(partial(_finish_block, block), ordinary)
+        ordinary = (per_image if is_last else _batched)(partial(add_mlp, block), ordinary)
     return ordinary, value_stream
 
 
 def _project_pooled(visual: VisionTransformer, tokens: Tensor) -> Tensor:
     """Pooled tokens after ``ln_post`` in the joint space, where the tower has a projection to it."""
     return tokens if visual.proj is None else per_image(lambda one: one @ visual.proj, tokens)
-
-
-def _finish_block(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
-    """Add the MLP of a block to tokens (B, L, W)."""
-    finished: Tensor = tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
-    return finished
 
 
 def _batched(layer: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
@@ -142,15 +137,16 @@ def per_image(layer: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
 def _attend(block: ResidualAttentionBlock, tokens: Tensor, n_read: int) -> tuple[Tensor, Tensor]:
     """Ordinary attention for the first tokens (B, n_read, W) and V-V attention for the patches (B, P, W)."""
     attention: nn.MultiheadAttention = block.attn
-    projected = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)  # (B, 1 + P, 3 W)
+    projected = linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)  # (B, 1 + P, 3 W)
     heads = (part.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=-1))
     query, key, value = heads  # (B, heads, L, W / heads)
     apply = per_image if n_read == 1 else _batched
     ordinary = apply(F.scaled_dot_product_attention, query[:, :, :n_read], key, value)
     between_values = F.scaled_dot_product_attention(value[:, :, 1:], value, value)
+    project = partial(linear, weight=attention.out_proj.weight, bias=attention.out_proj.bias)
     return (
-        block.ls_1(apply(attention.out_proj, _merge_heads(ordinary))),
-        block.ls_1(attention.out_proj(_merge_heads(between_values))),
+        block.ls_1(apply(project, _merge_heads(ordinary))),
+        block.ls_1(project(_merge_heads(between_values))),
     )
 
 
