@@ -1,8 +1,12 @@
 """What a training step costs, beside the plain way of computing the same: `python benchmarks/speed.py`.
 
 Random weights, random images, ImageNet's first class names. Ours and the plain one (plain.py) take turns in one process
-for each row, so that a machine whose speed varies treats them alike. Times are medians; memory is the peak above what
-the loaded model takes. Writes docs/speed.md and docs/pictures/speed.png.
+for each row, so that a machine whose speed varies treats them alike. So does ours with torch's own matrix products
+instead of oneDNN's. Times are medians of CPU seconds of one thread, which other processes disturb least; memory is the
+peak above what the loaded model takes.
+
+Each row is appended to docs/speed.jsonl, from which docs/speed.md and docs/pictures/speed.png are written: an
+interrupted run continues with the rows that are missing, and ``--rows text:20 image`` measures these rows again.
 
 The plain way can't hold the text of many classes, so it goes forward and backward in groups of PLAIN_CLASSES. That is
 the same arithmetic with less memory: ratios of time are unchanged, those of memory too small.
@@ -13,6 +17,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -22,6 +27,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import open_clip
 import torch
@@ -30,6 +36,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import plain
 from sotglp import SOTGLP, Backbone
+from sotglp.backbone import blocks
 from sotglp.features.cache import FeatureStore
 from sotglp.features.rows import EncodedImages
 from sotglp.features.views import Views
@@ -38,11 +45,22 @@ from sotglp.images.image_set import ImageSet
 from sotglp.methods.text_features import TextFeatures
 from sotglp.scoring.predict import predict
 from sotglp.settings import InferenceConfig
+from speed_report import Row, write_report
 
 PLAIN_CLASSES = 50
 MOST_PLAIN_CLASSES = 100
-CLASSES = (20, 100, 500, 1000)
+THREADS = 1
 DOCS = Path(__file__).parent.parent / "docs"
+RESULTS = DOCS / "speed.jsonl"
+ROWS = (
+    *(Row("image", 20, batch, quick) for batch in (8, 32) for quick in (False, True)),
+    *(Row("text", n, 32, quick) for n in (20, 100, 500, 1000) for quick in (False, True) if n <= 100 or not quick),
+    *(Row("head", n, 32) for n in (20, 100, 500, 1000)),
+    *(Row("step" if n <= MOST_PLAIN_CLASSES else "stored", n, 32) for n in (20, 100, 500, 1000)),
+    *(Row("step", n, 32, quick_gelu=True) for n in (20, 100)),
+    Row("stored", 1000, 256),
+    Row("evaluation", 1000, 1),
+)
 
 
 def class_names(n_classes: int) -> list[str]:
@@ -56,8 +74,8 @@ def class_names(n_classes: int) -> list[str]:
 class Case:
     """A model and inputs, and the work of each part of a step, ours and plain."""
 
-    def __init__(self, backbone: str, n_classes: int, batch: int) -> None:
-        self.model = SOTGLP(Backbone.load(backbone), class_names(n_classes))
+    def __init__(self, backbone: str, n_classes: int, batch: int, *, quick_gelu: bool = False) -> None:
+        self.model = SOTGLP(Backbone.load(backbone, quick_gelu=quick_gelu), class_names(n_classes))
         generator = torch.Generator().manual_seed(0)
         height, width = self.model.backbone.image_size
         self.images = torch.randn(batch, 3, height, width, generator=generator)
@@ -145,7 +163,7 @@ class Case:
 
 
 def measure(work: dict[str, Callable[[], object]], repeats: dict[str, int], case: Case) -> dict[str, Any]:
-    """Median seconds and peak MiB of each, taking turns after a first round that does not count (but in memory)."""
+    """Median CPU seconds and peak MiB of each, taking turns after a first round that does not count (but in memory)."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
     memory = dict.fromkeys(work, 0.0)
     for turn in range(1 + max(repeats.values())):
@@ -154,9 +172,9 @@ def measure(work: dict[str, Callable[[], object]], repeats: dict[str, int], case
                 continue
             case.model.zero_grad(set_to_none=True)
             before = _fresh_memory()
-            start = time.perf_counter()
+            start = time.process_time()
             run()
-            taken = time.perf_counter() - start
+            taken = time.process_time() - start
             memory[name] = max(memory[name], _peak_memory() - before)
             if turn > 0 or repeats[name] == 1:
                 seconds[name].append(taken)
@@ -220,14 +238,24 @@ def _slopes(leaves: TextFeatures) -> list[Tensor]:
     return [leaf.grad for leaf in leaves if leaf.grad is not None]
 
 
+def with_torchs_products(run: Callable[[], object]) -> Callable[[], object]:
+    """Ours with the matrix products that torch chooses, MKL's on x86."""
+
+    def changed() -> None:
+        with patch.object(blocks, "_ONEDNN", None):
+            run()
+
+    return changed
+
+
 def matrix_peak() -> float:
     """Floating-point operations a second of a large product of float32 matrices, the best of ten."""
     one = torch.randn(2048, 2048)
     times = []
     for _ in range(10):
-        start = time.perf_counter()
-        one @ one
-        times.append(time.perf_counter() - start)
+        start = time.process_time()
+        blocks.linear(one, one, None)
+        times.append(time.process_time() - start)
     return float(2 * 2048**3 / min(times))
 
 
@@ -238,9 +266,10 @@ def operations(work: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-def row(part: str, backbone: str, n_classes: int, batch: int) -> dict[str, Any]:
+def row(wanted: Row, backbone: str) -> dict[str, Any]:
     """One row of the table, measured in this process."""
-    case = Case(backbone, n_classes, batch)
+    part, n_classes = wanted.part, wanted.classes
+    case = Case(backbone, n_classes, wanted.batch, quick_gelu=wanted.quick_gelu)
     has_plain = n_classes <= MOST_PLAIN_CLASSES
     works: dict[str, dict[str, Callable[[], object]]] = {
         "text": {"ours": case.text_both_ways, "plain": case.text_plain},
@@ -250,11 +279,13 @@ def row(part: str, backbone: str, n_classes: int, batch: int) -> dict[str, Any]:
         "stored": {"ours": case.step_stored},
     }
     work = {name: run for name, run in works[part].items() if name != "plain" or has_plain}
+    if part in ("text", "image") and has_plain:
+        work["torch"] = with_torchs_products(work["ours"])
     long_plain = part in ("text", "step") and n_classes > 20
     repeats = {name: 1 if (name == "plain" and long_plain) or n_classes > 500 else 3 for name in work}
-    found: dict[str, Any] = {"peak": matrix_peak()}
+    found: dict[str, Any] = {"threads": torch.get_num_threads(), "peak": matrix_peak()}
     if part in ("text", "image"):
-        found["operations"] = operations(work["ours"])
+        found["operations"] = operations(with_torchs_products(work["ours"]))
     found |= measure(work, repeats, case)
     if part == "step" and n_classes == 20:
         case.model.zero_grad()
@@ -280,54 +311,48 @@ def evaluation(backbone: str, n_classes: int, n_rows: int) -> dict[str, Any]:
                 torch.randn(own.n_patches, own.patch_width, generator=generator),
             )
         before = _fresh_memory()
-        start = time.perf_counter()
+        start = time.process_time()
         predictions = predict(case.model, images, InferenceConfig(), cache_dir=Path(folder))
-        taken = time.perf_counter() - start
+        taken = time.process_time() - start
         assert len(predictions.indices) == n_rows
         return {"seconds": taken, "MiB": _peak_memory() - before, "rows": n_rows}
 
 
-def run(*arguments: object) -> dict[str, Any]:
-    """One row in its own process."""
-    done = subprocess.run(
-        [sys.executable, __file__, *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(*arguments, json.dumps(found), file=sys.stderr, flush=True)
-    return found
-
-
 def main() -> None:
-    """Measure everything, or the one row that the arguments name."""
+    """Measure the rows that are missing or named, or, as a child, the one row of the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="ViT-B-16")
-    parser.add_argument("--part", choices=["text", "head", "image", "step", "stored", "evaluation"])
-    parser.add_argument("--classes", type=int, default=100)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rows", nargs="+", metavar="PART[:CLASSES]", help="measure these again, as in text:20 image")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    if chosen.part == "evaluation":
-        print(json.dumps(evaluation(chosen.backbone, chosen.classes, 5000)))
-    elif chosen.part:
-        print(json.dumps(row(chosen.part, chosen.backbone, chosen.classes, chosen.batch)))
-    else:
-        from speed_report import write_report
+    if chosen.measure:
+        wanted = Row(**json.loads(chosen.measure))
+        measured = evaluation(chosen.backbone, wanted.classes, 5000) if wanted.part == "evaluation" else None
+        print(json.dumps(measured or row(wanted, chosen.backbone)))
+        return
+    found = read_rows()
+    for wanted in ROWS:
+        if wanted.is_named(chosen.rows) if chosen.rows else wanted not in found:
+            found[wanted] = run(wanted, chosen.backbone)
+            with RESULTS.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"row": wanted._asdict(), "backbone": chosen.backbone, **found[wanted]}) + "\n")
+    write_report({wanted: found[wanted] for wanted in ROWS if wanted in found}, chosen.backbone, DOCS)
 
-        write_report(measure_all(chosen.backbone), chosen.backbone, DOCS)
+
+def read_rows() -> dict[Row, dict[str, Any]]:
+    """The rows measured so far, the last of each."""
+    lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else []
+    return {Row(**measured.pop("row")): measured for measured in map(json.loads, lines)}
 
 
-def measure_all(backbone: str) -> dict[str, dict[str, Any]]:
-    """Every row, by part, classes and batch."""
-    wanted = [("image", 20, 8), ("image", 20, 32)]
-    for n_classes in CLASSES:
-        wanted += [("text", n_classes, 32), ("head", n_classes, 32)]
-        wanted.append(("step" if n_classes <= MOST_PLAIN_CLASSES else "stored", n_classes, 32))
-    wanted += [("stored", 1000, 256), ("evaluation", 1000, 1)]
-    return {
-        f"{part} {n_classes} {batch}": run(
-            "--backbone", backbone, "--part", part, "--classes", n_classes, "--batch", batch
-        )
-        for part, n_classes, batch in wanted
-    }
+def run(wanted: Row, backbone: str) -> dict[str, Any]:
+    """One row in its own process."""
+    command = [sys.executable, __file__, "--backbone", backbone, "--measure", json.dumps(wanted._asdict())]
+    environment = os.environ | {"OMP_NUM_THREADS": str(THREADS), "OMP_WAIT_POLICY": "PASSIVE"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(wanted, json.dumps(found), file=sys.stderr, flush=True)
+    return found
 
 
 if __name__ == "__main__":
