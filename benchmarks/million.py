@@ -229,8 +229,8 @@ def write_page(page: Path, folder: Path, n_shards: int, size: int, n_rows: int) 
         f"`python benchmarks/million.py --n {n_shards * size} --shard {size}` writes this page: {n_shards} tar "
         f"archives of {size} EuroSAT photographs\nat {SIDE} pixels ({DISTINCT} different archives, repeated), the "
         f"backbone `{BACKBONE}`, {THREADS} threads of a shared machine, batches of {BATCH}.\n`predict --out` was "
-        f"killed {n_kills} times by SIGKILL and repeated. All {n_rows:,} rows are there once, and all shards with the same\n"
-        "images have the same rows, bit for bit.",
+        f"killed {n_kills} times by SIGKILL and repeated. All {n_rows:,} rows are there once, and all shards with the\n"
+        "same images have the same rows, bit for bit.",
         "",
         "| run | ended | shards from before | shards finished | images/s | tower alone, images/s | of the tower's rate "
         "| memory, first quarter | last quarter | change | most |",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sotglp import SOTGLP, Backbone
-from sotglp.bulk import run as run_module
+from sotglp.bulk import predict_shard as predict_module
 from sotglp.bulk.parts import MANIFEST
 from sotglp.bulk.predict_shard import BulkContext, BulkSettings, predict_shard
 from sotglp.bulk.run import predict_shards
@@ -33,7 +33,7 @@ def model_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         model = SOTGLP(Backbone.from_open_clip(tiny_clip()), CLASSES).eval()
         return BulkContext(settings, (model,), (text_of(model, settings.inference),), CLASSES, None)
 
-    monkeypatch.setattr("sotglp.bulk.run.load_context", context_of)
+    monkeypatch.setattr("sotglp.bulk.predict_shard.load_context", context_of)
     path = tmp_path / "m.safetensors"
     path.write_bytes(b"a model")
     return path
@@ -81,7 +81,7 @@ def test_rows_are_the_same_bits_whatever_the_threads_and_the_order_of_the_shards
     run(settings_of(model_file, workers=3), archives, tmp_path / "three")
     for part in sorted((tmp_path / "one").glob("*.parquet")):
         assert part.read_bytes() == (tmp_path / "three" / part.name).read_bytes()
-    context = run_module.load_context(settings_of(model_file))
+    context = predict_module.load_context(settings_of(model_file))
     last = predict_shard(context, find_shards([archives])[2])
     expected = pq.read_table(tmp_path / "one" / "part-00002.parquet")
     assert last.probabilities.tobytes() == expected.column("probability").to_numpy().tobytes()
@@ -95,15 +95,15 @@ def test_a_run_that_ended_early_continues_at_its_shard(
     out, settings = tmp_path / "out", settings_of(model_file)
     done = 0
 
-    def two_shards(*arguments: Any) -> Any:
+    def two_shards(*arguments: Any, **options: Any) -> Any:
         nonlocal done
         if done == 2:
             raise KeyboardInterrupt
         done += 1
-        return predict_shard(*arguments)
+        return predict_shard(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr("sotglp.bulk.run.predict_shard", two_shards)
+        patch.setattr("sotglp.bulk.predict_shard.predict_shard", two_shards)
         with pytest.raises(KeyboardInterrupt):
             run(settings, archives, out)
     # A process that is killed may leave a part of a line.
@@ -189,7 +189,7 @@ def test_scores_are_those_of_predict(model_file: Path, archives: Path) -> None:
     folder.mkdir()
     for i in range(4):
         (folder / f"{i}.png").write_bytes(png(i))
-    context = run_module.load_context(settings_of(model_file))
+    context = predict_module.load_context(settings_of(model_file))
     found = predict_shard(context, find_shards([folder])[0])
     expected = predict(context.models[0], ImageSet.from_flat_folder(folder), InferenceConfig(batch_size=2))
     np.testing.assert_array_equal(found.probabilities, expected.probabilities.max(axis=1))

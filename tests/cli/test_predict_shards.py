@@ -82,3 +82,10 @@ def test_a_killed_run_is_resumed_with_the_same_rows(output_of: Run, model: Path,
     names = sorted(path.name for path in whole.iterdir())
     assert sorted(path.name for path in out.iterdir()) == names
     assert all((out / name).read_bytes() == (whole / name).read_bytes() for name in names)
+
+
+def test_evaluate_reads_archives(output_of: Run, error_of: Run, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(web_dataset(3))
+    output_of("evaluate", model, tmp_path / "a.tar", "--json", tmp_path / "e.json")
+    assert json.loads((tmp_path / "e.json").read_text())["n"] == 3
+    assert "--cache-dir" in error_of("evaluate", model, tmp_path / "a.tar", "--cache-dir", tmp_path / "cache")

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import ToTensor
 
-from sotglp.shards.pixels import DEEP, PixelBatch, ShardNotes, pixel_batches
+from sotglp.shards.notes import ShardNotes
+from sotglp.shards.pixels import DEEP, PixelBatch, pixel_batches
 from sotglp.shards.shard import Shard
 from support.shards import png, tar_of, web_dataset
 

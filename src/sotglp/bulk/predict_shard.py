@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from sotglp.backbone.precision import choose_device, half_dtype
 from sotglp.console.output import UNKNOWN
 from sotglp.errors import UnreadableImageError
-from sotglp.features.views import encode_pixels
+from sotglp.features.shards import encode_shard
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.text_features import TextFeatures
 from sotglp.model_file.load import load_model
@@ -22,7 +23,7 @@ from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.decide import decide
 from sotglp.scoring.predict import predict_encoded, text_of
 from sotglp.settings import InferenceConfig
-from sotglp.shards.pixels import ShardNotes, pixel_batches
+from sotglp.shards.notes import ShardNotes
 from sotglp.shards.shard import Shard
 
 _HASH_BYTES = 2**20
@@ -152,35 +153,31 @@ def predict_shard(context: BulkContext, shard: Shard, report: Callable[[int], No
     """
     settings, model = context.settings, context.models[0]
     inference = settings.inference
-    notes, unreadable, paths = ShardNotes(), [], list[str]()
+    notes, unreadable, paths = ShardNotes(), list[UnreadableImageError](), list[str]()
     columns: list[tuple[NDArray[Any], ...]] = []
     sets: list[tuple[int, ...]] = []
-    batches = pixel_batches(
+    batches = encode_shard(
+        model.backbone,
         shard,
-        model.backbone.preprocess,
-        inference.batch_size,
+        inference,
         ranges=model.value_ranges,
-        n_threads=max(inference.workers, 1),
         notes=notes,
+        unreadable=unreadable if settings.skip_unreadable else None,
     )
     for batch in batches:
-        if batch.errors and not settings.skip_unreadable:
-            raise UnreadableImageError(_in_shard(batch.errors[0].source, shard), batch.errors[0].reason)
-        unreadable += batch.errors
-        if batch.pixels is not None:
-            encoded = encode_pixels(model.backbone, batch.pixels, inference.precision)
-            by_model = predict_encoded(
-                context.models, context.texts, np.arange(len(batch.names)), encoded, inference, score_all=False
-            )
-            decided = decide(by_model, context.calibration, inference, settings.coverage, settings.sets)
-            rejected = decided.is_unknown if decided.is_unknown is not None else np.zeros(len(batch.names), bool)
-            best = decided.probabilities.argmax(axis=1)
-            columns.append((best, decided.probabilities.max(axis=1), by_model[0].ood_scores, rejected))
-            paths += batch.names
-            if decided.sets is not None:
-                sets += [tuple(members.nonzero()[0].tolist()) for members in decided.sets]
+        n = len(batch.names)
+        by_model = predict_encoded(
+            context.models, context.texts, np.arange(n), batch.encoded, inference, score_all=False
+        )
+        decided = decide(by_model, context.calibration, inference, settings.coverage, settings.sets)
+        rejected = decided.is_unknown if decided.is_unknown is not None else np.zeros(n, bool)
+        best = decided.probabilities.argmax(axis=1)
+        columns.append((best, decided.probabilities.max(axis=1), by_model[0].ood_scores, rejected))
+        paths += batch.names
+        if decided.sets is not None:
+            sets += [tuple(members.nonzero()[0].tolist()) for members in decided.sets]
         if report is not None:
-            report(len(batch.names))
+            report(n)
     empty = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.float32), np.empty(0, bool))
     best, probabilities, scores, rejected = map(np.concatenate, zip(empty, *columns, strict=True))
     has_threshold = inference.threshold_of(context.calibration) is not None
@@ -196,5 +193,8 @@ def predict_shard(context: BulkContext, shard: Shard, report: Callable[[int], No
     )
 
 
-def _in_shard(name: str, shard: Shard) -> str:
-    return name if shard.kind == "files" or name == shard.name else f"{name} in {shard.name}"
+def shard_predictor(
+    settings: BulkSettings, report: Callable[[int], None] | None = None
+) -> Callable[[Shard], ShardPredictions]:
+    """Load the model, once for all shards of a process, and return the function that predicts one."""
+    return partial(predict_shard, load_context(settings), report=report)

@@ -5,24 +5,33 @@ from __future__ import annotations
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sotglp.bulk.parts import Parts
-from sotglp.bulk.predict_shard import BulkContext, BulkSettings, ShardPredictions, load_context, predict_shard
+from sotglp.bulk.predict_shard import BulkSettings, shard_predictor
 from sotglp.console.progress import progress_bar
+from sotglp.engines import EngineConfig, run_tasks
 from sotglp.errors import SotglpWarning, some_names
-from sotglp.images.folders import describe_left_out
+from sotglp.shards.notes import ShardNotes
 from sotglp.shards.shard import Shard
 
 
 def predict_shards(
-    settings: BulkSettings, classes: Sequence[str], shards: Sequence[Shard], out: Path, *, show_progress: bool = False
+    settings: BulkSettings,
+    classes: Sequence[str],
+    shards: Sequence[Shard],
+    out: Path,
+    *,
+    engine: EngineConfig = EngineConfig(),  # noqa: B008 - frozen
+    show_progress: bool = False,
 ) -> dict[str, Any]:
     """Predict shards and write one Parquet file for each, and a manifest, to the folder ``out``.
 
-    Shards that the manifest lists are skipped.
+    Shards that the manifest lists are skipped. The others are predicted where ``engine`` says, each by one process, so
+    that rows don't depend on it.
 
     Returns
     -------
@@ -42,7 +51,7 @@ def predict_shards(
     try:
         n_resumed = len(parts.finished)
         start, n_images = time.perf_counter(), 0
-        waiting = {at: shard for at, shard in enumerate(shards) if at not in parts.finished}
+        waiting = [at for at in range(len(shards)) if at not in parts.finished]
         with progress_bar("predicting", len(waiting), "shards", show=show_progress) as advance:
 
             def report(n: int) -> None:
@@ -50,9 +59,15 @@ def predict_shards(
                 n_images += n
                 advance(0, f"{n_images} images, {n_images / (time.perf_counter() - start):.1f} images/s")
 
-            for at, found in in_this_process(load_context, predict_shard, settings, waiting, report):
-                parts.write(at, found)
-                advance(1, "")
+            # Shards that other processes predict are reported when they are finished.
+            is_here = engine.n_workers <= 1
+            set_up = partial(shard_predictor, settings, report if is_here else None)
+            with run_tasks(set_up, [shards[at] for at in waiting], engine) as results:
+                for index, found in results:
+                    parts.write(waiting[index], found)
+                    if not is_here:
+                        report(len(found.paths))
+                    advance(1, f"{n_images} images, {n_images / (time.perf_counter() - start):.1f} images/s")
         seconds = time.perf_counter() - start
     finally:
         parts.close()
@@ -61,21 +76,6 @@ def predict_shards(
     _warn(summary)
     rate = n_images / seconds if n_images else None
     return {"out": str(out), **summary, "resumed": n_resumed, "seconds": seconds, "images_per_second": rate}
-
-
-def in_this_process(
-    set_up: Callable[[BulkSettings], BulkContext],
-    work: Callable[[BulkContext, Shard, Callable[[int], None]], ShardPredictions],
-    settings: BulkSettings,
-    shards: Mapping[int, Shard],
-    report: Callable[[int], None],
-) -> Iterator[tuple[int, ShardPredictions]]:
-    """Yield the position and the result of each shard; nothing is set up if there are none."""
-    if not shards:
-        return
-    context = set_up(settings)
-    for at, shard in shards.items():
-        yield at, work(context, shard, report)
 
 
 def _summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -95,11 +95,7 @@ def _summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _warn(summary: Mapping[str, Any]) -> None:
-    if summary["left_out"]:
-        warnings.warn(f"in the archives, {describe_left_out(summary['left_out'])}", SotglpWarning, stacklevel=3)
-    for what, count in summary["losses"].items():
-        are = "1 image is" if count == 1 else f"{count} images are each"
-        warnings.warn(f"{are} {what}", SotglpWarning, stacklevel=3)
+    ShardNotes(Counter(summary["left_out"]), Counter(summary["losses"])).warn()
     if names := summary["unreadable"]:
         warnings.warn(
             f"{len(names)} images can't be read and have no row: {some_names(names)}; the manifest has the reasons",

@@ -11,11 +11,13 @@ from sotglp.cli import options
 from sotglp.cli.inputs import inference_config, ood_sets_of
 from sotglp.console.output import check_outputs, emit, list_unreadable
 from sotglp.console.progress import note_loading
-from sotglp.errors import UnreadableImageError
+from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.images.check import warn_of_two_labels
 from sotglp.images.columns import Columns
 from sotglp.images.image_set import ImageSet
 from sotglp.model_file.record import read_record
+from sotglp.shards.find import find_shards, is_sharded
+from sotglp.shards.shard import Shard
 
 
 def evaluate(
@@ -42,6 +44,9 @@ def evaluate(
     """Evaluate a model on labelled images, and on images of unknown classes.
 
     [bold]Example[/bold]: sotglp evaluate birds.safetensors photos/test --ood photos/no_birds --json result.json
+
+    TEST may also be tar archives (WebDataset), Parquet tables with images, a data set that `datasets` saved, or an
+    address such as s3://bucket/test.
     """
     check_outputs({"--json": json_file})
     inference = inference_config(
@@ -52,8 +57,15 @@ def evaluate(
         workers=workers,
         precision=precision,
     )
-    images, ood_sets = ImageSet.from_path(test, Columns(split, path_column, label_column)), ood_sets_of(ood)
-    warn_of_two_labels(images)
+    columns, ood_sets = Columns(split, path_column, label_column), ood_sets_of(ood)
+    images: ImageSet | list[Shard]
+    if is_sharded(test):
+        if cache_dir:
+            raise SotglpError(f"--cache-dir can't be used with {test}, which is read shard by shard: leave it out")
+        images = find_shards([test], columns)
+    else:
+        images = ImageSet.from_path(test, columns)
+        warn_of_two_labels(images)
     note_loading()
     from sotglp.backbone.precision import choose_device
     from sotglp.model_file.load import load_model

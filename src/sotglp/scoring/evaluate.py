@@ -14,7 +14,8 @@ from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.scoring.baseline import compare_with_baseline, predict_beside
 from sotglp.scoring.calibration import Calibration
-from sotglp.scoring.metrics import expected_calibration_error, ood_metrics, oscr
+from sotglp.scoring.metrics import calibration_gap, ood_metrics, oscr
+from sotglp.scoring.outcomes import Outcomes, outcomes_of
 from sotglp.scoring.predict import Predictions, predict, text_of
 from sotglp.settings import InferenceConfig
 
@@ -94,7 +95,7 @@ def evaluate(
         result["accuracy_zero_shot"] = compare_with_baseline(predictions, beside, targets, columns)
     if by_class:
         probabilities = predictions.probabilities if columns is None else predictions.probabilities[:, columns]
-        result["per_class"] = _per_class(probabilities.argmax(axis=1), targets, names)
+        result["per_class"] = accuracy_by_class(probabilities.argmax(axis=1), targets, names)
     return result
 
 
@@ -111,42 +112,55 @@ def evaluate_predictions(
 
     ``targets`` (n,) are true class indices, counted among ``columns``, the class indices to predict among, if given.
     """
-    chosen = slice(None) if columns is None else list(columns)
+    outcomes = outcomes_of(predictions, targets, columns=columns, calibration=calibration)
+    scores = {name: other.ood_scores for name, other in others.items()}
+    return evaluate_outcomes(outcomes, scores, inference, calibration=calibration, has_all_classes=columns is None)
 
-    def correct(scores: NDArray[np.float32]) -> NDArray[np.bool_]:
-        is_correct: NDArray[np.bool_] = scores[:, chosen].argmax(axis=1) == targets
-        return is_correct
 
-    is_right = correct(predictions.probabilities)
+def evaluate_outcomes(
+    outcomes: Outcomes,
+    others: Mapping[str, NDArray[np.float32]],
+    inference: InferenceConfig,
+    *,
+    calibration: Calibration | None = None,
+    has_all_classes: bool = True,
+) -> dict[str, Any]:
+    """Evaluate n labelled images by their outcomes, and OOD sets by name by their scores; see :func:`evaluate`.
+
+    Without all classes there is no calibration error.
+    """
+    targets, is_right = outcomes.targets, outcomes.is_right
     result: dict[str, Any] = {
         "accuracy": float(is_right.mean()),
-        "accuracy_global": float(correct(predictions.global_logits).mean()),
-        "accuracy_local": float(correct(predictions.local_logits).mean()),
+        "accuracy_global": float((outcomes.predicted_global == targets).mean()),
+        "accuracy_local": float((outcomes.predicted_local == targets).mean()),
         "n": len(targets),
         "ood": {},
     }
-    if columns is None:
-        result["ece"] = expected_calibration_error(predictions.probabilities, targets)
+    if has_all_classes:
+        result["ece"] = calibration_gap(outcomes.confidence, is_right)
         if calibration:
-            calibrated = calibration.probabilities(predictions.probabilities)
-            result["ece_calibrated"] = expected_calibration_error(calibrated, targets)
+            is_right_calibrated = outcomes.predicted_calibrated == targets
+            result["ece_calibrated"] = calibration_gap(outcomes.confidence_calibrated, is_right_calibrated)
     decider = None if inference.threshold_of(calibration) is None else calibration
     if decider:
-        accepted = ~decider.rejects(predictions.ood_scores)
+        accepted = ~decider.rejects(outcomes.ood_scores)
         result["accepted"] = float(accepted.mean())
         result["accuracy_accepted"] = float(is_right[accepted].mean()) if accepted.any() else None
-    for name, other in others.items():
+    for name, scores in others.items():
         result["ood"][name] = {
-            **ood_metrics(predictions.ood_scores, other.ood_scores),
-            "oscr": oscr(predictions.ood_scores, is_right, other.ood_scores),
-            "n": len(other.ood_scores),
+            **ood_metrics(outcomes.ood_scores, scores),
+            "oscr": oscr(outcomes.ood_scores, is_right, scores),
+            "n": len(scores),
         }
         if decider:
-            result["ood"][name]["rejected"] = float(decider.rejects(other.ood_scores).mean())
+            result["ood"][name]["rejected"] = float(decider.rejects(scores).mean())
     return result
 
 
-def _per_class(predicted: NDArray[np.int64], targets: NDArray[np.int64], names: Sequence[str]) -> list[dict[str, Any]]:
+def accuracy_by_class(
+    predicted: NDArray[np.int64], targets: NDArray[np.int64], names: Sequence[str]
+) -> list[dict[str, Any]]:
     """Return the accuracy of each class that has images, and its most frequent mistake; worst class first."""
     counts = np.zeros((len(names), len(names)), dtype=np.int64)
     np.add.at(counts, (targets, predicted), 1)

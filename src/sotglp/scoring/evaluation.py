@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.evaluate import evaluate
+from sotglp.scoring.evaluate_shards import evaluate_shards
 from sotglp.scoring.intervals import share
 from sotglp.settings import InferenceConfig
+from sotglp.shards.shard import Shard
 
 MOST_CLASSES = 20
 """Classes that are listed; the mapping has all."""
@@ -109,7 +111,7 @@ class Evaluation(dict[str, Any]):
 
 def full_evaluation(
     model: AdaptedModel,
-    images: ImageSet,
+    images: ImageSet | Sequence[Shard],
     ood_sets: Mapping[str, ImageSet],
     inference: InferenceConfig,
     *,
@@ -117,18 +119,24 @@ def full_evaluation(
     cache_dir: Path | None = None,
     unreadable: list[UnreadableImageError] | None = None,
 ) -> Evaluation:
-    """Evaluate a model by class, with intervals; see :func:`sotglp.scoring.evaluate.evaluate`."""
-    result = evaluate(
-        model,
-        images,
-        ood_sets,
-        inference,
-        calibration=calibration,
-        cache_dir=cache_dir,
-        unreadable=unreadable,
-        by_class=True,
-        baseline=True,
-    )
+    """Evaluate a model by class, with intervals; see :func:`sotglp.scoring.evaluate.evaluate`.
+
+    Images in shards are read one shard after another, without ``cache_dir``.
+    """
+    if isinstance(images, ImageSet):
+        result = evaluate(
+            model,
+            images,
+            ood_sets,
+            inference,
+            calibration=calibration,
+            cache_dir=cache_dir,
+            unreadable=unreadable,
+            by_class=True,
+            baseline=True,
+        )
+    else:
+        result = evaluate_shards(model, images, ood_sets, inference, calibration=calibration, unreadable=unreadable)
     correct = sum(row["correct"] for row in result["per_class"])
     return Evaluation(
         result,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -139,9 +139,14 @@ def expected_calibration_error(probabilities: ArrayLike, targets: ArrayLike, n_b
         raise SotglpError(f"n_bins = {n_bins} must be 1 or more")
     given = class_probabilities(probabilities, "probabilities")
     right = given.argmax(axis=1) == class_targets(targets, *given.shape)
-    confidence = given.max(axis=1).astype(np.float64)
-    gaps = np.bincount(confidence_bins(confidence, n_bins), weights=right - confidence)
-    return float(np.abs(gaps).sum() / len(confidence))
+    return calibration_gap(given.max(axis=1), right, n_bins)
+
+
+def calibration_gap(confidence: NDArray[Any], is_right: NDArray[np.bool_], n_bins: int = 15) -> float:
+    """Compute the expected calibration error from the probabilities (n,) of predicted classes."""
+    sure = confidence.astype(np.float64)
+    gaps = np.bincount(confidence_bins(sure, n_bins), weights=is_right - sure)
+    return float(np.abs(gaps).sum() / len(sure))
 
 
 def confidence_bins(confidence: NDArray[np.float64], n_bins: int) -> NDArray[np.int64]:

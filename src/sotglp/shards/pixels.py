@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.images.decode import open_image, read_losses
 from sotglp.images.formats import HEAD_BYTES, may_be_deep
 from sotglp.images.value_range import ValueRanges
+from sotglp.shards.notes import ShardNotes
 from sotglp.shards.places import is_address, opened
 from sotglp.shards.read import read_items
 from sotglp.shards.shard import MAX_IMAGE_BYTES, Item, Shard
@@ -38,14 +38,6 @@ class PixelBatch(NamedTuple):
     labels: list[str | None]
     pixels: torch.Tensor | None
     errors: list[UnreadableImageError]
-
-
-@dataclass
-class ShardNotes:
-    """What is left out of a shard: files of an archive by suffix, and values or pages of images by what is lost."""
-
-    left_out: Counter[str] = field(default_factory=Counter)
-    losses: Counter[str] = field(default_factory=Counter)
 
 
 def pixel_batches(

@@ -66,6 +66,13 @@ class Shard:
     class_names: tuple[str, ...] = ()
     columns: Columns = ANY_COLUMNS
 
+    def __str__(self) -> str:
+        return self.name
+
+    def name_of(self, image: str) -> str:
+        """Return the name of an image with that of the shard, unless it is a path or the shard's own."""
+        return image if self.kind == "files" or image == self.name else f"{image} in {self.name}"
+
 
 def named_label(value: Any, names: Sequence[str], where: str) -> str | None:
     """Return the class name of a label as shards store them; None if there is none, such as -1 of Hugging Face.

@@ -1,0 +1,58 @@
+"""Encode the images of a shard in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from sotglp.backbone import Backbone
+from sotglp.errors import UnreadableImageError
+from sotglp.features.rows import EncodedImages
+from sotglp.features.views import encode_pixels
+from sotglp.images.value_range import ValueRanges
+from sotglp.settings import InferenceConfig
+from sotglp.shards.notes import ShardNotes
+from sotglp.shards.pixels import pixel_batches
+from sotglp.shards.shard import Shard
+
+
+class EncodedBatch(NamedTuple):
+    """Names, labels (None for none) and features of B images of a shard that follow each other."""
+
+    names: list[str]
+    labels: list[str | None]
+    encoded: EncodedImages
+
+
+def encode_shard(
+    backbone: Backbone,
+    shard: Shard,
+    inference: InferenceConfig,
+    *,
+    ranges: ValueRanges,
+    notes: ShardNotes,
+    unreadable: list[UnreadableImageError] | None = None,
+) -> Iterator[EncodedBatch]:
+    """Encode the images of a shard, while the next ones are read and decoded by ``inference.workers`` threads.
+
+    Batches have a fixed size from the first image on, so features depend on the shard and the settings alone.
+    ``ranges`` are those of a model, and ``notes`` take what is left out. ``unreadable`` collects images that can't be
+    read; None raises an UnreadableImageError at the first.
+    """
+    batches = pixel_batches(
+        shard,
+        backbone.preprocess,
+        inference.batch_size,
+        ranges=ranges,
+        n_threads=max(inference.workers, 1),
+        notes=notes,
+    )
+    for batch in batches:
+        if batch.errors and unreadable is None:
+            first = batch.errors[0]
+            raise UnreadableImageError(shard.name_of(first.source), first.reason)
+        if unreadable is not None:
+            unreadable += batch.errors
+        if batch.pixels is not None:
+            encoded = encode_pixels(backbone, batch.pixels, inference.precision)
+            yield EncodedBatch(batch.names, batch.labels, encoded)

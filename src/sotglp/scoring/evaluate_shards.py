@@ -1,0 +1,91 @@
+"""Evaluate a model on labelled images in shards, one shard after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sotglp.console.progress import progress_bar
+from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.features.shards import EncodedBatch, encode_shard
+from sotglp.images.image_set import ImageSet
+from sotglp.methods.base import AdaptedModel
+from sotglp.scoring.baseline import warn_if_weak, zero_shot_beside
+from sotglp.scoring.calibration import Calibration
+from sotglp.scoring.evaluate import accuracy_by_class, evaluate_outcomes
+from sotglp.scoring.outcomes import Outcomes, join_outcomes, outcomes_of
+from sotglp.scoring.predict import predict, predict_encoded, text_of
+from sotglp.settings import InferenceConfig
+from sotglp.shards.notes import ShardNotes
+from sotglp.shards.shard import Shard
+
+
+def evaluate_shards(
+    model: AdaptedModel,
+    shards: Sequence[Shard],
+    ood_sets: Mapping[str, ImageSet],
+    inference: InferenceConfig,
+    *,
+    calibration: Calibration | None = None,
+    unreadable: list[UnreadableImageError] | None = None,
+) -> dict[str, Any]:
+    """Evaluate a model as :func:`sotglp.scoring.evaluate.evaluate` does by class and with its baseline.
+
+    Of each image, :class:`sotglp.scoring.outcomes.Outcomes` keeps some numbers. Raise a SotglpError if an image has no
+    label, or one that isn't a class of the model.
+    """
+    zero_shot = zero_shot_beside(model)
+    models = [model, *([zero_shot] if zero_shot else [])]
+    texts = [text_of(one, inference) for one in models]
+    notes = ShardNotes()
+    parts: list[Outcomes] = []
+    beside: list[NDArray[np.bool_]] = []
+    n_images = 0
+    with progress_bar("evaluating", len(shards), "shards", show=inference.show_progress) as advance:
+        for shard in shards:
+            batches = encode_shard(
+                model.backbone, shard, inference, ranges=model.value_ranges, notes=notes, unreadable=unreadable
+            )
+            for batch in batches:
+                targets = _targets(batch, shard, model.class_names)
+                own, *others = predict_encoded(
+                    models, texts, np.arange(len(targets)), batch.encoded, inference, score_all=False
+                )
+                parts.append(outcomes_of(own, targets, calibration=calibration))
+                beside += [other.probabilities.argmax(axis=1) == targets for other in others]
+                n_images += len(targets)
+                advance(0, f"{n_images} images")
+            advance(1, f"{n_images} images")
+    if not parts:
+        raise SotglpError(f"none of the images can be read: {unreadable[0] if unreadable else 'there are none'}")
+    notes.warn()
+    outcomes = join_outcomes(parts)
+    scores = {
+        name: predict(model, some, inference, text=texts[0], unreadable=unreadable, title=f"scoring {name}").ood_scores
+        for name, some in ood_sets.items()
+    }
+    result = evaluate_outcomes(outcomes, scores, inference, calibration=calibration)
+    zero_shot_right = np.concatenate(beside) if beside else None
+    warn_if_weak(outcomes.is_right, zero_shot_right, outcomes.targets)
+    result["accuracy_zero_shot"] = None if zero_shot_right is None else float(zero_shot_right.mean())
+    result["per_class"] = accuracy_by_class(outcomes.predicted, outcomes.targets, model.class_names)
+    return result
+
+
+def _targets(batch: EncodedBatch, shard: Shard, classes: Sequence[str]) -> NDArray[np.int64]:
+    index = {name: k for k, name in enumerate(classes)}
+    for name, label in zip(batch.names, batch.labels, strict=True):
+        if label is None:
+            raise SotglpError(
+                f"{shard.name_of(name)} has no label: evaluate needs .cls, .json or .txt beside each image of an "
+                "archive, a column label of a table (or --label-column), or class folders"
+            )
+        if label not in index:
+            raise SotglpError(
+                f"{shard.name_of(name)} has the label {label}, which isn't among the {len(classes)} classes of the "
+                "model; rename it, or name numbers in a file classnames.txt beside the archives"
+            )
+    return np.array([index[str(label)] for label in batch.labels], dtype=np.int64)
