@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test thorough lint types unit docs audit wheel lowest fuzz kills soak demo demo-painted pretrain evidence speed load rates compare trust onnx clean
+.PHONY: help test thorough lint types unit docs audit wheel lowest fuzz kills soak demo demo-painted pretrain evidence speed gpu load rates compare trust onnx clean
 
 help:
 	@echo "make demo      compare methods on the packaged photos of groceries (painted shapes: make demo-painted)"
@@ -24,6 +24,7 @@ help:
 	@echo "make compare   all methods on ../shared/data, to docs/comparison (about an hour in all)"
 	@echo "make trust     OOD scores, decisions, class changes and doubtful labels on ../shared/data (about an hour)"
 	@echo "make speed     time and memory against a plain implementation, to docs/speed.md (about 20 minutes)"
+	@echo "make gpu       agreement, rates and memory on a GPU, to docs/gpu.md (six minutes)"
 	@echo "make load      the web server with 32 clients, to docs/serve_load.md (about three minutes)"
 	@echo "make onnx      exported models against the model, to docs/onnx_measured.md (about ten minutes)"
 
@@ -101,6 +102,9 @@ evidence: $(VENV)/.ready
 
 speed: $(VENV)/.ready
 	$(BIN)/python benchmarks/speed.py
+
+gpu: $(VENV)/.ready
+	$(BIN)/python benchmarks/gpu.py
 
 load: $(VENV)/.ready
 	$(BIN)/python benchmarks/serve_load.py

@@ -22,10 +22,11 @@ def text_features(model: SOTGLP, classes: slice = slice(None)) -> tuple[Tensor, 
     tokenizer = clip_tokenizer()
     n_context = model.global_prompts.shape[1]
     names = [tokenizer.encode(prompt_name(name)) for name in model.class_names[classes]]
-    tokens = torch.zeros(len(names), model.backbone.text.context_length, dtype=torch.long)
+    size = (len(names), model.backbone.text.context_length)
+    tokens = torch.zeros(size, dtype=torch.long, device=model.backbone.device)
     for row, name in zip(tokens, names, strict=True):
         line = [tokenizer.sot_token_id, *[0] * n_context, *name, tokenizer.eot_token_id]
-        row[: len(line)] = torch.tensor(line)
+        row[: len(line)] = torch.tensor(line, device=row.device)
     embedded = clip.token_embedding(tokens)  # (C, 77, d_text)
 
     def encode(contexts: Tensor) -> Tensor:

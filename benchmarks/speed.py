@@ -281,8 +281,7 @@ def row(wanted: Row, backbone: str) -> dict[str, Any]:
     work = {name: run for name, run in works[part].items() if name != "plain" or has_plain}
     if part in ("text", "image") and has_plain:
         work["torch"] = with_torchs_products(work["ours"])
-    long_plain = part in ("text", "step") and n_classes > 20
-    repeats = {name: 1 if (name == "plain" and long_plain) or n_classes > 500 else 3 for name in work}
+    repeats = {name: 1 if (name == "plain" and part in ("text", "step")) or n_classes > 500 else 3 for name in work}
     found: dict[str, Any] = {"threads": torch.get_num_threads(), "peak": matrix_peak()}
     if part in ("text", "image"):
         found["operations"] = operations(with_torchs_products(work["ours"]))
