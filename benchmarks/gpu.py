@@ -2,8 +2,8 @@
 
 Random weights of ViT-B/16 and the packaged `photo`, in float32, bf16 and fp16, random images, ImageNet's first class
 names. Each measurement is appended to docs/gpu.jsonl as it ends, and docs/gpu.md is written from them. Measurements
-that would begin after ``--seconds`` are left out and named. ``--device cpu --dry-run`` runs all of them on the CPU with the
-packaged `tiny`, a few classes and small batches: it shows that the script works and measures nothing.
+that would begin after ``--seconds`` are left out and named. ``--device cpu --dry-run`` runs all of them on the CPU
+with the packaged `tiny`, a few classes and small batches: it shows that the script works and measures nothing.
 """
 
 from __future__ import annotations
