@@ -1,4 +1,4 @@
-"""Coverage and size of prediction sets by simulation, over all images, in each class and in each cluster of classes.
+"""Coverage and size of prediction sets by simulation: over all images, by class, by cluster of classes, and MAPIE's.
 
 Run ``python benchmarks/coverage.py`` to write docs/coverage_measured.md. Twenty classes, of which four are hard, in
 logits that are normal around the true class; 200 draws of calibration images and of new images.
@@ -11,9 +11,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from mapie.classification import SplitConformalClassifier
 from numpy.typing import NDArray
 from scipy.special import softmax
 from scipy.stats import betabinom
+from sklearn.base import BaseEstimator, ClassifierMixin
 
 from sotglp.scoring.class_conditional import conformal_sets
 from sotglp.scoring.cluster_conditional import cluster_sets
@@ -23,7 +25,8 @@ from sotglp.settings import SetScore
 N_CLASSES, N_HARD, DRAWS, N_NEW, COVERAGE = 20, 4, 200, 25, 0.9
 N_EACH = (5, 20, 100)
 SCORES: tuple[SetScore, ...] = ("lac", "aps", "raps")
-GROUPS = ("all images", "each cluster", "each class")
+MAPIE = "all images, MAPIE"
+GROUPS = ("all images", MAPIE, "each cluster", "each class")
 OUT = Path(__file__).parent.parent / "docs" / "coverage_measured.md"
 
 HEAD = f"""# Coverage of prediction sets
@@ -35,6 +38,12 @@ of n calibration images and {N_NEW} new images of each class, at a coverage of {
 "in the band" counts classes whose mean coverage is within the central 95 % of what the theory of sets per class gives
 for that many images (Beta-binomial, with normal approximation of the mean over draws): 19 of 20 are expected there.
 With 5 images, no bound exists for a class, every set per class holds all classes, and there is no band.
+
+MAPIE (1.6) has the same probabilities and its defaults. Its sets for `lac` are ours. For `aps` and `raps` it randomises
+the calibration and not the sets; for `raps` it also chooses the penalty on some of the calibration images, for which 5
+of a class are too few. Its sets are smaller, 3.3 to 3.7 classes instead of 5.6 to 7.3, its coverage is above the one
+asked for, and it differs between classes nearly as much as with `lac`. Ours are not randomised: the coverage is the one
+asked for, and far more even over the classes.
 
 | calibrated on | score | n per class | coverage | lowest class | highest class | in the band | classes in a set |
 |---|---|---|---|---|---|---|---|
@@ -49,6 +58,38 @@ def probabilities_of(draw: np.random.Generator, labels: NDArray[np.int64]) -> ND
     return np.asarray(softmax(2 * logits, axis=1), np.float32)
 
 
+class GivenProbabilities(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A fitted classifier whose inputs are the probabilities."""
+
+    classes_ = np.arange(N_CLASSES)
+
+    def fit(self, X: object = None, y: object = None) -> GivenProbabilities:
+        """Learn nothing."""
+        self.is_fitted_ = True
+        return self
+
+    def predict_proba(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return probabilities as they are."""
+        return X
+
+    def predict(self, X: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the most probable class."""
+        return X.argmax(axis=1)
+
+
+def mapie_sets(
+    calibration: NDArray[np.float32], targets: NDArray[np.int64], new: NDArray[np.float32], score: SetScore
+) -> NDArray[np.bool_]:
+    """Sets of MAPIE for new images, (n, C)."""
+    exact, given = (rows.astype(np.float64) for rows in (calibration, new))
+    exact, given = (rows / rows.sum(axis=1, keepdims=True) for rows in (exact, given))
+    conformal = SplitConformalClassifier(
+        GivenProbabilities().fit(), confidence_level=COVERAGE, conformity_score=score, prefit=True, random_state=0
+    ).conformalize(exact, targets)
+    sets: NDArray[np.bool_] = conformal.predict_set(given)[1][:, :, 0]
+    return sets
+
+
 def measured(score: SetScore, n_each: int, groups: str) -> tuple[NDArray[np.float64], float]:
     """Mean coverage of each class, (C,), and mean number of classes in a set."""
     draw = np.random.default_rng(n_each)
@@ -56,9 +97,12 @@ def measured(score: SetScore, n_each: int, groups: str) -> tuple[NDArray[np.floa
     folds = np.zeros_like(targets)
     covered, sizes = np.zeros((DRAWS, N_CLASSES)), np.zeros(DRAWS)
     for one in range(DRAWS):
-        known = conformity(probabilities_of(draw, targets), score)[np.arange(len(targets)), targets]
-        given = conformity(probabilities_of(draw, new), score)[None]
-        if groups == "each cluster":
+        calibration, asked = probabilities_of(draw, targets), probabilities_of(draw, new)
+        known = conformity(calibration, score)[np.arange(len(targets)), targets]
+        given = conformity(asked, score)[None]
+        if groups == MAPIE:
+            sets = mapie_sets(calibration, targets, asked, score)
+        elif groups == "each cluster":
             sets, _ = cluster_sets(given, known, folds, COVERAGE, targets)
         else:
             sets = conformal_sets(given, known, folds, COVERAGE, targets if groups == "each class" else None)
@@ -82,6 +126,8 @@ def main() -> None:
     for groups in GROUPS:
         for score in SCORES:
             for n_each in N_EACH:
+                if (groups, score, n_each) == (MAPIE, "raps", 5):
+                    continue  # it keeps a tenth of the images for the penalty, and wants one of each class there
                 coverage, size = measured(score, n_each, groups)
                 limits = band(n_each)
                 inside = "" if limits is None else f"{((coverage >= limits[0]) & (coverage <= limits[1])).sum()} of 20"

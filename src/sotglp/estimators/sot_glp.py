@@ -68,7 +68,8 @@ class SOTGLPClassifier(ImageClassifier):
         See :class:`sotglp.SOTGLP`; None is SOT-GLP as published, ``"auto"`` what comes with the backbone: ``"gda"``
         with ``"photo"``.
     epochs, batch_size, learning_rate, views, augment
-        See :class:`sotglp.settings.TrainConfig`; ``"auto"`` is the value that comes with the backbone.
+        See :class:`sotglp.settings.TrainConfig`; ``"auto"`` is the value that comes with the backbone. To
+        choose a learning rate on the shots, as ``sotglp fit --lr auto`` does, use scikit-learn's GridSearchCV.
     micro_batch, optimizer, momentum, weight_decay, warmup_epochs, prompt_dropout, remember
         See :class:`sotglp.settings.TrainConfig`.
     precision : {"auto", "fp32", "bf16", "fp16"}, default "auto"
