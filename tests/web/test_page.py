@@ -186,8 +186,8 @@ def test_maps_of_an_oblong_picture_match_the_boxes_of_explain(page: Any, address
         beside = ~frame
         for mass, patch in zip(masses_of_panel, one["patches"], strict=True):
             left, top, right, bottom = (side * scale for side in patch["box"])
-            beside[max(int(top) - 4, 0) : int(bottom) + 5, int(left) - 4 : int(right) + 5] = False
-            margin = 6  # more than the outline
+            beside[max(int(top) - 7, 0) : int(bottom) + 8, int(left) - 7 : int(right) + 8] = False
+            margin = 8  # more than the outline
             middle = (slice(int(top + margin), int(bottom - margin)), slice(int(left + margin), int(right - margin)))
             share = mass / masses.max()
             assert_looks_like(drawing[middle], (1 - VEIL * (1 - share)) * picture[middle])

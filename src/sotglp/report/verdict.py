@@ -75,7 +75,7 @@ def _what_to_do(findings: Findings, weak: list[ClassResult]) -> str:
     else:
         accepted = float(np.mean(findings.images.scores >= findings.threshold))
         rejected = {name: float(np.mean(one.scores < findings.threshold)) for name, one in findings.ood.items()}
-        shares = "".join(f" and rejects {percent(share)} of {name}" for name, share in rejected.items())
+        shares = "".join(f" and rejects {percent(share)} of those in {name}" for name, share in rejected.items())
         what = "keep" if not rejected or min(rejected.values()) > 1 - accepted else "compare other scores with"
         advice.append(
             f"{what} the score {method} with the threshold {findings.threshold:.4g}, which accepts "

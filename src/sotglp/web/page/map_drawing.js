@@ -4,7 +4,7 @@
 const LONG_SIDE = 640; // pixels of a canvas, enough for a panel of half that width on a sharp screen
 const VEIL = 0.55;
 const USED = 1 / 12;
-const LINES = [["#000", 7], ["#fff", 3]]; // colours and widths
+const LINES = [["#000", 11], ["#fff", 5]]; // colours and widths, for a canvas that is shown at a third to half of its size
 const NO_PREVIEW = "#9aa3ad";
 
 /** Mass per patch: of one prompt, or with `prompt` null the mean over all. */
