@@ -104,5 +104,6 @@ export function drawMap(canvas, picture, size, patches, largest, longSide = LONG
 
 /** A patch of the legend, drawn as one with this share of the largest mass. */
 export function drawSwatch(canvas, share) {
-  drawMap(canvas, null, { width: 1, height: 1, seen: [0, 0, 1, 1] }, [{ box: [0, 0, 1, 1], mass: share }], 1, 96);
+  const box = [0.1, 0.1, 0.9, 0.9]; // leaves space for the outline
+  drawMap(canvas, null, { width: 1, height: 1, seen: [0, 0, 1, 1] }, [{ box, mass: share }], 1, 96);
 }
