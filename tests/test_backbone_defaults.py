@@ -20,6 +20,7 @@ from sotglp.backbone_defaults import (
     PHOTO,
     backbones_with_defaults,
     choose_backbone,
+    crossed_ood_method,
     default_method,
     default_ood_method,
     preset_for,
@@ -131,6 +132,12 @@ def test_the_method_of_a_backbone_is_for_folders_and_presets_are_as_published() 
     assert default_method(PHOTO) == "sot-glp-gda"
     assert default_method(PHOTO, "dtd") == default_method(CLIP) == default_method("tiny") == "sot-glp"
     assert {default_method(name) for name in backbones_with_defaults()} <= set(METHODS)
+
+
+def test_a_mahalanobis_score_is_calibrated_by_cross_fitting_from_16_shots_on() -> None:
+    assert crossed_ood_method(PHOTO, has_shots=True, smallest=16) == "mahalanobis"
+    assert crossed_ood_method(PHOTO, has_shots=True, smallest=15) == "gl-mcm"
+    assert crossed_ood_method("timm:resnet18", has_shots=True, smallest=2) == "knn"
 
 
 def test_the_score_of_a_backbone_without_text_compares_images_with_shots() -> None:

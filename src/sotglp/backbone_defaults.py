@@ -43,6 +43,12 @@ FOLDER = "folder"
 ROWS = "presets/backbones"
 """Folder of the defaults by backbone, in the package."""
 
+COVARIANCE_SCORES = frozenset({"mahalanobis", "mahalanobis-patches"})
+"""OOD scores that are distances by a covariance of the shots."""
+
+SHOTS_FOR_COVARIANCE = 16
+"""Shots of each class from which on a threshold of cross-fitting holds for such a score."""
+
 DECIDED = ("epochs", "batch_size", "learning_rate", "views", "augment")
 """Settings of training that a backbone may decide."""
 
@@ -133,6 +139,24 @@ def default_ood_method(backbone: str, *, has_shots: bool) -> OodMethod:
     # Without sentences that patches are compared with, the general score has little to go by.
     own: OodMethod = "knn" if backbone.startswith(IMAGE_ONLY) else _row(backbone).get(SCORE, general)
     return own if has_shots or own not in SHOT_SCORES else general
+
+
+def crossed_ood_method(backbone: str, *, has_shots: bool, smallest: int) -> OodMethod:
+    """Return the OOD score of a backbone for a threshold that is chosen by cross-fitting the shots.
+
+    The values of a Mahalanobis distance depend on the number of shots, and the models of the folds have fewer: with 5
+    photos of each class the threshold rejected no photo of other things. Below ``SHOTS_FOR_COVARIANCE`` the general
+    score takes its place.
+
+    Parameters
+    ----------
+    backbone, has_shots
+        See :func:`default_ood_method`.
+    smallest : int
+        Number of shots of the smallest class.
+    """
+    own = default_ood_method(backbone, has_shots=has_shots)
+    return InferenceConfig().ood_method if own in COVARIANCE_SCORES and smallest < SHOTS_FOR_COVARIANCE else own
 
 
 def _row(backbone: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from sotglp import SOTGLPClassifier
 from sotglp.backbone_defaults import CLIP, HUB_FILES, HUB_REPOSITORY, PHOTO, training_defaults
 from sotglp.model_file.record import read_record
 from support.command import Run, run_here, sotglp
@@ -85,6 +86,24 @@ def test_a_model_file_holds_what_auto_stood_for(
     assert read_record(out).model.residual == "gda"
     output_of("fit", class_folders, "--out", out, "--force", *QUICK, "--method", "sot-glp")
     assert read_record(out).model.residual is None
+
+
+@pytest.mark.usefixtures("tiny_for_photo")
+def test_few_shots_are_calibrated_by_the_general_score(
+    class_folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"epochs": 1, "augment": False, "ood_method": "mahalanobis"}
+    monkeypatch.setattr("sotglp.backbone_defaults.read_packaged", lambda *_: dict(values))
+    out = tmp_path / "m.safetensors"
+    arguments = ("fit", class_folders, "--out", out, "--no-cache", "--shots", "2", "--calibrate")
+    run_here(capsys, monkeypatch, *arguments)
+    record = read_record(out)
+    assert record.calibration is not None
+    assert (record.calibration.ood_method, record.default_ood_method) == ("gl-mcm", "mahalanobis")
+    classifier = SOTGLPClassifier.load(out)
+    assert classifier.calibrate(class_folders, folds=2).calibration_.ood_method == "gl-mcm"
+    _, stderr = run_here(capsys, monkeypatch, *arguments, "--ood-method", "mahalanobis", "--force")
+    assert "gl-mcm" in stderr
 
 
 @pytest.mark.usefixtures("tiny_for_photo")

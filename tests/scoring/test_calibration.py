@@ -197,5 +197,5 @@ def test_a_cross_fit_is_calibrated_by_what_its_models_said(model: SOTGLP) -> Non
     assert found.folds is folds
     assert found.fold_models == (model, model)
     # The values of a covariance's score depend on the number of shots, of which the models of folds have fewer.
-    with pytest.warns(SotglpWarning, match="a class has 4, so the threshold .* accepts all images or none"):
+    with pytest.warns(SotglpWarning, match="a class has 4, so the threshold .* accepts too many images or none"):
         calibrate_crossed(crossed, images, InferenceConfig(ood_method="mahalanobis"), 0.7)

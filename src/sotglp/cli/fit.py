@@ -207,6 +207,7 @@ def fit(
         candidates=candidates,
         rate_is_open=learning_rate == AUTO,
         score_is_open=ood_method == AUTO,
+        score_is_default=ood_method is None,
         inference=inference,
         features_dir=features_dir,
         checkpoint=checkpoint,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
+from sotglp.backbone_defaults import crossed_ood_method
 from sotglp.cli.model_sections import choice_lines
 from sotglp.console.output import emit, list_unreadable
 from sotglp.console.table import counted
@@ -47,6 +49,7 @@ class FitRun:
     candidates: Mapping[str, tuple[Settings, TrainConfig]]
     rate_is_open: bool
     score_is_open: bool
+    score_is_default: bool
     inference: InferenceConfig
     features_dir: Path | None
     checkpoint: Path
@@ -183,6 +186,10 @@ class FitRun:
             inference = checked(InferenceConfig, inference.model_dump() | {"ood_method": choice.chosen})
             choices = (choice,)
         if self.calibrate:
+            if self.score_is_default:
+                backbone, counts = fitted.model.backbone.name, Counter(fitted.images.labels)
+                score = crossed_ood_method(backbone, has_shots=self.training.remember, smallest=min(counts.values()))
+                inference = checked(InferenceConfig, inference.model_dump() | {"ood_method": score})
             crossed = cross_fit(
                 fitted.model,
                 fitted.images,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -12,7 +13,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
-from sotglp.backbone_defaults import default_ood_method
+from sotglp.backbone_defaults import crossed_ood_method, default_ood_method
 from sotglp.console.output import UNKNOWN, label_unknown, prediction
 from sotglp.errors import SotglpError, UnknownNameError
 from sotglp.estimators.hub import HubEstimator
@@ -262,6 +263,11 @@ class ImageClassifier(ClassifierMixin, HubEstimator):  # type: ignore[misc]
         shots = drawn_shots(images, config)
         if max_error is not None:
             check_max_error(max_error, confidence, len(shots))
+        if method is None:
+            smallest = min(Counter(shots.labels).values())
+            has_shots = self.model_.shots is not None
+            method = crossed_ood_method(self.model_.backbone.name, has_shots=has_shots, smallest=smallest)
+            inference = self._inference_config(method, temperature)
         crossed = cross_fit(self.model_, shots, config, inference, n_folds=folds, cache_dir=self._cache_dir())
         self.calibration_ = calibrate_crossed(
             crossed, shots, inference, tpr, max_error=max_error, confidence=confidence, calibrator=calibrator

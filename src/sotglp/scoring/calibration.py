@@ -9,6 +9,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from sotglp.backbone_defaults import COVARIANCE_SCORES, SHOTS_FOR_COVARIANCE
 from sotglp.errors import SotglpError, SotglpWarning, UnknownNameError, UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
@@ -23,10 +24,6 @@ from sotglp.scoring.rejection import CONFIDENCE, Rejection, reject_below
 from sotglp.scoring.risk_control import reject_for_error
 from sotglp.scoring.temperature import fit_temperature, tempered
 from sotglp.settings import Calibrator, InferenceConfig, OodMethod, SetScore
-
-_OF_COVARIANCE = frozenset({"mahalanobis", "mahalanobis-patches"})
-_FEWEST_FOR_COVARIANCE = 5
-"""With 2 to 4 photos of each of five classes, thresholds of cross-fitting accepted 0 % or 100 % of new photos."""
 
 
 @dataclass(frozen=True)
@@ -225,11 +222,11 @@ def calibrate_crossed(
     """
     labels = images.targets(crossed.models[0].class_names)
     smallest = int(np.bincount(labels).min())
-    if inference.ood_method in _OF_COVARIANCE and smallest < _FEWEST_FOR_COVARIANCE:
+    if inference.ood_method in COVARIANCE_SCORES and smallest < SHOTS_FOR_COVARIANCE:
         warnings.warn(
             f"the values of the score {inference.ood_method} depend on the number of shots, and a class has "
-            f"{smallest}, so the threshold of cross-fitting probably accepts all images or none: use the score gl-mcm, "
-            "give more images, or calibrate on held-out ones",
+            f"{smallest}, so the threshold of cross-fitting probably accepts too many images or none: use the score "
+            "gl-mcm, give more images, or calibrate on held-out ones",
             SotglpWarning,
             stacklevel=2,
         )

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sotglp.backbone import Backbone
-from sotglp.backbone_defaults import FOLDER, default_method, default_ood_method, preset_for
+from sotglp.backbone_defaults import FOLDER, crossed_ood_method, default_method, preset_for
 from sotglp.console.progress import listening
 from sotglp.errors import SotglpError, SotglpWarning
 from sotglp.features.view_cache import ViewCache
@@ -37,10 +37,6 @@ _LOG = logging.getLogger(__name__)
 
 Stage = Literal["waiting", "loading", "training", "checking"]
 Status = Literal["running", "done", "stopped", "failed"]
-
-_SHOTS_FOR_OWN_SCORE = 16
-"""Images of each class from which on the backbone's own score is used: with few, the values of a Mahalanobis distance
-depend on their number, so that a threshold of cross-fitting, whose models have fewer, does not hold for the model."""
 
 
 class StoppedError(Exception):
@@ -125,7 +121,7 @@ class TrainingRun:
         )
         images, classes = self.snapshot.images, self.snapshot.classes
         smallest = min(Counter(images.labels).values())
-        score = default_ood_method(self.backbone, has_shots=config.remember and smallest >= _SHOTS_FOR_OWN_SCORE)
+        score = crossed_ood_method(self.backbone, has_shots=config.remember, smallest=smallest)
         inference = checked(InferenceConfig, config.inference_config().model_dump() | {"ood_method": score})
         warn_of_names(classes)
         warn_of_two_labels(images)
