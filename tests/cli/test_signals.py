@@ -65,6 +65,7 @@ def test_a_library_that_turns_a_signal_into_another_error_is_no_failure(stop: si
         (["benchmark", "suite.yaml"], "; repeat the command to continue"),
         (["demo"], ""),
         (["--debug", "predict", "m", "fit"], ""),
+        (["predict", "m", "photos", "--out", "rows"], "; repeat the command to continue"),
     ],
 )
 def test_only_commands_that_can_be_continued_say_so(arguments: list[str], advice: str) -> None:

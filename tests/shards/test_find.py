@@ -136,3 +136,17 @@ def test_damage_is_an_item_with_the_name_of_the_shard(tmp_path: Path) -> None:
         last = items(shard)[-1]
         assert (last.name, last.source) == (str(tmp_path / name), None)
         assert "damaged or incomplete" in last.problem
+
+
+def test_manifests_list_addresses_and_may_have_one(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+    memory.pipe("/set/a.png", png(1))
+    memory.pipe("/set/list.csv", b"path,label\na.png,blue sea\nmemory://other/b.png,red_brick\n")
+    (tmp_path / "c.png").write_bytes(png(2))
+    (tmp_path / "list.csv").write_text("path,label\nc.png,blue sea\nmemory://set/a.png,red_brick\n")
+    (far,) = find_shards(["memory://set/list.csv"], with_labels=True)
+    assert far.files == ("memory://set/a.png", "memory://other/b.png")
+    assert far.labels == ("blue sea", "red_brick")
+    (near,) = find_shards([tmp_path / "list.csv"])
+    assert near.files == (str(tmp_path / "c.png"), "memory://set/a.png")
+    memory.pipe("/set/list.csv", b"path\na.png\n\n")
+    assert find_shards(["memory://set/list.csv"])[0].version != far.version

@@ -62,7 +62,7 @@ def evaluate(
     if is_sharded(test):
         if cache_dir:
             raise SotglpError(f"--cache-dir can't be used with {test}, which is read shard by shard: leave it out")
-        images = find_shards([test], columns)
+        images = find_shards([test], columns, with_labels=True)
     else:
         images = ImageSet.from_path(test, columns)
         warn_of_two_labels(images)

@@ -69,7 +69,10 @@ def is_ending() -> bool:
 
 def _line(arguments: list[str]) -> str:
     command = next((argument for argument in arguments if not argument.startswith("-")), "")
-    return "; ".join(["interrupted", *filter(None, [_CONTINUED_BY.get(command)])])
+    continued = _CONTINUED_BY.get(command)
+    if command == "predict" and any(argument.partition("=")[0] == "--out" for argument in arguments):
+        continued = _CONTINUED_BY["benchmark"]
+    return "; ".join(["interrupted", *filter(None, [continued])])
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +69,29 @@ def read_frame(
 
 
 def read_rows(
-    subject: str, folder: Path, header: Sequence[str], rows: Iterable[Row], columns: Columns, *, with_labels: bool
+    subject: str,
+    folder: Path,
+    header: Sequence[str],
+    rows: Iterable[Row],
+    columns: Columns,
+    *,
+    with_labels: bool,
+    address_of: Callable[[str], str | None] | None = None,
 ) -> tuple[list[Any], tuple[str, ...] | None]:
-    """Return the images and labels of a table, which is called ``subject`` in messages."""
+    """Return the images and labels of a table, which is called ``subject`` in messages.
+
+    ``address_of`` returns the address that a cell means, which is kept as it is, or None for a path; without it,
+    addresses are refused.
+    """
     path_column, label_column, split_column = columns.positions(header, subject, with_labels=with_labels)
     kept, others = _rows_of_split(subject, header, rows, split_column, columns)
     if not kept:
         raise SotglpError(f"{subject} lists no images; add a row for each image")
-    images = [_image(subject, folder, _cell(row, path_column), where) for where, row in kept]
+    images = []
+    for where, row in kept:
+        cell = _cell(row, path_column)
+        address = address_of(_text(cell)) if address_of is not None and _text(cell) else None
+        images.append(_image(subject, folder, cell, where) if address is None else address)
     labels = None
     if label_column is not None:
         given = [
@@ -155,7 +170,7 @@ def _check_repeats(subject: str, images: Sequence[Any], labels: Sequence[str] | 
     first: dict[str, int] = {}
     repeated = []
     for i, image in enumerate(images):
-        if not isinstance(image, Path):
+        if not isinstance(image, str | Path):
             continue
         earlier = first.setdefault(os.path.normpath(image), i)
         if earlier == i:
@@ -165,7 +180,7 @@ def _check_repeats(subject: str, images: Sequence[Any], labels: Sequence[str] | 
             first_label, second_label = short_repr(labels[earlier]), short_repr(labels[i])
             raise SotglpError(
                 f"{subject} has the labels {first_label} in {positions[earlier]} and {second_label} in {positions[i]} "
-                f"for {image.name}; correct one or remove both rows"
+                f"for {_name(image)}; correct one or remove both rows"
             )
     if repeated and labels is not None:
         count = "1 row that repeats" if len(repeated) == 1 else f"{len(repeated)} rows that repeat"
@@ -198,7 +213,7 @@ def _column(frame: Any, position: int) -> list[Any]:
 
 
 def _name(image: Any) -> str:
-    return image.name if isinstance(image, Path) else "the image"
+    return Path(image).name if isinstance(image, str | Path) else "the image"
 
 
 def _cell(row: Sequence[Any], column: int) -> Any:

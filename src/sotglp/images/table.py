@@ -31,6 +31,11 @@ def csv_rows(path: Path, choose: Choose) -> Iterator[tuple[str, list[Any]]]:
         content = read_regular(path)
     except (OSError, ValueError) as error:
         raise _unopened(path, error) from error
+    yield from csv_rows_of(str(path), content, choose)
+
+
+def csv_rows_of(path: str, content: bytes, choose: Choose) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the rows of a CSV file with this ``content``; see :func:`csv_rows`."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

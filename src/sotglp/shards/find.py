@@ -17,8 +17,9 @@ from typing import Any, Literal
 from sotglp.errors import SotglpError, SotglpWarning, some_names
 from sotglp.images.columns import ALL, Columns
 from sotglp.images.formats import IMAGE_SUFFIXES, ending
-from sotglp.images.manifest import ANY_COLUMNS
+from sotglp.images.manifest import ANY_COLUMNS, MANIFEST_SUFFIXES
 from sotglp.images.sources import find_images
+from sotglp.shards.listed import LISTS, read_list
 from sotglp.shards.places import address_at, file_system, full_address, is_address, opened, version_of
 from sotglp.shards.shard import Shard
 from sotglp.shards.tables import image_columns
@@ -38,18 +39,21 @@ _MAX_TEXT = 2**24
 _Kind = Literal["tar", "parquet", "arrow"]
 
 
-def find_shards(names: Sequence[str | os.PathLike[str]], columns: Columns = ANY_COLUMNS) -> list[Shard]:
+def find_shards(
+    names: Sequence[str | os.PathLike[str]], columns: Columns = ANY_COLUMNS, *, with_labels: bool = False
+) -> list[Shard]:
     """Return the shards of what a user names, in order: nothing of the images is read yet.
 
     A name is that of an archive (.tar, .tar.gz), a Parquet table with images, a folder of either, a data set that
     `datasets` saved to disk, a folder of images or a pattern, as a path or an address such as s3://bucket/folder, or
-    anything that :func:`sotglp.images.sources.find_images` takes. ``columns`` chooses a split and columns.
+    anything that :func:`sotglp.images.sources.find_images` takes. ``columns`` chooses a split and columns. Labels of
+    manifests are read ``with_labels``.
     """
     shards: list[Shard] = []
     plain: list[str] = []
     n_files = 0
     for name in [full_address(os.fspath(name)) for name in names]:
-        found = _shards_at(name, columns)
+        found = _shards_at(name, columns, with_labels)
         if found is None:
             plain.append(name)
         shards += found or []
@@ -77,13 +81,14 @@ def is_sharded(name: str | os.PathLike[str]) -> bool:
     return address.lower().endswith((*TAR_SUFFIXES, ".arrow")) or _has_images(address)
 
 
-def _shards_at(name: str, columns: Columns) -> list[Shard] | None:
+def _shards_at(name: str, columns: Columns, with_labels: bool) -> list[Shard] | None:
     """Return the shards of one name; None for what :func:`find_images` finds."""
     if not is_address(name):
         if name == "-" or not os.path.exists(name):
             return _of_pattern(name, columns) if name.lower().endswith((*TAR_SUFFIXES, ".parquet")) else None
         if not is_sharded(name):
-            return None
+            is_list = os.path.isfile(name) and ending(name) in MANIFEST_SUFFIXES
+            return _of_list(name, columns, _local_version(name), with_labels) if is_list else None
     system, path = file_system(name)
     try:
         if any(letter in path for letter in "*?[") and not system.exists(path):
@@ -91,12 +96,21 @@ def _shards_at(name: str, columns: Columns) -> list[Shard] | None:
         info = system.info(path)
         if info["type"] == "directory":
             return _of_folder(system, path, name, columns)
+        if ending(path) in LISTS:
+            return _of_list(name, columns, version_of(info), with_labels)
     except SotglpError:
         raise
     except Exception as error:  # of the packages for each kind
         reason = "it does not exist" if isinstance(error, FileNotFoundError) else str(error)[:200]
         raise SotglpError(f"{name} can't be read ({reason}); check the name and your access to it") from error
     return _of_files(system, {path: info}, name, columns)
+
+
+def _of_list(name: str, columns: Columns, version: str, with_labels: bool) -> list[Shard]:
+    files, labels = read_list(name, columns, with_labels)
+    # Asking a server for each file would take hours.
+    versions = [version if is_address(file) else _local_version(file) for file in files]
+    return _file_shards(files, versions, labels)
 
 
 def _of_pattern(name: str, columns: Columns) -> list[Shard]:
