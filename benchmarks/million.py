@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--tower", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.tower:
-        print(tower_rate())
+        print(json.dumps(tower_rate()))
         return
     os.environ |= {"OMP_NUM_THREADS": str(THREADS), "OMP_WAIT_POLICY": "PASSIVE"}
     folder = chosen.folder
@@ -107,8 +107,8 @@ def make_model(data: Path, path: Path) -> None:
         save_model(path, fit_shared(Backbone.load(BACKBONE), train, 1).model)
 
 
-def tower_rate() -> float:
-    """Images a second of the tower alone, on random pixels in memory."""
+def tower_rate() -> tuple[float, float]:
+    """Images a second of the tower alone, on random pixels in memory, and milliseconds of the processor an image."""
     import torch
 
     from sotglp import Backbone
@@ -118,16 +118,17 @@ def tower_rate() -> float:
     pixels = torch.randn(BATCH, 3, *backbone.image_size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         backbone.encode_image(pixels)
-        start, n = time.perf_counter(), 0
+        start, start_cpu, n = time.perf_counter(), time.process_time(), 0
         while (seconds := time.perf_counter() - start) < TOWER_SECONDS:
             backbone.encode_image(pixels)
             n += BATCH
-    return n / seconds
+    return n / seconds, (time.process_time() - start_cpu) / n * 1000
 
 
 def run_once(folder: Path, n_shards: int, size: int) -> dict[str, Any]:
     """Run the command until it ends or its time to be killed comes; return what was measured."""
-    tower = float(subprocess.run([sys.executable, __file__, "--tower"], capture_output=True, check=True).stdout)
+    done = subprocess.run([sys.executable, __file__, "--tower"], capture_output=True, check=True)
+    tower, tower_cpu = json.loads(done.stdout.splitlines()[-1])
     n_before = n_finished(folder)
     kills = sum(run["killed"] for run in runs(folder))
     until = n_shards * (kills + 1) // (N_KILLS + 1) if kills < N_KILLS else None
@@ -135,7 +136,7 @@ def run_once(folder: Path, n_shards: int, size: int) -> dict[str, Any]:
     options = ["--batch-size", str(BATCH), "--json", str(folder / "summary.json")]
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "sotglp", *command, *options], stdout=subprocess.DEVNULL)
-    samples: list[tuple[float, int, int]] = []
+    samples: list[tuple[float, int, int, float]] = []
     sampler = threading.Thread(target=sample, args=(process, start, folder, samples))
     sampler.start()
     while process.poll() is None:
@@ -150,17 +151,21 @@ def run_once(folder: Path, n_shards: int, size: int) -> dict[str, Any]:
     if code not in (0, -signal.SIGKILL):
         raise SystemExit(f"predict ended with {code}")
     n_done = n_finished(folder) - n_before
-    first = next((at for at, _, done in samples if done > n_before), 0.0)
-    last = max((at for at, _, done in samples), default=0.0)
-    settled = [rss for _, rss, done in samples if done > n_before] or [rss for _, rss, _ in samples]
+    after = [one for one in samples if one[2] > n_before] or samples
+    settled = [rss for _, rss, _, _ in after]
+    # From the first sample to the last one that shows another finished shard.
+    ends = [one for at, one in enumerate(after) if at == 0 or one[2] > after[at - 1][2]]
+    n_images = (ends[-1][2] - ends[0][2]) * size
     quarter = max(len(settled) // 4, 1)
     return {
         "killed": code != 0,
         "finished_before": n_before,
         "shards": n_done,
         "seconds": time.perf_counter() - start,
-        "images_per_second": (n_done - 1) * size / (last - first) if n_done > 1 else None,
+        "images_per_second": n_images / (ends[-1][0] - ends[0][0]) if n_images else None,
+        "cpu_ms": (ends[-1][3] - ends[0][3]) / n_images * 1000 if n_images else None,
         "tower": tower,
+        "tower_cpu_ms": tower_cpu,
         "rss_mb": {
             "first": sum(settled[:quarter]) / quarter / 2**20,
             "last": sum(settled[-quarter:]) / quarter / 2**20,
@@ -170,16 +175,20 @@ def run_once(folder: Path, n_shards: int, size: int) -> dict[str, Any]:
     }
 
 
-def sample(process: subprocess.Popen[bytes], start: float, folder: Path, samples: list[tuple[float, int, int]]) -> None:
-    """Note seconds, resident bytes and finished shards, until the process ends."""
-    page = os.sysconf("SC_PAGE_SIZE")
+def sample(
+    process: subprocess.Popen[bytes], start: float, folder: Path, samples: list[tuple[float, int, int, float]]
+) -> None:
+    """Note seconds, resident bytes, finished shards and seconds of the processor, until the process ends."""
+    page, tick = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
     while process.poll() is None:
         try:
             resident = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * page
+            used = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
         except (OSError, IndexError):
             return
         if resident:
-            samples.append((round(time.perf_counter() - start, 1), resident, n_finished(folder)))
+            cpu = sum(map(int, used)) / tick
+            samples.append((round(time.perf_counter() - start, 1), resident, n_finished(folder), cpu))
         time.sleep(SAMPLE_SECONDS)
 
 
@@ -233,8 +242,8 @@ def write_page(page: Path, folder: Path, n_shards: int, size: int, n_rows: int) 
         "same images have the same rows, bit for bit.",
         "",
         "| run | ended | shards from before | shards finished | images/s | tower alone, images/s | of the tower's rate "
-        "| memory, first quarter | last quarter | change | most |",
-        "|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| CPU, ms/image | tower alone, CPU, ms/image | memory, first quarter | last quarter | change | most |",
+        "|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for i, run in enumerate(found, start=1):
         rss, rate = run["rss_mb"], run["images_per_second"]
@@ -246,6 +255,8 @@ def write_page(page: Path, folder: Path, n_shards: int, size: int, n_rows: int) 
             f"{rate:.0f}" if rate else "-",
             f"{run['tower']:.0f}",
             f"{rate / run['tower']:.2f}" if rate else "-",
+            f"{run['cpu_ms']:.2f}" if rate else "-",
+            f"{run['tower_cpu_ms']:.2f}",
             *(f"{rss[name]:.0f} MB" for name in ("first", "last")),
             f"{rss['last'] / rss['first'] - 1:+.1%}",
             f"{rss['most']:.0f} MB",
@@ -255,7 +266,8 @@ def write_page(page: Path, folder: Path, n_shards: int, size: int, n_rows: int) 
         "",
         "Memory is resident memory, sampled every second from the first finished shard of a run on; its quarters are "
         "those of that time. Rates\ncount from the first finished shard too, without starting and loading the model. "
-        "The tower's rate is on pixels in memory, measured for\n20 seconds just before each run.",
+        "The tower's rate is on pixels in memory, measured for\n20 seconds just before each run; where other programs "
+        "use the machine, compare times of the processor, which count all threads.",
     ]
     page.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -124,6 +124,8 @@ def test_other_settings_models_and_images_are_refused(model_file: Path, archives
     run(settings_of(model_file), archives, out)
     with pytest.raises(SotglpError, match="another label_unknown"):
         run(settings_of(model_file, label_unknown=False), archives, out)
+    with pytest.raises(SotglpError, match="another n_threads"):
+        run(settings_of(model_file, n_threads=99), archives, out)
     other = tmp_path / "other.safetensors"
     other.write_bytes(b"another model")
     with pytest.raises(SotglpError, match="another model"):

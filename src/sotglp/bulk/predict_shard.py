@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sotglp.backbone.precision import choose_device, half_dtype
@@ -51,6 +52,8 @@ class BulkSettings:
         Arguments of :meth:`sotglp.scoring.calibration.Calibration.sets`.
     skip_unreadable : bool
         Go on if an image can't be read.
+    n_threads : int
+        Threads of matrix products on the CPU, whose last bits depend on it; by default those of this process.
     """
 
     model_file: str
@@ -61,6 +64,7 @@ class BulkSettings:
     coverage: float | None = None
     sets: dict[str, Any] = field(default_factory=dict)
     skip_unreadable: bool = False
+    n_threads: int = field(default_factory=torch.get_num_threads)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what equal rows need: a digest of the model file, and the settings that change a row."""
@@ -75,6 +79,7 @@ class BulkSettings:
             "ood_method": self.inference.ood_method,
             "temperature": self.inference.temperature,
             "batch_size": self.inference.batch_size,
+            "n_threads": self.n_threads if device.type == "cpu" else None,
             "device": device.type,
             "arithmetic": "float32" if half is None else str(half).removeprefix("torch."),
             "label_unknown": self.label_unknown,
@@ -134,7 +139,8 @@ class ShardPredictions:
 
 
 def load_context(settings: BulkSettings) -> BulkContext:
-    """Load the model, once for all shards of a process."""
+    """Load the model, once for all shards of a process, and let the process have the threads of the settings."""
+    torch.set_num_threads(settings.n_threads)
     loaded = load_model(
         Path(settings.model_file), pretrained=settings.pretrained, device=choose_device(settings.device)
     )
