@@ -122,8 +122,6 @@ compare: $(VENV)/.ready
 
 trust: $(VENV)/.ready
 	$(BIN)/python benchmarks/ood_scores.py --data $(DATA)
-	$(BIN)/python benchmarks/ood_report.py
-	$(BIN)/python benchmarks/negative_labels.py --data $(DATA)
 	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/decisions.py --data $(DATA)
 	$(BIN)/python benchmarks/class_changes.py --data $(DATA)

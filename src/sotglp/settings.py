@@ -25,7 +25,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 # fmt: off
 OodMethod = Literal[
     "mcm", "l-mcm", "gl-mcm", "msp", "max-logit", "energy", "margin", "entropy", "gen", "ash", "react", "vim", "she",
-    "knn", "mahalanobis", "mahalanobis-patches", "neglabel",
+    "knn", "mahalanobis", "mahalanobis-patches", "subspace", "neglabel",
 ]
 # fmt: on
 
@@ -35,7 +35,9 @@ Calibrator = Literal["temperature", "platt", "isotonic"]
 SetScore = Literal["lac", "aps", "raps"]
 """Measures of conformity of prediction sets; see :mod:`sotglp.scoring.conformity`."""
 
-SHOT_SCORES: frozenset[OodMethod] = frozenset({"react", "vim", "she", "knn", "mahalanobis", "mahalanobis-patches"})
+SHOT_SCORES: frozenset[OodMethod] = frozenset(
+    {"react", "vim", "she", "knn", "mahalanobis", "mahalanobis-patches", "subspace"}
+)
 """Scores that compare images with the shots, which the model must store."""
 
 RENAMED_SCORES: dict[str, OodMethod] = {"transport": "mahalanobis-patches"}

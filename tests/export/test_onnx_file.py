@@ -135,7 +135,7 @@ SCORES: dict[str, OodMethod] = {
     "lp++": "react",
     "task-res": "she",
     "clap": "entropy",
-    "coop": "gl-mcm",
+    "coop": "subspace",
     "locoop": "gl-mcm",
     "plot": "knn",
     "gallop": "l-mcm",

@@ -83,6 +83,7 @@ def test_scores_of_shots_come_from_the_memory(tiny_backbone: Backbone) -> None:
     outputs = model(images)
     assert torch.equal(ood.score(outputs), ood.score(model, images))
     assert torch.equal(ood.score(model, images, "knn"), model.shots.nearest(features))
+    assert torch.equal(ood.score(model, images, "subspace"), model.shots.subspace(features))
     of_images = model.shots.mahalanobis(features)
     assert torch.equal(ood.score(model, images, "mahalanobis"), of_images)
     regions = region_features(model, encoded, outputs, model.logits(outputs).argmax(dim=-1))

@@ -69,8 +69,8 @@ OodMethod: TypeAlias = Annotated[
     str | None,
     Option(
         help="In-distribution score: mcm, l-mcm, gl-mcm, msp, max-logit, energy, margin, entropy, gen, ash, react, "
-        "vim, she, knn, mahalanobis, mahalanobis-patches or neglabel; by default the calibrated one, or the one of the "
-        "backbone."
+        "vim, she, knn, mahalanobis, mahalanobis-patches, subspace or neglabel; by default the calibrated one, or the "
+        "one of the backbone."
     ),
 ]
 Temperature: TypeAlias = Annotated[

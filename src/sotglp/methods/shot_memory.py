@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp.errors import SotglpError
+from sotglp.methods.class_subspaces import ClassSubspaces
 from sotglp.methods.shot_patches import ShotPatches
 
 NEIGHBOUR = 10
@@ -80,6 +81,10 @@ class ShotMemory:
         """
         return self._of_images.nearness(unit_features(features))
 
+    def subspace(self, features: Tensor) -> Tensor:
+        """Compute how near image features (B, d) are to the subspaces of classes, (B,); see :class:`ClassSubspaces`."""
+        return self._subspaces.nearness(unit_features(features))
+
     def mahalanobis_of_regions(self, regions: Tensor) -> Tensor:
         """Compute the same for region features (B, d)."""
         return self._of_regions.nearness(unit_features(regions))
@@ -138,6 +143,7 @@ class ShotMemory:
     def fitted(self) -> ShotMemory:
         """Fit what the scores derive from the shots now rather than at the first image, and return the memory."""
         _ = self._of_images, self._of_regions, self._patterns, self._minor_space, self.activation_limit
+        _ = self._subspaces
         return self
 
     @cached_property
@@ -156,6 +162,10 @@ class ShotMemory:
         directions = torch.linalg.eigh(moments).eigenvectors  # from the least on
         minor: Tensor = directions[:, : width - min(n, width) // 2].float()
         return minor
+
+    @cached_property
+    def _subspaces(self) -> ClassSubspaces:
+        return ClassSubspaces(self.features, self.classes)
 
     @cached_property
     def _of_images(self) -> ClassGaussians:

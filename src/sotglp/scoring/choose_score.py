@@ -27,7 +27,7 @@ GROUPS = 3
 
 CANDIDATES: tuple[OodMethod, ...] = (
     *("gl-mcm", "mcm", "msp", "max-logit", "energy", "gen"),
-    *("knn", "mahalanobis", "mahalanobis-patches"),
+    *("knn", "mahalanobis", "mahalanobis-patches", "subspace"),
 )
 """Scores that are compared; the others are variants, or can't be exported."""
 

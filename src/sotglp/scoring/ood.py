@@ -65,7 +65,7 @@ def score(
           values are set to zero, or values beyond the shots' 90 % quantile are clipped.
         - ``vim``: energy of the global branch, less the length of the image feature outside of the shots' principal
           space, scaled so that it is as large as the largest logit on the shots.
-        - ``she``, ``knn``, ``mahalanobis``: similarity of the image feature to those of the shots; see
+        - ``she``, ``knn``, ``mahalanobis``, ``subspace``: similarity of the image feature to those of the shots; see
           :class:`sotglp.methods.shot_memory.ShotMemory`.
         - ``mahalanobis-patches``: ``mahalanobis``, plus the same for the mean patch, weighted by the transport plan of
           the predicted class if the model has one; see :mod:`sotglp.methods.shot_features`. Formerly ``transport``.
@@ -236,6 +236,7 @@ SCORES: dict[str, Callable[[Evidence, float], Tensor]] = {
     "she": _she,
     "knn": lambda evidence, temperature: _shots(evidence).nearest(evidence.encoded.image_features),
     "mahalanobis": _mahalanobis,
+    "subspace": lambda evidence, temperature: _shots(evidence).subspace(evidence.encoded.image_features),
     "mahalanobis-patches": _mahalanobis_patches,
     "neglabel": _negative_labels,
 }
