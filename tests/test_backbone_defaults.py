@@ -142,8 +142,9 @@ def test_a_mahalanobis_score_is_calibrated_by_cross_fitting_from_16_shots_on(
     assert crossed_ood_method("known", has_shots=True, smallest=15) == "gl-mcm"
 
 
-def test_the_score_of_the_photo_model_is_the_same_for_any_number_of_shots() -> None:
-    assert crossed_ood_method(PHOTO, has_shots=True, smallest=2) == default_ood_method(PHOTO, has_shots=True)
+def test_the_score_of_the_photo_model_is_calibrated_from_3_shots_on() -> None:
+    assert crossed_ood_method(PHOTO, has_shots=True, smallest=3) == default_ood_method(PHOTO, has_shots=True)
+    assert crossed_ood_method(PHOTO, has_shots=True, smallest=2) == "gl-mcm"
     assert crossed_ood_method("timm:resnet18", has_shots=True, smallest=2) == "knn"
 
 

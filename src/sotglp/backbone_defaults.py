@@ -43,11 +43,8 @@ FOLDER = "folder"
 ROWS = "presets/backbones"
 """Folder of the defaults by backbone, in the package."""
 
-COVARIANCE_SCORES = frozenset({"mahalanobis", "mahalanobis-patches"})
-"""OOD scores that are distances by a covariance of the shots."""
-
-SHOTS_FOR_COVARIANCE = 16
-"""Shots of each class from which on a threshold of cross-fitting holds for such a score."""
+SHOTS_FOR_THRESHOLD: Final[dict[OodMethod, int]] = {"mahalanobis": 16, "mahalanobis-patches": 16, "subspace": 3}
+"""Shots of each class from which on a threshold of cross-fitting holds, for OOD scores whose values depend on them."""
 
 DECIDED = ("epochs", "batch_size", "learning_rate", "views", "augment")
 """Settings of training that a backbone may decide."""
@@ -144,9 +141,9 @@ def default_ood_method(backbone: str, *, has_shots: bool) -> OodMethod:
 def crossed_ood_method(backbone: str, *, has_shots: bool, smallest: int) -> OodMethod:
     """Return the OOD score of a backbone for a threshold that is chosen by cross-fitting the shots.
 
-    The values of a Mahalanobis distance depend on the number of shots, and the models of the folds have fewer: with 5
-    photos of each class the threshold rejected no photo of other things. Below ``SHOTS_FOR_COVARIANCE`` the general
-    score takes its place.
+    The values of some scores depend on the number of shots, and the models of the folds have fewer: with 5 photos of
+    each class the threshold of a Mahalanobis distance rejected no photo of other things. Below ``SHOTS_FOR_THRESHOLD``
+    the general score takes its place.
 
     Parameters
     ----------
@@ -156,7 +153,7 @@ def crossed_ood_method(backbone: str, *, has_shots: bool, smallest: int) -> OodM
         Number of shots of the smallest class.
     """
     own = default_ood_method(backbone, has_shots=has_shots)
-    return InferenceConfig().ood_method if own in COVARIANCE_SCORES and smallest < SHOTS_FOR_COVARIANCE else own
+    return InferenceConfig().ood_method if smallest < SHOTS_FOR_THRESHOLD.get(own, 0) else own
 
 
 def _row(backbone: str) -> dict[str, Any]:

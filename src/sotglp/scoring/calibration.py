@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sotglp.backbone_defaults import COVARIANCE_SCORES, SHOTS_FOR_COVARIANCE
+from sotglp.backbone_defaults import SHOTS_FOR_THRESHOLD
 from sotglp.errors import SotglpError, SotglpWarning, UnknownNameError, UnreadableImageError
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
@@ -222,7 +222,7 @@ def calibrate_crossed(
     """
     labels = images.targets(crossed.models[0].class_names)
     smallest = int(np.bincount(labels).min())
-    if inference.ood_method in COVARIANCE_SCORES and smallest < SHOTS_FOR_COVARIANCE:
+    if smallest < SHOTS_FOR_THRESHOLD.get(inference.ood_method, 0):
         warnings.warn(
             f"the values of the score {inference.ood_method} depend on the number of shots, and a class has "
             f"{smallest}, so the threshold of cross-fitting probably accepts too many images or none: use the score "
