@@ -47,7 +47,8 @@ def main() -> None:
         if given.model:
             shutil.copy(given.model, model)
         else:
-            sotglp(work, "fit", "photos/train", "--out", model, "--backbone", "photo", "--shots", "8", "--calibrate")
+            settings = ("--backbone", "photo", "--method", "sot-glp", "--shots", "8", "--calibrate")
+            sotglp(work, "fit", "photos/train", "--out", model, *settings)
         first = sorted((work / "photos/test/lemon").iterdir())[0]
         sotglp(work, "explain", model, first.relative_to(work), "--out", "explain.png", "--top", "2")
         keep(Image.open(work / "explain.png"), given.out / "explain.png")
