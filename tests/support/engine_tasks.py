@@ -6,11 +6,16 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from sotglp import SotglpError, SotglpWarning
+from sotglp.engines import EngineConfig
+from support.processes import Started, started
 
 
 @dataclass(frozen=True)
@@ -64,3 +69,22 @@ class Endless(Squares):
     def _run(self, task: int) -> int:
         while True:
             time.sleep(1)
+
+
+_ENDLESS = """
+import sys
+from pathlib import Path
+from sotglp.engines import EngineConfig, run_tasks
+from support.engine_tasks import Endless
+with run_tasks(Endless(Path(sys.argv[1])), range(9), EngineConfig(sys.argv[2], int(sys.argv[3]))) as results:
+    list(results)
+"""
+
+
+@contextmanager
+def endless_run(engine: EngineConfig, folder: Path) -> Iterator[Started]:
+    """Start a process whose workers never end by themselves, and leave files in a folder once they have begun."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        with started("-c", _ENDLESS, folder, engine.name, engine.n_workers, mark=folder) as own:
+            yield own

@@ -17,6 +17,7 @@ from sotglp.console.output import check_outputs, emit
 from sotglp.console.progress import note_loading
 from sotglp.console.table import counted
 from sotglp.datasets import data_root
+from sotglp.engines import EngineConfig
 from sotglp.errors import SotglpError
 
 FAILED = 1
@@ -41,7 +42,9 @@ def benchmark(
     ] = None,
     shots: Annotated[str | None, Option(help="Numbers of shots instead of the suite's, such as 1,4,16.")] = None,
     seeds: Annotated[str | None, Option(help="Seeds instead of the suite's, such as 1,2,3.")] = None,
-    processes: Annotated[int, Option(min=1, help="Processes that share the cells.")] = 1,
+    processes: options.Processes = None,
+    engine: options.Engine = "local",
+    ray_address: options.RayAddress = None,
     dry_run: Annotated[bool, Option("--dry-run", help="List the runs and their settings, and run nothing.")] = False,
     device: options.Device = "auto",
     cache_dir: options.CacheDir = None,
@@ -52,6 +55,8 @@ def benchmark(
 
     [bold]Example[/bold]: sotglp benchmark few-shot --root data --out results --processes 2
 
+    On a Ray cluster: sotglp benchmark few-shot --root data --out results --engine ray --ray-address 10.0.0.1:6379
+
     `sotglp report results --out report` writes the tables and figures.
     """
     suite = _with_backbone(load_suite(suite_name), backbone, pretrained)
@@ -61,6 +66,7 @@ def benchmark(
         _numbers("--seeds", seeds),
     ).resolved()
     plans = plan_cells(suite)
+    run_on = EngineConfig(engine, processes, ray_address, use_gpus=device != "cpu")
     if dry_run:
         check_outputs({"--json": json_file})
         emit(
@@ -73,10 +79,9 @@ def benchmark(
     features_dir = cache_folder(cache_dir, no_cache)
     note_loading()
     from sotglp.benchmark.runner import RunConfig, run_suite
-    from sotglp.engines import EngineConfig
 
     run_config = RunConfig(suite, data_root(root), features_dir, device)
-    run = run_suite(run_config, out, engine=EngineConfig(processes), show_progress=True)
+    run = run_suite(run_config, out, engine=run_on, show_progress=True)
     n_new = len(run.results) - run.n_before
     lines = [
         f"{out / RESULTS_FILE}: {len(run.results)} of {counted(len(plans), 'cell')}, {n_new} of them new",

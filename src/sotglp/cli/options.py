@@ -58,6 +58,20 @@ Device: TypeAlias = Annotated[str, Option(help="cpu, cuda, or auto: cuda if avai
 Precision: TypeAlias = Annotated[str, Option(help="fp32, bf16, fp16, or auto: fp16 on a GPU, else fp32.")]
 BatchSize: TypeAlias = Annotated[int, Option(min=1, help="Images per batch.")]
 Workers: TypeAlias = Annotated[int, Option(min=0, help="Processes that decode images; 0 decodes in this one.")]
+Engine: TypeAlias = Annotated[
+    str, Option(help="Where --processes run: local, this machine, or ray, a Ray cluster (extra `ray`).")
+]
+RayAddress: TypeAlias = Annotated[
+    str | None,
+    Option(
+        metavar="HOST:PORT",
+        help="Ray cluster to use; by default that of RAY_ADDRESS, or one on this machine that ends with the command.",
+    ),
+]
+Processes: TypeAlias = Annotated[
+    int | None,
+    Option(min=1, help="Processes that share the work; default 1, with Ray one for each GPU, or each node without."),
+]
 SkipUnreadable: TypeAlias = Annotated[
     bool, Option("--skip-unreadable", help="Skip images that can't be read, and list them.")
 ]

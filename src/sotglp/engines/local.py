@@ -50,7 +50,7 @@ def run_locally(set_up: SetUp, tasks: Sequence[Any], n_workers: int) -> Iterator
                         outcome = future.result()
                         yield running.pop(future).index, outcome
         except BrokenProcessPool:
-            queue.died(running.values())
+            queue.died(list(running.values()))
 
 
 @contextmanager

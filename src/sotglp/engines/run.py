@@ -5,20 +5,46 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
-from sotglp.engines.local import run_locally
-from sotglp.engines.tasks import Warned
+from sotglp.engines.tasks import Outcome, Warned
+from sotglp.errors import SotglpError, UnknownNameError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+EngineName = Literal["local", "ray"]
+"""Processes of this machine, or of a Ray cluster."""
+
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """Where tasks run, and in how many worker processes."""
+    """Where tasks run.
 
-    n_workers: int = 1
+    Parameters
+    ----------
+    name : {"local", "ray"}
+        Processes of this machine, or of a Ray cluster.
+    n_workers : int, optional
+        Number of processes. By default one, or on a cluster one for each GPU, or each node if there are none. One
+        local worker is the calling process itself.
+    ray_address : str, optional
+        Address of a cluster, such as "10.0.0.1:6379". By default that of the variable RAY_ADDRESS, or else a cluster of
+        this machine that ends with the run.
+    use_gpus : bool
+        Whether each worker of a cluster with GPUs gets one.
+    """
+
+    name: str = "local"
+    n_workers: int | None = None
+    ray_address: str | None = None
+    use_gpus: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(EngineName):
+            raise UnknownNameError("engine", self.name, get_args(EngineName))
+        if self.ray_address is not None and self.name != "ray":
+            raise SotglpError("--ray-address is for a Ray cluster: give --engine ray too")
 
 
 @contextmanager
@@ -43,12 +69,26 @@ def run_tasks(
         The index and the result of each task, as tasks finish. An error of a task ends the run; a task of which
         workers die repeatedly raises ``SotglpError``.
     """
-
-    def results() -> Generator[tuple[int, Result]]:
-        warned = Warned()
-        for index, outcome in run_locally(set_up, tasks, min(engine.n_workers, len(tasks))):
-            yield index, warned.result(outcome)
-
     # Closed at once, not with the last reference to the generator: an error's traceback may hold it.
-    with closing(results()) as running:
-        yield running
+    with closing(_results(_outcomes(set_up, tasks, engine))) as results:
+        yield results
+
+
+def _outcomes(
+    set_up: Callable[[], Callable[[Task], Result]], tasks: Sequence[Task], engine: EngineConfig
+) -> Generator[tuple[int, Outcome]]:
+    if engine.name == "ray":
+        from sotglp.engines.on_ray import run_on_ray
+
+        yield from run_on_ray(set_up, tasks, engine.n_workers, engine.ray_address, use_gpus=engine.use_gpus)
+    else:
+        from sotglp.engines.local import run_locally
+
+        yield from run_locally(set_up, tasks, min(engine.n_workers or 1, len(tasks)))
+
+
+def _results(outcomes: Generator[tuple[int, Outcome]]) -> Generator[tuple[int, Result]]:
+    warned = Warned()
+    with closing(outcomes):
+        for index, outcome in outcomes:
+            yield index, warned.result(outcome)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from sotglp.errors import SotglpError, SotglpWarning
+from sotglp.errors import SotglpError, SotglpWarning, some_names
 
 SetUp: TypeAlias = Callable[[], Callable[[Any], Any]]
 """Called once in each worker, such as to load a model; returns the function that is called with every task."""
@@ -74,8 +74,10 @@ class Queue:
         """Return the next task."""
         return self._items.popleft()
 
-    def died(self, items: Iterable[Item]) -> None:
+    def died(self, items: Sequence[Item]) -> None:
         """Put tasks back whose worker died, or raise an error that names one of which workers die every time."""
+        if not items:
+            return
         for item in sorted(items, key=lambda item: -item.index):
             self._deaths[item.index] += 1
             if self._deaths[item.index] == MAX_DEATHS:
@@ -84,6 +86,12 @@ class Queue:
                     "memory: repeat the command with fewer processes or smaller batches"
                 )
             self._items.appendleft(Item(item.index, item.task, is_suspect=True))
+        warnings.warn(
+            f"a worker process was killed, probably for lack of memory; runs again: "
+            f"{some_names([str(item.task) for item in items])}",
+            SotglpWarning,
+            stacklevel=2,
+        )
 
 
 class Warned:
