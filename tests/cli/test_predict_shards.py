@@ -42,11 +42,14 @@ def test_what_does_not_fit_a_folder_is_refused(error_of: Run, model: Path, tmp_p
     archive.write_bytes(web_dataset(1))
     assert "give --out DIR" in error_of("predict", model, archive)
     assert "give --out DIR" in error_of("predict", model, "s3://bucket/a.tar")
+    assert "--processes is for shards: give --out DIR" in error_of("predict", model, archive, "--processes", "2")
+    assert "--engine is for shards: give --out DIR" in error_of("predict", model, archive, "--engine", "ray")
     for options, said in (
         (["--out", tmp_path / "a.csv"], "give --csv"),
         (["--out", "s3://bucket/rows"], "of this machine"),
         (["--out", tmp_path / "rows", "--csv", "-"], "--out and --csv"),
         (["--out", tmp_path / "rows", "--top", "3"], "--out and --top"),
+        (["--out", tmp_path / "rows", "--engine", "dask"], "choose one of local, ray"),
         (["--out", tmp_path], "isn't a folder of predictions"),
         (["--out", tmp_path / "rows", "--coverage", "0.9"], "needs a calibrated model"),
     ):

@@ -8,16 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from sotglp import SotglpError, SotglpWarning
+from sotglp import SOTGLP, Backbone, SotglpError, SotglpWarning
 from sotglp.benchmark.runner import RunConfig, run_suite
 from sotglp.benchmark.suite import load_suite
+from sotglp.bulk.predict_shard import BulkSettings
+from sotglp.bulk.run import predict_shards
 from sotglp.engines import EngineConfig, run_tasks
 from sotglp.engines.tasks import SetUp
-from support.engine_tasks import Mishaps, Squares
+from sotglp.model_file.save import save_model
+from sotglp.settings import InferenceConfig
+from sotglp.shards.find import find_shards
+from support.engine_tasks import DiesOnce, Mishaps, Squares
 from support.ray_cluster import ray_cluster
 from support.samples import make_class_folders
+from support.shards import COLOURS, web_dataset
 
 SQUARES = {index: task**2 for index, task in enumerate(range(5, 15))}
 
@@ -101,3 +108,40 @@ def test_a_benchmark_on_ray_has_the_same_results(address: str, tmp_path: Path) -
     assert len(metrics[0]) == 2
     assert metrics[0] == metrics[1]
     assert runs[0].failed == runs[1].failed != {}
+
+
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, three archives, and their predictions by one process."""
+    folder = tmp_path_factory.mktemp("predicted")
+    save_model(folder / "m.safetensors", SOTGLP(Backbone.load("tiny"), list(COLOURS)).eval())
+    (folder / "in").mkdir()
+    for i in range(3):
+        (folder / "in" / f"{i}.tar").write_bytes(web_dataset(2 + i, seed=i))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    predict_all(folder, folder / "one", EngineConfig())
+    torch.set_num_threads(threads)
+    return folder
+
+
+def predict_all(folder: Path, out: Path, engine: EngineConfig) -> None:
+    settings = BulkSettings(str(folder / "m.safetensors"), InferenceConfig(batch_size=2), device="cpu")
+    assert predict_shards(settings, tuple(COLOURS), find_shards([folder / "in"]), out, engine=engine)["n"] == 9
+
+
+@pytest.mark.parametrize("engine", ["two", "ray"], indirect=True)
+def test_predictions_are_the_same_files_though_a_worker_was_killed(
+    engine: EngineConfig, predicted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_dying(set_up: SetUp, *arguments: Any, **options: Any) -> Any:
+        return run_tasks(DiesOnce(set_up, tmp_path / "died"), *arguments, **options)
+
+    monkeypatch.setattr("sotglp.bulk.run.run_tasks", run_dying)
+    # Another number of threads changes the last digit.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pytest.warns(SotglpWarning, match=r"a worker process was killed.*\.tar"):
+        predict_all(predicted, tmp_path / "out", engine)
+    parts = sorted((predicted / "one").glob("*.parquet"))
+    assert len(parts) == 3
+    assert all(part.read_bytes() == (tmp_path / "out" / part.name).read_bytes() for part in parts)

@@ -9,12 +9,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sotglp import SotglpError, SotglpWarning
 from sotglp.engines import EngineConfig
+from sotglp.engines.tasks import SetUp
 from support.processes import Started, started
 
 
@@ -69,6 +72,23 @@ class Endless(Squares):
     def _run(self, task: int) -> int:
         while True:
             time.sleep(1)
+
+
+@dataclass(frozen=True)
+class DiesOnce:
+    """Other tasks, of which the first kills its worker."""
+
+    set_up: SetUp
+    marker: Path
+
+    def __call__(self) -> Callable[[Any], Any]:
+        return partial(self._run, self.set_up())
+
+    def _run(self, function: Callable[[Any], Any], task: Any) -> Any:
+        if not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(task)
 
 
 _ENDLESS = """

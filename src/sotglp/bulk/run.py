@@ -60,7 +60,7 @@ def predict_shards(
                 advance(0, f"{n_images} images, {n_images / (time.perf_counter() - start):.1f} images/s")
 
             # Shards that other processes predict are reported when they are finished.
-            is_here = engine.n_workers <= 1
+            is_here = engine.is_this_process
             set_up = partial(shard_predictor, settings, report if is_here else None)
             with run_tasks(set_up, [shards[at] for at in waiting], engine) as results:
                 for index, found in results:

@@ -12,6 +12,7 @@ from sotglp.cli.bulk_options import check_out, refuse_shards
 from sotglp.console.output import check_outputs, emit_predictions, label_unknown, list_unreadable, prediction
 from sotglp.console.prediction_files import check_parquet
 from sotglp.console.progress import note_loading
+from sotglp.engines import EngineConfig
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.images.columns import Columns
 from sotglp.images.image_set import ImageSet
@@ -83,6 +84,9 @@ def predict(
     precision: options.Precision = "auto",
     workers: options.Workers = 0,
     batch_size: options.BatchSize = 32,
+    processes: options.Processes = None,
+    engine: options.Engine = "local",
+    ray_address: options.RayAddress = None,
     skip_unreadable: options.SkipUnreadable = False,
     json_file: options.JsonFile = None,
 ) -> None:
@@ -93,10 +97,9 @@ def predict(
     IMAGES are files, folders, manifests (CSV, Parquet), patterns in quotes, file:// addresses, or - for an image or a
     list of these on standard input. With --out, for any number of images, also tar archives (WebDataset), Parquet
     tables with images, data sets that `datasets` saved, and addresses such as s3://bucket/folder:
-    sotglp predict birds.safetensors shards/ --out predictions/
+    sotglp predict birds.safetensors shards/ --out predictions/ --processes 2
 
-    MODEL is a model file, or an .onnx file of `sotglp export`, which needs neither
-    PyTorch nor a GPU.
+    MODEL is a model file, or an .onnx file of `sotglp export`, which needs neither PyTorch nor a GPU.
     """
     columns = Columns(split, path_column)
     parquet = None if parquet_file is None else str(parquet_file)
@@ -106,6 +109,7 @@ def predict(
     scoring = {"ood_method": ood_method, "temperature": temperature}
     reading = {"batch_size": batch_size, "workers": workers, "precision": precision}
     sets = {"score": set_score, "per_class": per_class, "per_cluster": per_cluster}
+    run_on = EngineConfig(engine, processes, ray_address, use_gpus=device != "cpu")
     if out is not None:
         given = {"--csv": csv_file, "--jsonl": jsonl_file, "--parquet": parquet_file, "--top": top != 1}
         check_out(out, model_file, [option for option, value in given.items() if value])
@@ -124,9 +128,12 @@ def predict(
             coverage=coverage,
             sets=sets,
             skip_unreadable=skip_unreadable,
+            engine=run_on,
             json_file=json_file,
         )
         return
+    if not run_on.is_this_process:
+        raise SotglpError(f"{'--processes' if engine == 'local' else '--engine'} is for shards: give --out DIR too")
     refuse_shards(images)
     unreadable: list[UnreadableImageError] | None = [] if skip_unreadable else None
     if model_file.suffix == EXPORTED_SUFFIX:

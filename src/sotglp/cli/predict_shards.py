@@ -11,6 +11,7 @@ from sotglp.bulk.run import predict_shards
 from sotglp.cli.predict_model import checked_inference
 from sotglp.console.output import emit
 from sotglp.console.table import Part, Table, counted, part_lines
+from sotglp.engines import EngineConfig
 from sotglp.images.columns import Columns
 from sotglp.shards.find import find_shards
 
@@ -30,6 +31,7 @@ def predict_to_folder(
     coverage: float | None,
     sets: Mapping[str, Any],
     skip_unreadable: bool,
+    engine: EngineConfig,
     json_file: str | None,
 ) -> None:
     """Predict images into a folder and print a summary; see :func:`sotglp.cli.predict_model.predict_with_model`."""
@@ -45,7 +47,12 @@ def predict_to_folder(
         skip_unreadable=skip_unreadable,
     )
     summary = predict_shards(
-        bulk, tuple(map(str, record.classes)), find_shards(images, columns), out, show_progress=inference.show_progress
+        bulk,
+        tuple(map(str, record.classes)),
+        find_shards(images, columns),
+        out,
+        engine=engine,
+        show_progress=inference.show_progress,
     )
     about = {
         "ood_method": inference.ood_method,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from typing import Any
@@ -21,19 +21,18 @@ _worker: Worker | None = None
 """The worker that this process is, if it is one."""
 
 
-def run_locally(set_up: SetUp, tasks: Sequence[Any], n_workers: int) -> Iterator[tuple[int, Outcome]]:
+def run_locally(set_up: SetUp, queue: Queue, n_workers: int) -> Iterator[tuple[int, Outcome]]:
     """Yield the index and the outcome of each task as it finishes.
 
     One worker is this process itself. loky ends all workers if one dies: the tasks that were running then run again
     one at a time, so that a task of which workers die is told from those beside it.
     """
     if n_workers <= 1:
-        function = set_up() if tasks else None
-        for index, task in enumerate(tasks):
-            assert function is not None
-            yield index, Outcome(function(task), ())
+        function = set_up() if queue else None
+        while function and queue:
+            item = queue.pop()
+            yield item.index, Outcome(function(item.task), ())
         return
-    queue = Queue(tasks)
     while queue:
         running: dict[Future[Outcome], Item] = {}
         try:

@@ -42,14 +42,14 @@ class _Actor(Worker):
 
 
 def run_on_ray(
-    set_up: SetUp, tasks: Sequence[Any], n_workers: int | None, address: str | None, *, use_gpus: bool
+    set_up: SetUp, queue: Queue, n_workers: int | None, address: str | None, *, use_gpus: bool
 ) -> Iterator[tuple[int, Outcome]]:
     """Yield the index and the outcome of each task as it finishes.
 
     ``n_workers`` is by default the number of GPUs, or of nodes without them. An actor that dies is replaced, and its
     task runs again on any actor that is free, so a lost node costs its running tasks alone.
     """
-    if not tasks:
+    if not queue:
         return
     with _cluster(address, n_workers or 1) as ray:
         n_workers, resources = _shares(ray.nodes(), n_workers, use_gpus=use_gpus)
@@ -63,9 +63,9 @@ def run_on_ray(
             actors.append(actor)
             waiting[actor.ready.remote()] = (actor, None)
 
-        queue, failed_starts = Queue(tasks), 0
+        failed_starts = 0
         try:
-            for _ in range(min(n_workers, len(tasks))):
+            for _ in range(min(n_workers, len(queue))):
                 start()
             while queue or any(item for _, item in waiting.values()):
                 done, _ = ray.wait(list(waiting), num_returns=1, timeout=START_SECONDS)

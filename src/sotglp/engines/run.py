@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
-from sotglp.engines.tasks import Outcome, Warned
+from sotglp.engines.tasks import Outcome, Queue, Warned
 from sotglp.errors import SotglpError, UnknownNameError
 
 Task = TypeVar("Task")
@@ -46,6 +46,11 @@ class EngineConfig:
         if self.ray_address is not None and self.name != "ray":
             raise SotglpError("--ray-address is for a Ray cluster: give --engine ray too")
 
+    @property
+    def is_this_process(self) -> bool:
+        """Whether tasks run in the calling process."""
+        return self.name == "local" and self.n_workers in (None, 1)
+
 
 @contextmanager
 def run_tasks(
@@ -70,7 +75,8 @@ def run_tasks(
         workers die repeatedly raises ``SotglpError``.
     """
     # Closed at once, not with the last reference to the generator: an error's traceback may hold it.
-    with closing(_results(_outcomes(set_up, tasks, engine))) as results:
+    results: Generator[tuple[int, Result]] = _results(_outcomes(set_up, tasks, engine))
+    with closing(results):
         yield results
 
 
@@ -80,11 +86,11 @@ def _outcomes(
     if engine.name == "ray":
         from sotglp.engines.on_ray import run_on_ray
 
-        yield from run_on_ray(set_up, tasks, engine.n_workers, engine.ray_address, use_gpus=engine.use_gpus)
+        yield from run_on_ray(set_up, Queue(tasks), engine.n_workers, engine.ray_address, use_gpus=engine.use_gpus)
     else:
         from sotglp.engines.local import run_locally
 
-        yield from run_locally(set_up, tasks, min(engine.n_workers or 1, len(tasks)))
+        yield from run_locally(set_up, Queue(tasks), min(engine.n_workers or 1, len(tasks)))
 
 
 def _results(outcomes: Generator[tuple[int, Outcome]]) -> Generator[tuple[int, Result]]:

@@ -82,8 +82,8 @@ class Queue:
             self._deaths[item.index] += 1
             if self._deaths[item.index] == MAX_DEATHS:
                 raise SotglpError(
-                    f"{MAX_DEATHS} worker processes were killed while they worked on {item.task}, probably for lack of "
-                    "memory: repeat the command with fewer processes or smaller batches"
+                    f"{MAX_DEATHS} worker processes were killed while they worked on {item.task}, probably "
+                    "for lack of memory: repeat the command with fewer processes or smaller batches"
                 )
             self._items.appendleft(Item(item.index, item.task, is_suspect=True))
         warnings.warn(
