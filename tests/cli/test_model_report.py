@@ -40,7 +40,7 @@ def test_a_report_as_a_process(model: Path, data: Path, tmp_path: Path, output_o
     done = sotglp("report", model, data / "test", *sets, "--out", out, "--json", tmp_path / "r.json")
     assert done.stderr == ""
     result = json.loads((tmp_path / "r.json").read_text())
-    assert done.stdout.startswith(f"{out}: accuracy {result['accuracy']:.3f} (")
+    assert done.stdout.startswith(f"{out}: accuracy {result['accuracy']:.1%} (95% interval ")
     rows = result["images"]
     counts = confusion_matrix(
         [row["label"] for row in rows], [row["predicted"] for row in rows], labels=result["classes"]

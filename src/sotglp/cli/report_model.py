@@ -52,7 +52,8 @@ def report_model(
     accuracy = findings.accuracy
     assert accuracy.interval is not None
     low, high = accuracy.interval
-    line = f"{out}: accuracy {accuracy.value:.3f} ({low:.3f} to {high:.3f}) on {counted(accuracy.n, 'image')}"
+    line = f"{out}: accuracy {accuracy.value:.1%} (95% interval {low:.1%} to {high:.1%})"
+    line += f" on {counted(accuracy.n, 'image')}"
     line += "".join(f"; AUROC {one.figures['auroc']:.3f} against {name}" for name, one in findings.ood.items())
     emit([line], {**findings.to_dict(), "backbone": record.backbone, "out": str(out)}, json_file)
 
