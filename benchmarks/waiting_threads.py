@@ -24,6 +24,7 @@ from pathlib import Path
 DOCS = Path(__file__).parent.parent / "docs"
 DATASET = "pacs_photo"
 THREADS = 2
+BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 KINDS = {
     "photo-fit": "`photo`: fit of 7 classes x 2 shots, 10 epochs",
     "vit-encode": "ViT-B/16, random weights: encode 8 images",
@@ -76,7 +77,7 @@ def read_rows(file: Path) -> dict[tuple[str, int, str], list[float]]:
 @contextmanager
 def busy_cores(number: int) -> Iterator[None]:
     """Keep some cores busy."""
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(number)]
     try:
         yield
     finally:
@@ -119,24 +120,23 @@ def measured(kind: str, order: str, data: Path) -> float:
 
 
 def write_page(found: dict[tuple[str, int, str], list[float]], busy: int) -> None:
-    rounds = min(len(runs) for runs in found.values())
     lines = [
         "# Threads that spin while they wait, measured",
         "",
-        "`benchmarks/waiting_threads.py` writes this page: seconds on 2 threads of a shared machine, "
-        f"median (least to most) of {rounds} runs that take turns.\n"
-        "If torch is imported before sotglp, its threads spin while they wait; if it is "
-        "imported after it, `OMP_WAIT_POLICY=PASSIVE` is set.",
+        "`benchmarks/waiting_threads.py` writes this page: seconds on 2 threads, median (least to most) of "
+        "runs that take turns,\non 2 cores that other measurements share. "
+        "If torch is imported before sotglp, its threads spin while they "
+        "wait; if it is\nimported after it, `OMP_WAIT_POLICY=PASSIVE` is set.",
         "",
-        f"| case | busy processes beside it | {ORDERS['torch-first']} | {ORDERS['sotglp-first']} | ratio of medians |",
-        "|---|---:|---:|---:|---:|",
+        "| case | busy processes beside it | " + " | ".join(ORDERS.values()) + " | ratio of medians | runs of each |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for kind, title in KINDS.items():
         for others in (0, busy):
             runs = [found[kind, others, order] for order in ORDERS]
             cells = [f"{statistics.median(own):.1f} ({min(own):.1f} to {max(own):.1f})" for own in runs]
             ratio = statistics.median(runs[0]) / statistics.median(runs[1])
-            lines.append(f"| {title} | {others} | {cells[0]} | {cells[1]} | {ratio:.2f} |")
+            lines.append(f"| {title} | {others} | {cells[0]} | {cells[1]} | {ratio:.2f} | {min(map(len, runs))} |")
     (DOCS / "waiting_threads.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
