@@ -1,7 +1,7 @@
 """SOT-GLP with a closed-form residual beside its two parts and the linear probe, on the shared photos.
 
 ``python benchmarks/fused.py --data ../shared/data`` appends a row for each set, number of shots and seed to
-docs/fused.jsonl, continues after the rows that are there, and writes docs/fused_measured.md. It takes about two hours
+docs/fused.jsonl, continues after the rows that are there, and writes docs/fused_measured.md. It takes about three hours
 on two cores.
 """
 
@@ -19,6 +19,7 @@ import numpy as np
 from sotglp.backbone import Backbone
 from sotglp.backbone_defaults import training_defaults
 from sotglp.benchmark.statistics import summary
+from sotglp.console.table import counted
 from sotglp.features.cache_folder import default_cache_dir
 from sotglp.images.few_shot import draw_shots
 from sotglp.images.image_set import ImageSet
@@ -83,7 +84,7 @@ def table(rows: Sequence[dict[str, Any]], shots: int) -> str:
             of_set[row["set"]].append(row["accuracy"])
     sets = [name for name in SETS if name in of_set]
     means = {name: {column: np.mean([row[column] for row in of_set[name]]) for column in COLUMNS} for name in sets}
-    lines = [f"| {shots} shots | draws | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
+    lines = [f"| {counted(shots, 'shot')} | draws | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
     for name in sets:
         values = " | ".join(f"{means[name][column]:.1f}" for column in COLUMNS)
         lines.append(f"| {name} | {len(of_set[name])} | {values} |")
@@ -94,7 +95,7 @@ def table(rows: Sequence[dict[str, Any]], shots: int) -> str:
         for other in ("sot-glp", "linear-probe", "gda"):
             result = summary([means[name][fused] - means[name][other] for name in sets])
             interval = "" if result.low is None else f" (95 % interval over sets {result.low:.1f} to {result.high:.1f})"
-            lines.append(f"- `{fused}` less `{other}`, {shots} shots: {result.mean:+.1f} points{interval}")
+            lines.append(f"- `{fused}` less `{other}`, {counted(shots, 'shot')}: {result.mean:+.1f} points{interval}")
     return "\n".join(lines) + "\n"
 
 
