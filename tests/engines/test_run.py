@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 from sotglp import SOTGLP, Backbone, SotglpError, SotglpWarning
@@ -118,10 +117,7 @@ def predicted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "in").mkdir()
     for i in range(3):
         (folder / "in" / f"{i}.tar").write_bytes(web_dataset(2 + i, seed=i))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     predict_all(folder, folder / "one", EngineConfig())
-    torch.set_num_threads(threads)
     return folder
 
 
@@ -138,8 +134,6 @@ def test_predictions_are_the_same_files_though_a_worker_was_killed(
         return run_tasks(DiesOnce(set_up, tmp_path / "died"), *arguments, **options)
 
     monkeypatch.setattr("sotglp.bulk.run.run_tasks", run_dying)
-    # Another number of threads changes the last digit.
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with pytest.warns(SotglpWarning, match=r"a worker process was killed.*\.tar"):
         predict_all(predicted, tmp_path / "out", engine)
     parts = sorted((predicted / "one").glob("*.parquet"))
