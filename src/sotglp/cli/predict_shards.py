@@ -68,7 +68,7 @@ def _parts(summary: Mapping[str, Any]) -> Iterator[Part]:
     yield f"{counted(n, 'image')} in {counted(summary['parts'], 'part')}{resumed} of {summary['out']}:"
     listed = list(summary["labels"].items())[:_MOST_LABELS]
     yield Table((), [[f"  {name}", str(count), f"{count / n:.1%}"] for name, count in listed], right=(1, 2))
-    if rest := len(summary["labels"]) - _MOST_LABELS:
-        yield f"  and {counted(rest, 'other class', 'other classes')}" if rest > 0 else ""
+    if (rest := len(summary["labels"]) - len(listed)) > 0:
+        yield f"  and {counted(rest, 'other class', 'other classes')}"
     if (rate := summary["images_per_second"]) is not None:
         yield f"{rate:.1f} images/s"
