@@ -128,7 +128,8 @@ def main() -> None:
         "# The photo model, measured\n\nTest splits of small sets of photos (subsets: the figures are not comparable "
         "with published ones), accuracy in percent,\n16 training photos of each class, default settings. SOT-GLP has "
         "its default residual or none; both are means of three\nseeds. Seconds are those of the first fit, images "
-        f"encoded, on a machine that other work shared. Zero-shot uses `{TEMPLATES[2]}`. Known against unknown photos: AUROC in percent\nof the default score, seed "
+        "encoded, on a machine that other work shared. Zero-shot uses "
+        f"`{TEMPLATES[2]}`. Known against unknown photos: AUROC in percent\nof the default score, seed "
         f"{SEEDS[0]}. Last table: zero-shot accuracy by template.\nMade by `python benchmarks/photo_model.py --data "
         f"../shared/data`.\n\n{tables(rows)}\n"
     )

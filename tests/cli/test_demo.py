@@ -29,6 +29,10 @@ main()
 """
 
 
+FITTED = list(photo_comparison.METHODS)[-1]
+"""The method of the demo's model."""
+
+
 def run(*arguments, check=True, cwd=None):
     command = [sys.executable, "-c", OFFLINE, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
@@ -46,7 +50,7 @@ def test_the_demo_runs_offline_and_so_do_the_commands_that_it_names(tmp_path):
     assert [command[0] for command in commands] == ["predict", "explain", "fit"]
     commands[2] += ["--epochs", "2"]  # as it stands, it fits the model six times
     predicted, _, fitted = (run(*command, cwd=tmp_path).stdout for command in commands)
-    n_unknown = result["methods"]["SOT-GLP"]["ood"]["unknown"]["n"]
+    n_unknown = result["methods"][FITTED]["ood"]["unknown"]["n"]
     assert f"\n{n_unknown} images:\n" in predicted
     with Image.open(out / "explained.png") as picture:
         assert picture.format == "PNG"
@@ -54,7 +58,7 @@ def test_the_demo_runs_offline_and_so_do_the_commands_that_it_names(tmp_path):
     # Read from files again, the model is as right as it was.
     photos = out / "photos"
     evaluated = run("evaluate", out / "model.safetensors", photos / "test", "--ood", photos / "unknown").stdout
-    found = result["methods"]["SOT-GLP"]
+    found = result["methods"][FITTED]
     assert re.search(rf"^accuracy +{found['accuracy']:.1%} ", evaluated, re.MULTILINE)
     assert re.search(rf"^unknown +\d+ +{found['ood']['unknown']['auroc']:.3f} ", evaluated, re.MULTILINE)
     refused = run("demo", "--out", out, check=False)
@@ -73,7 +77,7 @@ def test_the_painted_demo_runs_offline_and_so_do_the_commands_that_it_names(tmp_
         (line,) = (line for line in done.stdout.splitlines() if line.startswith(f"{name:24}"))
         assert f"{one['accuracy']:.3f}" in line
         assert f"{one['ood']['far']['auroc']:.3f}" in line
-    assert result["methods"]["SOT-GLP"]["accuracy"] > result["methods"]["zero-shot"]["accuracy"]
+    assert result["methods"][FITTED]["accuracy"] > result["methods"]["zero-shot"]["accuracy"]
     assert (out / "plan.png").stat().st_size > 20_000
     with safe_open(out / "model.safetensors", "pt") as file:
         assert "local_prompts" in set(file.keys())

@@ -92,7 +92,7 @@ def test_it_is_kept_with_the_model_and_follows_its_classes(tiny_backbone: Backbo
     fewer = SOTGLP(tiny_backbone, [NAMES[2], NAMES[0]], top_k=4, residual=kind).inherit(model, [2, 0])
     assert fewer.residual is not None
     torch.testing.assert_close(fewer.residual(QUERIES), model.residual(QUERIES)[:, [2, 0]])
-    with pytest.raises(SotglpError, match="fit it again"):
+    with pytest.raises(SotglpError, match="fit the model again"):
         SOTGLP(tiny_backbone, [*NAMES, "new"], top_k=4, residual=kind).inherit(model, [0, 1, 2, None])
 
 

@@ -460,7 +460,7 @@ def test_a_result_that_finds_no_room_leaves_the_file_as_it_was(tmp_path: Path) -
 def test_a_benchmark_that_cannot_write_says_so_before_it_begins(
     suite: Path, tmp_path: Path, refused: Fails, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sotglp.benchmark.runner._workers", lambda *_: pytest.fail("began"))
+    monkeypatch.setattr("sotglp.benchmark.runner.run_tasks", lambda *_, **__: pytest.fail("began"))
     (tmp_path / "file").write_text("")
     error = refused("benchmark", suite, "--root", suite.parent, "--out", tmp_path / "file" / "out", "--no-cache")
     assert "can't be written" in error
@@ -507,19 +507,17 @@ def children(process: subprocess.Popen[str], words: str) -> list[int]:
 
 @needs_proc
 @pytest.mark.slow
-def test_a_killed_process_of_a_benchmark_is_told_and_nothing_is_lost(suite: Path, tmp_path: Path) -> None:
+def test_a_killed_process_of_a_benchmark_is_told_and_its_cells_run_again(suite: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     command = ["benchmark", suite, "--root", suite.parent, "--out", tmp_path, "--no-cache"]
     process = start(*command, "--processes", 2)
     wait_for(results.exists, process)
-    os.kill(children(process, "spawn_main")[0], signal.SIGKILL)
-    error = process.communicate(timeout=120)[1]
-    assert "a process of the benchmark was killed" in sentence(error, process.returncode)
-    n_before = len(read(results))
-    assert 1 <= n_before < N_CELLS
-    told = json.loads(inside(*command, "--json", "-"))
-    assert told["n_before"] == n_before
-    assert len(told["results"]) == N_CELLS
+    os.kill(children(process, "popen_loky")[0], signal.SIGKILL)
+    error = process.communicate(timeout=240)[1]
+    assert process.returncode == 0
+    assert "a worker process was killed" in error
+    keys = [result.key for result in read(results)]
+    assert len(keys) == len(set(keys)) == N_CELLS
 
 
 @needs_proc

@@ -13,8 +13,6 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
 from typing import Any
 
-from joblib.externals.loky import cpu_count
-
 from sotglp.engines.tasks import Item, Outcome, Queue, SetUp, Worker
 from sotglp.errors import SotglpError, first_line
 
@@ -117,7 +115,7 @@ def _cluster(address: str | None, n_workers: int) -> Iterator[Any]:
         # Ray's own switch for a cluster of one node that listens on 127.0.0.1; read when it is imported.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         options: dict[str, Any] = {
-            "num_cpus": max(cpu_count(), n_workers),
+            "num_cpus": max(os.cpu_count() or 1, n_workers),
             "object_store_memory": _STORE_BYTES,
             "include_dashboard": False,
         }
