@@ -60,9 +60,17 @@ def test_pandas_has_one_row_a_prediction(rows: list[dict[str, Any]], kind: str, 
     assert [list(one) for one in frame["set"]] == [["3"], [], ["4"]]
 
 
+def hugging_face_datasets() -> Any:
+    # The folder tests/datasets is importable by the same name, but has no such module.
+    pytest.importorskip("datasets.load", reason="Hugging Face's datasets is not installed")
+    import datasets
+
+    return datasets
+
+
 @pytest.mark.parametrize(("builder", "kind"), [("json", "jsonl"), ("parquet", "parquet")])
 def test_datasets_shows_the_pictures(rows: list[dict[str, Any]], builder: str, kind: str, tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets", reason="Hugging Face's datasets is not installed")
+    datasets = hugging_face_datasets()
     path = write(rows[:2], kind, tmp_path)
     loaded = datasets.load_dataset(builder, data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded.column_names == [*COLUMNS, "set"]
@@ -74,7 +82,7 @@ def test_datasets_shows_the_pictures(rows: list[dict[str, Any]], builder: str, k
 
 
 def test_datasets_reads_names_that_are_not_utf8(rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets", reason="Hugging Face's datasets is not installed")
+    datasets = hugging_face_datasets()
     path = write(rows, "jsonl", tmp_path)
     loaded = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded["path"][2].endswith("c\\udce9.png")
