@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 
 import recalibrated
-from shared_sets import settings_of
+from shared_sets import model_of, settings_of
 from sotglp.backbone import Backbone
 from sotglp.features.cache_folder import default_cache_dir
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.scoring.predict import predict
-from sotglp.settings import ModelConfig
 from sotglp.training.class_changes import with_class
 from sotglp.training.fit import adapt
 
@@ -40,11 +39,11 @@ BEFORE, AGAIN, ADDED = "without the class", "new fit", "added"
 
 INTRODUCTION = """# Class changes
 
-`benchmarks/class_changes.py` writes this page. Backbone `photo` with its own settings, SOT-GLP. One class of each set
-was left out, and then added to the model by images of it alone, as `sotglp classes add` does: the other classes come
-from the features that the model file stores in 8 bits. Numbers are in % of the test images, one run each; *old* and
-*new* are images of the old classes and of the new one. A new class has 20 to 30 test images, so one image is 3 to 5
-points.
+`benchmarks/class_changes.py` writes this page. Backbone `photo` with its default method and settings. One class of
+each set was left out, and then added to the model by images of it alone, as `sotglp classes add` does: the other
+classes come from the features that the model file stores in 8 bits. Numbers are in % of the test images,
+one run each; *old* and *new* are images of the old classes and of the new one. A new class has 20 to 30 test images,
+so one image is 3 to 5 points.
 
 | set | shots | seed | new class | model | all | old | new | CPU s |
 |---|---|---|---|---|---|---|---|---|
@@ -97,7 +96,7 @@ def run(
         return model, (whole, old, own, seconds)
 
     def fit(images: ImageSet, classes: list[str]) -> AdaptedModel:
-        return adapt(backbone, images, ModelConfig(), config, classes=classes, cache_dir=cache_dir).model
+        return adapt(backbone, images, model_of(backbone), config, classes=classes, cache_dir=cache_dir).model
 
     before, numbers = measured(lambda: fit(train.take(~is_new), order[:-1]))
     return {

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from shared_sets import settings_of
+from shared_sets import model_of, settings_of
 from sotglp.backbone import Backbone
+from sotglp.backbone_defaults import crossed_ood_method
 from sotglp.features.cache_folder import default_cache_dir
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
@@ -20,7 +21,7 @@ from sotglp.scoring.calibration import Calibration, calibrate_crossed
 from sotglp.scoring.cross_fit import cross_fit
 from sotglp.scoring.predict import predict, predict_each
 from sotglp.scoring.recalibrate import recalibrate
-from sotglp.settings import InferenceConfig, ModelConfig
+from sotglp.settings import InferenceConfig
 from sotglp.training.class_changes import with_class
 from sotglp.training.fit import adapt
 
@@ -39,10 +40,10 @@ INTRODUCTION = f"""
 Models were fitted with `--calibrate` without the new class; `sotglp classes add` then repeats the calibration on the
 stored shots. The new fit has `--calibrate` on the photos of all classes. *old*, *new* and *others* are the test photos
 that are rejected as unknown, in %: of the old classes, of the new class, and of photos of no class
-(`imagenet_samples` beside `pacs_photo`, `other_things` beside the others), by `gl-mcm`, which `--calibrate` uses for
-so few shots. The threshold is meant to accept {TPR:.0%} of the photos of the classes. *coverage* is the share of test
-photos whose prediction set for {COVERAGE:.0%} holds the true class, in %; *size* is the mean number of classes in a
-set. SOT-GLP without a residual, one run each. *without the class* should reject its *new*, which it does not know.
+(`imagenet_samples` beside `pacs_photo`, `other_things` beside the others), by `subspace`, which `--calibrate`
+uses from 3 shots on. The threshold is meant to accept {TPR:.0%} of the photos of the classes. *coverage* is the share
+of test photos whose prediction set for {COVERAGE:.0%} holds the true class, in %; *size* is the mean number
+of classes in a set. One run each. *without the class* should reject its *new*, which it does not know.
 
 | set | shots | new class | model | old | new | others | coverage | size |
 |---|---|---|---|---|---|---|---|---|
@@ -54,13 +55,13 @@ def run(backbone: Backbone, data: Path, dataset: str, new: str, shots: int, seed
     train, test = (ImageSet.from_path(data / dataset / part) for part in ("train", "test"))
     unknown = ImageSet.from_flat_folder(data / others)
     config = settings_of(backbone, seed).model_copy(update={"shots": shots})
-    inference = InferenceConfig()
+    inference = InferenceConfig(ood_method=crossed_ood_method(backbone.name, has_shots=True, smallest=shots))
     is_new, is_new_test = (np.array(images.labels) == new for images in (train, test))
     order = [*train.take(~is_new).classes, new]
     cache_dir = default_cache_dir()
 
     def fit(images: ImageSet, classes: list[str]) -> tuple[AdaptedModel, Calibration]:
-        fitted = adapt(backbone, images, ModelConfig(), config, classes=classes, cache_dir=cache_dir)
+        fitted = adapt(backbone, images, model_of(backbone), config, classes=classes, cache_dir=cache_dir)
         crossed = cross_fit(fitted.model, fitted.images, config, inference, cache_dir=cache_dir)
         return fitted.model, calibrate_crossed(crossed, fitted.images, inference, TPR)
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sotglp.backbone import Backbone
-from sotglp.backbone_defaults import training_defaults
+from sotglp.backbone_defaults import default_method, training_defaults
 from sotglp.features.cache_folder import default_cache_dir
 from sotglp.images.image_set import ImageSet
-from sotglp.settings import ModelConfig, TrainConfig
+from sotglp.methods.method import find_method
+from sotglp.settings import ModelConfig, Preset, Settings, TrainConfig
 from sotglp.training.fit import Fitted, adapt
 
 SEEDS = (1, 2, 3)
@@ -39,6 +40,11 @@ def load_shared(data: Path, name: str) -> SharedSet:
 def settings_of(backbone: Backbone, seed: int) -> TrainConfig:
     """Settings of training that come with the backbone."""
     return TrainConfig(**training_defaults(backbone.name), shots=16, seed=seed)
+
+
+def model_of(backbone: Backbone) -> Settings:
+    """Settings of the model that `sotglp fit` makes by default."""
+    return find_method(default_method(backbone.name)).settings_on(Preset(), {})[0]
 
 
 def fit_shared(backbone: Backbone, train: ImageSet, seed: int) -> Fitted:
