@@ -194,7 +194,8 @@ def write_page(small: dict[str, Any], large: dict[str, Any], speeds: dict[str, A
     lines += [
         "",
         f"Accuracy of `photo` on the {small['n_test']} test photos of 7 classes of PACS: {accuracy}. The images "
-        "of the second table are 100 of these, and 8 of noise too where there are 108; ViT-B-16 has random weights, and saw noise alone.",
+        "of the second table are 100 of these, and 8 of noise too where there are 108; ViT-B-16 has random weights, "
+        "and saw noise alone.",
         "",
     ]
     (DOCS / "onnx_measured.md").write_text("\n".join(lines), encoding="utf-8")
