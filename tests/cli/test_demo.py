@@ -77,7 +77,7 @@ def test_the_painted_demo_runs_offline_and_so_do_the_commands_that_it_names(tmp_
         (line,) = (line for line in done.stdout.splitlines() if line.startswith(f"{name:24}"))
         assert f"{one['accuracy']:.3f}" in line
         assert f"{one['ood']['far']['auroc']:.3f}" in line
-    assert result["methods"][FITTED]["accuracy"] > result["methods"]["zero-shot"]["accuracy"]
+    assert result["methods"]["SOT-GLP"]["accuracy"] > result["methods"]["zero-shot"]["accuracy"]
     assert (out / "plan.png").stat().st_size > 20_000
     with safe_open(out / "model.safetensors", "pt") as file:
         assert "local_prompts" in set(file.keys())
