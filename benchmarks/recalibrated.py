@@ -98,6 +98,5 @@ def section(done: list[dict[str, Any]]) -> str:
             lines.append(f"| {' | '.join(map(str, cells))} |")
     means = {model: np.mean([row["numbers"][model] for row in done], axis=0) for model in done[0]["numbers"]}
     parts = [f"{model} {' / '.join(f'{one:.1f}' for one in means[model][:4])}" for model in ("new fit", "added")]
-    summary = f"Mean over the {len(done)} sets, old / new / others / coverage: {', '.join(parts)}. "
-    summary += "The threshold of *added* is the more lenient one: it rejects fewer photos of both kinds."
+    summary = f"Mean over the {len(done)} sets, old / new / others / coverage: {', '.join(parts)}."
     return INTRODUCTION + "\n".join([*lines, "", summary]) + "\n"
