@@ -80,13 +80,9 @@ the code. Queries of the last block for [EOT] alone and the first block's input 
 would save 0.7 % and 1.3 % of the products; neither they nor `torch.compile` were tried.
 
 The aims beside the plain way at 100 classes were 20 times for the text, 8 for the whole step and 25 with stored
-features. Before oneDNN, 14.8, 7.9 and 20.0 times were measured (wall-clock seconds, number of threads not recorded),
-and 6.4 times less memory. A step of 1,000 classes with stored features took 56 s and 4.2 GiB.
-
-At 100 classes, the plain way was not measured beside this version: its memory did not fit beside other work on the
-machine. Its text costs the same for each class, so five times its 20 classes above, over the 3.8 s for the text and
-4.2 s for the step with stored features of 100 classes ([scale](scale.md)), estimates 28 times for the text, 11 for
-the whole step and 30 with stored features.
+features; the table has 29.6, 11.3 and 28.1, and 6.4 times less memory. Before oneDNN, 14.8, 7.9 and 20.0 times were
+measured (wall-clock seconds, number of threads not recorded). A step of 1,000 classes with stored features took 56 s
+and 4.2 GiB then.
 """
 
 
