@@ -120,7 +120,7 @@ def commands(dataset: str, versions: list[str]) -> Iterator[tuple[str, str, str]
 
 
 def run(sotglp: str, command: str, new: str, folder: Path) -> dict[str, Any]:
-    """Run a command in a folder with a cache of its own; return seconds, CPU seconds and exit code."""
+    """Run a command in a folder with its own cache; return seconds, CPU seconds and exit code."""
     known = sorted(path.name for path in (folder / "photos" / "test").iterdir())[0]
     photo = min((folder / "photos" / "test" / known).iterdir()).relative_to(folder)
     line = command.format(known=known, photo=photo, new=new)

@@ -28,8 +28,8 @@ def detectors_for(shots: Compared, classes: Tensor, vectors: Tensor) -> dict[str
     """Return how each detector is fitted on the shots.
 
     ``classes`` are class indices (n,), and ``vectors`` (C, d) the weights of the linear head on unit features, which
-    has no bias. Parameters are the detector's defaults, and others of its search space where the default needs more
-    images than there are, or where there is none.
+    has no bias. Parameters are the detector's defaults, and others of its search space if the default needs more images
+    than there are, or if there is no default.
     """
     n_classes, width = vectors.shape
     bias = torch.zeros(n_classes)

@@ -34,7 +34,8 @@ from sotglp.console.prediction_files import write_parquet
 from sotglp.features.distributed import Processes
 from sotglp.features.rows import EncodedImages
 from sotglp.methods.text_features import TextFeatures
-from sotglp.scoring.predict import Predictions, join_predictions, predict_encoded, text_of
+from sotglp.scoring.arrays import join_batches
+from sotglp.scoring.predict import Predictions, predict_encoded, text_of
 from sotglp.settings import InferenceConfig, TrainConfig
 from sotglp.training import fit
 from sotglp.training.batches import StepBatch
@@ -68,7 +69,7 @@ def stages(name: str, data: Path) -> dict[str, Any]:
     def compare(parts: list[EncodedImages]) -> Predictions:
         numbers = [rows.numpy() for rows in torch.arange(n_images).split(BATCH)]
         pairs = zip(numbers, parts, strict=True)
-        return join_predictions([predict_encoded([model], [text], *pair, inference)[0] for pair in pairs])
+        return join_batches([predict_encoded([model], [text], *pair, inference)[0] for pair in pairs])
 
     def write(path: Path, found: Predictions) -> None:
         columns = zip(files, found.probabilities, found.ood_scores.tolist(), strict=True)

@@ -97,7 +97,7 @@ and the gradients of the parameters. Bytes of these tensors, counted in the fit 
 ### Extrapolated
 
 A ring all-reduce sends 2 (p - 1) / p times these B bytes from each process, and p processes save (p - 1) / p of the
-text's seconds t. So p cancels: exchange pays where t > 2 B / bandwidth, if each process has cores of its own. With q
+text's seconds t. So p cancels: exchange pays where t > 2 B / bandwidth, if each process has its own cores. With q
 cores in each process, t is q times smaller and the bandwidth q times larger. Processes on one machine whose threads
 already use all cores save nothing.
 

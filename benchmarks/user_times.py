@@ -1,9 +1,9 @@
 """Seconds from a command to its result, as processes: `python benchmarks/user_times.py [--before CHECKOUT]`.
 
 Each command of a user (fit, fit --calibrate, predict, evaluate, explain, report, serve to its first answer) runs with
-this checkout, with another one that has a virtual environment of its own in .venv, and beside a process that trains
+this checkout, with another one that has its own virtual environment in .venv, and beside a process that trains
 scikit-learn's logistic regression on features of the same tower. Checkouts take turns, and every run has an empty
-feature cache. Appends a row for each run to `--rows`, from which an interrupted measurement goes on, and writes
+feature cache. Appends a row for each run to `--rows`, so that an interrupted measurement can be resumed, and writes
 docs/user_times.md. ViT-B/16 has random weights, which changes no duration.
 """
 
@@ -198,7 +198,7 @@ def plain(*arguments: str) -> list[str]:
 
 
 def copy_images(files: list[Path], folder: Path) -> None:
-    """Link images into a folder, each under a name of its own."""
+    """Link images into a folder, each under a different name."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, file in enumerate(files):
         target = folder / f"{index:05d}{file.suffix}"

@@ -2,7 +2,7 @@
 
 Threads of OpenMP spin while they wait if torch is imported before sotglp, and don't if it is imported after it. Each
 case runs in its own process; the two orders of imports take turns, with and without `--busy` processes beside them.
-Appends a row for each run to `--rows`, from which an interrupted measurement goes on, and writes
+Appends a row for each run to `--rows`, so that an interrupted measurement can be resumed, and writes
 docs/waiting_threads.md.
 """
 

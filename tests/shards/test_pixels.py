@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import ToTensor
 
+from sotglp.images.survey import UNKNOWN_DEPTH
 from sotglp.shards.notes import ShardNotes
-from sotglp.shards.pixels import DEEP, PixelBatch, pixel_batches
+from sotglp.shards.pixels import PixelBatch, pixel_batches
 from sotglp.shards.shard import Shard
 from support.shards import png, tar_of, web_dataset
 
@@ -40,7 +41,7 @@ def test_lost_values_are_counted(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(tar_of({"a.png": png(0), "b.png": (tmp_path / "deep.png").read_bytes()}))
     notes = ShardNotes()
     batches(tmp_path / "a.tar", notes=notes)
-    assert notes.losses == {DEEP: 1}
+    assert notes.losses == {UNKNOWN_DEPTH: 1}
 
 
 def test_a_reader_that_stops_early_ends_the_threads(tmp_path: Path) -> None:

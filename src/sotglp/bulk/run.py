@@ -54,10 +54,13 @@ def predict_shards(
         waiting = [at for at in range(len(shards)) if at not in parts.finished]
         with progress_bar("predicting", len(waiting), "shards", show=show_progress) as advance:
 
+            def so_far() -> str:
+                return f"{n_images} images, {n_images / (time.perf_counter() - start):.1f} images/s"
+
             def report(n: int) -> None:
                 nonlocal n_images
                 n_images += n
-                advance(0, f"{n_images} images, {n_images / (time.perf_counter() - start):.1f} images/s")
+                advance(0, so_far())
 
             # Shards that other processes predict are reported when they are finished.
             is_here = engine.is_this_process
@@ -67,7 +70,7 @@ def predict_shards(
                     parts.write(waiting[index], found)
                     if not is_here:
                         report(len(found.paths))
-                    advance(1, f"{n_images} images, {n_images / (time.perf_counter() - start):.1f} images/s")
+                    advance(1, so_far())
         seconds = time.perf_counter() - start
     finally:
         parts.close()

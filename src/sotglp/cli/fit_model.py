@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -187,8 +186,11 @@ class FitRun:
             choices = (choice,)
         if self.calibrate:
             if self.score_is_default:
-                backbone, counts = fitted.model.backbone.name, Counter(fitted.images.labels)
-                score = crossed_ood_method(backbone, has_shots=self.training.remember, smallest=min(counts.values()))
+                score = crossed_ood_method(
+                    fitted.model.backbone.name,
+                    has_shots=self.training.remember,
+                    smallest=fitted.images.smallest_class,
+                )
                 inference = checked(InferenceConfig, inference.model_dump() | {"ood_method": score})
             crossed = cross_fit(
                 fitted.model,

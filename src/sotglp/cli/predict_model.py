@@ -52,13 +52,17 @@ def predict_with_model(
     if decided.sets is not None:
         for row, members in zip(predictions, decided.sets, strict=True):
             row["set"] = [record.classes[index] for index in members.nonzero()[0]]
-    about = {
+    calibrated = record.calibration.model_dump() if record.calibration else None
+    return predictions, {**about_scores(record, inference), "calibration": calibrated}
+
+
+def about_scores(record: ModelRecord, inference: InferenceConfig) -> dict[str, Any]:
+    """Return entries of the JSON on the OOD scores of predictions."""
+    return {
         "ood_method": inference.ood_method,
         "temperature": inference.temperature,
-        "threshold": inference.threshold_of(calibration),
-        "calibration": record.calibration.model_dump() if record.calibration else None,
+        "threshold": inference.threshold_of(record.calibration),
     }
-    return predictions, about
 
 
 def checked_inference(

@@ -8,7 +8,7 @@ from typing import Any
 
 from sotglp.bulk.predict_shard import BulkSettings
 from sotglp.bulk.run import predict_shards
-from sotglp.cli.predict_model import checked_inference
+from sotglp.cli.predict_model import about_scores, checked_inference
 from sotglp.console.output import emit
 from sotglp.console.table import Part, Table, counted, part_lines
 from sotglp.engines import EngineConfig
@@ -54,12 +54,7 @@ def predict_to_folder(
         engine=engine,
         show_progress=inference.show_progress,
     )
-    about = {
-        "ood_method": inference.ood_method,
-        "temperature": inference.temperature,
-        "threshold": inference.threshold_of(record.calibration),
-    }
-    emit(part_lines(_parts(summary)), {**summary, **about}, json_file)
+    emit(part_lines(_parts(summary)), {**summary, **about_scores(record, inference)}, json_file)
 
 
 def _parts(summary: Mapping[str, Any]) -> Iterator[Part]:

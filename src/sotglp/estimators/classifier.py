@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -264,9 +263,8 @@ class ImageClassifier(ClassifierMixin, HubEstimator):  # type: ignore[misc]
         if max_error is not None:
             check_max_error(max_error, confidence, len(shots))
         if method is None:
-            smallest = min(Counter(shots.labels).values())
             has_shots = self.model_.shots is not None
-            method = crossed_ood_method(self.model_.backbone.name, has_shots=has_shots, smallest=smallest)
+            method = crossed_ood_method(self.model_.backbone.name, has_shots=has_shots, smallest=shots.smallest_class)
             inference = self._inference_config(method, temperature)
         crossed = cross_fit(self.model_, shots, config, inference, n_folds=folds, cache_dir=self._cache_dir())
         self.calibration_ = calibrate_crossed(

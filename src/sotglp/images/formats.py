@@ -92,12 +92,17 @@ def is_image_file(path: Path) -> bool:
         return reads_heic()
     if suffix in _LEFTOVERS or suffix.endswith("~") or not os.path.isfile(path):
         return False
+    found = format_of(head_of(path))
+    return found is not None and (found != "HEIC" or reads_heic())
+
+
+def head_of(path: Path) -> bytes:
+    """Return the first bytes of a file, which tell its format; none if it can't be read."""
     try:
         with open(path, "rb") as file:
-            found = format_of(file.read(HEAD_BYTES))
+            return file.read(HEAD_BYTES)
     except OSError:
-        return False
-    return found is not None and (found != "HEIC" or reads_heic())
+        return b""
 
 
 def ending(name: str) -> str:

@@ -127,6 +127,11 @@ class ImageSet:
         """Class names, sorted as by numpy.unique."""
         return tuple(sorted(set(self._known_labels())))
 
+    @property
+    def smallest_class(self) -> int:
+        """Number of images of the class that has the fewest."""
+        return min(Counter(self._known_labels()).values())
+
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.images)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sotglp.errors import SotglpWarning, UnreadableImageError
 from sotglp.images.decode import Losses, read_losses
-from sotglp.images.formats import HEAD_BYTES, may_be_deep
+from sotglp.images.formats import head_of, may_be_deep
 from sotglp.images.image_set import ImageSet, ImageSource
 from sotglp.images.value_range import Depth, ValueRange, ValueRanges, kind_of, range_of_set, to_gray
 
@@ -23,6 +23,9 @@ NEARLY_UNIFORM = 16
 
 DARK = 48
 """Gray value, of 255, that is dark: no photo of nine photo sets is, but the darkest water in aerial images."""
+
+UNKNOWN_DEPTH = "of more than 8 bits, which the model wasn't fitted on, so each is scaled by its own values"
+PAGES = "a TIFF of several pages, of which only the first is used"
 
 _USUAL = {"uint16": [(0, 65535)], "int32": [(0, 65535)], "float32": [(0, 1), (0, 255)]}
 """Ranges that need no mention."""
@@ -60,7 +63,7 @@ def with_ranges_of(images: ImageSet, ranges: ValueRanges) -> ImageSet:
     limits_of = {index: depth.declared or ranges.get(depth.kind) for index, depth in depths}
     uniform = [index for index, depth in depths if (limits := limits_of[index]) and _is_uniform(depth, limits)]
     for indices, what in (
-        (unknown, "of more than 8 bits, which the model wasn't fitted on, so each is scaled by its own values"),
+        (unknown, UNKNOWN_DEPTH),
         (uniform, "nearly uniform after decoding, since its values are outside the range of the model's images"),
     ):
         if indices:
@@ -115,7 +118,7 @@ def _survey(images: ImageSet) -> list[tuple[int, Depth]]:
     with ThreadPoolExecutor() as pool:
         found = list(zip(candidates, pool.map(read, candidates), strict=True))
     for indices, what in (
-        ([index for index, one in found if one.has_pages], "a TIFF of several pages, of which only the first is used"),
+        ([index for index, one in found if one.has_pages], PAGES),
         (
             [index for index, one in found if one.is_low_color],
             "16-bit color with low values, probably of 10, 12 or 14 bits, and only the high byte is used; scale its "
@@ -133,12 +136,7 @@ def _may_be_deep(source: ImageSource) -> bool:
         return kind_of(source) is not None or source.format == "TIFF"
     if not isinstance(source, Path) or not os.path.isfile(source):
         return False
-    try:
-        with open(source, "rb") as file:
-            head = file.read(HEAD_BYTES)
-    except OSError:
-        return False
-    return may_be_deep(head)
+    return may_be_deep(head_of(source))
 
 
 def _is_uniform(depth: Depth, limits: ValueRange) -> bool:

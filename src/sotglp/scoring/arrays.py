@@ -1,8 +1,10 @@
-"""Checks of the scores, probabilities and targets that metrics and decisions are computed from."""
+"""Checks of the scores, probabilities and targets that metrics and decisions are computed from, and their joining."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,8 +12,19 @@ from numpy.typing import ArrayLike, NDArray
 from sotglp.errors import SotglpError
 from sotglp.settings import MAX_TEMPERATURE, MIN_TEMPERATURE
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Rows = TypeVar("Rows", bound="DataclassInstance")
+
 ROUNDING = 1e-3
 """Tolerance above 1 of a probability, for means of probabilities in half precision."""
+
+
+def join_batches(batches: Sequence[Rows]) -> Rows:
+    """Return several batches of one dataclass, whose fields are arrays with a row for each image, as one."""
+    first = batches[0]
+    return type(first)(*(np.concatenate([getattr(batch, field.name) for batch in batches]) for field in fields(first)))
 
 
 def finite_scores(values: ArrayLike, what: str) -> NDArray[np.float64]:

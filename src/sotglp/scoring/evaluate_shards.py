@@ -13,10 +13,11 @@ from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.features.shards import EncodedBatch, encode_shard
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
+from sotglp.scoring.arrays import join_batches
 from sotglp.scoring.baseline import warn_if_weak, zero_shot_beside
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.evaluate import accuracy_by_class, evaluate_outcomes
-from sotglp.scoring.outcomes import Outcomes, join_outcomes, outcomes_of
+from sotglp.scoring.outcomes import Outcomes, outcomes_of
 from sotglp.scoring.predict import predict, predict_encoded, text_of
 from sotglp.settings import InferenceConfig
 from sotglp.shards.notes import ShardNotes
@@ -40,6 +41,7 @@ def evaluate_shards(
     zero_shot = zero_shot_beside(model)
     models = [model, *([zero_shot] if zero_shot else [])]
     texts = [text_of(one, inference) for one in models]
+    index_of = {name: index for index, name in enumerate(model.class_names)}
     notes = ShardNotes()
     parts: list[Outcomes] = []
     beside: list[NDArray[np.bool_]] = []
@@ -50,7 +52,7 @@ def evaluate_shards(
                 model.backbone, shard, inference, ranges=model.value_ranges, notes=notes, unreadable=unreadable
             )
             for batch in batches:
-                targets = _targets(batch, shard, model.class_names)
+                targets = _targets(batch, shard, index_of)
                 own, *others = predict_encoded(
                     models, texts, np.arange(len(targets)), batch.encoded, inference, score_all=False
                 )
@@ -62,7 +64,7 @@ def evaluate_shards(
     if not parts:
         raise SotglpError(f"none of the images can be read: {unreadable[0] if unreadable else 'there are none'}")
     notes.warn()
-    outcomes = join_outcomes(parts)
+    outcomes = join_batches(parts)
     scores = {
         name: predict(model, some, inference, text=texts[0], unreadable=unreadable, title=f"scoring {name}").ood_scores
         for name, some in ood_sets.items()
@@ -75,17 +77,16 @@ def evaluate_shards(
     return result
 
 
-def _targets(batch: EncodedBatch, shard: Shard, classes: Sequence[str]) -> NDArray[np.int64]:
-    index = {name: k for k, name in enumerate(classes)}
+def _targets(batch: EncodedBatch, shard: Shard, index_of: Mapping[str, int]) -> NDArray[np.int64]:
     for name, label in zip(batch.names, batch.labels, strict=True):
         if label is None:
             raise SotglpError(
                 f"{shard.name_of(name)} has no label: evaluate needs .cls, .json or .txt beside each image of an "
                 "archive, a column label of a table (or --label-column), or class folders"
             )
-        if label not in index:
+        if label not in index_of:
             raise SotglpError(
-                f"{shard.name_of(name)} has the label {label}, which isn't among the {len(classes)} classes of the "
+                f"{shard.name_of(name)} has the label {label}, which isn't among the {len(index_of)} classes of the "
                 "model; rename it, or name numbers in a file classnames.txt beside the archives"
             )
-    return np.array([index[str(label)] for label in batch.labels], dtype=np.int64)
+    return np.array([index_of[str(label)] for label in batch.labels], dtype=np.int64)

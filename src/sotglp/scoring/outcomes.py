@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,8 +70,3 @@ def outcomes_of(
         calibrated.max(axis=1),
         predictions.ood_scores,
     )
-
-
-def join_outcomes(parts: Sequence[Outcomes]) -> Outcomes:
-    """Return the outcomes of several batches as those of one."""
-    return Outcomes(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Outcomes)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from sotglp.images.survey import with_ranges_of
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.text_features import TextFeatures
 from sotglp.scoring import ood
+from sotglp.scoring.arrays import join_batches
 from sotglp.settings import InferenceConfig
 
 
@@ -124,7 +125,7 @@ def predict_each(
         raise SotglpError(
             f"none of the {len(images)} images can be read: {unreadable[0] if unreadable else 'no images'}"
         )
-    return [join_predictions(own) for own in batches]
+    return [join_batches(own) for own in batches]
 
 
 @torch.no_grad()
@@ -149,10 +150,3 @@ def predict_encoded(
         numbers = (model.probabilities(outputs), outputs.global_logits, outputs.local_logits, scores)
         found.append(Predictions(indices, *(tensor.cpu().numpy() for tensor in numbers)))
     return found
-
-
-def join_predictions(batches: Sequence[Predictions]) -> Predictions:
-    """Return the predictions of several batches as one."""
-    return Predictions(
-        *(np.concatenate([getattr(batch, field.name) for batch in batches]) for field in fields(Predictions))
-    )

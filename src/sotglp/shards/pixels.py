@@ -13,18 +13,17 @@ import torch
 
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.images.decode import open_image, read_losses
-from sotglp.images.formats import HEAD_BYTES, may_be_deep
+from sotglp.images.formats import HEAD_BYTES, head_of, may_be_deep
+from sotglp.images.survey import PAGES, UNKNOWN_DEPTH
 from sotglp.images.value_range import ValueRanges
 from sotglp.shards.notes import ShardNotes
 from sotglp.shards.places import is_address, opened
 from sotglp.shards.read import read_items
-from sotglp.shards.shard import MAX_IMAGE_BYTES, Item, Shard
+from sotglp.shards.shard import MAX_IMAGE_BYTES, TOO_LARGE, Item, Shard
 
 _AHEAD = 3
 """Batches that are decoded or wait for it, beside the one that is encoded: they bound the memory."""
 
-DEEP = "of more than 8 bits, which the model wasn't fitted on, so each is scaled by its own values"
-PAGES = "a TIFF of several pages, of which only the first is used"
 LOW_COLOR = "16-bit color with low values, of which only the high byte is used"
 
 
@@ -110,25 +109,18 @@ def _content(item: Item) -> bytes | Path:
     except SotglpError as error:
         raise UnreadableImageError(item.name, str(error)) from error
     if len(content) > MAX_IMAGE_BYTES:
-        raise UnreadableImageError(item.name, f"it has more than {MAX_IMAGE_BYTES} bytes; make it smaller")
+        raise UnreadableImageError(item.name, TOO_LARGE)
     return content
 
 
 def _losses(source: bytes | Path, ranges: ValueRanges) -> tuple[str, ...]:
-    if isinstance(source, bytes):
-        head = source[:HEAD_BYTES]
-    else:
-        try:
-            with open(source, "rb") as file:
-                head = file.read(HEAD_BYTES)
-        except OSError:  # decoding names the reason
-            return ()
+    head = source[:HEAD_BYTES] if isinstance(source, bytes) else head_of(source)
     if not may_be_deep(head):
         return ()
     losses = read_losses(source)
     depth = losses.depth
     is_deep = depth is not None and depth.declared is None and depth.kind not in ranges
-    found = ((DEEP, is_deep), (PAGES, losses.has_pages), (LOW_COLOR, losses.is_low_color))
+    found = ((UNKNOWN_DEPTH, is_deep), (PAGES, losses.has_pages), (LOW_COLOR, losses.is_low_color))
     return tuple(text for text, applies in found if applies)
 
 

@@ -14,6 +14,8 @@ from sotglp.images.manifest import ANY_COLUMNS
 MAX_IMAGE_BYTES = 2**28
 """Larger images in archives and on the network are rejected, since they are read into memory."""
 
+TOO_LARGE = f"it has more than {MAX_IMAGE_BYTES} bytes; make it smaller"
+
 
 class Item(NamedTuple):
     """An image that is not decoded yet.

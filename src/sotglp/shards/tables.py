@@ -10,7 +10,7 @@ from typing import IO, Any, NamedTuple
 from sotglp.errors import SotglpError
 from sotglp.images.columns import Columns
 from sotglp.images.table import check_counts
-from sotglp.shards.shard import MAX_IMAGE_BYTES, Item, Shard, named_label
+from sotglp.shards.shard import MAX_IMAGE_BYTES, TOO_LARGE, Item, Shard, named_label
 
 BYTES_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "image_bytes", "bytes", "content")
 """Usual names of columns that hold image files."""
@@ -135,5 +135,5 @@ def _items(batch: Any, columns: ImageColumns, first: int, shard: Shard) -> Itera
         if not isinstance(content, bytes):
             content, problem = None, "the table has no bytes for it; write the image into the table or leave it out"
         elif len(content) > MAX_IMAGE_BYTES:
-            content, problem = None, f"it has more than {MAX_IMAGE_BYTES} bytes; make it smaller"
+            content, problem = None, TOO_LARGE
         yield Item(name, content, named_label(label, names, f"{name} in {shard.name}"), problem)

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from sotglp.errors import SotglpError
 from sotglp.images.formats import HEIC_SUFFIXES, IMAGE_SUFFIXES, ending, reads_heic
-from sotglp.shards.shard import MAX_IMAGE_BYTES, Item, Shard, entry_label, named_label
+from sotglp.shards.shard import MAX_IMAGE_BYTES, TOO_LARGE, Item, Shard, entry_label, named_label
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """Endings of archives, in lower case."""
@@ -106,7 +106,7 @@ def _items(sample: _Sample, shard: Shard) -> Iterator[Item]:
         if content is not None and sample.images and label is None:
             label = _label(suffix, content, shard, sample.key)
     for name, image in sample.images:
-        problem = "" if image is not None else f"it has more than {MAX_IMAGE_BYTES} bytes; make it smaller"
+        problem = "" if image is not None else TOO_LARGE
         yield Item(name, image, label, problem)
 
 

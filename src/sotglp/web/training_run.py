@@ -7,7 +7,6 @@ import logging
 import tempfile
 import threading
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -120,7 +119,7 @@ class TrainingRun:
             preset, {"shots": None, "workers": 0}
         )
         images, classes = self.snapshot.images, self.snapshot.classes
-        smallest = min(Counter(images.labels).values())
+        smallest = images.smallest_class
         score = crossed_ood_method(self.backbone, has_shots=config.remember, smallest=smallest)
         inference = checked(InferenceConfig, config.inference_config().model_dump() | {"ood_method": score})
         warn_of_names(classes)
