@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from sotglp.backbone import Backbone, tiny
 from sotglp.methods.base import AdaptedModel
-from sotglp.methods.sot_glp import SOTGLP
+from sotglp.methods.prompt_model import PromptModel
 
 MAX_CLASSES = 5
 N_NEAREST = 3
@@ -86,7 +86,7 @@ def context_words(
     ``classes`` are those whose local contexts to use; None for the first ``MAX_CLASSES``. The result is None for a
     model that learns no contexts. See CoOp, arXiv 2109.01134, table 4: words of the smallest Euclidean distance.
     """
-    if not isinstance(model, SOTGLP):
+    if not isinstance(model, PromptModel):
         return None
     names = model.class_names[:MAX_CLASSES] if classes is None else classes
     class_indices = {name: model.class_index(name) for name in names}

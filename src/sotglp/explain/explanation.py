@@ -20,7 +20,7 @@ from sotglp.images.image_set import ImageSet
 from sotglp.images.labels import label_text
 from sotglp.images.survey import with_ranges_of
 from sotglp.methods.base import AdaptedModel, Outputs
-from sotglp.methods.sot_glp import SOTGLP
+from sotglp.methods.prompt_model import PromptModel
 from sotglp.methods.text_features import TextFeatures
 from sotglp.scoring import ood
 from sotglp.scoring.calibration import Calibration
@@ -191,7 +191,7 @@ class Explanation:
 
 def has_maps(model: AdaptedModel) -> bool:
     """Whether a model has a transport plan between patches and prompts, which an explanation needs."""
-    return isinstance(model, SOTGLP)
+    return isinstance(model, PromptModel)
 
 
 def explain(

@@ -12,7 +12,7 @@ import torch
 from sotglp.features.encode import encode_images
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
-from sotglp.methods.sot_glp import SOTGLP
+from sotglp.methods.prompt_model import PromptModel
 from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import InferenceConfig
 from sotglp.transport.plans import class_mass, dominance, plan_entropy, prompt_overlap
@@ -41,7 +41,7 @@ def prompt_use(
 
     Of more than ``MAX_IMAGES`` images, that number at equal intervals are used. ``text`` is from ``model.encode_text``.
     """
-    if not isinstance(model, SOTGLP) or model.local_prompts is None:
+    if not isinstance(model, PromptModel) or model.local_prompts is None:
         return None
     if len(images) > MAX_IMAGES:
         images = images.take(np.linspace(0, len(images) - 1, MAX_IMAGES).astype(np.int64))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sotglp.backbone import Backbone
 from sotglp.errors import SotglpError
 from sotglp.features.rows import EncodedImages
 from sotglp.methods.base import Outputs
 from sotglp.methods.configs import GalLoPConfig
 from sotglp.methods.local_match import LocalMatch, match_patches
-from sotglp.methods.sot_glp import SOTGLP
+from sotglp.methods.prompt_model import PromptModel
 from sotglp.methods.text_features import TextFeatures
-from sotglp.settings import Settings, checked
+from sotglp.settings import Settings
 
 
 class PromptOutputs(Outputs):
@@ -26,7 +24,7 @@ class PromptOutputs(Outputs):
     prompt_logits: Tensor
 
 
-class GalLoP(SOTGLP):
+class GalLoP(PromptModel):
     """Local prompt j is compared with its K + j ``scale_step`` most similar patches, and has its own loss.
 
     See GalLoP, arXiv 2407.01400, sections 3.2 (global prompts) and 3.3 (local prompts, multi-scale).
@@ -34,9 +32,6 @@ class GalLoP(SOTGLP):
 
     kind: ClassVar[str] = "gallop"
     Config: ClassVar[type[Settings]] = GalLoPConfig
-
-    def __init__(self, backbone: Backbone, class_names: Sequence[str], seed: int = 1, **settings: object) -> None:
-        self._build(backbone, class_names, checked(GalLoPConfig, settings), seed)
 
     @property
     def scales(self) -> list[int]:
@@ -48,7 +43,7 @@ class GalLoP(SOTGLP):
     def compare(
         self, encoded: EncodedImages, text: TextFeatures, *, drawn_prompts: Tensor | None = None, for_loss: bool = False
     ) -> PromptOutputs:
-        """Compare as :meth:`SOTGLP.compare` does, and also return the cosines with each local prompt."""
+        """Compare as :meth:`PromptModel.compare` does, and also return the cosines with each local prompt."""
         global_logits = self._global_logits(encoded.image_features, text, drawn_prompts)
         matches = self._match_each(encoded, text.local)
         match = self._combine(matches)
@@ -57,7 +52,7 @@ class GalLoP(SOTGLP):
         return outputs
 
     def match(self, encoded: EncodedImages, local_text: Tensor) -> LocalMatch:
-        """Match as :meth:`SOTGLP.match` does; plans of prompts with fewer patches are padded with zeros."""
+        """Match as :meth:`PromptModel.match` does; plans of prompts with fewer patches are padded with zeros."""
         return self._combine(self._match_each(encoded, local_text))
 
     def _combine(self, matches: list[LocalMatch]) -> LocalMatch:

@@ -15,7 +15,7 @@ from sotglp.methods.base import Loss, Outputs, full_precision, unit_patches
 from sotglp.methods.configs import LoCoOpConfig
 from sotglp.methods.sot_glp import SOTGLP
 from sotglp.methods.text_features import TextFeatures
-from sotglp.settings import Settings, checked
+from sotglp.settings import Settings
 
 
 class LoCoOp(SOTGLP):
@@ -29,7 +29,7 @@ class LoCoOp(SOTGLP):
     Config: ClassVar[type[Settings]] = LoCoOpConfig
 
     def __init__(self, backbone: Backbone, class_names: Sequence[str], seed: int = 1, **settings: object) -> None:
-        self._build(backbone, class_names, checked(LoCoOpConfig, settings), seed)
+        super(SOTGLP, self).__init__(backbone, class_names, seed, **settings)  # SOTGLP's takes its own settings only
 
     def compare(
         self, encoded: EncodedImages, text: TextFeatures, *, drawn_prompts: Tensor | None = None, for_loss: bool = False

@@ -20,11 +20,11 @@ from sotglp.errors import SotglpError
 from sotglp.files.header import open_tensor_file
 from sotglp.files.tensors import read_tensors
 from sotglp.methods.base import AdaptedModel
+from sotglp.methods.fused_model import RESIDUAL
 from sotglp.methods.prompts import template_tokens
 from sotglp.methods.registry import build_model
 from sotglp.methods.shot_memory import ShotMemory
 from sotglp.methods.shot_patches import ShotPatches
-from sotglp.methods.sot_glp import RESIDUAL
 from sotglp.model_file.record import BackboneRecord, CalibrationRecord, ModelRecord, parse_record
 from sotglp.model_file.save import (
     BACKBONE_PREFIX,

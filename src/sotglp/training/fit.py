@@ -24,9 +24,9 @@ from sotglp.images.check import readable_images
 from sotglp.images.few_shot import draw_shots
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel, Loss
+from sotglp.methods.fused_model import FusedModel
 from sotglp.methods.registry import build_model
 from sotglp.methods.shot_features import build_shot_memory
-from sotglp.methods.sot_glp import SOTGLP
 from sotglp.methods.text_features import TextFeatures
 from sotglp.settings import Settings, TrainConfig
 from sotglp.training.batches import DROPOUT_STREAM, FeatureSource, StepBatch
@@ -124,7 +124,7 @@ def adapt(
             title=title,
             callbacks=callbacks,
         )
-    if isinstance(model, SOTGLP) and model.residual_kind is not None:
+    if isinstance(model, FusedModel) and model.config.residual is not None:
         add_residual(model, images, config.inference_config(), cache_dir=cache)
     if config.remember:
         model.shots = build_shot_memory(model, images, config.inference_config(), cache_dir=cache)

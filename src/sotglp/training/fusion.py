@@ -9,7 +9,7 @@ from sotglp.backbone.precision import autocast
 from sotglp.features.encode import encode_images
 from sotglp.features.view_cache import CacheDir
 from sotglp.images.image_set import ImageSet
-from sotglp.methods.sot_glp import SOTGLP
+from sotglp.methods.fused_model import FusedModel
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.settings import InferenceConfig
 
@@ -18,7 +18,9 @@ MOST_SHARE, LEAST_SHARE = 4.0, 0.4
 
 
 @torch.no_grad()
-def add_residual(model: SOTGLP, images: ImageSet, inference: InferenceConfig, *, cache_dir: CacheDir = None) -> None:
+def add_residual(
+    model: FusedModel, images: ImageSet, inference: InferenceConfig, *, cache_dir: CacheDir = None
+) -> None:
     """Fit the residual of a trained model on its shots, and set what it counts unless the settings do.
 
     The trained branches keep their factors. The weight follows from three numbers: the spreads of the branches' logits
