@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from sotglp.backbone import Backbone
-from sotglp.backbone_defaults import preset_for
+from sotglp.backbone_defaults import default_method, preset_for
 from sotglp.errors import SotglpWarning
 from sotglp.features.cache_folder import default_cache_dir
 from sotglp.features.encode import encode_image_features
@@ -38,7 +38,7 @@ SETS = (
     "caltech101",
 )
 SHOTS = (4, 16)
-TRAINED = "sot-glp"
+TRAINED = default_method("photo")
 ROOT = Path(__file__).parent.parent
 
 HEAD = """# Automatic choice of the method
@@ -64,7 +64,7 @@ def measure(
     cache = default_cache_dir()
     preset = preset_for(backbone.name, load_preset("folder"))
     every = candidates_on(backbone.name, preset, {"shots": shots, "seed": seed, "remember": trained})
-    candidates = {name: every[name] for name in AUTO_METHODS if trained or name != TRAINED}
+    candidates = {name: settings for name, settings in every.items() if trained or name != TRAINED}
     drawn = drawn_shots(train, every[TRAINED][1])
     encode_image_features(backbone, drawn, InferenceConfig(), cache)  # all methods find them in the cache
     row: dict[str, Any] = {"set": name, "shots": shots, "seed": seed, "trained": trained, "accuracy": {}, "seconds": {}}
@@ -92,7 +92,7 @@ def accuracy(model: AdaptedModel, test: ImageSet) -> float:
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """Lines of Markdown: for each set and number of shots all methods without training, and auto of them."""
-    methods = [name for name in AUTO_METHODS if name != TRAINED]
+    methods = list(AUTO_METHODS)
     lines = [f"| set | shots | draws | {' | '.join(methods)} | best single | auto | difference | chosen |"]
     lines.append("|---" * (len(methods) + 7) + "|")
     differences, totals = [], []

@@ -9,7 +9,7 @@ import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
-from sotglp import Backbone, MethodClassifier, SOTGLPClassifier, SotglpError
+from sotglp import Backbone, MethodClassifier, SOTGLPClassifier, SotglpError, SotglpWarning
 from sotglp.methods.method import METHODS
 from sotglp.methods.tip_adapter import TipAdapter
 from support.samples import COLOURS, coloured_image
@@ -176,3 +176,27 @@ def test_auto_keeps_its_choice_and_the_settings_that_it_chose(tiny_backbone: Bac
     assert loaded.choices_ == (choice,)
     assert loaded.method == choice.chosen
     np.testing.assert_array_equal(loaded.predict(pictures), fitted.predict(pictures))
+
+
+@pytest.mark.parametrize("estimator", [SOTGLPClassifier, MethodClassifier])
+def test_a_learning_rate_is_chosen_and_kept(
+    estimator: Any, tiny_backbone: Backbone, paths: Any, tmp_path: Path
+) -> None:
+    changed: dict[str, Any] = {**QUICK, "learning_rate": "auto"}
+    parameters = changed if estimator is SOTGLPClassifier else {"settings": changed}
+    fitted = estimator(backbone=tiny_backbone, shots=2, **parameters).fit(*paths)
+    (choice,) = fitted.choices_
+    rate = float(choice.chosen)
+    assert (choice.setting, choice.n, len(choice.merits)) == ("learning_rate", 6, 3)
+    assert fitted.history_[0]["learning_rate"] == rate
+    fitted.save(tmp_path / "m.safetensors")
+    loaded = estimator.load(tmp_path / "m.safetensors", backbone=tiny_backbone)
+    parameters = loaded.get_params()
+    assert {**parameters, **parameters.get("settings", {})}["learning_rate"] == rate
+    assert loaded.choices_ == (choice,)
+
+
+def test_without_training_no_learning_rate_is_chosen(tiny_backbone: Backbone, paths: Any) -> None:
+    with pytest.warns(SotglpWarning, match="linear-probe"):
+        fitted = classifier(tiny_backbone, "linear-probe", settings={"learning_rate": "auto"}).fit(*paths)
+    assert fitted.choices_ == ()

@@ -94,6 +94,7 @@ def test_parameters_and_defaults_are_those_of_the_settings() -> None:
         **preset.model.model_dump(),
         **preset.training.model_dump(),
         **dict.fromkeys((*DECIDED, "residual"), "auto"),
+        "learning_rate": None,
     }
     assert known.items() <= parameters.items()
     own = "backbone", "pretrained", "image_size", "patch_attention", "device", "cache_dir", "verbose", "class_names"

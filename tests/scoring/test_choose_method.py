@@ -21,7 +21,7 @@ QUICK: dict[str, Any] = {"epochs": 1, "augment": False, "batch_size": 4}
 
 
 def candidates(*names: str) -> dict[str, Any]:
-    every = candidates_on("photo", Preset(), QUICK)
+    every = candidates_on("tiny", Preset(), QUICK)
     return {name: every[name] for name in names}
 
 
@@ -81,10 +81,26 @@ def test_one_image_of_a_class_is_reported_and_takes_the_preferred(tiny_backbone:
 
 
 def test_changes_reach_the_methods_that_have_such_a_setting() -> None:
-    every = candidates_on("photo", Preset(), {"top_k": 3, "seed": 7})
-    assert list(every) == [*AUTO_METHODS]
+    every = candidates_on("ViT-B-16", Preset(), {"top_k": 3, "seed": 7})
+    assert list(every) == [*AUTO_METHODS, "sot-glp"]
     assert every["sot-glp"][0].top_k == 3
     assert {training.seed for _, training in every.values()} == {7}
     assert every["gda"] == find_method("gda").settings_on(Preset(), {"seed": 7})
     with pytest.raises(SotglpError, match="topk"):
         candidates_on("photo", Preset(), {"topk": 3})
+
+
+def test_the_trained_candidate_is_the_default_of_the_backbone() -> None:
+    every = candidates_on("photo", Preset(), {})
+    assert list(every) == [*AUTO_METHODS, "sot-glp-gda"]
+    assert every["sot-glp-gda"][0].residual == "gda"
+    assert not set(candidates_on("timm:vit_base_patch16_dinov3.lvd1689m", Preset(), {})) & {"sot-glp", "zero-shot"}
+
+
+def test_a_method_with_a_residual_is_compared_too(tiny_backbone: Backbone, images: ImageSet) -> None:
+    settings = {
+        "gda": candidates("gda")["gda"],
+        "sot-glp-gda": find_method("sot-glp-gda").settings_on(Preset(), {**QUICK, "top_k": 3}),
+    }
+    found = choose_method(tiny_backbone, images, settings)
+    assert list(found.merits) == ["gda", "sot-glp-gda"]

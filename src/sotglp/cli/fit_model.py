@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import choose_device
@@ -22,11 +21,10 @@ from sotglp.features.view_cache import ViewCache
 from sotglp.images.check import readable_images, warn_of_two_labels
 from sotglp.images.image_set import ImageSet
 from sotglp.images.labels import warn_of_names
-from sotglp.methods.registry import build_model
 from sotglp.model_file.save import calibration_record, save_model
 from sotglp.scoring.calibration import Calibration, calibrate_crossed, calibrate_held_out
 from sotglp.scoring.choice import Choice
-from sotglp.scoring.choose_method import choose_method, choose_rate
+from sotglp.scoring.choose_method import choose_settings
 from sotglp.scoring.choose_score import choose_score
 from sotglp.scoring.cross_fit import cross_fit, folds_of, remove_checkpoints, remove_fold_checkpoints
 from sotglp.scoring.rejection import check_tpr
@@ -96,23 +94,19 @@ class FitRun:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SotglpWarning)  # the fit draws and checks the same images once more
             shots = readable_images(drawn_shots(self.images, self.training), [] if self.skip_unreadable else None)
-        is_first = Processes(backbone.device).is_first
-        options: dict[str, Any] = {"cache_dir": cache, "show_progress": is_first}
-        choices = []
-        model_config, training = self.model_config, self.training
-        if len(self.candidates) > 1:
-            choices.append(choose_method(backbone, shots, self.candidates, **options))
-            model_config, training = self.candidates[choices[-1].chosen]
-        if self.rate_is_open and not build_model(backbone, shots.classes, model_config).learned:
-            warnings.warn("the method has no training, so that --lr auto chooses nothing", SotglpWarning, stacklevel=2)
-        elif self.rate_is_open:
-            choices.append(choose_rate(backbone, shots, model_config, training, **options))
-            training = training.model_copy(update={"learning_rate": float(choices[-1].chosen)})
+        model_config, training, choices = choose_settings(
+            backbone,
+            shots,
+            self.candidates,
+            rate_is_open=self.rate_is_open,
+            cache_dir=cache,
+            show_progress=Processes(backbone.device).is_first,
+        )
         return replace(
             self,
             model_config=model_config,
             training=training,
-            choices=tuple(choices),
+            choices=choices,
             seconds_of_choices=time.monotonic() - start,
         )
 

@@ -28,7 +28,7 @@ from sotglp.model_file.record import ModelRecord
 from sotglp.model_file.save import save_model
 from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.choice import Choice
-from sotglp.scoring.choose_method import choose_method
+from sotglp.scoring.choose_method import choose_settings
 from sotglp.scoring.recalibrate import ClassChange, recalibrate
 from sotglp.settings import PatchAttention, Precision, Settings, TrainConfig, checked
 from sotglp.training.callbacks import TrainingCallback
@@ -76,7 +76,7 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         """
         name = self._backbone_name()
         candidates = self._candidates(name)
-        model_config, config = next(iter(candidates.values()))
+        _, config = next(iter(candidates.values()))
         images, labels = labelled(X, y)
         self.classes_ = np.unique(labels)
         names = names_of(self.classes_, self.class_names)
@@ -84,13 +84,16 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         images = renamed_labels(images, dict(zip(map(label_text, self.classes_), names, strict=True)))
         backbone = self._load_backbone(name)
         warn_of_two_labels(drawn_shots(images, config))
-        choices: tuple[Choice, ...] = ()
         cache = ViewCache(self._cache_dir())
-        if len(candidates) > 1:
-            shots = readable_images(drawn_shots(images, config))
-            choice = choose_method(backbone, shots, candidates, cache_dir=cache, show_progress=self.verbose)
-            model_config, config = candidates[choice.chosen]
-            choices = (choice,)
+        is_open = len(candidates) > 1 or self._rate_is_open
+        model_config, config, choices = choose_settings(
+            backbone,
+            readable_images(drawn_shots(images, config)) if is_open else images,
+            candidates,
+            rate_is_open=self._rate_is_open,
+            cache_dir=cache,
+            show_progress=self.verbose,
+        )
         fitted = adapt(
             backbone,
             images,
@@ -212,6 +215,11 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         """Settings by method, the preferred one first, of which held-out shots choose one if there are several."""
         return {"": self._settings(backbone)}
 
+    @property
+    @abstractmethod
+    def _rate_is_open(self) -> bool:
+        """Whether held-out shots choose the learning rate."""
+
     @classmethod
     @abstractmethod
     def _from_record(cls, model: AdaptedModel, record: ModelRecord, device: str) -> Self:
@@ -252,12 +260,12 @@ class FewShotEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         return self
 
     def _fitted_training(self) -> TrainConfig:
-        """Settings of training on the backbone of the fitted model."""
+        """Settings of training on the backbone of the fitted model, with the learning rate that was chosen."""
         candidates = self._candidates(self.model_.backbone.name)
-        chosen = next(
-            (choice.chosen for choice in self.choices_ if choice.chosen in candidates), next(iter(candidates))
-        )
-        return candidates[chosen][1]
+        chosen = {choice.setting: choice.chosen for choice in self.choices_}
+        config = candidates[chosen["method"] if chosen.get("method") in candidates else next(iter(candidates))][1]
+        rate = chosen.get("learning_rate") if self._rate_is_open else None
+        return config if rate is None else config.model_copy(update={"learning_rate": float(rate)})
 
     def _backbone_name(self) -> str:
         if isinstance(self.backbone, Backbone):

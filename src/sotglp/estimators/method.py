@@ -36,7 +36,8 @@ class MethodClassifier(ImageClassifier):
         backbone.
     settings : mapping or None, default None
         Settings of the model and the training by name, which override those of preset and method; not those that are
-        parameters of the classifier, such as ``shots``.
+        parameters of the classifier, such as ``shots``. A ``learning_rate`` of ``"auto"`` is chosen on held-out shots;
+        see :class:`SOTGLPClassifier`.
     shots : int or None, default 16
         Images drawn from each class; None takes all.
     precision, workers, cache_dir, seed, verbose, class_names
@@ -47,7 +48,7 @@ class MethodClassifier(ImageClassifier):
     classes_, model_, history_, calibration_
         See :class:`SOTGLPClassifier`; ``history_`` is empty for a method without training.
     choices_ : tuple of Choice
-        What held-out shots chose, and the evidence; empty unless the method is ``"auto"``.
+        What held-out shots chose, and the evidence; empty unless the method or the learning rate is ``"auto"``.
     """
 
     def __init__(
@@ -90,7 +91,9 @@ class MethodClassifier(ImageClassifier):
 
     def _candidates(self, backbone: str) -> Mapping[str, tuple[Settings, TrainConfig]]:
         own = {name: getattr(self, name) for name in OWN_PARAMETERS}
-        settings = self.settings or {}
+        settings = dict(self.settings or {})
+        if self._rate_is_open:
+            del settings["learning_rate"]
         for name in OWN_PARAMETERS:
             if name in settings:
                 raise SotglpError(f"{name} is a parameter of the classifier: give it as such, not in settings")
@@ -100,6 +103,10 @@ class MethodClassifier(ImageClassifier):
         method = find_method(self.method)
         method.check_backbone(backbone)
         return {self.method: method.settings_on(preset, changes)}
+
+    @property
+    def _rate_is_open(self) -> bool:
+        return (self.settings or {}).get("learning_rate") == AUTO
 
     @classmethod
     def _from_record(cls, model: AdaptedModel, record: ModelRecord, device: str) -> Self:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sotglp.backbone_defaults import IMAGE_ONLY
+from sotglp.backbone_defaults import IMAGE_ONLY, default_method
 from sotglp.errors import UnknownNameError
 from sotglp.methods.configs import CONFIG_OF_KIND, KINDS_WITHOUT_TEXT, check_needs_no_text
 from sotglp.settings import Preset, Settings, TrainConfig, check_names, checked
@@ -136,17 +136,19 @@ METHODS: dict[str, Method] = {
 """Every method by its name, in the order of tables."""
 
 
-AUTO_METHODS = ("pool", "gda", "proker", "lp++", "linear-probe", "zero-shot", "sot-glp")
-"""Candidates of ``--method auto``. The first one is preferred: it was the best on the mean of nine sets of photos at 4
-and 16 shots (docs/auto_measured.md), and takes no training."""
+AUTO_METHODS = ("pool", "gda", "proker", "lp++", "linear-probe", "zero-shot")
+"""Candidates of ``--method auto`` that take no training. The first one is preferred: it was the best on the mean of
+nine sets of photos (docs/auto_measured.md)."""
 
 
 def candidates_on(backbone: str, preset: Preset, changes: Mapping[str, Any]) -> dict[str, tuple[Settings, TrainConfig]]:
-    """Return the settings of each of ``AUTO_METHODS`` that runs on a backbone; see :meth:`Method.settings_on`.
+    """Return the settings of the candidates of ``--method auto`` on a backbone; see :meth:`Method.settings_on`.
 
-    A change applies to the methods that have such a setting; raise a SotglpError if none has.
+    These are ``AUTO_METHODS`` and the backbone's default, which is trained, as far as they run on it. A change applies
+    to the methods that have such a setting; raise a SotglpError if none has.
     """
-    methods = [method for method in map(find_method, AUTO_METHODS) if method.runs_on(backbone)]
+    names = (*AUTO_METHODS, default_method(backbone))
+    methods = [method for method in map(find_method, names) if method.runs_on(backbone)]
     fields = {method.name: {*method.config_class.model_fields, *TrainConfig.model_fields} for method in methods}
     check_names(changes, set().union(*fields.values()))
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,39 @@ RATE_FOLDS = 2
 
 REPEATS = 2
 """Splits into folds that closed forms are averaged over; each takes a fraction of a second."""
+
+
+def choose_settings(
+    backbone: Backbone,
+    images: ImageSet,
+    candidates: Mapping[str, tuple[Settings, TrainConfig]],
+    *,
+    rate_is_open: bool,
+    cache_dir: CacheDir = None,
+    show_progress: bool = False,
+) -> tuple[Settings, TrainConfig, tuple[Choice, ...]]:
+    """Choose the method if there are several candidates, then the learning rate of its training if that is open.
+
+    Return the settings of model and training, and what was chosen. A method without training has no learning rate to
+    choose, with a SotglpWarning. Arguments are as for :func:`choose_method`.
+    """
+    options: dict[str, Any] = {"cache_dir": cache_dir, "show_progress": show_progress}
+    choices = []
+    name, (model_config, config) = next(iter(candidates.items()))
+    if len(candidates) > 1:
+        choices.append(choose_method(backbone, images, candidates, **options))
+        name = choices[-1].chosen
+        model_config, config = candidates[name]
+    if rate_is_open and not build_model(backbone, images.classes, model_config).learned:
+        warnings.warn(
+            f"the method {name} has no training, so that no learning rate is chosen (--lr auto, learning_rate='auto')",
+            SotglpWarning,
+            stacklevel=2,
+        )
+    elif rate_is_open:
+        choices.append(choose_rate(backbone, images, model_config, config, **options))
+        config = config.model_copy(update={"learning_rate": float(choices[-1].chosen)})
+    return model_config, config, tuple(choices)
 
 
 def choose_method(
