@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sotglp.backbone import blocks
-from sotglp.backbone.blocks import add_mlp, linear
+from sotglp.backbone.blocks import add_mlp, learned_linear, linear
 
 
 def frozen_block(activation: type[nn.Module], scale: float | None = None) -> ResidualAttentionBlock:
@@ -46,8 +46,10 @@ def test_linear_is_torchs_within_rounding(shape: tuple[int, ...]) -> None:
 def test_a_row_has_the_same_bits_in_any_batch_of_images() -> None:
     tokens, weight, bias = torch.randn(8, 197, 192), torch.randn(576, 192), torch.randn(576)
     whole = linear(tokens, weight, bias)
+    learned = learned_linear(tokens, weight)
     for n_images in (1, 3):
         assert torch.equal(linear(tokens[:n_images], weight, bias), whole[:n_images])
+        assert torch.equal(learned_linear(tokens[:n_images], weight), learned[:n_images])
 
 
 def test_other_formats_and_learned_weights_are_torchs_own() -> None:
@@ -58,6 +60,16 @@ def test_other_formats_and_learned_weights_are_torchs_own() -> None:
     assert learned.grad is not None
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert linear(tokens, weight, bias).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("shape", [(3, 48), (2, 7, 48)])
+def test_learned_linear_and_its_gradients_are_torchs_within_rounding(shape: tuple[int, ...]) -> None:
+    leaves = torch.randn(shape, requires_grad=True), torch.randn(96, 48, requires_grad=True)
+    ours, theirs = learned_linear(*leaves), F.linear(*leaves)
+    assert_close(ours, theirs)
+    pairs = zip(*(torch.autograd.grad(found.pow(3).sum(), leaves) for found in (ours, theirs)), strict=True)
+    for our_slope, their_slope in pairs:
+        assert_close(our_slope, their_slope)
 
 
 def test_without_onednn_the_block_is_open_clips(monkeypatch: pytest.MonkeyPatch) -> None:

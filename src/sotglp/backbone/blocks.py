@@ -22,12 +22,23 @@ def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return _OneDnnLinear.apply(tokens, weight, bias) if uses_onednn(tokens, weight) else F.linear(tokens, weight, bias)
 
 
-def uses_onednn(tokens: Tensor, weight: Tensor) -> bool:
-    """Return whether :func:`linear` calls oneDNN: for float32 on a CPU, outside mixed precision and tracing."""
+def learned_linear(tokens: Tensor, weight: Tensor) -> Tensor:
+    """Compute ``tokens @ weight.T`` with weights that may take a gradient; by oneDNN where :func:`linear` uses it."""
+    if not uses_onednn(tokens, weight, learned=True):
+        return F.linear(tokens, weight)
+    product: Tensor = _OneDnnProduct.apply(tokens, weight)
+    return product
+
+
+def uses_onednn(tokens: Tensor, weight: Tensor, *, learned: bool = False) -> bool:
+    """Return whether :func:`linear` calls oneDNN: for float32 on a CPU, outside mixed precision and tracing.
+
+    ``learned`` is for weights that may take a gradient, as in :func:`learned_linear`.
+    """
     return (
         tokens.device.type == "cpu"
         and tokens.dtype == weight.dtype == torch.float32
-        and not weight.requires_grad
+        and (learned or not weight.requires_grad)
         and _ONEDNN is not None
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
@@ -77,3 +88,24 @@ class _OneDnnLinear(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None]:
         (weight,) = ctx.saved_tensors
         return _ONEDNN(slopes[0], weight.T, None, "none", [], ""), None, None
+
+
+class _OneDnnProduct(torch.autograd.Function):
+    """Product by oneDNN of tokens (..., W) and weights (V, W), forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(tokens, weight)
+        product: Tensor = _ONEDNN(tokens, weight, None, "none", [], "")
+        return product
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        tokens, weight = ctx.saved_tensors
+        of_tokens = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_tokens = _ONEDNN(slopes[0], weight.T, None, "none", [], "")
+        if ctx.needs_input_grad[1]:
+            rows = slopes[0].flatten(0, -2)
+            of_weight = _ONEDNN(rows.T, tokens.flatten(0, -2).T, None, "none", [], "")
+        return of_tokens, of_weight

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
+from sotglp.backbone.blocks import learned_linear
 from sotglp.errors import SotglpError
 from sotglp.features.rows import EncodedImages
 from sotglp.methods.base import AdaptedModel, Loss, Outputs, full_precision, unit_patches
@@ -234,6 +235,6 @@ class PromptModel(AdaptedModel):
         """Patches (B, P, d) and local prompts (C, N, d) in the joint space, of unit length."""
         with torch.autocast(self.backbone.device.type, enabled=False):
             if self.local_projection is not None:
-                tokens = F.linear(full_precision(encoded.patch_tokens), self.local_projection)
+                tokens = learned_linear(full_precision(encoded.patch_tokens), self.local_projection)
                 encoded = encoded._replace(patch_tokens=tokens)
             return unit_patches(self.backbone, encoded), F.normalize(full_precision(local_text), dim=-1)
