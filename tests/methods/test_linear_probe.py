@@ -13,11 +13,11 @@ from sotglp.errors import OldClassesOnlyError
 from sotglp.features.rows import EncodedImages
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.configs import LinearProbeConfig
-from sotglp.methods.linear_probe import LinearProbe
+from sotglp.methods.linear_probe import LinearProbe, fit_regression
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.settings import TrainConfig
 from sotglp.training.fit import adapt
-from support.samples import preprocessed
+from support.samples import drawn_clusters, preprocessed
 
 
 @pytest.fixture
@@ -54,6 +54,16 @@ def test_it_is_scikit_learns_regression(
     outputs = model.compare(EncodedImages(strange, torch.randn(20, 16, 64)), model.encode_text())
     expected = regression.predict_proba((strange / strange.norm(dim=1, keepdim=True)).numpy())
     np.testing.assert_allclose(model.probabilities(outputs), expected, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("n_shots", [2, 20])
+def test_images_fewer_or_more_than_dimensions_have_the_same_regression(n_shots: int) -> None:
+    features, classes = drawn_clusters(4, n_shots, width=20, seed=0)
+    weights, intercepts = fit_regression(features, classes, 10.0)
+    oracle = LogisticRegression(C=10.0, max_iter=2000, tol=1e-8).fit(features.numpy(), classes.numpy())
+    others = drawn_clusters(4, 30, width=20, seed=1)[0]
+    logits = others @ weights.T + intercepts
+    np.testing.assert_allclose(logits.softmax(dim=1), oracle.predict_proba(others.numpy()), atol=5e-3)
 
 
 def test_the_length_of_features_says_nothing(tiny_backbone: Backbone) -> None:

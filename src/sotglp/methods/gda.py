@@ -89,11 +89,18 @@ def shared_covariance_discriminant(features: Tensor, classes: Tensor, n_classes:
     deviations = features - means[classes]
     if not deviations.any():
         deviations = features - features.mean(dim=0)
-    scatter = deviations.T @ deviations  # (n - 1) S
-    shrinkage = scatter.trace() / max(n - 1, 1)
-    identity = torch.eye(width, dtype=features.dtype)
-    shrunk = (scatter + shrinkage * identity) / width if shrinkage > 0 else identity
-    weights = torch.cholesky_solve(means.T, torch.linalg.cholesky(shrunk)).T
+    # The precision is solved for the means: d ((n - 1) S + t I)^-1 with the trace t of S.
+    shrinkage = float(deviations.square().sum()) / max(n - 1, 1)
+    if shrinkage == 0:
+        weights = means
+    elif n < width:
+        # By the identity of Woodbury, with a matrix (n, n) in place of (d, d).
+        inner = deviations @ deviations.T + shrinkage * torch.eye(n, dtype=features.dtype)
+        within = torch.cholesky_solve(deviations @ means.T, torch.linalg.cholesky(inner))
+        weights = (means - within.T @ deviations) * (width / shrinkage)
+    else:
+        outer = deviations.T @ deviations + shrinkage * torch.eye(width, dtype=features.dtype)
+        weights = width * torch.cholesky_solve(means.T, torch.linalg.cholesky(outer)).T
     return weights, -(weights * means).sum(dim=1) / 2 - math.log(n_classes)
 
 

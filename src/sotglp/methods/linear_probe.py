@@ -64,8 +64,14 @@ def fit_regression(features: Tensor, classes: Tensor, inverse_regularisation: fl
     from sklearn.linear_model import LogisticRegression
 
     regression = LogisticRegression(C=inverse_regularisation, max_iter=MOST_ITERATIONS)
-    regression.fit(features.numpy(), classes.numpy())
-    weights, intercepts = regression.coef_, regression.intercept_
+    if len(features) < features.shape[1]:
+        # The penalty keeps the weights in the span of the features, which has a dimension for each image at most.
+        basis, coordinates = torch.linalg.qr(features.T)
+        regression.fit(coordinates.T.numpy(), classes.numpy())
+        weights, intercepts = regression.coef_ @ basis.T.numpy(), regression.intercept_
+    else:
+        regression.fit(features.numpy(), classes.numpy())
+        weights, intercepts = regression.coef_, regression.intercept_
     if len(weights) == 1:  # for two classes, scikit-learn stores the difference
         weights, intercepts = (np.concatenate([-part, part]) / 2 for part in (weights, intercepts))
     return torch.from_numpy(weights), torch.from_numpy(intercepts)

@@ -80,7 +80,9 @@ def fit_blend(features: Tensor, labels: Tensor, text: Tensor, *, n_iterations: i
     prototypes = labels.T @ features
     start = (labels * cosines).sum(dim=0) / labels.sum(dim=0)
     multipliers = torch.full_like(start, INITIAL_SCALE * start.mean().item())
-    prototype_step = 4 * n / torch.linalg.eigvalsh(features.T @ features)[-1]
+    # The smaller one of two matrices with the same largest eigenvalue.
+    moments = features @ features.T if n < features.shape[1] else features.T @ features
+    prototype_step = 4 * n / torch.linalg.eigvalsh(moments)[-1]
     multiplier_step = n / (4 * cosines.square().sum(dim=0).max())
     velocity = torch.zeros_like(prototypes)
     for iteration in range(n_iterations):
