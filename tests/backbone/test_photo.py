@@ -39,6 +39,33 @@ def test_folding_norms_keeps_the_outputs_of_the_tower():
         torch.testing.assert_close(clip.encode_image(images), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_fused_layers_keep_the_outputs_of_the_tower_and_the_names_of_its_weights(monkeypatch):
+    ours = Backbone.load("photo", image_size=96)
+    monkeypatch.setattr(photo, "fuse_activations", lambda trunk: None)
+    monkeypatch.setattr(photo, "FrozenLinear", lambda layer: layer)
+    plain = Backbone.load("photo", image_size=96)
+    assert ours.fingerprint == plain.fingerprint == photo.FINGERPRINT
+    assert not any(isinstance(module, nn.ReLU6) for module in ours.clip.visual.modules())
+    images = torch.randn(3, 3, 96, 96)
+    for found, expected in zip(ours.encode_image(images), plain.encode_image(images), strict=True):
+        assert float((found - expected).norm()) < 1e-5 * float(expected.norm())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_features_do_not_depend_on_the_batch(threads):
+    backbone = Backbone.load("photo", image_size=96)
+    images = torch.randn(5, 3, 96, 96)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        whole = backbone.encode_image(images)
+        parts = [backbone.encode_image(part) for part in images.split(2)]
+        for all_at_once, joined in zip(whole, map(torch.cat, zip(*parts, strict=True)), strict=True):
+            assert torch.equal(all_at_once, joined)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_packing_rounds_each_row_to_255_levels():
     weights = photo.build_photo(1).state_dict()
     del weights[photo.TOKENS]

@@ -15,6 +15,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from sotglp.backbone.frozen_layers import FrozenLinear, FusedConvolution
 from sotglp.files.tensors import read_packaged_tensors
 
 NAME = "photo"
@@ -52,6 +53,8 @@ def build_photo(seed: int, *, image_size: int | None = None, quick_gelu: bool = 
         torch.manual_seed(seed)
         clip: Any = open_clip.CustomTextCLIP(**{**CONFIG, "vision_cfg": vision}, quick_gelu=quick_gelu)
     fold_norms(clip.visual.trunk)
+    fuse_activations(clip.visual.trunk)
+    clip.visual.head.proj = FrozenLinear(clip.visual.head.proj)  # the packaged matrix is the identity
     colours = {"mean": (MEAN,) * 3, "std": (STANDARD_DEVIATION,) * 3}
     size = clip.visual.image_size
     clip.visual.preprocess_cfg = PreprocessCfg(size=size, interpolation="bicubic", **colours).__dict__
@@ -79,6 +82,20 @@ def fold_norms(trunk: nn.Module) -> None:
             fused = fuse_conv_bn_eval(cast(nn.Conv2d, trunk.get_submodule(convolution)).eval(), module.eval())
             trunk.set_submodule(convolution, fused)
             trunk.set_submodule(name, module.act)
+
+
+def fuse_activations(trunk: nn.Module) -> None:
+    """Replace each convolution without a norm, and the ReLU6 after it, by one layer, in place."""
+    modules = list(trunk.named_modules())
+    for i, (name, module) in enumerate(modules):
+        if isinstance(module, nn.Conv2d):
+            follower, activation = next(
+                (pair for pair in modules[i + 1 :] if isinstance(pair[1], nn.Conv2d | nn.ReLU6)), ("", None)
+            )
+            has_activation = isinstance(activation, nn.ReLU6)
+            trunk.set_submodule(name, FusedConvolution(module, has_activation=has_activation))
+            if has_activation:
+                trunk.set_submodule(follower, nn.Identity())
 
 
 def pack(weights: dict[str, Tensor]) -> dict[str, Tensor]:
