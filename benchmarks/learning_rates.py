@@ -25,8 +25,10 @@ from sotglp.images.image_set import ImageSet
 from sotglp.scoring.evaluate import evaluate
 from sotglp.training.fit import adapt
 
-RATES_OF_PROMPTS = {"learning_rate": (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)}
-GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
+Grid = dict[str, tuple[float, ...]]
+
+RATES_OF_PROMPTS: Grid = {"learning_rate": (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)}
+GRIDS: dict[str, Grid] = {
     "linear-probe": {"inverse_regularisation": (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)},
     "tip-adapter": {"cache_weight": (0.3, 1.0, 3.0, 10.0, 30.0), "sharpness": (1.0, 3.0, 10.0, 30.0)},
     "tip-adapter-f": {"learning_rate": (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)},
@@ -117,11 +119,10 @@ def main() -> None:
     page = [
         "# Learning rates of the comparison",
         "",
-        "`make rates` writes this page: mean accuracy in % over "
-        f"{len(datasets)} sets of photos, on training photos that were not drawn ({SHOTS} shots, seed {SEED}, backbone "
-        f"`{suite.backbone.name}`). The best value of each method is bold and set in `benchmarks/shared.yaml` for all sets "
-        "and numbers of shots. GDA, ProKeR, the pool and LP++ choose their numbers on the shots by themselves; SOT-GLP "
-        "with a residual trains as SOT-GLP does.",
+        f"`make rates` writes this page: mean accuracy in % over {len(datasets)} sets of photos, on training photos "
+        f"that were not drawn ({SHOTS} shots, seed {SEED}, backbone `{suite.backbone.name}`). The best value of each",
+        "method is bold and set in `benchmarks/shared.yaml` for all sets and numbers of shots. GDA, ProKeR, the pool",
+        "and LP++ choose their numbers on the shots by themselves; SOT-GLP with a residual trains as SOT-GLP does.",
         "",
         *table(found, datasets),
     ]

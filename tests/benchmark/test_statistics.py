@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sotglp.benchmark.statistics import Summary, holm, paired, summary
+from sotglp.benchmark.statistics import Summary, detectable_effect, effect_size, holm, paired, summary
 
 fractions = st.floats(0, 1)
 
@@ -119,3 +119,27 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p_values: list[float]
             break
         rejected.add(i)
     assert {i for i, p in enumerate(holm(p_values)) if p is not None and p <= level} == rejected
+
+
+def test_an_effect_sizes_interval_holds_zero_where_the_t_test_does() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        differences = rng.normal(0.6, 1.0, size=9)
+        effect = effect_size(differences)
+        assert effect.mean == pytest.approx(differences.mean() / differences.std(ddof=1))
+        assert effect.low is not None
+        assert (effect.low > 0) == (stats.ttest_1samp(differences, 0).pvalue < 0.05 and differences.mean() > 0)
+
+
+def test_intervals_of_the_effect_size_cover_the_true_effect() -> None:
+    rng = np.random.default_rng(4)
+    found = [effect_size(rng.normal(0.8, 1.0, size=9)) for _ in range(400)]
+    covered = sum(bool(one.low and one.high and one.low <= 0.8 <= one.high) for one in found)
+    assert stats.binom.ppf(0.001, 400, 0.95) <= covered <= stats.binom.ppf(0.999, 400, 0.95)
+
+
+@pytest.mark.parametrize("n", [3, 9, 30])
+def test_the_t_test_finds_a_detectable_effect_four_times_in_five(n: int) -> None:
+    drawn = np.random.default_rng(5).normal(detectable_effect(n), 1.0, size=(n, 20_000))
+    power = float((stats.ttest_1samp(drawn, 0).pvalue < 0.05).mean())
+    assert power == pytest.approx(0.8, abs=0.012)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from numpy.typing import NDArray
+from scipy import optimize, stats
 
 from sotglp.benchmark.cells import ANY
 
 CONFIDENCE = 0.95
+POWER = 0.8
 MIN_RANK_PAIRS = 6
 """With fewer pairs a two-sided signed rank test can't reach p < 0.05."""
 MIN_SPREAD = 1e-12
@@ -40,6 +43,10 @@ class Paired:
         95 % interval by Student's t; None for one pair, or if all differences are equal.
     p, p_ranks : float or None
         Of the two-sided paired t-test, and of Wilcoxon's signed rank test from six pairs on; else None.
+    effect : Summary or None
+        The difference in units of the standard deviation of the n differences; see :func:`effect_size`.
+    detectable : float or None
+        Smallest difference that the t-test finds with a probability of 0.8; see :func:`detectable_effect`.
     unit : {"seeds", "datasets"}
         What is paired.
     """
@@ -49,6 +56,8 @@ class Paired:
     high: float | None
     p: float | None
     p_ranks: float | None
+    effect: Summary | None
+    detectable: float | None
     n: int
     unit: Literal["seeds", "datasets"]
 
@@ -84,14 +93,64 @@ def paired(first: Mapping[tuple[str, int], float], second: Mapping[tuple[str, in
         units = np.asarray([np.mean(values, axis=0) for values in pairs.values()])
     one, other = units.T
     differences, n = one - other, len(units)
-    low = high = p = p_ranks = None
+    low = high = p = p_ranks = effect = detectable = None
     if n > 1 and np.ptp(differences) > MIN_SPREAD:
         test = stats.ttest_rel(one, other)
         interval = test.confidence_interval(CONFIDENCE)
         low, high, p = float(interval.low), float(interval.high), float(test.pvalue)
+        effect = effect_size(differences)
+        detectable = detectable_effect(n) * float(differences.std(ddof=1))
         if n >= MIN_RANK_PAIRS:
             p_ranks = float(stats.wilcoxon(differences).pvalue)
-    return Paired(float(differences.mean()), low, high, p, p_ranks, n, unit)
+    return Paired(float(differences.mean()), low, high, p, p_ranks, effect, detectable, n, unit)
+
+
+def effect_size(differences: NDArray[np.float64]) -> Summary:
+    """Return the mean of paired differences (n,) over their standard deviation, d_z, with its 95 % interval.
+
+    The interval holds the effects whose noncentral t distribution has the observed t between its 2.5 and 97.5 %
+    quantiles, so that it contains 0 where the t-test has p > 0.05. It is None where they can't be computed, for
+    differences that are nearly equal.
+
+    References
+    ----------
+    Cumming and Finch, A primer on the understanding, use, and calculation of confidence intervals, Educational and
+    Psychological Measurement 61 (2001).
+    """
+    n = len(differences)
+    effect = float(differences.mean() / differences.std(ddof=1))
+    t = effect * math.sqrt(n)
+    spread = math.sqrt(1 + t * t / (2 * (n - 1)))
+
+    def effect_with(below: float) -> float | None:
+        def excess(mean: float) -> float:
+            return float(stats.nct.cdf(t, n - 1, mean)) - below
+
+        # Step by step, since SciPy's distribution function is NaN far out in its tails, and everywhere for a large t.
+        low = high = t
+        while excess(low) < 0:
+            low -= spread
+        while excess(high) > 0:
+            high += spread
+        is_between = excess(low) >= 0 >= excess(high)
+        return float(optimize.brentq(excess, low, high)) / math.sqrt(n) if is_between else None
+
+    outside = (1 - CONFIDENCE) / 2
+    return Summary(effect, effect_with(1 - outside), effect_with(outside), n)
+
+
+def detectable_effect(n: int) -> float:
+    """Return the effect size d_z that a two-sided paired t-test of n pairs finds at p < 0.05 with a power of 0.8."""
+    critical = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
+
+    def missing_power(effect: float) -> float:
+        # The wrong sign would be found with less than 1e-6, and SciPy's value of that tail may be NaN.
+        return float(stats.nct.sf(critical, n - 1, effect * math.sqrt(n))) - POWER
+
+    enough = 1.0
+    while missing_power(enough) < 0:
+        enough *= 1.5
+    return float(optimize.brentq(missing_power, 0.0, enough))
 
 
 def _pairs(
