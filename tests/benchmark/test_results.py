@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,42 @@ def test_latest_forgets_what_was_run_again_but_not_other_cells_or_backbones() ->
     others = [made(seed=2), made(shots=1), made(dataset="cars"), made(protocol="base-to-new"), made(backbone=VIT)]
     kept = latest([old, made("coop"), *others, new, retrained])
     assert kept == [new, retrained, *others]
+
+
+ADD_LINES = """
+import sys
+from pathlib import Path
+from sotglp.benchmark.results import append, read
+
+path = Path(sys.argv[1])
+(result,) = read(path.with_name("one.jsonl"))
+for number in range(100):
+    append(path, result.model_copy(update={"key": f"{sys.argv[2]}-{number}"}))
+"""
+
+
+def one_result(folder: Path) -> Path:
+    """A file with the result of a cell."""
+    path = folder / "one.jsonl"
+    append(path, made(key="k", backbone={**BACKBONE, "name": "b" * 1000}))
+    return path
+
+
+def test_benchmarks_lose_no_line_of_one_file(tmp_path: Path) -> None:
+    one_result(tmp_path)
+    results = tmp_path / "results.jsonl"
+    writers = [subprocess.Popen([sys.executable, "-c", ADD_LINES, str(results), name]) for name in "abcd"]
+    assert [process.wait(timeout=120) for process in writers] == [0] * 4
+    assert {result.key for result in read(results)} == {f"{name}-{number}" for name in "abcd" for number in range(100)}
+
+
+def test_a_result_that_finds_no_room_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    line = one_result(tmp_path).stat().st_size
+    results = tmp_path / "results.jsonl"
+    room = 15 * line // 2 // 1024  # seven lines and a half
+    script = f'ulimit -f {room} && exec "$@"'
+    command = ["bash", "-c", script, "bash", sys.executable, "-c", ADD_LINES, str(results), "a"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert f"the result can't be added to {results} (File too large): free space and resume" in done.stderr
+    assert results.read_bytes().endswith(b"\n")
+    assert 5 <= len(read(results)) <= 8

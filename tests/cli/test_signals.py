@@ -134,3 +134,29 @@ def test_no_process_that_decodes_uploads_outlives_the_server(tmp_path: Path) -> 
         wait_for(lambda: len(run.alive()) > 2, run.process)
         run.process.kill()
         assert run.all_end()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_interpreter_shuts_down_ends_it_quietly(stop: signal.Signals) -> None:
+    code = f"import atexit, os, sys; atexit.register(os.kill, os.getpid(), {int(stop)}); from sotglp.cli import main; "
+    code += "sys.argv[1:] = ['--version']; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert done.returncode == -stop
+
+
+def test_a_second_signal_to_end_does_not_interrupt_the_cleaning_up() -> None:
+    code = """
+import os, signal, sotglp.cli
+def run():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("cleaned")
+sotglp.cli._run = run
+sotglp.cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "cleaned\n"
+    assert done.returncode == 128 + signal.SIGTERM

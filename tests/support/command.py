@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
@@ -14,10 +15,16 @@ from sotglp.cli import main
 
 Run: TypeAlias = Callable[..., str]
 
+QUICK_FIT = [
+    *("--backbone", "tiny", "--shots", "2", "--epochs", "1", "--no-cache"),
+    *("--set", "augment=false", "--set", "top_k=3"),
+]
 
-def sotglp(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+
+def sotglp(*arguments: object, check: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sotglp", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=300, cwd=cwd)
+    assert "Traceback" not in done.stderr
     if check:
         assert done.returncode == 0, done.stderr
     return done
@@ -39,15 +46,15 @@ def kill_when(is_ready: Callable[[], bool], *arguments: object) -> int:
 
 def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
     """Run in this process; a user's mistake is one line on standard error, code 2, and nothing on standard output."""
-    monkeypatch.setattr(sys, "argv", ["sotglp", *map(str, arguments)])
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main()
-    printed = capsys.readouterr()
-    assert stop.value.code == 2, printed.err
-    assert printed.out == ""
-    lines = [line for line in printed.err.splitlines() if not line.startswith("sotglp: warning: ")]
-    assert len(lines) == 1
+    out, err = run_here(capsys, monkeypatch, *arguments, code=2)
+    assert out == ""
+    return error_line(err)
+
+
+def error_line(error: str) -> str:
+    """The one line on standard error that comes with exit code 2, beside warnings."""
+    lines = [line for line in error.splitlines() if not line.startswith("sotglp: warning: ")]
+    assert len(lines) == 1, error
     assert lines[0].startswith("sotglp: error: ")
     return lines[0]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 import zlib
 
+MEBIBYTE = 2**20
+
 
 def jpeg_of_scans(width: int, height: int, n_scans: int) -> bytes:
     """A gray progressive JPEG whose pixels come once, followed by scans that add nothing."""
@@ -47,13 +49,45 @@ def run_length_bmp(width: int, height: int) -> bytes:
     return b"BM" + struct.pack("<IHHI", 14 + len(head) + len(data), 0, 0, 14 + len(head)) + head + data
 
 
-def png_of_zeros(width: int, height: int) -> bytes:
-    """A black gray PNG of any size in a few kilobytes."""
-
+def png(width: int, height: int, *chunks: tuple[bytes, bytes], colour: int = 2) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunk(*one) for one in chunks) + chunk(b"IEND", b"")
+
+
+def gif(width: int, height: int) -> bytes:
+    frame = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02D\x01\x00"
+    return b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes(6) + frame + b";"
+
+
+def tiff(width: int, height: int) -> bytes:
+    entries = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: 1}
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    return b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(entries)) + fields + bytes(4)
+
+
+def jp2(width: int, height: int) -> bytes:
+    size = struct.pack(">HIIIIIIIIH", 0, width, height, 0, 0, width, height, 0, 0, 1) + bytes([7, 1, 1])
+    style = b"\xff\x52" + struct.pack(">HBBHB", 12, 0, 0, 1, 0) + bytes([0, 4, 4, 0, 1])
+    quantised = b"\xff\x5c" + struct.pack(">HBB", 4, 0x40, 0x40)
+    part = b"\xff\x90" + struct.pack(">HHIBB", 10, 0, 0, 0, 1) + b"\xff\x93"
+    return b"\xff\x4f\xff\x51" + struct.pack(">H", len(size) + 2) + size + style + quantised + part + b"\xff\xd9"
+
+
+def bmp(width: int, height: int) -> bytes:
+    return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, *[0] * 6)
+
+
+def zipped_zeros(size: int) -> bytes:
+    """Packed zero bytes, made a mebibyte at a time."""
     packer = zlib.compressobj()
-    rows = b"".join(packer.compress(bytes(width + 1)) for _ in range(height)) + packer.flush()
-    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    whole, rest = divmod(size, MEBIBYTE)
+    parts = [packer.compress(bytes(MEBIBYTE)) for _ in range(whole)]
+    return b"".join([*parts, packer.compress(bytes(rest)), packer.flush()])
+
+
+def png_of_zeros(width: int, height: int) -> bytes:
+    """A black gray PNG of any size in a few kilobytes."""
+    return png(width, height, (b"IDAT", zipped_zeros((width + 1) * height)), colour=0)
