@@ -100,3 +100,12 @@ def test_a_value_of_any_size_is_shown_in_short(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(f"training: {{optimizer: 0x{'f' * 10_000}}}")
     with pytest.raises(SotglpError, match="optimizer = a whole number of 40000 bits can't be used"):
         load_preset(str(tmp_path / "mine.yaml"))
+
+
+def test_another_score_leaves_the_other_settings_of_inference() -> None:
+    config = TrainConfig(workers=2, precision="fp32").inference_config()
+    changed = config.with_score("energy", 0.5)
+    assert changed == InferenceConfig(workers=2, precision="fp32", ood_method="energy", temperature=0.5)
+    assert changed.with_score("mcm").temperature == 0.5
+    with pytest.raises(SotglpError, match="temperature = 0"):
+        config.with_score("mcm", 0.0)

@@ -162,6 +162,11 @@ class InferenceConfig(Settings):
     temperature: float = Field(1.0, ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE, description="temperature of that score")
     show_progress: bool = Field(False, description="show a progress bar on a terminal")
 
+    def with_score(self, ood_method: str, temperature: float | None = None) -> InferenceConfig:
+        """Return these settings with another OOD score, and with its temperature unless that is None."""
+        changed = {"ood_method": ood_method} | ({} if temperature is None else {"temperature": temperature})
+        return checked(InferenceConfig, self.model_dump() | changed)
+
     def threshold_of(self, calibration: Any) -> float | None:
         """Threshold of a calibration, or of its record; None without one, or if it applies to another score."""
         if calibration is None:

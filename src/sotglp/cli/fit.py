@@ -23,7 +23,7 @@ from sotglp.images.image_set import ImageSet
 from sotglp.images.manifest import ANY_COLUMNS, MANIFEST_SUFFIXES
 from sotglp.methods.method import candidates_on, find_method
 from sotglp.scoring.rejection import CONFIDENCE
-from sotglp.settings import SHOT_SCORES, Calibrator, InferenceConfig, Settings, TrainConfig, checked, load_preset
+from sotglp.settings import SHOT_SCORES, Calibrator, Settings, TrainConfig, load_preset
 from sotglp.training.trackers import tracker_of
 
 CHECKPOINT_SUFFIX = ".checkpoint"
@@ -174,7 +174,7 @@ def fit(
     )
     model_config, training = next(iter(candidates.values()))
     score = default_ood_method(backbone, has_shots=training.remember) if ood_method in (None, AUTO) else ood_method
-    inference = checked(InferenceConfig, training.inference_config().model_dump() | {"ood_method": score})
+    inference = training.inference_config().with_score(score)
     if inference.ood_method in SHOT_SCORES and not training.remember:
         raise SotglpError(
             f"the score {inference.ood_method} compares images with the shots, which remember=false doesn't keep: "

@@ -29,7 +29,7 @@ from sotglp.scoring.choose_score import choose_score
 from sotglp.scoring.cross_fit import cross_fit, folds_of, remove_checkpoints, remove_fold_checkpoints
 from sotglp.scoring.rejection import check_tpr
 from sotglp.scoring.risk_control import check_max_error
-from sotglp.settings import Calibrator, InferenceConfig, Settings, TrainConfig, checked
+from sotglp.settings import Calibrator, InferenceConfig, Settings, TrainConfig
 from sotglp.training.chance import warn_near_chance
 from sotglp.training.fit import Fitted, adapt, drawn_shots
 from sotglp.training.trackers import Tracker
@@ -176,7 +176,7 @@ class FitRun:
                 cache_dir=cache,
                 show_progress=is_first,
             )
-            inference = checked(InferenceConfig, inference.model_dump() | {"ood_method": choice.chosen})
+            inference = inference.with_score(choice.chosen)
             choices = (choice,)
         if self.calibrate:
             if self.score_is_default:
@@ -185,7 +185,7 @@ class FitRun:
                     has_shots=self.training.remember,
                     smallest=fitted.images.smallest_class,
                 )
-                inference = checked(InferenceConfig, inference.model_dump() | {"ood_method": score})
+                inference = inference.with_score(score)
             crossed = cross_fit(
                 fitted.model,
                 fitted.images,

@@ -18,7 +18,7 @@ from sotglp.methods.shot_features import stored_shots
 from sotglp.scoring.calibration import Calibration, calibrate_crossed
 from sotglp.scoring.cross_fit import CrossFit, cross_fit, joined
 from sotglp.scoring.predict import predict, text_of
-from sotglp.settings import Calibrator, InferenceConfig, TrainConfig, checked
+from sotglp.settings import Calibrator, InferenceConfig, TrainConfig
 from sotglp.training.class_changes import renamed, without_class
 
 TOLERANCE = 0.05
@@ -86,15 +86,8 @@ def recalibrate(
     """
     if calibration is None:
         return Recalibration(None, "")
-    inference = checked(
-        InferenceConfig,
-        config.inference_config().model_dump()
-        | {
-            "ood_method": calibration.ood_method,
-            "temperature": calibration.ood_temperature,
-            "show_progress": show_progress,
-        },
-    )
+    inference = config.inference_config().with_score(calibration.ood_method, calibration.ood_temperature)
+    inference = inference.model_copy(update={"show_progress": show_progress})
     if change and change.removed is None and _same_text(before, after, inference):
         return Recalibration(calibration, "the calibration stays as it is")
     try:

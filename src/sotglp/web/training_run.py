@@ -26,7 +26,7 @@ from sotglp.images.labels import warn_of_names
 from sotglp.methods.method import find_method
 from sotglp.scoring.cross_fit import CrossFit, cross_fit, folds_of
 from sotglp.scoring.predict import Predictions
-from sotglp.settings import InferenceConfig, TrainConfig, checked, load_preset
+from sotglp.settings import InferenceConfig, TrainConfig, load_preset
 from sotglp.training.chance import warn_near_chance
 from sotglp.training.fit import Fitted, adapt
 from sotglp.web.limits import NO_SPACE
@@ -121,7 +121,7 @@ class TrainingRun:
         images, classes = self.snapshot.images, self.snapshot.classes
         smallest = images.smallest_class
         score = crossed_ood_method(self.backbone, has_shots=config.remember, smallest=smallest)
-        inference = checked(InferenceConfig, config.inference_config().model_dump() | {"ood_method": score})
+        inference = config.inference_config().with_score(score)
         warn_of_names(classes)
         warn_of_two_labels(images)
         cache = ViewCache(folder)
