@@ -126,7 +126,8 @@ class PromptConfig(Settings):
     learn_projection: bool = Field(True, description="learn a projection of patch tokens")
     local_init: LocalInit = Field("xavier", description="what local contexts start from")
     local_contexts: LocalContexts = Field("class", description="local contexts of each class's own, or shared by all")
-    branches: Branches = Field("both", description="prompts that are learned and predict: both, global or local ones")
+    branches: Branches = Field("both", description="prompts that are learned: both, global or local ones")
+    predict_with: Branches | None = Field(None, description="prompts that predict; none for those that are learned")
 
 
 class ModelConfig(PromptConfig):

@@ -174,3 +174,19 @@ def test_convolutional_backbones_end_to_end(make: Callable[[], nn.Module]) -> No
     assert model.local_projection.shape == (backbone.embed_dim, backbone.embed_dim)
     for parameter in (model.global_prompts, model.local_prompts, model.local_projection):
         assert parameter.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("branches", ["global", "local"])
+def test_one_branch_is_trained_and_both_predict(tiny_backbone: Backbone, images: Tensor, branches: Any) -> None:
+    model = SOTGLP(tiny_backbone, NAMES, branches=branches, predict_with="both")
+    alone = SOTGLP(tiny_backbone, NAMES, branches=branches)
+    outputs, scale = model(images), tiny_backbone.logit_scale
+    mean = (outputs.global_logits + outputs.local_logits) / 2
+    torch.testing.assert_close(model.logits(outputs), scale * mean)
+    loss, expected = (one.loss(images, TARGETS, prompt_dropout=0.0) for one in (model, alone))
+    assert torch.equal(loss.total, expected.total)
+    assert model.logits(loss.outputs).isfinite().all()  # the training accuracy is that of the prediction
+    assert {name for name, _ in model.named_parameters()} == {name for name, _ in alone.named_parameters()}
+    new = SOTGLP(tiny_backbone, NAMES, predict_with="both").for_new_classes(["new", "other"])
+    assert new(images).global_logits.shape == (5, 2)
+    torch.testing.assert_close(new.logits(new(images)), scale * new(images).global_logits)

@@ -62,7 +62,7 @@ class SOTGLPClassifier(ImageClassifier):
         How shots are drawn when classes differ in size.
     n_global_prompts, n_local_prompts, top_k, epsilon, relaxation, template, learn_projection, local_init, local_factor
         See :class:`sotglp.SOTGLP`.
-    branches, matching, local_contexts, fusion
+    branches, predict_with, matching, local_contexts, fusion
         See :class:`sotglp.SOTGLP`.
     residual : {"auto", "gda", "proker"} or None, default "auto"
         See :class:`sotglp.SOTGLP`; None is SOT-GLP as published, ``"auto"`` what comes with the backbone: ``"gda"``
@@ -127,6 +127,7 @@ class SOTGLPClassifier(ImageClassifier):
         local_init: LocalInit = "xavier",
         local_factor: LocalFactor = "1/N",
         branches: Branches = "both",
+        predict_with: Branches | None = None,
         matching: Matching = "transport",
         local_contexts: LocalContexts = "class",
         residual: Residual | Literal["auto"] | None = "auto",
@@ -167,6 +168,7 @@ class SOTGLPClassifier(ImageClassifier):
         self.local_init = local_init
         self.local_factor = local_factor
         self.branches = branches
+        self.predict_with = predict_with
         self.matching = matching
         self.local_contexts = local_contexts
         self.residual = residual

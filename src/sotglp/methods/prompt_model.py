@@ -19,7 +19,7 @@ from sotglp.methods.base import AdaptedModel, Loss, Outputs, full_precision, uni
 from sotglp.methods.local_match import LocalMatch
 from sotglp.methods.prompts import TokenizedClasses, initial_local_contexts, template_tokens, tokenize_classes
 from sotglp.methods.text_features import TextFeatures, encode_prompts
-from sotglp.settings import checked
+from sotglp.settings import Branches, checked
 
 
 class PromptModel(AdaptedModel):
@@ -112,7 +112,7 @@ class PromptModel(AdaptedModel):
     ) -> Outputs:
         """Compare encoded images with encoded prompts; see :meth:`AdaptedModel.compare`."""
         global_logits = self._global_logits(encoded.image_features, text, drawn_prompts)
-        if for_loss and self.config.branches == "global":
+        if for_loss and self.config.branches == self.predicting == "global":
             left_out = global_logits.new_tensor(math.nan)
             n_images, n_classes = global_logits.shape
             patch_logits = left_out.expand(n_images, encoded.patch_tokens.shape[1], n_classes)
@@ -152,7 +152,7 @@ class PromptModel(AdaptedModel):
     def _shared_settings(self) -> dict[str, Any]:
         """Return the settings of a model of what all classes share."""
         settings: dict[str, Any] = self.config.model_dump()
-        return settings | ({"branches": "global"} if self.class_rows else {})
+        return settings | ({"branches": "global", "predict_with": None} if self.class_rows else {})
 
     def loss(
         self, images: Tensor, targets: Tensor, prompt_dropout: float = 0.75, generator: torch.Generator | None = None
@@ -192,19 +192,25 @@ class PromptModel(AdaptedModel):
         return F.cross_entropy(self.backbone.logit_scale * outputs.local_logits, targets)
 
     def logits(self, outputs: Outputs) -> Tensor:
-        """Compute scaled cosines s (global + local) / 2, or s times those of the only branch, (B, C)."""
+        """Compute scaled cosines s (global + local) / 2, or s times those of the only branch that predicts, (B, C)."""
         of_global, of_local = self.branch_factors
         cosines = {
             "both": of_global * outputs.global_logits + of_local * outputs.local_logits,
             "global": of_global * outputs.global_logits,
             "local": of_local * outputs.local_logits,
-        }[self.config.branches]
+        }[self.predicting]
         return self.backbone.logit_scale * cosines
 
     @property
     def branch_factors(self) -> tuple[float, float]:
         """Factors of global and local cosines in the logits."""
-        return (0.5, 0.5) if self.config.branches == "both" else (1.0, 1.0)
+        return (0.5, 0.5) if self.predicting == "both" else (1.0, 1.0)
+
+    @property
+    def predicting(self) -> Branches:
+        """Branches whose cosines are in the logits."""
+        found: Branches = self.config.predict_with or self.config.branches
+        return found
 
     @torch.no_grad()
     def transport(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -54,9 +54,10 @@ class SOTGLP(FusedModel):
     seed : int, default 1
         Seed of the local contexts.
     branches : {"both", "global", "local"}, default "both"
-        Prompts that are learned and predict. ``global`` has no local prompts and no projection; patches are compared
-        with the global prompts, for OOD scores only. ``local`` keeps the global prompts at the template, for OOD
-        scores only.
+        Prompts that are learned. ``global`` has no local prompts and no projection; patches are compared with the
+        global prompts. ``local`` keeps the global prompts at the template.
+    predict_with : {"both", "global", "local"} or None, default None
+        Branches in the logits; None for those that are learned. The other one counts in OOD scores only.
     matching : {"transport", "uniform", "per-prompt"}, default "transport"
         How patches are matched with the N prompts of a class: an optimal plan on one support; the uniform plan on that
         support; the uniform plan on K patches chosen for each prompt. The latter two ignore ``epsilon`` and
@@ -110,6 +111,7 @@ class SOTGLP(FusedModel):
         seed: int = 1,
         *,
         branches: Branches = "both",
+        predict_with: Branches | None = None,
         matching: Matching = "transport",
         local_contexts: LocalContexts = "class",
         residual: Residual | None = None,
