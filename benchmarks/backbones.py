@@ -1,7 +1,7 @@
 """What backbones cost: `python -m benchmarks.backbones` measures each in its own process, with random weights.
 
-A row is appended to --rows as soon as it is measured, so that an interrupted run can be repeated, and
-docs/backbones_measured.md is written from all rows.
+A row is appended to --rows as soon as it is measured, and docs/backbones_measured.md is written from the rows so far:
+an interrupted run continues when it is repeated.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +88,14 @@ def _fastest(work: Callable[[], object], times: int) -> float:
     return min(seconds[1:])
 
 
-def written(rows: list[dict[str, Any]]) -> str:
+def write_page(rows: Mapping[str, dict[str, Any]]) -> None:
+    """Write the page of the rows so far."""
+    (DOCS / "backbones_measured.md").write_text(written([rows[name] for name in MEASURED if name in rows]))
+
+
+def written(rows: Sequence[dict[str, Any]]) -> str:
     """Return the page."""
+    missing = [f"`{name}`" for name in MEASURED if name not in {row["name"] for row in rows}]
     header = (
         *("backbone", "image tower", "input, px", "patches", "W", "d", "parameters, millions", "images/s"),
         *("MiB to encode", "seconds a step", "MiB for a step", "learned, millions"),
@@ -108,6 +114,7 @@ def written(rows: list[dict[str, Any]]) -> str:
         "re-encoded, the better of two; none without text, or without its tokenizer at hand. W is the width of a patch",
         f"token, d that of the joint space. What is learned, prompts and projection for {N_CLASSES} classes, is",
         "stored in a model file in float32. `sotglp info --backbones` lists sizes of all architectures.",
+        *([f"Not measured yet: {', '.join(missing)}."] if missing else []),
         "",
         f"| {' | '.join(header)} |",
         f"|---|---|{'---:|' * (len(header) - 2)}",
@@ -138,6 +145,7 @@ def main() -> None:
     lines = arguments.rows.read_text().splitlines() if arguments.rows.exists() else []
     rows = {row["name"]: row for row in map(json.loads, lines)}
     for name in MEASURED:
+        write_page(rows)
         if name in rows:
             continue
         command = [sys.executable, "-m", "benchmarks.backbones", "--one", name]
@@ -146,7 +154,7 @@ def main() -> None:
         with arguments.rows.open("a") as file:
             file.write(json.dumps(rows[name]) + "\n")
         print(rows[name], flush=True)
-    (DOCS / "backbones_measured.md").write_text(written([rows[name] for name in MEASURED]))
+    write_page(rows)
 
 
 if __name__ == "__main__":
