@@ -24,8 +24,8 @@ _worker: Worker | None = None
 def run_locally(set_up: SetUp, queue: Queue, n_workers: int) -> Iterator[tuple[int, Outcome]]:
     """Yield the index and the outcome of each task as it finishes.
 
-    One worker is this process itself. loky ends all workers if one dies: the tasks that were running then run again
-    one at a time, so that a task of which workers die is told from those beside it.
+    One worker is this process itself. loky ends all workers if one dies. The tasks that were running then run again
+    one at a time, so that the task that kills its worker is identified.
     """
     if n_workers <= 1:
         function = set_up() if queue else None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
-from sotglp.engines.tasks import Outcome, Queue, Warned
+from sotglp.engines.tasks import Outcome, Queue
 from sotglp.errors import SotglpError, UnknownNameError
 
 Task = TypeVar("Task")
@@ -93,8 +94,13 @@ def _outcomes(
         yield from run_locally(set_up, Queue(tasks), min(engine.n_workers or 1, len(tasks)))
 
 
-def _results(outcomes: Generator[tuple[int, Outcome]]) -> Generator[tuple[int, Result]]:
-    warned = Warned()
+def _results(outcomes: Generator[tuple[int, Outcome]]) -> Generator[tuple[int, Any]]:
+    """Yield indices and results, and repeat the warnings of workers, each once."""
+    seen: set[str] = set()
     with closing(outcomes):
         for index, outcome in outcomes:
-            yield index, warned.result(outcome)
+            for warning in outcome.warnings:
+                if str(warning) not in seen:
+                    seen.add(str(warning))
+                    warnings.warn(warning, stacklevel=2)
+            yield index, outcome.result

@@ -92,18 +92,3 @@ class Queue:
             SotglpWarning,
             stacklevel=2,
         )
-
-
-class Warned:
-    """Repeats the warnings of workers, each once."""
-
-    def __init__(self) -> None:
-        self._seen: set[str] = set()
-
-    def result(self, outcome: Outcome) -> Any:
-        """Return the result of a task whose warnings are repeated."""
-        for warning in outcome.warnings:
-            if str(warning) not in self._seen:
-                self._seen.add(str(warning))
-                warnings.warn(warning, stacklevel=2)
-        return outcome.result
