@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sotglp.errors import SotglpError
-from sotglp.shards.places import file_system, full_address, is_address, opened, version_of
+from sotglp.shards.addresses import file_system, full_address, is_address, opened, version_of
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Predictions of one shard by a model that is loaded once a process."""
+"""Predictions of one shard, by a model that each process loads once."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class BulkSettings:
     sets : dict
         Arguments of :meth:`sotglp.scoring.calibration.Calibration.sets`.
     skip_unreadable : bool
-        Go on if an image can't be read.
+        Skip images that can't be read.
     n_threads : int
         Threads of matrix products on the CPU, whose last bits depend on it; by default those of this process.
     """

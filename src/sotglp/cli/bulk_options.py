@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sotglp.errors import SotglpError
+from sotglp.shards.addresses import full_address, is_address
 from sotglp.shards.find import is_sharded
-from sotglp.shards.places import full_address, is_address
 
 _RESULTS = frozenset({".csv", ".json", ".jsonl", ".parquet", ".tsv"})
 

@@ -19,8 +19,8 @@ from sotglp.images.columns import ALL, Columns
 from sotglp.images.formats import IMAGE_SUFFIXES, ending
 from sotglp.images.manifest import ANY_COLUMNS, MANIFEST_SUFFIXES
 from sotglp.images.sources import find_images
+from sotglp.shards.addresses import address_at, file_system, full_address, is_address, opened, version_of
 from sotglp.shards.listed import LISTS, read_list
-from sotglp.shards.places import address_at, file_system, full_address, is_address, opened, version_of
 from sotglp.shards.shard import Shard
 from sotglp.shards.tables import image_columns
 from sotglp.shards.tar import TAR_SUFFIXES
@@ -42,7 +42,7 @@ _Kind = Literal["tar", "parquet", "arrow"]
 def find_shards(
     names: Sequence[str | os.PathLike[str]], columns: Columns = ANY_COLUMNS, *, with_labels: bool = False
 ) -> list[Shard]:
-    """Return the shards of what a user names, in order: nothing of the images is read yet.
+    """Return the shards of what a user names, in order, without reading an image.
 
     A name is that of an archive (.tar, .tar.gz), a Parquet table with images, a folder of either, a data set that
     `datasets` saved to disk, a folder of images or a pattern, as a path or an address such as s3://bucket/folder, or
@@ -124,7 +124,7 @@ def _of_pattern(name: str, columns: Columns) -> list[Shard]:
 def _of_folder(system: Any, path: str, name: str, columns: Columns) -> list[Shard]:
     if system.exists(posixpath.join(path, _DICT)):
         return _of_folder(system, *_split_folder(system, path, name, columns), replace(columns, split=None))
-    if _saved_by_datasets(system, path):
+    if all(system.exists(posixpath.join(path, file)) for file in (_STATE, _INFO)):
         state = json.loads(_text(system, posixpath.join(path, _STATE)))
         files = [posixpath.join(path, posixpath.basename(file["filename"])) for file in state["_data_files"]]
         return _of_files(system, {file: system.info(file) for file in files}, name, columns)
@@ -137,13 +137,6 @@ def _split_folder(system: Any, path: str, name: str, columns: Columns) -> tuple[
     if chosen not in splits:
         raise SotglpError(f"{name} has the splits {some_names(splits)}; choose one with --split")
     return posixpath.join(path, posixpath.basename(chosen)), f"{name}/{chosen}"
-
-
-def _saved_by_datasets(system: Any, path: str) -> bool:
-    return bool(
-        system.exists(posixpath.join(path, _DICT))
-        or (system.exists(posixpath.join(path, _STATE)) and system.exists(posixpath.join(path, _INFO)))
-    )
 
 
 def _of_files(
@@ -165,11 +158,9 @@ def _of_files(
         versions = [version_of(found[path]) for path in images]
         return _file_shards([address_at(system, path) for path in images], versions, labels)
     chosen = _of_split(kinds, name, columns)
-    names = _class_names(system, chosen[0])
+    names, columns = _class_names(system, chosen[0]), replace(columns, split=None)
     return [
-        Shard(
-            kinds[path], address_at(system, path), version_of(found[path]), class_names=names, columns=_without(columns)
-        )
+        Shard(kinds[path], address_at(system, path), version_of(found[path]), class_names=names, columns=columns)
         for path in chosen
     ]
 
@@ -187,10 +178,6 @@ def _of_split(kinds: Mapping[str, _Kind], name: str, columns: Columns) -> list[s
         found = some_names(splits) if splits else "none in the names of its files"
         raise SotglpError(f"{name} has no files of the split {columns.split}, only: {found}; choose another one")
     return chosen
-
-
-def _without(columns: Columns) -> Columns:
-    return replace(columns, split=None)
 
 
 def _kind(path: str) -> _Kind | None:

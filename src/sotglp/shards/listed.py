@@ -9,7 +9,7 @@ from sotglp.images.columns import Columns
 from sotglp.images.formats import ending
 from sotglp.images.manifest import read_rows
 from sotglp.images.table import csv_rows_of, parquet_rows
-from sotglp.shards.places import full_address, is_address, opened
+from sotglp.shards.addresses import full_address, is_address, opened
 
 LISTS = frozenset({".csv", ".tsv"})
 """Suffixes of manifests that are read from an address."""

@@ -16,8 +16,8 @@ from sotglp.images.decode import open_image, read_losses
 from sotglp.images.formats import HEAD_BYTES, head_of, may_be_deep
 from sotglp.images.survey import PAGES, UNKNOWN_DEPTH
 from sotglp.images.value_range import ValueRanges
+from sotglp.shards.addresses import is_address, opened
 from sotglp.shards.notes import ShardNotes
-from sotglp.shards.places import is_address, opened
 from sotglp.shards.read import read_items
 from sotglp.shards.shard import MAX_IMAGE_BYTES, TOO_LARGE, Item, Shard
 
@@ -50,8 +50,8 @@ def pixel_batches(
 ) -> Iterator[PixelBatch]:
     """Decode and transform the images of a shard, ``batch_size`` at a time from the first on.
 
-    Which images share a batch doesn't depend on ``n_threads``, which decode. Their number bounds neither memory nor
-    order: a few batches are read ahead.
+    ``n_threads`` decode. Their number changes neither the batches and their order nor the memory: a fixed number of
+    batches is read ahead.
     """
 
     def decoded(items: list[Item]) -> list[Future[_Decoded]]:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from sotglp.errors import SotglpError, first_line
-from sotglp.shards.places import file_system, opened
+from sotglp.shards.addresses import file_system, opened
 from sotglp.shards.shard import Item, Shard
 from sotglp.shards.tables import arrow_items, parquet_items
 from sotglp.shards.tar import tar_items

@@ -1,4 +1,4 @@
-"""Shards, the parts of a large set of images that are read one after another, and the images in them."""
+"""Shards, the parts of a large set of images that are read one after another, and their images."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Shard:
 def named_label(value: Any, names: Sequence[str], where: str) -> str | None:
     """Return the class name of a label as shards store them; None if there is none, such as -1 of Hugging Face.
 
-    A whole number counts ``names``, if there are any. Raise a SotglpError about the image ``where``.
+    A whole number is an index into ``names``, if there are any. Raise a SotglpError about the image ``where``.
     """
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
