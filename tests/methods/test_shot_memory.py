@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from sotglp.errors import SotglpError
-from sotglp.methods.shot_memory import NEIGHBOUR, ClassGaussians, ShotMemory, unit_features
+from sotglp.methods.shot_memory import NEIGHBOUR, ShotMemory, unit_features
 
 
 def drawn(n: int = 24, d: int = 6, n_classes: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -107,10 +107,3 @@ def test_classes_move_go_and_join() -> None:
 def test_parts_that_do_not_fit_are_refused(features: tuple[int, ...], regions: tuple[int, ...], classes: int) -> None:
     with pytest.raises(SotglpError, match="different numbers of rows"):
         ShotMemory(torch.ones(features), torch.ones(regions), torch.zeros(classes, dtype=torch.long))
-
-
-def test_gaussians_are_the_same_in_any_order() -> None:
-    features, _, classes = drawn()
-    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(3))
-    one, other = ClassGaussians(features, classes), ClassGaussians(features[order], classes[order])
-    torch.testing.assert_close(one.nearness(features), other.nearness(features), rtol=1e-5, atol=1e-5)

@@ -242,3 +242,8 @@ def unit_patches(backbone: Backbone, encoded: EncodedImages) -> Tensor:
 def full_precision(features: Tensor) -> Tensor:
     """Convert half precision to float32; float64 stays."""
     return features if features.dtype == torch.float64 else features.float()
+
+
+def exact_units(image_features: Tensor) -> Tensor:
+    """Scale image features to length 1, in float64 on the CPU, for closed-form fits."""
+    return F.normalize(image_features.detach().double().cpu(), dim=-1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sotglp.methods.class_gaussians import class_means
+
 NOISE = 0.1
 """Share of the mean variance within classes that counts as noise in every direction."""
 
@@ -31,8 +33,7 @@ class ClassSubspaces:
         features = features.double()
         _, own = torch.unique(classes, return_inverse=True)
         counts = torch.bincount(own)
-        sums = torch.zeros(len(counts), features.shape[1], dtype=torch.float64).index_add_(0, own, features)
-        self._center, self._means = features.mean(dim=0), sums / counts[:, None]
+        self._center, self._means = features.mean(dim=0), class_means(features, own, len(counts))
         deviations = features - self._means[own]
         noise = NOISE * deviations.square().sum() / len(features)
         # Rows (classes, most shots of one, d) whose squared products with a deviation sum to its part inside.

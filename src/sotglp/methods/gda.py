@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
 from sotglp.images.few_shot import deal_folds
-from sotglp.methods.base import check_every_class
+from sotglp.methods.base import check_every_class, exact_units
+from sotglp.methods.class_gaussians import class_means
 from sotglp.methods.configs import GdaConfig
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.settings import Settings
@@ -59,7 +60,7 @@ class GDA(ZeroShot):
         Raise a SotglpError if a class has no features.
         """
         check_every_class(self, targets)
-        features, targets = F.normalize(image_features.detach().double().cpu(), dim=-1), targets.cpu()
+        features, targets = exact_units(image_features), targets.cpu()
         weights, intercepts = shared_covariance_discriminant(features, targets, len(self.class_names))
         fusion_weight = self.config.fusion_weight
         if fusion_weight is None:
@@ -79,13 +80,12 @@ def shared_covariance_discriminant(features: Tensor, classes: Tensor, n_classes:
     """Compute weights (C, d) and intercepts (C,) of Gaussian classes with equal priors and one covariance.
 
     ``features`` are (n, d), float64, and ``classes`` (n,). The precision is d ((n - 1) S + tr(S) I)^-1, the estimator
-    of Kubokawa & Srivastava that the paper uses, where S is the covariance around the class means. With one shot a
-    class nothing is around them, and S is the covariance around the mean of all, which is ours: the authors' code
-    draws augmented views of each shot.
+    of Kubokawa & Srivastava that the paper uses, where S is the covariance around the class means. With one shot of
+    each class, S is the covariance around the mean of all; this is ours: the authors' code draws augmented views of
+    each shot.
     """
     n, width = features.shape
-    sums = features.new_zeros(n_classes, width).index_add_(0, classes, features)
-    means = sums / torch.bincount(classes, minlength=n_classes)[:, None]
+    means = class_means(features, classes, n_classes)
     deviations = features - means[classes]
     if not deviations.any():
         deviations = features - features.mean(dim=0)
@@ -104,22 +104,26 @@ def shared_covariance_discriminant(features: Tensor, classes: Tensor, n_classes:
     return weights, -(weights * means).sum(dim=1) / 2 - math.log(n_classes)
 
 
+def left_out_discriminant(features: Tensor, classes: Tensor, folds: Tensor, n_classes: int) -> Tensor:
+    """Compute the discriminant of each shot from the shots of the other ``folds`` (n,), (n, C)."""
+    scores = features.new_empty(len(features), n_classes)
+    for fold in folds.unique():
+        own = folds == fold
+        weights, intercepts = shared_covariance_discriminant(features[~own], classes[~own], n_classes)
+        scores[own] = features[own] @ weights.T + intercepts
+    return scores
+
+
 def choose_weight(features: Tensor, classes: Tensor, zero_shot: Tensor) -> float:
     """Choose the weight in ``WEIGHTS`` with the most correct shots, each judged by the discriminant of other shots.
 
-    ``zero_shot`` are the scaled cosines of the shots, (n, C). Equal weights are told apart by the cross entropy.
-    Returns ``DEFAULT_WEIGHT`` if a class has a single shot.
+    ``zero_shot`` are the scaled cosines of the shots, (n, C). The cross entropy breaks ties. Returns
+    ``DEFAULT_WEIGHT`` if a class has a single shot.
     """
-    n_classes = zero_shot.shape[1]
     folds = torch.from_numpy(deal_folds(classes.numpy(), MOST_FOLDS))
-    n_folds = int(folds.max()) + 1
-    if n_folds < 2:
+    if not folds.any():
         return DEFAULT_WEIGHT
-    discriminant = torch.empty_like(zero_shot)
-    for fold in range(n_folds):
-        rest = folds != fold
-        weights, intercepts = shared_covariance_discriminant(features[rest], classes[rest], n_classes)
-        discriminant[~rest] = features[~rest] @ weights.T + intercepts
+    discriminant = left_out_discriminant(features, classes, folds, zero_shot.shape[1])
 
     def merit(weight: float) -> tuple[int, float]:
         logits = zero_shot + weight * discriminant

@@ -8,10 +8,9 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
-from sotglp.methods.base import AdaptedModel, check_every_class
+from sotglp.methods.base import AdaptedModel, check_every_class, exact_units
 from sotglp.methods.configs import LinearProbeConfig
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.settings import Settings
@@ -45,7 +44,7 @@ class LinearProbe(ZeroShot):
     def fit_features(self, image_features: Tensor, targets: Tensor) -> None:
         """Fit the regression to features (n, d) and class indices (n,); raise a SotglpError if a class has none."""
         check_every_class(self, targets)
-        features = F.normalize(image_features.double(), dim=-1).cpu()
+        features = exact_units(image_features)
         weights, intercepts = fit_regression(features, targets.cpu(), self.config.inverse_regularisation)
         self.weights.copy_(weights)
         self.intercepts.copy_(intercepts)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
-from sotglp.methods.base import check_every_class
+from sotglp.methods.base import check_every_class, exact_units
 from sotglp.methods.configs import LpPlusPlusConfig
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.settings import Settings
@@ -55,7 +55,7 @@ class LPPlusPlus(ZeroShot):
         Raise a SotglpError if a class has no features.
         """
         check_every_class(self, targets)
-        features = F.normalize(image_features.detach().double().cpu(), dim=-1)
+        features = exact_units(image_features)
         labels = F.one_hot(targets.cpu(), len(self.class_names)).double()
         prototypes, multipliers = fit_blend(
             features, labels, self.class_vectors.double().cpu(), n_iterations=self.config.iterations

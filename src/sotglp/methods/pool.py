@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
 from sotglp.images.few_shot import deal_folds
-from sotglp.methods.base import AdaptedModel, check_every_class
+from sotglp.methods.base import AdaptedModel, check_every_class, exact_units
 from sotglp.methods.configs import PoolConfig
 from sotglp.methods.gda import choose_weight, shared_covariance_discriminant
 from sotglp.methods.linear_probe import fit_regression
@@ -61,7 +61,7 @@ class Pool(ProKeR):
         Raise a SotglpError if a class has no features.
         """
         check_every_class(self, targets)
-        features, targets = F.normalize(image_features.detach().double().cpu(), dim=-1), targets.cpu()
+        features, targets = exact_units(image_features), targets.cpu()
         scale, cosines = float(self.backbone.logit_scale), features @ self.class_vectors.double().cpu().T
         alpha = self.config.fusion_weight
         if alpha is None:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from sotglp.backbone import Backbone
 from sotglp.errors import SotglpError
+from sotglp.methods.base import exact_units
 from sotglp.methods.configs import ProkerConfig
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.settings import Settings
@@ -59,7 +60,7 @@ class ProKeR(ZeroShot):
 
     def fit_features(self, image_features: Tensor, targets: Tensor) -> None:
         """Fit the regression on features (n, d) and class indices (n,), and choose sharpness and ridge."""
-        keys, targets = F.normalize(image_features.detach().double().cpu(), dim=-1), targets.cpu()
+        keys, targets = exact_units(image_features), targets.cpu()
         zero_shot = keys @ self.class_vectors.double().cpu().T
         labels = F.one_hot(targets, len(self.class_names)).double()
         sharpness, ridge = choose_kernel(keys, targets, zero_shot, self.config.sharpness, self.config.ridge)
@@ -101,8 +102,7 @@ def choose_kernel(
 
     ``keys`` are the unit features of the shots, (n, d), ``classes`` (n,) and ``zero_shot`` their cosines, (n, C). The
     residual of a left-out shot has a closed form: its coefficient, divided by its diagonal entry of the inverse of
-    kernel plus ridge. Equal values are told apart by the squared error. Returns the defaults if a class has a single
-    shot.
+    kernel plus ridge. The squared error breaks ties. Returns the defaults if a class has a single shot.
     """
     sharpnesses = SHARPNESSES if sharpness is None else (sharpness,)
     ridges = RIDGES if ridge is None else (ridge,)
@@ -121,14 +121,14 @@ def choose_kernel(
     labels = F.one_hot(classes, zero_shot.shape[1]).double()
     best = (-1, -torch.inf)
     found = DEFAULT_SHARPNESS, DEFAULT_RIDGE
-    for one in sharpnesses:
-        values, vectors = torch.linalg.eigh(kernel_of(keys @ keys.T, one))
+    for beta in sharpnesses:
+        values, vectors = torch.linalg.eigh(kernel_of(keys @ keys.T, beta))
         turned, squares = vectors.T @ (labels - zero_shot), vectors.square()
-        for other in ridges:
-            inverse = 1 / (values.clamp(min=0) + other)
+        for penalty in ridges:
+            inverse = 1 / (values.clamp(min=0) + penalty)
             errors = vectors @ (inverse[:, None] * turned) / (squares @ inverse)[:, None]
             n_correct = int(((labels - errors).argmax(dim=1) == classes).sum())
             merit = (n_correct, -errors.square().sum().item())
             if merit > best:
-                best, found = merit, (one, other)
+                best, found = merit, (beta, penalty)
     return found

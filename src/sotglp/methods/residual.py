@@ -12,7 +12,8 @@ from typing_extensions import Self
 
 from sotglp.errors import SotglpError
 from sotglp.images.few_shot import deal_folds
-from sotglp.methods.gda import shared_covariance_discriminant
+from sotglp.methods.base import exact_units
+from sotglp.methods.gda import left_out_discriminant, shared_covariance_discriminant
 from sotglp.methods.proker import choose_kernel, kernel_of, solve_ridge
 from sotglp.settings import Residual
 
@@ -43,7 +44,7 @@ class ClosedFormResidual(nn.Module, ABC):
         """Return the residual of some of the classes, in this order."""
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over tensors by name; raise a SotglpError if they don't fit."""
+        """Copy tensors by name; raise a SotglpError if they don't fit."""
         for name, own in self.named_buffers():
             value = tensors.get(name)
             if value is None or not value.is_floating_point() or value.shape != own.shape:
@@ -63,7 +64,7 @@ class DiscriminantResidual(ClosedFormResidual):
 
     def fit(self, image_features: Tensor, targets: Tensor) -> Self:
         """Estimate the Gaussians."""
-        features, targets = _unit(image_features), targets.cpu()
+        features, targets = exact_units(image_features), targets.cpu()
         weights, intercepts = shared_covariance_discriminant(features, targets, len(self.intercepts))
         self.weights.copy_(weights)
         self.intercepts.copy_(intercepts)
@@ -71,16 +72,12 @@ class DiscriminantResidual(ClosedFormResidual):
 
     def left_out(self, image_features: Tensor, targets: Tensor) -> Tensor:
         """Leave out an image of each class at once; see :meth:`ClosedFormResidual.left_out`."""
-        features, targets = _unit(image_features), targets.cpu()
+        features, targets = exact_units(image_features), targets.cpu()
         folds = torch.from_numpy(deal_folds(targets.numpy(), MOST_FOLDS))
-        n_folds = int(folds.max()) + 1
-        scores = features.new_empty(len(features), len(self.intercepts))
-        for fold in range(n_folds):
-            held_out = folds == fold
-            others = ~held_out if n_folds > 1 else held_out
-            weights, intercepts = shared_covariance_discriminant(features[others], targets[others], scores.shape[1])
-            scores[held_out] = features[held_out] @ weights.T + intercepts
-        return scores
+        if folds.any():
+            return left_out_discriminant(features, targets, folds, len(self.intercepts))
+        weights, intercepts = shared_covariance_discriminant(features, targets, len(self.intercepts))
+        return features @ weights.T + intercepts
 
     def forward(self, unit_features: Tensor) -> Tensor:
         """Compute the discriminant, (B, C)."""
@@ -126,7 +123,7 @@ class KernelResidual(ClosedFormResidual):
 
     def _problem(self, image_features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, float, float]:
         """Return unit features (n, d), what is regressed on them (n, C), sharpness and ridge."""
-        keys, targets = _unit(image_features), targets.cpu()
+        keys, targets = exact_units(image_features), targets.cpu()
         n_classes = len(self.coefficients)
         prior = torch.full((len(keys), n_classes), 1 / n_classes, dtype=keys.dtype)
         return keys, F.one_hot(targets, n_classes) - prior, *choose_kernel(keys, targets, prior)
@@ -143,7 +140,7 @@ class KernelResidual(ClosedFormResidual):
         return part
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over tensors by name, with any number of keys; see :meth:`ClosedFormResidual.restore`."""
+        """Copy tensors by name, with any number of keys; see :meth:`ClosedFormResidual.restore`."""
         keys = tensors.get("keys")
         if keys is not None and keys.ndim == 2:
             self.keys = self.keys.new_zeros(len(keys), self.keys.shape[1])
@@ -160,7 +157,3 @@ KINDS: dict[Residual, type[DiscriminantResidual] | type[KernelResidual]] = {
 def build_residual(kind: Residual, n_classes: int, width: int) -> ClosedFormResidual:
     """Build an unfitted residual for features of length ``width``."""
     return KINDS[kind](n_classes, width)
-
-
-def _unit(image_features: Tensor) -> Tensor:
-    return F.normalize(image_features.detach().double().cpu(), dim=-1)

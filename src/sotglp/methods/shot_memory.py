@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sotglp.errors import SotglpError
+from sotglp.methods.class_gaussians import ClassGaussians, class_means
 from sotglp.methods.class_subspaces import ClassSubspaces
 from sotglp.methods.shot_patches import ShotPatches
 
@@ -19,35 +20,6 @@ NEIGHBOUR = 10
 
 CLIPPED = 0.9
 """Quantile of the shots' activations above which ReAct clips, as published."""
-
-
-class ClassGaussians:
-    """Gaussians of unit features (n, d), one for each class with features, with a shared covariance.
-
-    The covariance is shrunk by the rule of Ledoit & Wolf ("A well-conditioned estimator for large-dimensional
-    covariance matrices", 2004), since there are fewer shots than dimensions. It is the identity if no class has two
-    different shots.
-    """
-
-    def __init__(self, features: Tensor, classes: Tensor) -> None:
-        features = features.double()
-        _, own = torch.unique(classes, return_inverse=True)
-        counts = torch.bincount(own)
-        sums = torch.zeros(len(counts), features.shape[1], dtype=torch.float64).index_add_(0, own, features)
-        self.means = sums / counts[:, None]
-        deviations = features - self.means[own]
-        precision = torch.eye(features.shape[1], dtype=torch.float64)
-        if deviations.any():
-            precision = _shrunk_precision(deviations)
-        self._whitening = torch.linalg.cholesky(precision)
-
-    def nearness(self, features: Tensor) -> Tensor:
-        """Negative squared Mahalanobis distance of unit features (B, d) to the nearest mean, (B,)."""
-        white, means = features.double() @ self._whitening, self.means @ self._whitening
-        # Unlike cdist, this can be traced; in float64 the difference of squares is accurate enough.
-        squares = white.square().sum(dim=1, keepdim=True) - 2 * white @ means.T + means.square().sum(dim=1)
-        nearest: Tensor = -squares.amin(dim=1).float()
-        return nearest
 
 
 class ShotMemory:
@@ -150,9 +122,9 @@ class ShotMemory:
     def _patterns(self) -> Tensor:
         """Mean shot of each class up to the last one with shots, then the mean of all, (classes + 1, d)."""
         counts = torch.bincount(self.classes)[:, None]
-        sums = torch.zeros(len(counts), self.features.shape[1]).index_add_(0, self.classes, self.features)
+        means = class_means(self.features, self.classes, len(counts))
         everything = self.features.mean(dim=0, keepdim=True)
-        return torch.cat([torch.where(counts > 0, sums / counts.clamp(min=1), everything), everything])
+        return torch.cat([torch.where(counts > 0, means, everything), everything])
 
     @cached_property
     def _minor_space(self) -> Tensor:
@@ -174,23 +146,6 @@ class ShotMemory:
     @cached_property
     def _of_regions(self) -> ClassGaussians:
         return ClassGaussians(self.regions, self.classes)
-
-
-def _shrunk_precision(deviations: Tensor) -> Tensor:
-    """Compute the inverse of the Ledoit-Wolf covariance of deviations (n, d) from their means, (d, d).
-
-    It is :class:`sklearn.covariance.LedoitWolf`, whose import takes longer than a prediction.
-    """
-    n, width = deviations.shape
-    squares = deviations.square()
-    scale = squares.sum() / (n * width)
-    covariance = deviations.T @ deviations / n
-    identity = torch.eye(width, dtype=deviations.dtype)
-    distance = (covariance - scale * identity).square().sum() / width
-    noise = (squares.sum(dim=1).square().sum() / n - covariance.square().sum()) / (n * width)
-    weight = float(torch.minimum(noise, distance) / distance) if distance > 0 else 0.0
-    precision: Tensor = torch.linalg.pinv((1 - weight) * covariance + weight * scale * identity, hermitian=True)
-    return precision
 
 
 def unit_features(features: Tensor) -> Tensor:
