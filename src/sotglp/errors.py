@@ -46,6 +46,10 @@ class OldClassesOnlyError(SotglpError):
         )
 
 
+class DivergedError(SotglpError):
+    """A training gave values that are no finite numbers."""
+
+
 class UnreadableImageError(SotglpError):
     """An image can't be read.
 

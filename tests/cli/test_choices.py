@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from sotglp import SotglpError
 from sotglp.model_file.load import load_model
 from sotglp.model_file.record import read_record
 from support.command import Run, run_here
@@ -63,6 +65,31 @@ def test_ood_method_auto_leaves_classes_out(held_out: bool, tmp_path: Path, outp
     assert record.calibration is not None
     assert record.calibration.ood_method == choice.chosen
     assert str(choice) in printed
+
+
+def test_a_resumed_fit_repeats_no_finished_choice(
+    class_folders: Path, tmp_path: Path, output_of: Run, error_of: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "m.safetensors"
+    command = ("fit", class_folders, "--out", out, *TINY, "--method", "auto", "--lr", "auto", "--calibrate")
+    command = (*command, "--ood-method", "auto")
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise SotglpError("stopped here")
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr("sotglp.cli.fit_model.cross_fit", stopped)
+        assert "stopped here" in error_of(*command)
+    with monkeypatch.context() as finished:
+        for name in ("choose_method.choose_method", "choose_method.choose_rate"):
+            finished.setattr(f"sotglp.scoring.{name}", stopped)
+        finished.setattr("sotglp.cli.fit_model.choose_score", stopped)
+        output_of(*command, "--resume")
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith(out.name)] == [out.name]
+        assert "stopped here" in error_of(*command, "--force")
+    choices = [choice.setting for choice in read_record(out).choices]
+    assert choices[0] == "method"
+    assert choices[-1] == "ood_method"
 
 
 def test_a_rate_that_is_no_number_is_named(class_folders: Path, tmp_path: Path, error_of: Run) -> None:

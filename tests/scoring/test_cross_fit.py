@@ -14,7 +14,15 @@ from sotglp.features.view_cache import ViewCache
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.method import METHODS
 from sotglp.methods.registry import build_model
-from sotglp.scoring.cross_fit import CrossFit, cross_fit, fold_checkpoint, folds_of, remove_checkpoints
+from sotglp.scoring.cross_fit import (
+    SHARE_OF_STEPS,
+    CrossFit,
+    cross_fit,
+    fold_checkpoint,
+    fold_training,
+    folds_of,
+    remove_checkpoints,
+)
 from sotglp.scoring.predict import predict
 from sotglp.settings import InferenceConfig, TrainConfig
 from sotglp.training.checkpoint import Checkpoint
@@ -88,6 +96,39 @@ def test_same_seed_same_bits_with_a_cache(crossed: CrossFit, model: SOTGLP, imag
     assert len(list(tmp_path.rglob("*.safetensors"))) == 12
     other = cross_fit(model, images, CONFIG.model_copy(update={"seed": 4}), INFERENCE, n_folds=3)
     assert not np.array_equal(other.folds, crossed.folds)
+
+
+@pytest.mark.parametrize("n_folds", [2, 3, 5])
+@pytest.mark.parametrize("warmup", [0, 10])
+def test_the_folds_together_take_half_the_steps_of_the_fit(n_folds: int, warmup: int) -> None:
+    config = TrainConfig(epochs=400, batch_size=4, learning_rate=0.1, warmup_epochs=warmup)
+    shortened = fold_training(config, 120, n_folds)
+    steps = n_folds * shortened.n_epochs(0) * shortened.steps_per_epoch(120 - 120 // n_folds)
+    assert steps == pytest.approx(SHARE_OF_STEPS * 400 * config.steps_per_epoch(120), rel=0.01)
+    sums = [sum(c.rate(e, c.n_epochs(0)) for e in range(c.n_epochs(0))) for c in (config, shortened)]
+    assert sums[1] == pytest.approx(sums[0] / 2, rel=0.05)
+    assert shortened.warmup_epochs == pytest.approx(warmup * shortened.n_epochs(0) / 400, abs=0.5)
+
+
+@pytest.mark.parametrize(("epochs", "n_images", "expected"), [(2, 12, 2), (8, 12, 5), (40, 40, 5), (None, 3200, 1)])
+def test_a_fold_takes_five_steps_or_those_of_the_fit(epochs: int | None, n_images: int, expected: int) -> None:
+    config = TrainConfig(epochs=epochs)
+    shortened = fold_training(config, n_images, 5)
+    assert shortened.epochs == expected
+    assert config.learning_rate <= shortened.learning_rate <= 4 * config.learning_rate
+
+
+def test_a_fold_that_diverges_is_trained_as_the_fit_was(
+    crossed: CrossFit, model: SOTGLP, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverging(config: TrainConfig, *_: int) -> TrainConfig:
+        return config.model_copy(update={"learning_rate": 1e30})
+
+    monkeypatch.setattr("sotglp.scoring.cross_fit.fold_training", diverging)
+    assert_same(cross_fit(model, images, CONFIG, INFERENCE, n_folds=3), crossed)
+    hopeless = CONFIG.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(SotglpError, match="diverged"):
+        cross_fit(model, images, hopeless, INFERENCE, n_folds=3)
 
 
 class Killed(Exception):

@@ -83,7 +83,11 @@ def fit(
     ] = None,
     calibrate: Annotated[
         bool,
-        Option("--calibrate", help="Calibrate the rejection of unknown images by up to five cross-fits."),
+        Option(
+            "--calibrate",
+            help="Calibrate the rejection of unknown images on the shots, by up to five models that train on parts of "
+            "them, in half a fit's steps.",
+        ),
     ] = False,
     calibrate_on: Annotated[
         Path | None,

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from sotglp.backbone import Backbone
@@ -27,6 +28,7 @@ from sotglp.scoring.choice import Choice
 from sotglp.scoring.choose_method import choose_settings
 from sotglp.scoring.choose_score import choose_score
 from sotglp.scoring.cross_fit import cross_fit, folds_of, remove_checkpoints, remove_fold_checkpoints
+from sotglp.scoring.kept_choices import KeptChoices, choices_file
 from sotglp.scoring.rejection import check_tpr
 from sotglp.scoring.risk_control import check_max_error
 from sotglp.settings import Calibrator, InferenceConfig, Settings, TrainConfig
@@ -79,14 +81,16 @@ class FitRun:
         warn_of_two_labels(shots)
         if self.force and not self.resume:
             remove_fold_checkpoints(self.checkpoint)
+            choices_file(self.checkpoint).unlink(missing_ok=True)
 
     def run(self, backbone: str, pretrained: str, image_size: int | None, device: str) -> None:
         """Choose what is left open, fit, calibrate and write the model; of several processes the first one writes."""
         loaded = Backbone.load(backbone, pretrained, image_size=image_size, device=choose_device(device))
         cache = ViewCache(self.features_dir)
-        self._with_choices(loaded, cache)._fit(loaded, cache)
+        kept = KeptChoices(choices_file(self.checkpoint), resume=self.resume)
+        self._with_choices(loaded, cache, kept)._fit(loaded, cache, kept)
 
-    def _with_choices(self, backbone: Backbone, cache: ViewCache) -> FitRun:
+    def _with_choices(self, backbone: Backbone, cache: ViewCache, kept: KeptChoices) -> FitRun:
         """Return the run with the method and the learning rate that held-out shots choose."""
         if len(self.candidates) == 1 and not self.rate_is_open:
             return self
@@ -99,6 +103,7 @@ class FitRun:
             shots,
             self.candidates,
             rate_is_open=self.rate_is_open,
+            kept=kept,
             cache_dir=cache,
             show_progress=Processes(backbone.device).is_first,
         )
@@ -110,7 +115,7 @@ class FitRun:
             seconds_of_choices=time.monotonic() - start,
         )
 
-    def _fit(self, backbone: Backbone, cache: ViewCache) -> None:
+    def _fit(self, backbone: Backbone, cache: ViewCache, kept: KeptChoices) -> None:
         unreadable: list[UnreadableImageError] | None = [] if self.skip_unreadable else None
         fitted = adapt(
             backbone,
@@ -125,7 +130,7 @@ class FitRun:
             callbacks=self.trackers,
         )
         is_first = Processes(backbone.device).is_first
-        calibration, choices = self._calibration(fitted, is_first, unreadable, cache)
+        calibration, choices = self._calibration(fitted, is_first, unreadable, cache, kept)
         choices = (*self.choices, *choices)
         if not is_first:
             return
@@ -139,6 +144,7 @@ class FitRun:
             include_backbone=self.include_backbone,
             force=self.force,
         )
+        choices_file(self.checkpoint).unlink(missing_ok=True)
         remove_checkpoints(self.checkpoint)
         warn_near_chance(fitted, self.training)
         result = {
@@ -162,19 +168,30 @@ class FitRun:
         is_first: bool,
         unreadable: list[UnreadableImageError] | None,
         cache: ViewCache,
+        kept: KeptChoices,
     ) -> tuple[Calibration | None, tuple[Choice, ...]]:
         """Calibrate, after the score was chosen if that is left open; return that choice too."""
         choices: tuple[Choice, ...] = ()
         inference = self.inference.model_copy(update={"show_progress": is_first})
         if self.score_is_open:
-            choice = choose_score(
-                fitted.model.backbone,
-                fitted.images,
+            backbone, images = fitted.model.backbone, fitted.images
+            by_score = partial(
+                choose_score,
+                backbone,
+                images,
                 self.model_config,
                 self.training,
                 inference,
                 cache_dir=cache,
                 show_progress=is_first,
+            )
+            choice = kept.get(
+                "ood_method",
+                backbone,
+                images,
+                {fitted.model.kind: (self.model_config, self.training)},
+                by_score,
+                score=[inference.ood_method, inference.temperature],
             )
             inference = inference.with_score(choice.chosen)
             choices = (choice,)

@@ -231,7 +231,7 @@ class ImageClassifier(ClassifierMixin, HubEstimator):  # type: ignore[misc]
         y : array-like or None, default None
             Labels of X, as for :meth:`fit`; they are needed for the temperature and for prediction sets.
         folds : int or None, default None
-            Cross-validate the few-shot images, which takes as many more fits.
+            Cross-validate the few-shot images, which takes half as many training steps as :meth:`fit`.
         max_error : float or None, default None
             Choose the threshold by the share of misclassified images among accepted ones, in place of ``tpr``; needs
             labels. See :func:`sotglp.scoring.risk_control.reject_for_error`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from sotglp.methods.registry import build_model
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.scoring.choice import Choice, choose
 from sotglp.scoring.cross_fit import cross_fit
+from sotglp.scoring.kept_choices import KeptChoices
 from sotglp.settings import Settings, TrainConfig
 
 FOLDS = 3
@@ -42,19 +44,23 @@ def choose_settings(
     candidates: Mapping[str, tuple[Settings, TrainConfig]],
     *,
     rate_is_open: bool,
+    kept: KeptChoices | None = None,
     cache_dir: CacheDir = None,
     show_progress: bool = False,
 ) -> tuple[Settings, TrainConfig, tuple[Choice, ...]]:
     """Choose the method if there are several candidates, then the learning rate of its training if that is open.
 
     Return the settings of model and training, and what was chosen. A method without training has no learning rate to
-    choose, with a SotglpWarning. Arguments are as for :func:`choose_method`.
+    choose, with a SotglpWarning. ``kept`` holds choices that were made before; other arguments are as for
+    :func:`choose_method`.
     """
+    kept = kept or KeptChoices()
     options: dict[str, Any] = {"cache_dir": cache_dir, "show_progress": show_progress}
     choices = []
     name, (model_config, config) = next(iter(candidates.items()))
     if len(candidates) > 1:
-        choices.append(choose_method(backbone, images, candidates, **options))
+        by_method = partial(choose_method, backbone, images, candidates, **options)
+        choices.append(kept.get("method", backbone, images, candidates, by_method))
         name = choices[-1].chosen
         model_config, config = candidates[name]
     if rate_is_open and not build_model(backbone, images.classes, model_config).learned:
@@ -64,7 +70,8 @@ def choose_settings(
             stacklevel=2,
         )
     elif rate_is_open:
-        choices.append(choose_rate(backbone, images, model_config, config, **options))
+        by_rate = partial(choose_rate, backbone, images, model_config, config, **options)
+        choices.append(kept.get("learning_rate", backbone, images, {name: (model_config, config)}, by_rate))
         config = config.model_copy(update={"learning_rate": float(choices[-1].chosen)})
     return model_config, config, tuple(choices)
 
@@ -202,6 +209,7 @@ def trained_correct(
         config.model_copy(update={"remember": False}),
         config.inference_config().model_copy(update={"show_progress": show_progress}),
         n_folds=n_folds,
+        shorten=False,
         cache_dir=cache_dir,
     )
     is_correct: NDArray[np.bool_] = crossed.predictions.probabilities.argmax(axis=1) == images.targets(images.classes)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sotglp.errors import SotglpError
+from sotglp.errors import DivergedError, SotglpError
 from sotglp.features.view_cache import CacheDir, ViewCache
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
@@ -20,6 +22,13 @@ from sotglp.training.fit import adapt
 
 MAX_FOLDS = 5
 """Default number of folds: each model is trained on four fifths of the shots."""
+
+
+SHARE_OF_STEPS = 0.5
+"""Steps of the models of all folds together, as a share of the steps of the fit (docs/fold_training.md)."""
+
+LEAST_STEPS = 5
+"""Fewest steps of the model of a fold, unless the fit takes fewer."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,7 @@ def cross_fit(
     inference: InferenceConfig,
     *,
     n_folds: int | None = None,
+    shorten: bool = True,
     cache_dir: CacheDir = None,
     checkpoint: Path | None = None,
     resume: bool = False,
@@ -58,6 +68,9 @@ def cross_fit(
         How images are read and scored.
     n_folds : int or None
         2 or more; None takes the number of images of the smallest class, at most ``MAX_FOLDS``.
+    shorten : bool, default True
+        Train the models of the folds for fewer, larger steps, by :func:`fold_training`; False trains them as
+        ``config`` says, at ``n_folds`` - 1 times the steps of the fit.
     cache_dir : Path, ViewCache or None
         Folder of the feature cache, or the cache of the fit on all images, whose views the folds share; None encodes
         them once for all folds.
@@ -78,22 +91,29 @@ def cross_fit(
     folds = np.empty(len(images), dtype=np.int64)
     for fold, (_, held_out) in enumerate(splitter.split(folds, images.targets(model.class_names))):
         folds[held_out] = fold
+    whole = config.model_copy(update={"shots": None})
+    shortened = fold_training(whole, len(images), n_folds) if shorten else whole
     parts = []
     models = []
     for fold in range(n_folds):
         which = f"fold {fold + 1} of {n_folds}"
-        fitted = adapt(
+        fit_fold = partial(
+            adapt,
             model.backbone,
             images.take(folds != fold),
             model.config,
-            config.model_copy(update={"shots": None}),
             classes=model.class_names,
-            checkpoint=fold_checkpoint(checkpoint, fold) if checkpoint else None,
-            resume=resume,
             cache_dir=cache,
             show_progress=inference.show_progress,
             title=f"training, {which}",
         )
+        own_checkpoint = fold_checkpoint(checkpoint, fold) if checkpoint else None
+        try:
+            fitted = fit_fold(shortened, checkpoint=own_checkpoint, resume=resume)
+        except DivergedError:
+            if shortened.learning_rate == whole.learning_rate:
+                raise
+            fitted = fit_fold(whole)  # the steps of the fit itself, which did not diverge
         models.append(fitted.model)
         held_out = np.flatnonzero(folds == fold)
         own = images.take(held_out)
@@ -102,6 +122,25 @@ def cross_fit(
         if on_fold:
             on_fold(held_out, predictions)
     return CrossFit(tuple(models), folds, joined(parts))
+
+
+def fold_training(config: TrainConfig, n_images: int, n_folds: int) -> TrainConfig:
+    """Return the settings of the models of folds that together take ``SHARE_OF_STEPS`` of the steps of a fit.
+
+    With fewer epochs, the step size is larger by so much that the sum of the step sizes is half that of a fit on
+    ``n_images``, or it is that of the fit. A model of a fold takes ``LEAST_STEPS`` steps or as many as a fit.
+    """
+    epochs = config.n_epochs(n_images)
+    steps_per_epoch = config.steps_per_epoch(n_images - n_images // n_folds)
+    fewer = max(round(SHARE_OF_STEPS * epochs / (n_folds - 1)), math.ceil(LEAST_STEPS / steps_per_epoch))
+    fewer = min(fewer, epochs)
+    return config.model_copy(
+        update={
+            "epochs": fewer,
+            "learning_rate": config.learning_rate * max((epochs + 1) / (2 * (fewer + 1)), 1.0),  # of the cosine
+            "warmup_epochs": round(config.warmup_epochs * fewer / epochs),
+        }
+    )
 
 
 def folds_of(images: ImageSet, n_folds: int | None = None) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import autocast, half_dtype
 from sotglp.console.progress import progress_bar
-from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.errors import DivergedError, SotglpError, UnreadableImageError
 from sotglp.features.distributed import Processes
 from sotglp.features.encode import encode_image_features
 from sotglp.features.view_cache import CacheDir, ViewCache
@@ -283,8 +283,8 @@ def _is_finite(model: AdaptedModel) -> bool:
     return all(bool(parameter.isfinite().all()) for parameter in model.learned)
 
 
-def _diverged(epoch: int, step: int, config: TrainConfig) -> SotglpError:
-    return SotglpError(
+def _diverged(epoch: int, step: int, config: TrainConfig) -> DivergedError:
+    return DivergedError(
         f"training diverged at epoch {epoch + 1}, step {step + 1}: lower the learning rate (now "
         f"{config.learning_rate}) or use precision fp32"
     )

@@ -30,17 +30,19 @@ def add_residual(
     """
     targets = torch.from_numpy(images.targets(model.class_names))
     device = model.backbone.device
+    chooses = model.config.fusion is None
     with autocast(device, inference.precision):
-        text = model.eval().encode_text()
+        text = model.eval().encode_text() if chooses else None
     features, logits = [], []
     for _, encoded in encode_images(model.backbone, images, inference, cache_dir):
         # Rounded as in a cache, so that the model is the same with and without one.
         encoded = encoded.rounded().to(device)
-        logits.append(model.logits(model.compare(encoded, text)))
+        if text is not None:
+            logits.append(model.logits(model.compare(encoded, text)))
         features.append(encoded.image_features.float())
     shots = torch.cat(features)
     residual = model.new_residual()
-    if model.config.fusion is None:
+    if chooses:
         left_out = residual.left_out(shots, targets)
         of_residual = _spread(left_out)
         zero_shot = ZeroShot(model.backbone, model.class_names)
