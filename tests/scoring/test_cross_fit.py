@@ -98,6 +98,15 @@ def test_same_seed_same_bits_with_a_cache(crossed: CrossFit, model: SOTGLP, imag
     assert not np.array_equal(other.folds, crossed.folds)
 
 
+def test_folds_remember_shots_only_for_scores_that_need_them(
+    crossed: CrossFit, model: SOTGLP, images: ImageSet
+) -> None:
+    assert all(one.shots is not None for one in crossed.models)
+    general = cross_fit(model, images, CONFIG, InferenceConfig(ood_method="gl-mcm"), n_folds=3)
+    assert all(one.shots is None for one in general.models)
+    np.testing.assert_array_equal(general.predictions.probabilities, crossed.predictions.probabilities)
+
+
 @pytest.mark.parametrize("n_folds", [2, 3, 5])
 @pytest.mark.parametrize("warmup", [0, 10])
 def test_the_folds_together_take_half_the_steps_of_the_fit(n_folds: int, warmup: int) -> None:

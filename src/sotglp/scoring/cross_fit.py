@@ -17,7 +17,7 @@ from sotglp.features.view_cache import CacheDir, ViewCache
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.scoring.predict import Predictions, predict
-from sotglp.settings import MAX_SKLEARN_SEED, InferenceConfig, TrainConfig
+from sotglp.settings import MAX_SKLEARN_SEED, SHOT_SCORES, InferenceConfig, TrainConfig
 from sotglp.training.fit import adapt
 
 MAX_FOLDS = 5
@@ -91,7 +91,9 @@ def cross_fit(
     folds = np.empty(len(images), dtype=np.int64)
     for fold, (_, held_out) in enumerate(splitter.split(folds, images.targets(model.class_names))):
         folds[held_out] = fold
-    whole = config.model_copy(update={"shots": None})
+    # Nothing else needs what the model of a fold remembers: it is not written to files.
+    remember = config.remember and inference.ood_method in SHOT_SCORES
+    whole = config.model_copy(update={"shots": None, "remember": remember})
     shortened = fold_training(whole, len(images), n_folds) if shorten else whole
     parts = []
     models = []
