@@ -25,23 +25,24 @@ class ClassSubspaces:
     References
     ----------
     Classes as separate principal components: SIMCA (Wold, Pattern Recognition 8, 1976). The distance relative to that
-    of all classes: Ren et al., arXiv 2106.09022. Both constants were chosen on training photos
-    (docs/near_ood_measured.md).
+    of all classes: Ren et al., arXiv 2106.09022. Both constants were chosen in a trial on
+    training photos; docs/near_ood_measured.md compares others.
     """
 
-    def __init__(self, features: Tensor, classes: Tensor) -> None:
+    def __init__(self, features: Tensor, classes: Tensor, *, noise: float = NOISE, relative: float = RELATIVE) -> None:
         features = features.double()
+        self._relative = relative
         _, own = torch.unique(classes, return_inverse=True)
         counts = torch.bincount(own)
         self._center, self._means = features.mean(dim=0), class_means(features, own, len(counts))
         deviations = features - self._means[own]
-        noise = NOISE * deviations.square().sum() / len(features)
+        ridge = noise * deviations.square().sum() / len(features)
         # Rows (classes, most shots of one, d) whose squared products with a deviation sum to its part inside.
         self._directions = torch.zeros(len(counts), int(counts.max()), features.shape[1], dtype=torch.float64)
-        if noise > 0:
+        if ridge > 0:
             for index, count in enumerate(counts.tolist()):
                 rows = deviations[own == index] / count**0.5
-                factor = torch.linalg.cholesky(rows @ rows.T + noise * torch.eye(count, dtype=torch.float64))
+                factor = torch.linalg.cholesky(rows @ rows.T + ridge * torch.eye(count, dtype=torch.float64))
                 self._directions[index, :count] = torch.linalg.solve_triangular(factor, rows, upper=False)
 
     def nearness(self, features: Tensor) -> Tensor:
@@ -54,5 +55,5 @@ class ClassSubspaces:
         inside = torch.einsum("bd,ckd->bck", features, self._directions) - offsets
         to_center = (squares - 2 * features @ self._center[:, None] + self._center.square().sum())[:, 0]
         distances = outside - inside.square().sum(dim=2)
-        nearness: Tensor = (RELATIVE * to_center - distances.amin(dim=1)).float()
+        nearness: Tensor = (self._relative * to_center - distances.amin(dim=1)).float()
         return nearness
