@@ -58,10 +58,10 @@ INTRODUCTION = f"""# Training of the folds
 `docs/fold_training.jsonl`.
 
 `fit --calibrate` and `calibrate(folds=)` train a model for each fold of the shots. Together these models take half the
-steps of the fit: with {N_FOLDS} folds, each takes an eighth of its epochs, at a step size larger by so much that the
-sum of step sizes is half that of the fit. A fold whose training diverges is trained as the fit was. The table compares
-them with folds that take all epochs of the fit. Both calibrate the same fitted model (`photo` with its defaults), which
-is judged on at most {MOST_TESTS} test photos and photos of no class: {{cells}}.
+steps of the fit: with 5 folds, each takes an eighth of its epochs, with 4 folds (4 shots) a sixth, at a step size
+larger by so much that the sum of step sizes is half that of the fit. A fold whose training diverges is trained as the
+fit was. The table compares them with folds that take all epochs of the fit. Both calibrate the same fitted model
+(`photo` with its defaults), which is judged on at most {MOST_TESTS} test photos and photos of no class: {{cells}}.
 
 - *cost*: CPU seconds of the cross-fit in units of the fit's, on one thread, both without encoding images or loading a
   backbone, which a calibration does not repeat;
