@@ -135,6 +135,7 @@ SCORES: dict[str, OodMethod] = {
     "lp++": "react",
     "task-res": "she",
     "clap": "entropy",
+    "clip-lora": "mcm",
     "coop": "subspace",
     "locoop": "gl-mcm",
     "plot": "knn",

@@ -23,6 +23,7 @@ INVALID: dict[str, list[tuple[str, Any]]] = {
     "lp++": [("iterations", -1)],
     "task-res": [("residual_scale", 0)],
     "clap": [("constrained", "some")],
+    "clip-lora": [("rank", 0), ("alpha", 0), ("input_dropout", 1)],
     "linear-probe": [("inverse_regularisation", 0)],
     "zero-shot": [("ensemble", "perhaps")],
 }

@@ -18,7 +18,7 @@ def start(backbone: Backbone, name: str, seed: int = 1) -> AdaptedModel:
 
 def test_every_method_is_here_by_its_name() -> None:
     frozen = "zero-shot zero-shot-ensemble linear-probe tip-adapter tip-adapter-f clip-adapter"
-    recent = "gda proker pool lp++ task-res clap"
+    recent = "gda proker pool lp++ task-res clap clip-lora"
     prompts = "coop locoop plot gallop sot-glp sot-glp-projection-free sot-glp-gda sot-glp-proker"
     assert list(METHODS) == f"{frozen} {recent} {prompts}".split()
     for name, method in METHODS.items():
@@ -72,4 +72,5 @@ def test_what_is_drawn_at_the_start_comes_from_the_seed(tiny_backbone: Backbone,
     again, other = state(3), state(4)
     assert all(torch.equal(value, again[part]) for part, value in first.items())
     drawn = {part for part, value in first.items() if not torch.equal(value, other[part])}
-    assert drawn == {"clip-adapter": {"down", "up"}}.get(name, {"local_prompts"} if "local_prompts" in first else set())
+    expected = {"clip-adapter": {"down", "up"}, "clip-lora": {"image_down", "text_down"}}
+    assert drawn == expected.get(name, {"local_prompts"} if "local_prompts" in first else set())

@@ -184,6 +184,7 @@ KEPT = {
     "lp++": {"prototypes", "multipliers"},
     "task-res": {"residuals"},
     "clap": {"prototypes", "multipliers"},
+    "clip-lora": {"image_down", "image_up", "text_down", "text_up"},
     "coop": {"global_prompts"},
     "locoop": {"global_prompts"},
     "plot": {"global_prompts", "local_prompts"},

@@ -189,6 +189,7 @@ def resumed_after(epochs: int, path: Path, monkeypatch: pytest.MonkeyPatch, *run
         ("sot-glp", {"branches": "global"}, 1),
         ("sot-glp", {"branches": "local"}, 1),
         *((method, {"optimizer": "adamw"}, 1) for method in ("sot-glp", "tip-adapter-f", "clip-adapter", "locoop")),
+        ("clip-lora", {"optimizer": "adamw", "views": 0}, 1),
         ("gallop", {"optimizer": "adamw"}, 2),
     ],
     ids=str,

@@ -52,7 +52,14 @@ class Backbone(nn.Module):
         Source of a ViT's patch tokens: the stream of V-V attention, or the ordinary one.
     has_text : bool
         Whether there is a text tower; without one, only some methods can be used.
+    load_tokenizer : callable or None
+        Loads the tokenizer of the text tower; None for CLIP's.
+    adapts_images : bool
+        Whether a model changes the image tower, so that features can't be stored; see
+        :mod:`sotglp.backbone.adapted`.
     """
+
+    adapts_images = False
 
     def __init__(
         self,
@@ -84,6 +91,7 @@ class Backbone(nn.Module):
         self.pretrained = pretrained
         self.seed = seed
         self.patch_attention = patch_attention
+        self.load_tokenizer = load_tokenizer
 
     @classmethod
     def load(
@@ -202,6 +210,16 @@ class Backbone(nn.Module):
     @property
     def _visual(self) -> Any:
         return self.clip.visual
+
+    @property
+    def frozen(self) -> Backbone:
+        """The backbone as it was loaded: itself, unless a model changes its towers."""
+        return self
+
+    @property
+    def image_backbone(self) -> Backbone:
+        """The backbone that computes the same image features: itself, or the frozen one if only the text changes."""
+        return self if self.adapts_images else self.frozen
 
     @property
     def text(self) -> TextReader:

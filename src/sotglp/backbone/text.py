@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sotglp.backbone.blocks import add_mlp, linear
+from sotglp.backbone.low_rank import project_in
 from sotglp.backbone.tokenizers import ClipTokenizer, PromptTokenizer
 from sotglp.errors import UnsupportedTowerError
 
@@ -218,7 +219,7 @@ def _attend(
 ) -> list[Tensor]:
     """Attention output of the tokens (T, W) of each segment, (S, L, W); given ``ends``, of the last ones, (S, 1, W)."""
     attention = block.attn
-    projected = linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
+    projected = project_in(attention, block.ln_1(tokens))
     seen: dict[Segment, tuple[Tensor, Tensor]] = {}  # keys and values, (S, heads, stop, W / heads)
     attended = []
     for one, part in zip(segments, _split(projected, segments), strict=True):

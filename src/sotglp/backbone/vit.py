@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sotglp.backbone.blocks import add_mlp, linear
+from sotglp.backbone.low_rank import project_in
 from sotglp.errors import UnsupportedTowerError
 from sotglp.settings import PatchAttention
 
@@ -137,7 +138,7 @@ def per_image(layer: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
 def _attend(block: ResidualAttentionBlock, tokens: Tensor, n_read: int) -> tuple[Tensor, Tensor]:
     """Ordinary attention for the first tokens (B, n_read, W) and V-V attention for the patches (B, P, W)."""
     attention: nn.MultiheadAttention = block.attn
-    projected = linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)  # (B, 1 + P, 3 W)
+    projected = project_in(attention, block.ln_1(tokens))  # (B, 1 + P, 3 W)
     heads = (part.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=-1))
     query, key, value = heads  # (B, heads, L, W / heads)
     apply = per_image if n_read == 1 else _batched

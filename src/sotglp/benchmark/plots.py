@@ -32,8 +32,14 @@ PIXEL = DPI / 72
 
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 """The colour-blind safe palette of Okabe and Ito, without yellow, which is invisible on white."""
-MARKERS: tuple[Marker, ...] = (*"osD^vPX<>p*H8", (4, 1, 0), (3, 1, 0), (5, 1, 36), (6, 1, 0), *"hd", (8, 1, 0))
-"""Filled shapes of matplotlib; a triple is a star with that many points."""
+MARKERS: tuple[Marker, ...] = (
+    *(*"osD^vPX<>p*H8", (4, 1, 0), (3, 1, 0), (5, 1, 36), (6, 1, 0), *"hd"),
+    *((4, 1, 45), (3, 1, 60), (8, 1, 0)),
+)
+"""Filled shapes of matplotlib; a triple is a star with that many points, and its angle.
+
+Their number is no multiple of that of the colours, so that pairs of both repeat late.
+"""
 DASHES: tuple[Dashes, ...] = ("solid", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
 SHOTLESS = "#707070"
 SHOTLESS_DASHES: tuple[Dashes, ...] = ((0, (5, 3)), (0, (1.5, 2)), (0, (8, 2, 1.5, 2)))

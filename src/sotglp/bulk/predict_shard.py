@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sotglp.backbone.precision import choose_device, half_dtype
 from sotglp.console.output import UNKNOWN
-from sotglp.errors import UnreadableImageError
+from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.features.shards import encode_shard
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.text_features import TextFeatures
@@ -145,6 +145,11 @@ def load_context(settings: BulkSettings) -> BulkContext:
         Path(settings.model_file), pretrained=settings.pretrained, device=choose_device(settings.device)
     )
     folds = loaded.calibration.fold_models if loaded.calibration and settings.coverage is not None else ()
+    if folds and loaded.model.backbone.adapts_images:
+        raise SotglpError(
+            f"{settings.model_file} is a {loaded.model.kind} model calibrated by cross-fitting, whose folds have "
+            "their own image towers, and shards are encoded once: calibrate on held-out images for prediction sets"
+        )
     models = (loaded.model, *folds)
     texts = tuple(text_of(model, settings.inference) for model in models)
     return BulkContext(settings, models, texts, tuple(map(str, loaded.record.classes)), loaded.calibration)
@@ -172,9 +177,7 @@ def predict_shard(context: BulkContext, shard: Shard, report: Callable[[int], No
     )
     for batch in batches:
         n = len(batch.names)
-        by_model = predict_encoded(
-            context.models, context.texts, np.arange(n), batch.encoded, inference, score_all=False
-        )
+        by_model = predict_encoded(context.models, context.texts, np.arange(n), batch.encoded, inference, n_scored=1)
         decided = decide(by_model, context.calibration, inference, settings.coverage, settings.sets)
         rejected = decided.is_unknown if decided.is_unknown is not None else np.zeros(n, bool)
         best = decided.probabilities.argmax(axis=1)

@@ -76,6 +76,7 @@ class ClassifierGraph(nn.Module):
 
     def __init__(self, model: AdaptedModel, ood_method: OodMethod, ood_temperature: float, temperature: float) -> None:
         super().__init__()
+        model = model.for_export()
         with torch.no_grad():
             text = model.encode_text()
         memo: dict[int, Any] = {}

@@ -32,8 +32,8 @@ def in_order(n_images: int, batch_size: int = ENCODING_BATCH) -> list[NDArray[np
 
 
 def encode_pixels(backbone: Backbone, pixels: Tensor, precision: Precision) -> EncodedImages:
-    """Encode preprocessed images (B, 3, H, W)."""
-    with torch.no_grad(), autocast(backbone.device, precision):
+    """Encode preprocessed images (B, 3, H, W), with gradients if the backbone learns."""
+    with torch.set_grad_enabled(backbone.training), autocast(backbone.device, precision):
         return EncodedImages(*backbone.encode_image(pixels))
 
 
@@ -136,10 +136,11 @@ class Views:
     def describe(self) -> dict[str, Any] | None:
         """Return all that the features depend on besides the images.
 
-        None if there is nothing to keep them by: preprocessing was given as code, or some images are encoded already.
+        None if there is nothing to keep them by: preprocessing was given as code, some images are encoded already, or a
+        model changes the image tower.
         """
         preprocess = self.backbone.preprocess_settings
-        if preprocess is None or self._has_stored:
+        if preprocess is None or self._has_stored or self.backbone.adapts_images:
             return None
         half = half_dtype(self.backbone.device, self.precision)
         # Only what differs from the default is named, so that entries from before there was a choice are still found.

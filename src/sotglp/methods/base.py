@@ -18,7 +18,7 @@ from sotglp.images.value_range import ValueRanges
 from sotglp.methods.configs import check_needs_no_text
 from sotglp.methods.shot_memory import ShotMemory
 from sotglp.methods.text_features import TextFeatures
-from sotglp.settings import Settings
+from sotglp.settings import Settings, TrainConfig
 
 
 class Outputs(NamedTuple):
@@ -147,6 +147,12 @@ class AdaptedModel(nn.Module, ABC):
     def global_cosines(self, image_features: Tensor, text: TextFeatures) -> Tensor:
         """Compute ``Outputs.global_logits`` of image features (B, d) alone, (B, C)."""
 
+    def check_training(self, config: TrainConfig) -> None:
+        """Emit a SotglpWarning for what a run with these settings leaves out; here nothing."""
+
+    def begin_step(self, seed: int) -> None:
+        """Set the seed of what the model itself draws in the next training step; here nothing."""
+
     def draw_prompts(self, n_images: int, dropout: float, generator: torch.Generator | None = None) -> Tensor | None:
         """Draw the global prompts used for each image; None uses all."""
         return None
@@ -171,6 +177,10 @@ class AdaptedModel(nn.Module, ABC):
         Raise an OldClassesOnlyError if all learned parameters belong to single classes.
         """
         raise OldClassesOnlyError(self.kind)
+
+    def for_export(self) -> AdaptedModel:
+        """Return a model of the same outputs whose parameters are all in its modules: here this one."""
+        return self
 
     def forward(self, images: Tensor) -> Outputs:
         """Compare preprocessed images (B, 3, H, W) with all classes."""

@@ -78,6 +78,14 @@ class ClapConfig(ZeroShotConfig):
     constrained: bool = Field(True, description="keep prototypes near text features; without it this is ZS-LP")
 
 
+class ClipLoraConfig(ZeroShotConfig):
+    """Settings of CLIP-LoRA."""
+
+    rank: int = Field(2, ge=1, description="rank of the updates of query, key and value matrices, r")
+    alpha: float = Field(1.0, gt=0, description="factor on the updates, divided by the root of the rank")
+    input_dropout: float = Field(0.25, ge=0, lt=1, description="share of the updates' inputs left out in training")
+
+
 class LoCoOpConfig(ModelConfig):
     """Settings of LoCoOp: those of SOT-GLP and of the regularisation."""
 
@@ -102,6 +110,7 @@ CONFIG_OF_KIND: dict[str, type[Settings]] = {
     "lp++": LpPlusPlusConfig,
     "task-res": TaskResConfig,
     "clap": ClapConfig,
+    "clip-lora": ClipLoraConfig,
     "locoop": LoCoOpConfig,
     "gallop": GalLoPConfig,
     "sot-glp": ModelConfig,

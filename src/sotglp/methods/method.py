@@ -64,6 +64,7 @@ class Method:
 _COOP_SETTINGS = {"branches": "global", "n_global_prompts": 1}
 _COOP_TRAINING = {"prompt_dropout": 0.0, "weight_decay": 0.0005}
 _TASK_RES_TRAINING = {"optimizer": "adamw", "learning_rate": 0.002, "weight_decay": 0.0005, "epochs": 100}
+_CLIP_LORA_TRAINING = {"optimizer": "adamw", "learning_rate": 0.0002, "weight_decay": 0.01, "epochs": 300, "views": 0}
 _CLAP_TRAINING = {"learning_rate": 0.1, "weight_decay": 0.0, "epochs": 300, "batch_size": 256}
 
 METHODS: dict[str, Method] = {
@@ -95,6 +96,8 @@ METHODS: dict[str, Method] = {
         Method("lp++", "LP++", "arXiv 2404.02285", "lp++"),
         Method("task-res", "TaskRes", "arXiv 2211.10277", "task-res", training=_TASK_RES_TRAINING),
         Method("clap", "CLAP", "arXiv 2312.12730", "clap", training=_CLAP_TRAINING),
+        # Images are encoded in each step, unless only the text tower has attention.
+        Method("clip-lora", "CLIP-LoRA", "arXiv 2405.18541", "clip-lora", training=_CLIP_LORA_TRAINING),
         # One context shared by all classes, compared with the image feature.
         Method("coop", "CoOp", "arXiv 2109.01134", "sot-glp", _COOP_SETTINGS, _COOP_TRAINING),
         Method("locoop", "LoCoOp", "arXiv 2306.01293", "locoop", _COOP_SETTINGS, _COOP_TRAINING),

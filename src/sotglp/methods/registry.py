@@ -8,6 +8,7 @@ from sotglp.backbone import Backbone
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.clap import CLAP
 from sotglp.methods.clip_adapter import ClipAdapter
+from sotglp.methods.clip_lora import ClipLora
 from sotglp.methods.gallop import GalLoP
 from sotglp.methods.gda import GDA
 from sotglp.methods.linear_probe import LinearProbe
@@ -25,7 +26,7 @@ KINDS: dict[str, type[AdaptedModel]] = {
     model.kind: model
     for model in (
         *(ZeroShot, LinearProbe, TipAdapter, ClipAdapter, GDA, ProKeR, Pool, LPPlusPlus, TaskRes, CLAP),
-        *(LoCoOp, GalLoP, SOTGLP),
+        *(ClipLora, LoCoOp, GalLoP, SOTGLP),
     )
 }
 """Every kind of model by its name in model files."""

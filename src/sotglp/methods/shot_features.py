@@ -24,13 +24,15 @@ def build_shot_memory(
 ) -> ShotMemory:
     """Compute the features of labelled images and of the regions that their own classes select.
 
-    Their patch tokens are kept too, as far as :data:`sotglp.methods.shot_patches.MAX_BYTES` allows.
+    Their patch tokens are kept too, as far as :data:`sotglp.methods.shot_patches.MAX_BYTES` allows, unless the model
+    changes the image tower, since they are kept to train another model on.
     """
     targets = torch.from_numpy(images.targets(model.class_names))
     device = model.backbone.device
     with autocast(device, inference.precision):
         text = model.eval().encode_text()
-    stored = set(chosen_rows(targets, model.backbone.n_patches * model.backbone.patch_width))
+    n_values = model.backbone.n_patches * model.backbone.patch_width
+    stored = set() if model.backbone.adapts_images else set(chosen_rows(targets, n_values))
     features, regions, patches = [], [], []
     for indices, encoded in encode_images(model.backbone, images, inference, cache_dir):
         # Rounded as in a cache, so that the memory is the same with and without one.

@@ -49,7 +49,7 @@ class ZeroShot(AdaptedModel):
 
     def __init__(self, backbone: Backbone, class_names: Sequence[str], seed: int = 1, **settings: object) -> None:
         super().__init__(backbone, class_names, checked(self.Config, settings))
-        vectors = self._sentence_vectors() if backbone.has_text else self._no_vectors()
+        vectors = self._sentence_vectors(self.class_names) if backbone.has_text else self._no_vectors()
         self.register_buffer("class_vectors", vectors, persistent=False)
         self.class_vectors: Tensor
 
@@ -88,23 +88,22 @@ class ZeroShot(AdaptedModel):
         fields = ZeroShotConfig.model_fields
         return ZeroShot(self.backbone, class_names, **{name: getattr(self.config, name) for name in fields}).eval()
 
-    def _sentence_vectors(self) -> Tensor:
+    def _sentence_vectors(self, class_names: Sequence[str]) -> Tensor:
         """Mean unit features of the sentences of each class, (C, d)."""
         text = self.backbone.text
-        tokenize_classes(self.class_names, 0, text.context_length, text.tokenizer)  # for its checks
+        tokenize_classes(class_names, 0, text.context_length, text.tokenizer)  # for its checks
         templates = [self.config.zero_shot_template]
         if self.config.ensemble:
             templates = [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
-        sentences = F.normalize(sentence_features(self.backbone, self.class_names, templates), dim=-1)
+        sentences = F.normalize(sentence_features(self.backbone, class_names, templates), dim=-1)
         return F.normalize(sentences.mean(dim=1), dim=-1)
 
     def _no_vectors(self) -> Tensor:
         return torch.zeros(len(self.class_names), self.backbone.embed_dim, device=self.backbone.device)
 
 
-@torch.no_grad()
 def sentence_features(backbone: Backbone, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Encode every template with every class name, not normalised, (C, T, d).
+    """Encode every template with every class name, not normalised, (C, T, d); only a tower that learns has gradients.
 
     Raise a SotglpError if a template does not hold ``{}`` exactly once, or a sentence is too long for the text tower.
     """

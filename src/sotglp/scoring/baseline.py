@@ -30,7 +30,7 @@ def zero_shot_beside(model: AdaptedModel) -> ZeroShot | None:
         return None
     template = getattr(model.config, "zero_shot_template", ZeroShotConfig().zero_shot_template)
     try:
-        return ZeroShot(model.backbone, model.class_names, zero_shot_template=template).eval()
+        return ZeroShot(model.backbone.frozen, model.class_names, zero_shot_template=template).eval()
     except SotglpError:
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sotglp.console.progress import progress_bar
-from sotglp.errors import SotglpError, UnreadableImageError
+from sotglp.errors import SotglpError, SotglpWarning, UnreadableImageError
 from sotglp.features.shards import EncodedBatch, encode_shard
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
@@ -39,6 +40,14 @@ def evaluate_shards(
     label, or one that isn't a class of the model.
     """
     zero_shot = zero_shot_beside(model)
+    if zero_shot and model.backbone.adapts_images:
+        warnings.warn(
+            f"a {model.kind} model has its own image tower and shards are encoded once, so they are not classified by "
+            "zero-shot beside it: evaluate a folder for that",
+            SotglpWarning,
+            stacklevel=2,
+        )
+        zero_shot = None
     models = [model, *([zero_shot] if zero_shot else [])]
     texts = [text_of(one, inference) for one in models]
     index_of = {name: index for index, name in enumerate(model.class_names)}
@@ -54,7 +63,7 @@ def evaluate_shards(
             for batch in batches:
                 targets = _targets(batch, shard, index_of)
                 own, *others = predict_encoded(
-                    models, texts, np.arange(len(targets)), batch.encoded, inference, score_all=False
+                    models, texts, np.arange(len(targets)), batch.encoded, inference, n_scored=1
                 )
                 parts.append(outcomes_of(own, targets, calibration=calibration))
                 beside += [other.probabilities.argmax(axis=1) == targets for other in others]

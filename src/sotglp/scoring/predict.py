@@ -81,7 +81,7 @@ def predict_each(
     title: str = "predicting",
     score_all: bool = True,
 ) -> list[Predictions]:
-    """Run several models on one backbone over images, which are encoded once.
+    """Run several models of one backbone over images, which are encoded once for all that share an image tower.
 
     Parameters
     ----------
@@ -109,23 +109,32 @@ def predict_each(
     SotglpError
         If no image can be decoded.
     """
-    backbone = models[0].backbone
     images = with_ranges_of(images, models[0].value_ranges)
     if texts is None:
         texts = [text_of(model, inference) for model in models]
     batches: list[list[Predictions]] = [[] for _ in models]
-    with progress_bar(title, len(images), "images", show=inference.show_progress) as advance:
-        for indices, encoded in encode_images(backbone, images, inference, cache_dir, unreadable):
-            for found, own in zip(
-                predict_encoded(models, texts, indices, encoded, inference, score_all=score_all), batches, strict=True
-            ):
-                own.append(found)
-            advance(len(indices), "")
+    for backbone in dict.fromkeys(model.backbone.image_backbone for model in models):
+        own = [number for number, model in enumerate(models) if model.backbone.image_backbone is backbone]
+        alike = [models[number] for number in own]
+        failed = unreadable if own[0] == 0 or unreadable is None else []  # each image is reported once
+        with progress_bar(title, len(images), "images", show=inference.show_progress) as advance:
+            for indices, encoded in encode_images(backbone, images, inference, cache_dir, failed):
+                found = predict_encoded(
+                    alike,
+                    [texts[number] for number in own],
+                    indices,
+                    encoded,
+                    inference,
+                    n_scored=None if score_all else int(own[0] == 0),
+                )
+                for number, part in zip(own, found, strict=True):
+                    batches[number].append(part)
+                advance(len(indices), "")
     if not batches[0]:
         raise SotglpError(
             f"none of the {len(images)} images can be read: {unreadable[0] if unreadable else 'no images'}"
         )
-    return [join_batches(own) for own in batches]
+    return [join_batches(of_model) for of_model in batches]
 
 
 @torch.no_grad()
@@ -136,15 +145,18 @@ def predict_encoded(
     encoded: EncodedImages,
     inference: InferenceConfig,
     *,
-    score_all: bool = True,
+    n_scored: int | None = None,
 ) -> list[Predictions]:
-    """Compare a batch of encoded images with the classes of each model; see :func:`predict_each`."""
+    """Compare a batch of encoded images with the classes of each model; see :func:`predict_each`.
+
+    The first ``n_scored`` models get OOD scores; None scores all.
+    """
     encoded = encoded.to(models[0].backbone.device)
     found = []
-    for model, text in zip(models, texts, strict=True):
+    for number, (model, text) in enumerate(zip(models, texts, strict=True)):
         outputs = model.compare(encoded, text)
         scores = outputs.global_logits.new_empty(0)
-        if score_all or model is models[0]:
+        if n_scored is None or number < n_scored:
             evidence = ood.Evidence(outputs, model, encoded, text)
             scores = ood.score_evidence(evidence, inference.ood_method, inference.temperature)
         numbers = (model.probabilities(outputs), outputs.global_logits, outputs.local_logits, scores)

@@ -9,6 +9,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from sotglp.console.progress import note
 from sotglp.features.banks import Bank, fill_bank
 from sotglp.features.distributed import Processes
 from sotglp.features.view_cache import CacheDir
@@ -47,7 +48,8 @@ class FeatureSource:
         show_progress: bool,
     ) -> None:
         self._config, self._processes = config, processes
-        is_stored = config.views > 0 or not config.augment
+        # Features of an image tower that learns change in each step.
+        is_stored = (config.views > 0 or not config.augment) and not model.backbone.adapts_images
         self._views = Views(
             model.backbone,
             images,
@@ -62,6 +64,12 @@ class FeatureSource:
         self._bank: Bank | None = None
         if is_stored:
             self._bank = fill_bank(self._views, cache_dir, processes, show_progress=show_progress)
+        elif model.backbone.adapts_images:
+            note(
+                f"{model.kind} learns in the image tower, so each step encodes its images again and computes their "
+                "gradients",
+                show=show_progress,
+            )
 
     def steps(self, epoch: int) -> Iterator[StepBatch]:
         """Yield the batches of an epoch."""

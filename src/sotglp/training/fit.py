@@ -161,6 +161,7 @@ def train(
         model.fit_features(features, targets)
     if not model.learned:
         return []
+    model.check_training(config)
     optimizer = _optimizer(model, config)
     device = model.backbone.device
     processes = Processes(device)
@@ -227,6 +228,7 @@ def _step(
     optimizer.zero_grad()
     device = model.backbone.device
     classes = processes.share(range(len(model.class_names)))
+    model.begin_step(generator.initial_seed())
     with autocast(device, config.precision):
         text = model.encode_text(classes or [0])
     if not classes:  # more processes than classes: no rows, which still take part in all sums
