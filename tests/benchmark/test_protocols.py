@@ -54,7 +54,8 @@ def run(backbone: Backbone, data: BenchmarkData, name: str, protocol: Any = "few
 def test_a_cell_says_what_fit_and_evaluation_say(tiny_backbone: Backbone, data: BenchmarkData, name: str) -> None:
     settings = settings_of(name)
     outcome = run_cell("few-shot", tiny_backbone, data, *settings)
-    model = adapt(tiny_backbone, data.train, *settings, classes=data.classes).model
+    fitted = adapt(tiny_backbone, data.train, *settings, classes=data.classes)
+    model = fitted.model
     expected = evaluate(model, data.test, data.ood)
     assert {key: outcome.metrics[key] for key in expected} == expected
     assert (outcome.metrics["prompts"] is None) == (
@@ -63,6 +64,8 @@ def test_a_cell_says_what_fit_and_evaluation_say(tiny_backbone: Backbone, data: 
     assert outcome.metrics["transfer"]["renamed"]["n"] == 8
     assert (outcome.metrics["transfer"]["renamed"]["accuracy"] is None) == (name == "linear-probe")
     assert outcome.cost["fit_seconds"] > 0
+    curves = outcome.metrics.get("curves", {"loss": []})
+    assert curves["loss"] == pytest.approx([epoch["loss"] for epoch in fitted.history], abs=1e-6)
 
 
 def test_a_shifted_set_of_fewer_classes_is_judged_among_those(tiny_backbone: Backbone, data: BenchmarkData) -> None:

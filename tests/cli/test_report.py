@@ -13,7 +13,7 @@ from sotglp.benchmark.results import append
 from support.command import Run, sotglp
 from support.results import BACKBONE, VIT, made
 
-PNGS = {"accuracy_shots.png", "accuracy_auroc.png", "time_accuracy.png"}
+PNGS = {"accuracy_shots.png", "accuracy_auroc.png", "time_accuracy.png", "training_epochs.png"}
 TEXTS = {"report.md", "tables.csv", "tables.tex"}
 
 
@@ -27,7 +27,9 @@ def results(tmp_path: Path) -> Path:
         for shots in (1, 16):
             for seed in (1, 2):
                 accuracy = 0.5 + 0.01 * shots + (0.1 if method == "sot-glp" else 0.02 * seed)
-                append(folder / "results.jsonl", made(method, shots=shots, seed=seed, accuracy=accuracy, ood=ood))
+                curves = {"loss": [1.5, 1.0], "accuracy": [0.25, 0.5]}
+                result = made(method, shots=shots, seed=seed, accuracy=accuracy, ood=ood, curves=curves)
+                append(folder / "results.jsonl", result)
     return folder
 
 
@@ -43,7 +45,7 @@ def test_a_report(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     lines = printed.splitlines()
     assert lines[0] == "Accuracy with 16 shots (%)"
     assert re.split(" {2,}", lines[5]) == ["sot-glp", "76.0 ± 0.0"]
-    assert lines[-1] == f"{out / 'report.md'}: 7 tables and 3 figures"
+    assert lines[-1] == f"{out / 'report.md'}: 7 tables and 4 figures"
     text = (out / "report.md").read_text(encoding="utf-8")
     assert "9 cells on the backbone tiny (embedded, images 64 x 64), weights sha256:0." in text
     assert "sotglp 0.1.0" in text

@@ -107,14 +107,14 @@ def accuracy_by_shots(results: Sequence[Result]) -> Figure | None:
     n_rows = math.ceil(len(panels) / n_columns)
     n_names = max(2, n_columns)
     height = 2.4 * n_rows + 0.22 * math.ceil(len(scores.methods) / n_names) + 0.5
-    figure = _figure(2.5 * max(2, n_columns) + 0.4, height)
+    figure = new_figure(2.5 * max(2, n_columns) + 0.4, height)
     axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     drawn = styles(scores)
     for i, (panel, (title, parts)) in enumerate(zip(axes, panels.items(), strict=False)):
         for method in scores.methods:
             _draw_line(panel, scores, method, parts, drawn[method])
         panel.set_title(title, fontsize=10, color=INK, fontweight="bold" if title == MEAN else "normal")
-        _prepare(panel)
+        prepare_panel(panel)
         panel.set_xscale("log", base=2)
         panel.set_xlim(scores.shots[0] / 1.25, scores.shots[-1] * 1.25)
         panel.xaxis.set_major_locator(FixedLocator(scores.shots))
@@ -178,13 +178,15 @@ def _points(scores: Scores, parts: Sequence[Part], scale: float) -> list[Point]:
     return found
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of this size in inches."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _prepare(panel: Axes) -> None:
+def prepare_panel(panel: Axes) -> None:
+    """Give a panel the grid, frame and ticks of all figures."""
     panel.grid(color=GRID, linewidth=0.6)
     panel.set_axisbelow(True)
     panel.tick_params(which="both", labelsize=8, color=GRID, labelcolor=INK)
@@ -214,9 +216,9 @@ def _look(scores: Scores, method: str, style: Style) -> dict[str, Any]:
 
 def _scatter(points: Sequence[Point], scores: Scores, x_label: str, *, is_log: bool = False) -> Figure:
     """Scatter plot with a labelled point per method."""
-    figure = _figure(7, 5)
+    figure = new_figure(7, 5)
     panel = figure.subplots()
-    _prepare(panel)
+    prepare_panel(panel)
     if is_log:
         panel.set_xscale("log")
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -58,7 +58,8 @@ def run_cell(
     has_peak = reset_peak_memory()
     started = time.perf_counter()
     train = _of_classes(data.train, base)
-    model = adapt(backbone, train, model_settings, config, classes=base, cache_dir=cache_dir).model
+    fitted = adapt(backbone, train, model_settings, config, classes=base, cache_dir=cache_dir)
+    model = fitted.model
     fit_seconds = time.perf_counter() - started
     started = time.perf_counter()
     if protocol == "base-to-new":
@@ -66,6 +67,8 @@ def run_cell(
     else:
         metrics = _on_all_classes(model, data, inference, cache_dir)
     evaluate_seconds = time.perf_counter() - started
+    if fitted.history:
+        metrics["curves"] = {name: [round(epoch[name], 6) for epoch in fitted.history] for name in ("loss", "accuracy")}
     peak = peak_memory_mb() if has_peak else None
     return Outcome(metrics, {"fit_seconds": fit_seconds, "evaluate_seconds": evaluate_seconds, "peak_memory_mb": peak})
 

@@ -33,6 +33,13 @@ class Cell(_Record):
     seed: int
 
 
+class Curves(_Record):
+    """Mean loss and accuracy over the training images of each epoch of a fit."""
+
+    loss: list[float]
+    accuracy: list[float]
+
+
 class Metrics(_Record):
     """Metrics of a cell, as fractions from 0 to 1.
 
@@ -49,6 +56,8 @@ class Metrics(_Record):
         ``overlap``, ``dominance`` and ``plan_entropy``; None for a model without local prompts.
     base_to_new : dict or None
         ``base``, ``new``, ``harmonic_mean``, ``n_base`` and ``n_new``, for that protocol.
+    curves : Curves or None
+        Training by epoch; None for a method without training, and in results of older versions.
     """
 
     accuracy: float
@@ -60,6 +69,7 @@ class Metrics(_Record):
     transfer: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     prompts: dict[str, float] | None = None
     base_to_new: dict[str, float | None] | None = None
+    curves: Curves | None = None
 
 
 class Cost(_Record):

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from sotglp.benchmark.curves import training_by_epoch
 from sotglp.benchmark.plots import accuracy_by_auroc, accuracy_by_shots, accuracy_by_time
 from sotglp.benchmark.results import RESULTS_FILE, Result, latest, read
 from sotglp.benchmark.table import markdown_text, to_csv, to_latex, to_markdown, to_text
@@ -25,6 +26,7 @@ FIGURES = {
     "accuracy_shots": ("Accuracy by shots", accuracy_by_shots),
     "accuracy_auroc": ("Accuracy by AUROC of OOD detection", accuracy_by_auroc),
     "time_accuracy": ("Accuracy by time of a fit", accuracy_by_time),
+    "training_epochs": ("Loss and accuracy on the shots by epoch", training_by_epoch),
 }
 """Title and function of each figure, by file name without suffix."""
 
