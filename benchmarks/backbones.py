@@ -127,7 +127,7 @@ def _line(row: dict[str, Any]) -> str:
     cells += [str(row[key]) for key in ("side", "patches", "patch_width", "embed_dim")]
     cells += [f"{row['parameters'] / 1e6:.1f}", f"{row['images_per_second']:.1f}", f"{row['megabytes']:,.0f}"]
     if "step_seconds" in row:
-        cells += [f"{row['step_seconds']:.1f}", f"{row['step_megabytes']:,.0f}", f"{row['learned'] / 1e6:.2f}"]
+        cells += [f"{row['step_seconds']:.2f}", f"{row['step_megabytes']:,.0f}", f"{row['learned'] / 1e6:.2f}"]
     else:
         cells += ["-"] * 3
     return f"| {' | '.join(cells)} |"
