@@ -90,9 +90,9 @@ def test_changes_reach_the_methods_that_have_such_a_setting() -> None:
         candidates_on("photo", Preset(), {"topk": 3})
 
 
-def test_the_trained_candidate_is_the_default_of_the_backbone() -> None:
+def test_the_default_of_a_backbone_that_decides_one_is_preferred() -> None:
     every = candidates_on("photo", Preset(), {})
-    assert list(every) == [*AUTO_METHODS, "sot-glp-gda"]
+    assert list(every) == ["sot-glp-gda", *AUTO_METHODS]
     assert every["sot-glp-gda"][0].residual == "gda"
     assert not set(candidates_on("timm:vit_base_patch16_dinov3.lvd1689m", Preset(), {})) & {"sot-glp", "zero-shot"}
 

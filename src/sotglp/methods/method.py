@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sotglp.backbone_defaults import IMAGE_ONLY, default_method
+from sotglp.backbone_defaults import IMAGE_ONLY, PUBLISHED_METHOD, default_method
 from sotglp.errors import UnknownNameError
 from sotglp.methods.configs import CONFIG_OF_KIND, KINDS_WITHOUT_TEXT, check_needs_no_text
 from sotglp.settings import Preset, Settings, TrainConfig, check_names, checked
@@ -140,17 +140,19 @@ METHODS: dict[str, Method] = {
 
 
 AUTO_METHODS = ("pool", "gda", "proker", "lp++", "linear-probe", "zero-shot")
-"""Candidates of ``--method auto`` that take no training. The first one is preferred: it was the best on the mean of
-nine sets of photos (docs/auto_measured.md)."""
+"""Candidates of ``--method auto`` that take no training; the first one was the best of them on the mean of nine sets of
+photos (docs/auto_measured.md)."""
 
 
 def candidates_on(backbone: str, preset: Preset, changes: Mapping[str, Any]) -> dict[str, tuple[Settings, TrainConfig]]:
     """Return the settings of the candidates of ``--method auto`` on a backbone; see :meth:`Method.settings_on`.
 
-    These are ``AUTO_METHODS`` and the backbone's default, which is trained, as far as they run on it. A change applies
-    to the methods that have such a setting; raise a SotglpError if none has.
+    These are ``AUTO_METHODS`` and the backbone's default, which is trained, as far as they run on it. The first one is
+    preferred: the default if the backbone decides one, since it was measured there, otherwise that of ``AUTO_METHODS``.
+    A change applies to the methods that have such a setting; raise a SotglpError if none has.
     """
-    names = (*AUTO_METHODS, default_method(backbone))
+    trained = default_method(backbone)
+    names = (*AUTO_METHODS, trained) if trained == PUBLISHED_METHOD else (trained, *AUTO_METHODS)
     methods = [method for method in map(find_method, names) if method.runs_on(backbone)]
     fields = {method.name: {*method.config_class.model_fields, *TrainConfig.model_fields} for method in methods}
     check_names(changes, set().union(*fields.values()))
