@@ -25,10 +25,9 @@ from sotglp.images.few_shot import draw_shots
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.method import find_method
-from sotglp.methods.residual import KINDS
 from sotglp.methods.sot_glp import SOTGLP
 from sotglp.scoring.predict import predict
-from sotglp.settings import Preset, TrainConfig
+from sotglp.settings import Preset, Residual, TrainConfig
 from sotglp.training.fit import adapt
 from sotglp.training.fusion import add_residual
 
@@ -45,8 +44,9 @@ SETS = (
 )
 SHOTS = (1, 2, 4, 16)
 SEEDS = (1, 2, 3)
+RESIDUALS: tuple[Residual, ...] = ("gda", "proker")
 CLOSED_FORM = ("linear-probe", "gda", "proker")
-COLUMNS = (*CLOSED_FORM, "sot-glp", *(f"sot-glp-{kind}" for kind in KINDS))
+COLUMNS = (*CLOSED_FORM, "sot-glp", *(f"sot-glp-{kind}" for kind in RESIDUALS))
 DOCS = Path(__file__).parent.parent / "docs"
 ROWS = DOCS / "fused.jsonl"
 PAGE = DOCS / "fused_measured.md"
@@ -69,7 +69,7 @@ def measure(backbone: Backbone, data: Path, name: str, shots: int, seed: int) ->
         found[method] = accuracy(fitted.model)
     model = fitted.model
     assert isinstance(model, SOTGLP)
-    for kind in KINDS:  # the trained part is the same, so it is trained once
+    for kind in RESIDUALS:  # the trained part is the same, so it is trained once
         model.residual, model.config = None, model.config.model_copy(update={"residual": kind, "fusion": None})
         add_residual(model, drawn, preset.training.inference_config(), cache_dir=cache)
         found[f"sot-glp-{kind}"] = accuracy(model)
@@ -91,7 +91,7 @@ def table(rows: Sequence[dict[str, Any]], shots: int) -> str:
     over_sets = [np.mean([means[name][column] for name in sets]) for column in COLUMNS]
     lines.append(f"| mean | | {' | '.join(f'{value:.1f}' for value in over_sets)} |")
     lines.append("")
-    for fused in COLUMNS[-len(KINDS) :]:
+    for fused in COLUMNS[-len(RESIDUALS) :]:
         for other in ("sot-glp", "linear-probe", "gda"):
             result = summary([means[name][fused] - means[name][other] for name in sets])
             interval = "" if result.low is None else f" (95 % interval over sets {result.low:.1f} to {result.high:.1f})"

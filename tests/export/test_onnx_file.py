@@ -20,6 +20,7 @@ from sotglp.methods.base import AdaptedModel
 from sotglp.methods.method import METHODS
 from sotglp.methods.registry import build_model
 from sotglp.methods.shot_memory import ShotMemory
+from sotglp.methods.zero_shot import ZeroShot
 from sotglp.runtime import PortableModel
 from sotglp.scoring import ood
 from sotglp.scoring.temperature import tempered
@@ -117,7 +118,8 @@ def built(name: str, backbone: Backbone) -> AdaptedModel:
         model.fit_features(features, torch.arange(9) % 3)
     if isinstance(model, SOTGLP) and method.settings.get("residual"):
         features = torch.randn(9, backbone.embed_dim, generator=torch.Generator().manual_seed(2))
-        model.residual = model.new_residual().fit(features, torch.arange(9) % 3)
+        zero_shot = ZeroShot(backbone, CLASSES)
+        model.residual = model.new_residual().fit(features, torch.arange(9) % 3, zero_shot)
         model.config = model.config.model_copy(update={"fusion": (0.3, 0.6, 0.2)})
     return perturbed(model)
 
@@ -144,6 +146,7 @@ SCORES: dict[str, OodMethod] = {
     "sot-glp-projection-free": "mahalanobis",
     "sot-glp-gda": "energy",
     "sot-glp-proker": "gl-mcm",
+    "sot-glp-pool": "mcm",
 }
 
 

@@ -6,11 +6,12 @@ from torch.nn import functional as F
 
 from sotglp import SOTGLP, Backbone, SotglpError
 from sotglp.features.rows import EncodedImages
+from sotglp.methods.zero_shot import ZeroShot
 from sotglp.settings import Residual
 from support.prompt_models import NAMES
 from support.samples import drawn_clusters
 
-KINDS: tuple[Residual, ...] = ("gda", "proker")
+KINDS: tuple[Residual, ...] = ("gda", "proker", "pool")
 
 
 QUERIES = F.normalize(torch.randn(6, 32, generator=torch.Generator().manual_seed(3)), dim=1)
@@ -20,7 +21,7 @@ QUERIES = F.normalize(torch.randn(6, 32, generator=torch.Generator().manual_seed
 def test_logits_are_the_weighted_sum_of_both_branches_and_the_residual(tiny_backbone: Backbone, kind: Residual) -> None:
     model = SOTGLP(tiny_backbone, NAMES, top_k=4, residual=kind, fusion=(0.2, 0.7, 1.5))
     shots, classes = drawn_clusters(3, 5, width=32, seed=0)
-    model.residual = model.new_residual().fit(shots, classes)
+    model.residual = model.new_residual().fit(shots, classes, ZeroShot(tiny_backbone, NAMES))
     encoded = EncodedImages(3 * QUERIES, torch.randn(6, 16, 64, generator=torch.Generator().manual_seed(1)))
     outputs = model.compare(encoded, model.encode_text())
     cosines = 0.2 * outputs.global_logits + 0.7 * outputs.local_logits
@@ -32,7 +33,7 @@ def test_logits_are_the_weighted_sum_of_both_branches_and_the_residual(tiny_back
 def test_it_is_kept_with_the_model_and_follows_its_classes(tiny_backbone: Backbone, kind: Residual) -> None:
     model = SOTGLP(tiny_backbone, NAMES, top_k=4, residual=kind)
     shots, classes = drawn_clusters(3, 5, width=32, seed=0)
-    model.residual = model.new_residual().fit(shots, classes)
+    model.residual = model.new_residual().fit(shots, classes, ZeroShot(tiny_backbone, NAMES))
     same = SOTGLP(tiny_backbone, NAMES, top_k=4, residual=kind)
     same.restore(model.kept_tensors())
     assert same.residual is not None
@@ -48,7 +49,7 @@ def test_it_is_kept_with_the_model_and_follows_its_classes(tiny_backbone: Backbo
 def test_tensors_of_another_shape_are_refused(tiny_backbone: Backbone, kind: Residual) -> None:
     model = SOTGLP(tiny_backbone, NAMES, top_k=4, residual=kind)
     shots, classes = drawn_clusters(3, 5, width=32, seed=0)
-    model.residual = model.new_residual().fit(shots, classes)
+    model.residual = model.new_residual().fit(shots, classes, ZeroShot(tiny_backbone, NAMES))
     for name, tensor in list(model.residual.named_buffers()):
         wrong = {**model.kept_tensors(), f"residual.{name}": tensor[None]}
         with pytest.raises(SotglpError, match="residual"):

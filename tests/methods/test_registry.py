@@ -19,7 +19,7 @@ def start(backbone: Backbone, name: str, seed: int = 1) -> AdaptedModel:
 def test_every_method_is_here_by_its_name() -> None:
     frozen = "zero-shot zero-shot-ensemble linear-probe tip-adapter tip-adapter-f clip-adapter"
     recent = "gda proker pool lp++ task-res clap clip-lora"
-    prompts = "coop locoop plot gallop sot-glp sot-glp-projection-free sot-glp-gda sot-glp-proker"
+    prompts = "coop locoop plot gallop sot-glp sot-glp-projection-free sot-glp-gda sot-glp-proker sot-glp-pool"
     assert list(METHODS) == f"{frozen} {recent} {prompts}".split()
     for name, method in METHODS.items():
         assert find_method(name) is method
@@ -28,7 +28,7 @@ def test_every_method_is_here_by_its_name() -> None:
     assert len({method.title for method in METHODS.values()}) == len(METHODS)
     with pytest.raises(SotglpError, match=r"no method 'tip-adaptor' \(did you mean tip-adapter\?\)"):
         find_method("tip-adaptor")
-    with pytest.raises(SotglpError, match=r"choose one of .*, sot-glp-proker$"):
+    with pytest.raises(SotglpError, match=r"choose one of .*, sot-glp-pool$"):
         find_method("x")
 
 

@@ -194,6 +194,7 @@ KEPT = {
     # Without a fit there is no residual.
     "sot-glp-gda": {"global_prompts", "local_prompts", "local_projection"},
     "sot-glp-proker": {"global_prompts", "local_prompts", "local_projection"},
+    "sot-glp-pool": {"global_prompts", "local_prompts", "local_projection"},
 }
 
 

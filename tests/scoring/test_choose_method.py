@@ -10,7 +10,7 @@ from sotglp import Backbone, SotglpError, SotglpWarning
 from sotglp.features.encode import encode_image_features
 from sotglp.features.view_cache import ViewCache
 from sotglp.images.image_set import ImageSet
-from sotglp.methods.method import AUTO_METHODS, candidates_on, find_method
+from sotglp.methods.method import AUTO_METHODS, FUSED, candidates_on, find_method
 from sotglp.methods.registry import build_model
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.scoring.choose_method import FOLDS, REPEATS, choose_method, closed_form_correct
@@ -90,17 +90,17 @@ def test_changes_reach_the_methods_that_have_such_a_setting() -> None:
         candidates_on("photo", Preset(), {"topk": 3})
 
 
-def test_the_default_of_a_backbone_that_decides_one_is_preferred() -> None:
+def test_the_fused_method_is_preferred_where_the_default_is_fused() -> None:
     every = candidates_on("photo", Preset(), {})
-    assert list(every) == ["sot-glp-gda", *AUTO_METHODS]
-    assert every["sot-glp-gda"][0].residual == "gda"
+    assert list(every) == [FUSED, *AUTO_METHODS]
+    assert every[FUSED][0].residual == AUTO_METHODS[0]
     assert not set(candidates_on("timm:vit_base_patch16_dinov3.lvd1689m", Preset(), {})) & {"sot-glp", "zero-shot"}
 
 
 def test_a_method_with_a_residual_is_compared_too(tiny_backbone: Backbone, images: ImageSet) -> None:
     settings = {
         "gda": candidates("gda")["gda"],
-        "sot-glp-gda": find_method("sot-glp-gda").settings_on(Preset(), {**QUICK, "top_k": 3}),
+        FUSED: find_method(FUSED).settings_on(Preset(), {**QUICK, "top_k": 3}),
     }
     found = choose_method(tiny_backbone, images, settings)
-    assert list(found.merits) == ["gda", "sot-glp-gda"]
+    assert list(found.merits) == ["gda", FUSED]

@@ -34,7 +34,7 @@ CONFIG = TrainConfig(**QUICK)
 
 OWN_PROMPTS = ("sot-glp", "sot-glp-projection-free")
 KEYS = ("tip-adapter", "tip-adapter-f")
-FUSED = ("sot-glp-gda", "sot-glp-proker")
+FUSED = ("sot-glp-gda", "sot-glp-proker", "sot-glp-pool")
 AT_ONCE = ("linear-probe", "gda", "proker", "pool", "lp++", "clap", *FUSED)
 WITHOUT_TEXT = ("linear-probe", "clap")
 NAME_IS_ENOUGH = [name for name in METHODS if name not in (*OWN_PROMPTS, *KEYS, *AT_ONCE, "task-res")]

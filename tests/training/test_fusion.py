@@ -17,7 +17,7 @@ from sotglp.settings import Branches, ModelConfig, Residual, TrainConfig
 from sotglp.training.fit import adapt
 from sotglp.training.fusion import LEAST_SHARE, MOST_SHARE, share
 
-KINDS: tuple[Residual, ...] = ("gda", "proker")
+KINDS: tuple[Residual, ...] = ("gda", "proker", "pool")
 QUICK = TrainConfig(epochs=2, batch_size=4, learning_rate=0.02, shots=None, augment=False)
 
 
@@ -41,8 +41,9 @@ def test_the_residual_has_its_share_of_the_spread(
     assert model.fusion[:2] == plain.fusion[:2]
     features = encode_image_features(tiny_backbone, images, QUICK.inference_config()).half()
     targets = torch.from_numpy(images.targets(model.class_names))
-    left_out = model.new_residual().left_out(features, targets)
-    zero_shot = predict(ZeroShot(tiny_backbone, model.class_names), images).probabilities
+    by_names = ZeroShot(tiny_backbone, model.class_names)
+    left_out = model.new_residual().left_out(features, targets, by_names)
+    zero_shot = predict(by_names, images).probabilities
     truth = targets.numpy()
     times = share((zero_shot.argmax(axis=1) == truth).mean(), (left_out.numpy().argmax(axis=1) == truth).mean())
     of_branches = spread(np.log(predict(plain, images).probabilities.astype(np.float64)))

@@ -64,7 +64,7 @@ class SOTGLPClassifier(ImageClassifier):
         See :class:`sotglp.SOTGLP`.
     branches, predict_with, matching, local_contexts, fusion
         See :class:`sotglp.SOTGLP`.
-    residual : {"auto", "gda", "proker"} or None, default "auto"
+    residual : {"auto", "gda", "proker", "pool"} or None, default "auto"
         See :class:`sotglp.SOTGLP`; None is SOT-GLP as published, ``"auto"`` what comes with the backbone: ``"gda"``
         with ``"photo"``.
     epochs, batch_size, views, augment

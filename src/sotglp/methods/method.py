@@ -134,6 +134,7 @@ METHODS: dict[str, Method] = {
         ),
         Method("sot-glp-gda", "SOT-GLP + GDA", "ours", "sot-glp", settings={"residual": "gda"}),
         Method("sot-glp-proker", "SOT-GLP + ProKeR", "ours", "sot-glp", settings={"residual": "proker"}),
+        Method("sot-glp-pool", "SOT-GLP + pool", "ours", "sot-glp", settings={"residual": "pool"}),
     )
 }
 """Every method by its name, in the order of tables."""
@@ -143,16 +144,20 @@ AUTO_METHODS = ("pool", "gda", "proker", "lp++", "linear-probe", "zero-shot")
 """Candidates of ``--method auto`` that take no training; the first one was the best of them on the mean of nine sets of
 photos (docs/auto_measured.md)."""
 
+FUSED = "sot-glp-pool"
+"""Trained candidate of ``--method auto`` on backbones whose default method has a residual: it adds the first of
+``AUTO_METHODS`` to what was trained, and was closest to the best single method (docs/auto_measured.md)."""
+
 
 def candidates_on(backbone: str, preset: Preset, changes: Mapping[str, Any]) -> dict[str, tuple[Settings, TrainConfig]]:
     """Return the settings of the candidates of ``--method auto`` on a backbone; see :meth:`Method.settings_on`.
 
-    These are ``AUTO_METHODS`` and the backbone's default, which is trained, as far as they run on it. The first one is
-    preferred: the default if the backbone decides one, since it was measured there, otherwise that of ``AUTO_METHODS``.
-    A change applies to the methods that have such a setting; raise a SotglpError if none has.
+    These are ``AUTO_METHODS`` and a trained one, as far as they run on it. The first one is preferred: ``FUSED`` if the
+    backbone's default method has a residual, otherwise the first of ``AUTO_METHODS``, beside the default. A change
+    applies to the methods that have such a setting; raise a SotglpError if none has.
     """
     trained = default_method(backbone)
-    names = (*AUTO_METHODS, trained) if trained == PUBLISHED_METHOD else (trained, *AUTO_METHODS)
+    names = (*AUTO_METHODS, trained) if trained == PUBLISHED_METHOD else (FUSED, *AUTO_METHODS)
     methods = [method for method in map(find_method, names) if method.runs_on(backbone)]
     fields = {method.name: {*method.config_class.model_fields, *TrainConfig.model_fields} for method in methods}
     check_names(changes, set().union(*fields.values()))

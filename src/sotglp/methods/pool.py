@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from sotglp.methods.configs import PoolConfig
 from sotglp.methods.gda import choose_weight, shared_covariance_discriminant
 from sotglp.methods.linear_probe import fit_regression
 from sotglp.methods.proker import ProKeR, choose_kernel, kernel_of, solve_ridge
+from sotglp.methods.zero_shot import ZeroShot
 from sotglp.settings import Settings
 
 MOST_FOLDS = 3
@@ -61,41 +62,13 @@ class Pool(ProKeR):
         Raise a SotglpError if a class has no features.
         """
         check_every_class(self, targets)
-        features, targets = exact_units(image_features), targets.cpu()
-        scale, cosines = float(self.backbone.logit_scale), features @ self.class_vectors.double().cpu().T
-        alpha = self.config.fusion_weight
-        if alpha is None:
-            alpha = choose_weight(features, targets, scale * cosines)
-        sharpness, ridge = choose_kernel(features, targets, cosines, self.config.sharpness, self.config.ridge)
-        labels = F.one_hot(targets, len(self.class_names)).double()
-
-        def members(own: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor, tuple[Tensor, Tensor]]:
-            """Discriminant, coefficients and regression of the shots with these indices."""
-            shots, classes = features[own], targets[own]
-            discriminant = shared_covariance_discriminant(shots, classes, len(self.class_names))
-            coefficients = solve_ridge(shots, labels[own] - cosines[own], sharpness, ridge)
-            return discriminant, coefficients, fit_regression(shots, classes, self.config.inverse_regularisation)
-
-        temperatures: tuple[float, ...] = DEFAULT_TEMPERATURES
-        folds = torch.from_numpy(deal_folds(targets.numpy(), MOST_FOLDS))
-        if folds.any():
-            logits = labels.new_empty(3, *labels.shape)
-            for fold in range(int(folds.max()) + 1):
-                rest, own = (torch.nonzero(mask)[:, 0] for mask in (folds != fold, folds == fold))
-                (weights, intercepts), coefficients, (probe, bias) = members(rest)
-                kernel = kernel_of(features[own] @ features[rest].T, sharpness)
-                logits[0, own] = scale * cosines[own] + alpha * (features[own] @ weights.T + intercepts)
-                logits[1, own] = scale * (cosines[own] + kernel @ coefficients.T)
-                logits[2, own] = features[own] @ probe.T + bias
-            temperatures = tuple(best_temperature(member, targets) for member in logits)
-        of_discriminant, of_kernel, of_probe = (1 / (3 * temperature) for temperature in temperatures)
-        (weights, intercepts), coefficients, (probe, bias) = members(torch.arange(len(features)))
-        self.keys = features.to(self.class_vectors)
-        self.coefficients = (of_kernel * coefficients).to(self.class_vectors)
-        self.kernel_sharpness.fill_(sharpness)
-        self.weights.copy_(of_discriminant * alpha * weights + of_probe * probe)
-        self.intercepts.copy_(of_discriminant * alpha * intercepts + of_probe * bias)
-        self.text_weight.fill_(of_discriminant + of_kernel)
+        fit = fit_pool(self, image_features, targets, self.config, MOST_FOLDS)
+        self.keys = fit.keys.to(self.class_vectors)
+        self.coefficients = fit.coefficients.to(self.class_vectors)
+        self.kernel_sharpness.fill_(fit.sharpness)
+        self.weights.copy_(fit.weights)
+        self.intercepts.copy_(fit.intercepts)
+        self.text_weight.fill_(fit.text_weight)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy the tensors of a model file, with any number of keys; see :meth:`AdaptedModel.restore`."""
@@ -107,6 +80,79 @@ class Pool(ProKeR):
         regression = kernel_of(image @ self.keys.T, self.kernel_sharpness) @ self.coefficients.T
         linear = (image @ self.weights.T + self.intercepts) / self.backbone.logit_scale
         return self.text_weight * (image @ vectors.T) + regression + linear
+
+
+class PoolFit(NamedTuple):
+    """A pool of n shots: logits are s (text_weight cosine + kernel regression) + weights f + intercepts.
+
+    Attributes
+    ----------
+    keys, coefficients, sharpness
+        The regression: unit features (n, d), (C, n), and the decay of its kernel.
+    weights, intercepts, text_weight
+        (C, d), (C,), and the factor of the cosines with the text features.
+    left_out : Tensor or None
+        Logits of each shot by members that were fitted on other folds, (n, C); None if a class has a single shot.
+    """
+
+    keys: Tensor
+    coefficients: Tensor
+    sharpness: float
+    weights: Tensor
+    intercepts: Tensor
+    text_weight: float
+    left_out: Tensor | None
+
+
+def fit_pool(
+    zero_shot: ZeroShot, image_features: Tensor, targets: Tensor, config: PoolConfig, most_folds: int
+) -> PoolFit:
+    """Fit GDA, ProKeR and the probe to features (n, d) and class indices (n,), beside the cosines of ``zero_shot``.
+
+    Temperatures are chosen on at most ``most_folds`` folds.
+    """
+    features, targets = exact_units(image_features), targets.cpu()
+    n_classes = len(zero_shot.class_names)
+    scale = float(zero_shot.backbone.logit_scale)
+    cosines = features @ zero_shot.class_vectors.double().cpu().T
+    alpha = config.fusion_weight
+    if alpha is None:
+        alpha = choose_weight(features, targets, scale * cosines)
+    sharpness, ridge = choose_kernel(features, targets, cosines, config.sharpness, config.ridge)
+    labels = F.one_hot(targets, n_classes).double()
+
+    def members(own: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor, tuple[Tensor, Tensor]]:
+        """Discriminant, coefficients and regression of the shots with these indices."""
+        shots, classes = features[own], targets[own]
+        discriminant = shared_covariance_discriminant(shots, classes, n_classes)
+        coefficients = solve_ridge(shots, labels[own] - cosines[own], sharpness, ridge)
+        return discriminant, coefficients, fit_regression(shots, classes, config.inverse_regularisation)
+
+    temperatures: tuple[float, ...] = DEFAULT_TEMPERATURES
+    left_out = None
+    folds = torch.from_numpy(deal_folds(targets.numpy(), most_folds))
+    if folds.any():
+        logits = labels.new_empty(3, *labels.shape)
+        for fold in range(int(folds.max()) + 1):
+            rest, own = (torch.nonzero(mask)[:, 0] for mask in (folds != fold, folds == fold))
+            (weights, intercepts), coefficients, (probe, bias) = members(rest)
+            kernel = kernel_of(features[own] @ features[rest].T, sharpness)
+            logits[0, own] = scale * cosines[own] + alpha * (features[own] @ weights.T + intercepts)
+            logits[1, own] = scale * (cosines[own] + kernel @ coefficients.T)
+            logits[2, own] = features[own] @ probe.T + bias
+        temperatures = tuple(best_temperature(member, targets) for member in logits)
+        left_out = (logits / (3 * logits.new_tensor(temperatures))[:, None, None]).sum(dim=0)
+    of_discriminant, of_kernel, of_probe = (1 / (3 * temperature) for temperature in temperatures)
+    (weights, intercepts), coefficients, (probe, bias) = members(torch.arange(len(features)))
+    return PoolFit(
+        keys=features,
+        coefficients=of_kernel * coefficients,
+        sharpness=sharpness,
+        weights=of_discriminant * alpha * weights + of_probe * probe,
+        intercepts=of_discriminant * alpha * intercepts + of_probe * bias,
+        text_weight=of_discriminant + of_kernel,
+        left_out=left_out,
+    )
 
 
 def best_temperature(logits: Tensor, classes: Tensor) -> float:

@@ -64,7 +64,7 @@ class SOTGLP(FusedModel):
         ``relaxation``.
     local_contexts : {"class", "shared"}, default "class"
         Whether each class has its own local contexts, as published, or all classes share N of them.
-    residual : {"gda", "proker"} or None, default None
+    residual : {"gda", "proker", "pool"} or None, default None
         Closed-form classifier on the image features of the shots that is added to the logits; not in the paper.
     fusion : tuple of three float or None, default None
         Factors of scaled global cosines, scaled local cosines and residual in the logits. None is (1/2, 1/2, 0) as

@@ -42,21 +42,21 @@ def add_residual(
         features.append(encoded.image_features.float())
     shots = torch.cat(features)
     residual = model.new_residual()
+    zero_shot = ZeroShot(model.backbone, model.class_names)
     if chooses:
-        left_out = residual.left_out(shots, targets)
+        left_out = residual.left_out(shots, targets, zero_shot)
         of_residual = _spread(left_out)
-        zero_shot = ZeroShot(model.backbone, model.class_names)
         by_names = zero_shot.global_cosines(shots, zero_shot.encode_text())
         times = share(_accuracy(by_names, targets), _accuracy(left_out, targets))
         weight = times * _spread(torch.cat(logits)) / of_residual if of_residual else 0.0
         model.config = model.config.model_copy(update={"fusion": (*model.fusion[:2], weight)})
-    model.residual = residual.fit(shots, targets)
+    model.residual = residual.fit(shots, targets, zero_shot)
 
 
 def share(zero_shot: float, left_out: float) -> float:
     """Return the share of the residual for two accuracies on the shots: zero-shot, and of left-out residuals.
 
-    The residual ignores class names, on which the branches build: where the names alone are as accurate as the shots,
+    Residuals other than the pool ignore class names, on which the branches build: where the names alone are as accurate as the shots,
     the branches hold what the residual lacks.
     """
     return max(MOST_SHARE * (1 - zero_shot / left_out), LEAST_SHARE) if left_out > 0 else LEAST_SHARE
