@@ -189,7 +189,7 @@ class PoolResidual(KernelResidual):
         if left_out is not None:
             return left_out
         alone = type(self)(self.n_classes, self.width).fit(image_features, targets, zero_shot)
-        return alone(exact_units(image_features).float()).double()
+        return alone.forward(exact_units(image_features).float()).double()
 
     def forward(self, unit_features: Tensor) -> Tensor:
         """Compute the logits of the pool, (B, C)."""
