@@ -56,11 +56,11 @@ HEAD = f"""# Automatic choice of the method
 
 `sotglp fit --method auto` splits the shots into three folds and compares methods on the shots that their models were
 not fitted on. Methods without training share the encoded features and are fitted on two splits; one method is trained
-on the folds once, which takes the steps of two more fits. One candidate is preferred: another is chosen where it is
-better by more than {CLEAR} standard errors of the difference. Sixteen or fewer shots of a class tell methods apart
-only if they differ by much, so that a plain choice of the best often errs. With `{BACKBONE}` the trained method is
-`{TRAINED}`, which adds the pool of the closed forms to SOT-GLP, and it is preferred; with a backbone whose default is
-`sot-glp` that is the trained method, and `pool` is preferred.
+on the folds once, which takes the steps of two to three more fits. One candidate is preferred: another is chosen
+where it is better by more than {CLEAR} standard errors of the difference. Sixteen or fewer shots of a class tell
+methods apart only if they differ by much, so that a plain choice of the best often errs. With `{BACKBONE}` the
+trained method is `{TRAINED}`, which adds the pool of the closed forms to SOT-GLP, and it is preferred; with a
+backbone whose default is `sot-glp` that is the trained method, and `pool` is preferred.
 
 `python benchmarks/auto.py --data ../shared/data` writes this page: backbone `{BACKBONE}`, default settings, test
 accuracy in %, mean of the given number of draws. For seven of nine sets a draw pools the images of both parts, takes
@@ -221,7 +221,14 @@ def page(untrained: list[dict[str, Any]], fits: list[dict[str, Any]], choices: l
     if fits:
         texts += ["", "## The trained candidate", "", *fitted_table(fits, untrained)]
     if choices:
-        texts += ["", "## All candidates", "", "Seconds of one CPU core.", "", *choice_table(choices)]
+        texts += [
+            "",
+            "## All candidates",
+            "",
+            "Seconds of one CPU core; the first row includes what a process loads once.",
+            "",
+            *choice_table(choices),
+        ]
     return "\n".join([*texts, "", TRIED])
 
 

@@ -50,7 +50,7 @@ def fit(
         str | None,
         Option(
             help="sot-glp as published, another method (`sotglp info --methods`), or auto: chosen on held-out shots, "
-            "in at most three times the steps of a trained fit; default: the backbone's, sot-glp-gda for photo."
+            "in three to four times the steps of a trained fit; default: the backbone's, sot-glp-gda for photo."
         ),
     ] = None,
     shots: Annotated[int | None, Option(help="Training images per class; default 16.")] = None,

@@ -27,7 +27,7 @@ from sotglp.scoring.kept_choices import KeptChoices
 from sotglp.settings import Settings, TrainConfig
 
 FOLDS = 3
-"""Most folds: a trained method then takes two more fits' steps to compare, and with its own fit three."""
+"""Most folds. Their fits take two to three times the steps of one fit, most with hardly more shots than a batch."""
 
 FACTORS = (1.0, 0.25, 4.0)
 """Candidates for the learning rate, as multiples of the configured one."""
@@ -87,7 +87,7 @@ def choose_method(
     """Choose the method for labelled shots by the accuracy on shots that its models were not fitted on.
 
     Methods without training are fitted on folds of features that are encoded once. Methods with training are trained on
-    the folds, which takes ``FOLDS`` - 1 times the steps of one fit. If a class has a single image, nothing can be held
+    the folds, which takes two to three times the steps of one fit. If a class has a single image, nothing can be held
     out: the preferred method is chosen, with a SotglpWarning.
 
     Parameters
@@ -107,17 +107,19 @@ def choose_method(
     features = encode_image_features(backbone, images, first.inference_config(), cache_dir)
     correct: dict[str, NDArray[np.float64]] = {}
     steps: dict[str, int] = {}
+    of_folds: dict[str, int] = {}
     for name, (model_config, config) in candidates.items():
         model = build_model(backbone, images.classes, model_config, config.seed)
         if isinstance(model, ZeroShot) and not model.learned:
             correct[name] = closed_form_correct(model, features, targets, config.seed)
             continue
         steps[name] = n_steps(config, len(images))
+        of_folds[name] = n_folds * n_steps(config, len(images) - len(images) // n_folds)
         correct[name] = trained_correct(
             model, images, config, n_folds, cache_dir=cache_dir, show_progress=show_progress
         )
     whole = max(steps.values(), default=0)
-    cost = (n_folds - 1) * sum(steps.values()) / whole if whole else 0.0
+    cost = sum(of_folds.values()) / whole if whole else 0.0
     return choose("method", correct, preferred, cost=cost)
 
 

@@ -56,8 +56,8 @@ def add_residual(
 def share(zero_shot: float, left_out: float) -> float:
     """Return the share of the residual for two accuracies on the shots: zero-shot, and of left-out residuals.
 
-    Residuals other than the pool ignore class names, on which the branches build: where the names alone are as accurate as the shots,
-    the branches hold what the residual lacks.
+    Residuals other than the pool ignore class names, on which the branches build: where the names alone are as accurate
+    as the shots, the branches hold what the residual lacks.
     """
     return max(MOST_SHARE * (1 - zero_shot / left_out), LEAST_SHARE) if left_out > 0 else LEAST_SHARE
 
