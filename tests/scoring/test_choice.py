@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sotglp.scoring.choice import CLEAR, choose
+from sotglp.scoring.choice import CLEAR, choose, clear_among
 
 
 def correct(n: int, n_correct: int) -> NDArray[np.float64]:
@@ -45,3 +45,11 @@ def test_the_sentence_has_merit_margin_error_and_rival() -> None:
     sentence = str(choose("method", {"a": correct(100, 60), "b": correct(100, 80)}, "a"))
     for part in ("b", "80.0%", "20.0", "4.0", "than a"):
         assert part in sentence
+
+
+def test_the_best_of_several_rivals_must_be_further_ahead() -> None:
+    assert clear_among(1) == pytest.approx(CLEAR)
+    assert clear_among(5) == pytest.approx(2.2, abs=0.05)
+    results = {"a": correct(50, 25), "b": correct(50, 29)}
+    assert choose("method", results, "a").chosen == "b"
+    assert choose("method", results, "a", clear=clear_among(5)).chosen == "a"

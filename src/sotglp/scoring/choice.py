@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from statistics import NormalDist
 from typing import Annotated, Literal
 
 import numpy as np
@@ -71,6 +72,7 @@ def choose(
     *,
     measure: Measure = "accuracy",
     cost: float = 0.0,
+    clear: float = CLEAR,
 ) -> Choice:
     """Choose the candidate with the best mean result, unless the preferred one is not clearly worse.
 
@@ -78,6 +80,8 @@ def choose(
     ----------
     setting, preferred, measure, cost
         See :class:`Choice`.
+    clear : float, default CLEAR
+        Standard errors that the best one must be ahead by.
     results : mapping of str to NDArray
         For each candidate the result on each of n held-out parts, (n,), the same parts for all; the larger, the better.
         Of equal candidates, the first one is the best.
@@ -88,9 +92,18 @@ def choose(
     merits = {name: float(each.mean()) for name, each in results.items()}
     best = max((name for name in merits if name != preferred), key=merits.__getitem__)
     gain, error = merits[best] - merits[preferred], _standard_error(results[best] - results[preferred])
-    is_clear = gain > CLEAR * error
+    is_clear = gain > clear * error
     chosen, rival, margin = (best, preferred, gain) if is_clear else (preferred, best, -gain)
     return Choice(setting, chosen, preferred, measure, merits, rival, margin, error, n, cost)
+
+
+def clear_among(n_rivals: int) -> float:
+    """Return the standard errors for the best of several rivals, as probable by chance as ``CLEAR`` for a single one.
+
+    The probability is divided by their number (Bonferroni).
+    """
+    normal = NormalDist()
+    return -normal.inv_cdf(normal.cdf(-CLEAR) / max(n_rivals, 1))
 
 
 def _standard_error(differences: NDArray[np.float64]) -> float:

@@ -21,7 +21,7 @@ from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.registry import build_model
 from sotglp.methods.zero_shot import ZeroShot
-from sotglp.scoring.choice import Choice, choose
+from sotglp.scoring.choice import Choice, choose, clear_among
 from sotglp.scoring.cross_fit import cross_fit
 from sotglp.scoring.kept_choices import KeptChoices
 from sotglp.settings import Settings, TrainConfig
@@ -120,7 +120,7 @@ def choose_method(
         )
     whole = max(steps.values(), default=0)
     cost = sum(of_folds.values()) / whole if whole else 0.0
-    return choose("method", correct, preferred, cost=cost)
+    return choose("method", correct, preferred, cost=cost, clear=clear_among(len(correct) - 1))
 
 
 def choose_rate(
