@@ -25,8 +25,8 @@ class ClassSubspaces:
     References
     ----------
     Classes as separate principal components: SIMCA (Wold, Pattern Recognition 8, 1976). The distance relative to that
-    of all classes: Ren et al., arXiv 2106.09022. Both constants were chosen in a trial on
-    training photos; docs/near_ood_measured.md compares others.
+    of all classes: Ren et al., arXiv 2106.09022. Both constants were chosen in a trial on training photos;
+    docs/near_ood_measured.md compares others.
     """
 
     def __init__(self, features: Tensor, classes: Tensor, *, noise: float = NOISE, relative: float = RELATIVE) -> None:
