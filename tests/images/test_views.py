@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -182,6 +183,27 @@ def test_a_view_depends_on_seed_epoch_and_image_alone(files):
     same = files.take([0] * 11)
     assert len({bits(ViewDataset(same, training(), 5, 3)[i][1]) for i in range(11)}) == 11
     assert len({view(1, seed, epoch) for seed in range(4) for epoch in range(4)}) == 16
+
+
+def test_batches_are_decoded_ahead_by_a_thread_that_ends_with_the_iteration(files):
+    seen = []
+    more = threading.Event()
+
+    def transform(picture):
+        seen.append(threading.current_thread())
+        if len(seen) == 6:
+            more.set()
+        return evaluation()(picture)
+
+    loaded = load_batches(files, transform, runs(files, 2))
+    first, pixels = next(loaded)
+    assert first.tolist() == [0, 1]
+    assert more.wait(60)  # while this thread has the first batch
+    assert threading.main_thread() not in seen
+    loaded.close()
+    assert not any(thread.is_alive() for thread in seen)
+    assert len(seen) < len(files)
+    assert torch.equal(pixels[1], ViewDataset(files, evaluation())[1][1])
 
 
 @pytest.mark.parametrize("workers", [0, 1])

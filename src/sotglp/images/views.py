@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +25,9 @@ from sotglp.images.stored import StoredImage
 Transform: TypeAlias = Callable[[Any], torch.Tensor]
 View: TypeAlias = "tuple[int, torch.Tensor | UnreadableImageError]"
 _Batch: TypeAlias = "tuple[NDArray[np.int64], torch.Tensor | None, list[UnreadableImageError]]"
+
+_AHEAD = 2
+"""Batches that a thread decodes ahead of the one that is encoded."""
 
 
 class ViewDataset(Dataset[View]):
@@ -122,24 +128,49 @@ def load_batches(
 ) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
     """Load the images of given batches of indices; yield indices (B,) and pixels (B, 3, H, W), float32.
 
-    The pixels don't depend on ``workers``, the number of processes that load batches ahead; tensors are always loaded
-    in this process. ``transform``, ``seed``, ``epoch`` and ``digests`` are those of :class:`ViewDataset`. Images that
-    can't be read are skipped and their errors appended to ``unreadable``; None raises the first. A worker that dies
-    raises a SotglpError.
+    The pixels don't depend on ``workers``, the number of processes that load batches ahead; without any, a thread does,
+    except for random views. Tensors are always loaded in this process. ``transform``, ``seed``, ``epoch`` and
+    ``digests`` are those of :class:`ViewDataset`. Images that can't be read are skipped and their errors appended to
+    ``unreadable``; None raises the first. A worker that dies raises a SotglpError.
     """
     if workers < 0:
         raise SotglpError(f"workers is {workers}; give the number of processes that load images, at least 0")
+    dataset = ViewDataset(images, transform, seed, epoch, digests)
+    chosen = [[int(i) for i in batch] for batch in batches]
     in_memory = isinstance(images.images[0], torch.Tensor)
+    # Random views seed the generator of the whole process for a while.
+    if workers == 0 and seed is None and not in_memory:
+        return _without_errors(_read_ahead(dataset, chosen), unreadable)
     loader: DataLoader[View] = DataLoader(
-        ViewDataset(images, transform, seed, epoch, digests),
-        batch_sampler=[[int(i) for i in batch] for batch in batches],
+        dataset,
+        batch_sampler=chosen,
         # A tensor row needs no decoding, and takes a file descriptor when sent between processes.
         num_workers=0 if in_memory else workers,
         collate_fn=_collate,
         # The default would draw from torch's global generator, which training uses.
         generator=torch.Generator(),
     )
-    return _batches(loader, unreadable)
+    return _without_errors(iter(loader), unreadable)
+
+
+def _read_ahead(dataset: ViewDataset, batches: Iterable[Sequence[int]]) -> Iterator[_Batch]:
+    """Load batches in a thread, while the one before them is encoded: Pillow decodes without the interpreter's lock."""
+
+    def load(batch: Sequence[int]) -> _Batch:
+        return _collate([dataset[i] for i in batch])
+
+    waiting = iter(batches)
+    # One thread, since two must not load the same PIL image.
+    with ThreadPoolExecutor(1) as reader:
+        pending: deque[Future[_Batch]] = deque(reader.submit(load, batch) for batch in islice(waiting, _AHEAD))
+        try:
+            while pending:
+                loaded = pending.popleft().result()
+                pending.extend(reader.submit(load, batch) for batch in islice(waiting, 1))
+                yield loaded
+        finally:
+            for unread in pending:
+                unread.cancel()
 
 
 def _as_pil(pixels: torch.Tensor) -> Image.Image:
@@ -157,13 +188,12 @@ def _collate(views: list[View]) -> _Batch:
     return np.array([i for i, _ in loaded], dtype=np.int64), pixels, errors
 
 
-def _batches(
-    loader: DataLoader[View], unreadable: list[UnreadableImageError] | None
+def _without_errors(
+    loaded: Iterator[_Batch], unreadable: list[UnreadableImageError] | None
 ) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
-    iterator: Iterator[_Batch] = iter(loader)
     while True:
         try:
-            indices, pixels, errors = next(iterator)
+            indices, pixels, errors = next(loaded)
         except StopIteration:
             return
         except RuntimeError as error:
@@ -175,7 +205,7 @@ def _batches(
             ) from error
         if errors and unreadable is None:
             # Ends the worker processes; the error's traceback would keep them alive.
-            del iterator
+            del loaded
             raise errors[0]
         if unreadable is not None:
             unreadable += errors
