@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from sotglp import SOTGLP, Backbone
 from sotglp.bulk import predict_shard as predict_module
@@ -14,6 +16,7 @@ from sotglp.bulk.predict_shard import BulkContext, BulkSettings, predict_shard
 from sotglp.bulk.run import predict_shards
 from sotglp.errors import SotglpError, SotglpWarning, UnreadableImageError
 from sotglp.images.image_set import ImageSet
+from sotglp.model_file.save import save_model
 from sotglp.scoring.predict import predict, text_of
 from sotglp.settings import InferenceConfig
 from sotglp.shards.find import find_shards
@@ -124,8 +127,8 @@ def test_other_settings_models_and_images_are_refused(model_file: Path, archives
     run(settings_of(model_file), archives, out)
     with pytest.raises(SotglpError, match="another label_unknown"):
         run(settings_of(model_file, label_unknown=False), archives, out)
-    with pytest.raises(SotglpError, match="another n_threads"):
-        run(settings_of(model_file, n_threads=99), archives, out)
+    with pytest.raises(SotglpError, match="another batch_size"):
+        run(BulkSettings(str(model_file), InferenceConfig(batch_size=3), device="cpu"), archives, out)
     other = tmp_path / "other.safetensors"
     other.write_bytes(b"another model")
     with pytest.raises(SotglpError, match="another model"):
@@ -184,6 +187,27 @@ def test_a_second_process_cannot_write_to_the_same_folder(model_file: Path, arch
     finally:
         stop.set()
         holder.join()
+
+
+def test_rows_are_the_same_for_any_number_of_threads(model_file: Path, archives: Path) -> None:
+    context = predict_module.load_context(settings_of(model_file))
+    shard = find_shards([archives])[2]
+    alone, shared = (predict_shard(replace(context, n_threads=n), shard) for n in (1, 3))
+    assert shared.paths == alone.paths
+    np.testing.assert_array_equal(shared.probabilities, alone.probabilities)
+    np.testing.assert_array_equal(shared.ood_scores, alone.ood_scores)
+
+
+def test_a_model_has_the_threads_of_its_process_and_leaves_them_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_model(path, SOTGLP(Backbone.load("tiny"), CLASSES).eval())
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert predict_module.load_context(settings_of(path)).n_threads == 3
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_scores_are_those_of_predict(model_file: Path, archives: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sotglp.backbone.precision import choose_device, half_dtype
 from sotglp.console.output import UNKNOWN
+from sotglp.engines.threads import map_ahead
 from sotglp.errors import SotglpError, UnreadableImageError
-from sotglp.features.shards import encode_shard
+from sotglp.features.shards import decode_shard
+from sotglp.features.views import encode_pixels
 from sotglp.methods.base import AdaptedModel
 from sotglp.methods.text_features import TextFeatures
 from sotglp.model_file.load import load_model
@@ -25,6 +29,7 @@ from sotglp.scoring.decide import decide
 from sotglp.scoring.predict import predict_encoded, text_of
 from sotglp.settings import InferenceConfig
 from sotglp.shards.notes import ShardNotes
+from sotglp.shards.pixels import PixelBatch
 from sotglp.shards.shard import Shard
 
 _HASH_BYTES = 2**20
@@ -52,8 +57,6 @@ class BulkSettings:
         Arguments of :meth:`sotglp.scoring.calibration.Calibration.sets`.
     skip_unreadable : bool
         Skip images that can't be read.
-    n_threads : int
-        Threads of matrix products on the CPU, whose last bits depend on it; by default those of this process.
     """
 
     model_file: str
@@ -64,7 +67,6 @@ class BulkSettings:
     coverage: float | None = None
     sets: dict[str, Any] = field(default_factory=dict)
     skip_unreadable: bool = False
-    n_threads: int = field(default_factory=torch.get_num_threads)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what equal rows need: a digest of the model file, and the settings that change a row."""
@@ -79,7 +81,6 @@ class BulkSettings:
             "ood_method": self.inference.ood_method,
             "temperature": self.inference.temperature,
             "batch_size": self.inference.batch_size,
-            "n_threads": self.n_threads if device.type == "cpu" else None,
             "device": device.type,
             "arithmetic": "float32" if half is None else str(half).removeprefix("torch."),
             "label_unknown": self.label_unknown,
@@ -90,13 +91,17 @@ class BulkSettings:
 
 @dataclass(frozen=True)
 class BulkContext:
-    """A loaded model with the texts of its classes, for any number of shards of one process."""
+    """A loaded model with the texts of its classes, for any number of shards of one process.
+
+    ``n_threads`` threads predict, each a batch of its own.
+    """
 
     settings: BulkSettings
     models: tuple[AdaptedModel, ...]
     texts: tuple[TextFeatures, ...]
     classes: tuple[str, ...]
     calibration: Calibration | None
+    n_threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -139,35 +144,40 @@ class ShardPredictions:
 
 
 def load_context(settings: BulkSettings) -> BulkContext:
-    """Load the model, once for all shards of a process, and let the process have the threads of the settings."""
-    torch.set_num_threads(settings.n_threads)
-    loaded = load_model(
-        Path(settings.model_file), pretrained=settings.pretrained, device=choose_device(settings.device)
-    )
-    folds = loaded.calibration.fold_models if loaded.calibration and settings.coverage is not None else ()
-    if folds and loaded.model.backbone.adapts_images:
-        raise SotglpError(
-            f"{settings.model_file} is a {loaded.model.kind} model calibrated by cross-fitting, whose folds have "
-            "their own image towers, and shards are encoded once: calibrate on held-out images for prediction sets"
+    """Load the model, once for all shards of a process."""
+    n_threads = torch.get_num_threads()
+    with _products_on_one_thread():
+        loaded = load_model(
+            Path(settings.model_file), pretrained=settings.pretrained, device=choose_device(settings.device)
         )
-    models = (loaded.model, *folds)
-    texts = tuple(text_of(model, settings.inference) for model in models)
-    return BulkContext(settings, models, texts, tuple(map(str, loaded.record.classes)), loaded.calibration)
+        folds = loaded.calibration.fold_models if loaded.calibration and settings.coverage is not None else ()
+        if folds and loaded.model.backbone.adapts_images:
+            raise SotglpError(
+                f"{settings.model_file} is a {loaded.model.kind} model calibrated by cross-fitting, whose folds have "
+                "their own image towers, and shards are encoded once: calibrate on held-out images for prediction sets"
+            )
+        models = (loaded.model, *folds)
+        texts = tuple(text_of(model, settings.inference) for model in models)
+    if loaded.model.backbone.device.type != "cpu":
+        n_threads = 1
+    classes = tuple(map(str, loaded.record.classes))
+    return BulkContext(settings, models, texts, classes, loaded.calibration, n_threads)
 
 
 def predict_shard(context: BulkContext, shard: Shard, report: Callable[[int], None] | None = None) -> ShardPredictions:
     """Predict the images of a shard, in batches of a fixed size from its first image on.
 
-    The rows therefore depend on the shard and the settings alone, whatever the process and its number of threads that
-    decode. ``report`` is called with the number of images of each batch. Raise an UnreadableImageError at the first
-    image that can't be read unless ``skip_unreadable`` is set.
+    The rows therefore depend on the shard and the settings alone, whatever the process and its number of threads:
+    products of matrices, whose last bits depend on theirs, run on one, and each thread predicts a batch of its own.
+    ``report`` is called with the number of images of each batch. Raise an UnreadableImageError at the first image that
+    can't be read unless ``skip_unreadable`` is set.
     """
     settings, model = context.settings, context.models[0]
     inference = settings.inference
     notes, unreadable, paths = ShardNotes(), list[UnreadableImageError](), list[str]()
     columns: list[tuple[NDArray[Any], ...]] = []
     sets: list[tuple[int, ...]] = []
-    batches = encode_shard(
+    batches = decode_shard(
         model.backbone,
         shard,
         inference,
@@ -175,18 +185,16 @@ def predict_shard(context: BulkContext, shard: Shard, report: Callable[[int], No
         notes=notes,
         unreadable=unreadable if settings.skip_unreadable else None,
     )
-    for batch in batches:
-        n = len(batch.names)
-        by_model = predict_encoded(context.models, context.texts, np.arange(n), batch.encoded, inference, n_scored=1)
-        decided = decide(by_model, context.calibration, inference, settings.coverage, settings.sets)
-        rejected = decided.is_unknown if decided.is_unknown is not None else np.zeros(n, bool)
-        best = decided.probabilities.argmax(axis=1)
-        columns.append((best, decided.probabilities.max(axis=1), by_model[0].ood_scores, rejected))
-        paths += batch.names
-        if decided.sets is not None:
-            sets += [tuple(members.nonzero()[0].tolist()) for members in decided.sets]
-        if report is not None:
-            report(n)
+    predicted = map_ahead(
+        partial(_predict_batch, context), batches, n_threads=context.n_threads, n_ahead=context.n_threads + 1
+    )
+    with _products_on_one_thread(), closing(batches), closing(predicted):
+        for names, row_columns, members in predicted:
+            paths += names
+            columns.append(row_columns)
+            sets += members
+            if report is not None:
+                report(len(names))
     empty = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.float32), np.empty(0, bool))
     best, probabilities, scores, rejected = map(np.concatenate, zip(empty, *columns, strict=True))
     has_threshold = inference.threshold_of(context.calibration) is not None
@@ -200,6 +208,33 @@ def predict_shard(context: BulkContext, shard: Shard, report: Callable[[int], No
         unreadable,
         notes,
     )
+
+
+def _predict_batch(
+    context: BulkContext, decoded: tuple[PixelBatch, Tensor]
+) -> tuple[list[str], tuple[NDArray[Any], ...], list[tuple[int, ...]]]:
+    """Return the names of images, their columns (class index, probability, score, is_unknown) and their sets."""
+    batch, pixels = decoded
+    settings, n = context.settings, len(batch.names)
+    inference = settings.inference
+    encoded = encode_pixels(context.models[0].backbone, pixels, inference.precision)
+    by_model = predict_encoded(context.models, context.texts, np.arange(n), encoded, inference, n_scored=1)
+    decided = decide(by_model, context.calibration, inference, settings.coverage, settings.sets)
+    rejected = decided.is_unknown if decided.is_unknown is not None else np.zeros(n, bool)
+    best = decided.probabilities.argmax(axis=1)
+    sets = [] if decided.sets is None else [tuple(members.nonzero()[0].tolist()) for members in decided.sets]
+    return batch.names, (best, decided.probabilities.max(axis=1), by_model[0].ood_scores, rejected), sets
+
+
+@contextmanager
+def _products_on_one_thread() -> Iterator[None]:
+    """Let this thread, and those that it starts, compute each product of matrices on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def shard_predictor(

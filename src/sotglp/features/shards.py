@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import NamedTuple
+
+from torch import Tensor
 
 from sotglp.backbone import Backbone
 from sotglp.errors import UnreadableImageError
@@ -12,7 +14,7 @@ from sotglp.features.views import encode_pixels
 from sotglp.images.value_range import ValueRanges
 from sotglp.settings import InferenceConfig
 from sotglp.shards.notes import ShardNotes
-from sotglp.shards.pixels import pixel_batches
+from sotglp.shards.pixels import PixelBatch, pixel_batches
 from sotglp.shards.shard import Shard
 
 
@@ -33,7 +35,21 @@ def encode_shard(
     notes: ShardNotes,
     unreadable: list[UnreadableImageError] | None = None,
 ) -> Iterator[EncodedBatch]:
-    """Encode the images of a shard, while the next ones are read and decoded by ``inference.workers`` threads.
+    """Encode the images of a shard, while the next ones are read and decoded; arguments of :func:`decode_shard`."""
+    for batch, pixels in decode_shard(backbone, shard, inference, ranges=ranges, notes=notes, unreadable=unreadable):
+        yield EncodedBatch(batch.names, batch.labels, encode_pixels(backbone, pixels, inference.precision))
+
+
+def decode_shard(
+    backbone: Backbone,
+    shard: Shard,
+    inference: InferenceConfig,
+    *,
+    ranges: ValueRanges,
+    notes: ShardNotes,
+    unreadable: list[UnreadableImageError] | None = None,
+) -> Generator[tuple[PixelBatch, Tensor]]:
+    """Yield the images of a shard in batches, and their pixels (B, 3, H, W); ``inference.workers`` threads decode.
 
     Batches have a fixed size from the first image on, so features depend on the shard and the settings alone.
     ``ranges`` are those of a model, and ``notes`` take what is left out. ``unreadable`` collects images that can't be
@@ -54,5 +70,4 @@ def encode_shard(
         if unreadable is not None:
             unreadable += batch.errors
         if batch.pixels is not None:
-            encoded = encode_pixels(backbone, batch.pixels, inference.precision)
-            yield EncodedBatch(batch.names, batch.labels, encoded)
+            yield batch, batch.pixels

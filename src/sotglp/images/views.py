@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from sotglp.engines.threads import map_ahead
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.images.decode import open_image
 from sotglp.images.digest import read_unchanged
@@ -140,7 +138,9 @@ def load_batches(
     in_memory = isinstance(images.images[0], torch.Tensor)
     # Random views seed the generator of the whole process for a while.
     if workers == 0 and seed is None and not in_memory:
-        return _without_errors(_read_ahead(dataset, chosen), unreadable)
+        # One thread, since two must not load the same PIL image; Pillow decodes without the interpreter's lock.
+        ahead = map_ahead(lambda batch: _collate([dataset[i] for i in batch]), chosen, n_threads=1, n_ahead=_AHEAD)
+        return _without_errors(ahead, unreadable)
     loader: DataLoader[View] = DataLoader(
         dataset,
         batch_sampler=chosen,
@@ -151,26 +151,6 @@ def load_batches(
         generator=torch.Generator(),
     )
     return _without_errors(iter(loader), unreadable)
-
-
-def _read_ahead(dataset: ViewDataset, batches: Iterable[Sequence[int]]) -> Iterator[_Batch]:
-    """Load batches in a thread, while the one before them is encoded: Pillow decodes without the interpreter's lock."""
-
-    def load(batch: Sequence[int]) -> _Batch:
-        return _collate([dataset[i] for i in batch])
-
-    waiting = iter(batches)
-    # One thread, since two must not load the same PIL image.
-    with ThreadPoolExecutor(1) as reader:
-        pending: deque[Future[_Batch]] = deque(reader.submit(load, batch) for batch in islice(waiting, _AHEAD))
-        try:
-            while pending:
-                loaded = pending.popleft().result()
-                pending.extend(reader.submit(load, batch) for batch in islice(waiting, 1))
-                yield loaded
-        finally:
-            for unread in pending:
-                unread.cancel()
 
 
 def _as_pil(pixels: torch.Tensor) -> Image.Image:
