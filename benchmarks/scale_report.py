@@ -43,8 +43,8 @@ with encoding but is not part of this table.
 ### Extrapolated
 
 Images are independent of one another, so N images take N c / (p e) seconds on p cores, where c is the sum above and
-e the share of a core that is not idle. The table has e = 1; [`predict`](predict_rate.md) reached 0.75 of the
-tower's rate on two threads.
+e the share of a core that is not idle. The table has e = 1; how much of the
+tower's rate `predict` reaches on two threads is [measured](predict_rate.md), with a newer tower of `photo`.
 
 | backbone | images | core hours | hours on 64 cores | hours on 1,000 cores | read |
 |---|---:|---:|---:|---:|---:|

@@ -187,9 +187,16 @@ class Measurement:
             return None
         file = str(self.folder / "sklearn.joblib")
         rest = self.weights[1:]
-        if label != "fit":
-            return lambda: usage(plain("sklearn", self.backbone, "predict", asked[label], file, *rest))
-        return lambda: usage(plain("sklearn", self.backbone, "fit", train, file, *rest))
+
+        def fit() -> Usage:
+            return usage(plain("sklearn", self.backbone, "fit", train, file, *rest))
+
+        def predict() -> Usage:
+            if not os.path.exists(file):
+                fit()
+            return usage(plain("sklearn", self.backbone, "predict", asked[label], file, *rest))
+
+        return fit if label == "fit" else predict
 
 
 def plain(*arguments: str) -> list[str]:
@@ -209,7 +216,9 @@ def copy_images(files: list[Path], folder: Path) -> None:
 def usage(command: list[str]) -> Usage:
     """Run a command with an empty cache."""
     with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryFile() as log:
-        environment = {**os.environ, "SOTGLP_CACHE": cache}
+        # The command line sets this itself. Where other programs use the cores, threads that spin would only slow the
+        # regression.
+        environment = {**os.environ, "SOTGLP_CACHE": cache, "OMP_WAIT_POLICY": "PASSIVE"}
         start = time.perf_counter()
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         _, status, used = os.wait4(process.pid, 0)
