@@ -151,29 +151,29 @@ def onnx_run(file: Path) -> Callable[[list[Path]], object]:
 
 
 def write_page(speeds: dict[str, Speed], rounds: int) -> None:
-    tower, plain, decode, ours = (speeds[kind] for kind in ("tower", "plain", "decode", "torch"))
+    tower, plain, decode, ours = (speeds[kind].cpu for kind in ("tower", "plain", "decode", "torch"))
     lines = [
         "# Rate of predictions, measured",
         "",
         f"`benchmarks/predict_rate.py` writes this page: `photo` fitted to {DATASET}, its test photos, {THREADS} "
-        f"threads of a shared machine,\nthe best of {rounds} rounds that take turns.",
+        f"threads, the best of {rounds} rounds that\ntake turns. The machine was shared: images/s depend on what other "
+        "programs did at that time, so compare CPU times, of all threads.",
         "",
-        "| | images/s | of the tower's rate | of `predict` | CPU, ms/image |",
-        "|---|---:|---:|---:|---:|",
+        "| | CPU, ms/image | of the tower's | images/s |",
+        "|---|---:|---:|---:|",
     ]
     lines += [
-        f"| {title} | {speeds[kind].rate:.1f} | {speeds[kind].rate / tower.rate:.2f} | "
-        f"{speeds[kind].rate / ours.rate:.2f} | {speeds[kind].cpu:.1f} |"
+        f"| {title} | {speeds[kind].cpu:.1f} | {speeds[kind].cpu / tower:.2f} | {speeds[kind].rate:.1f} |"
         for kind, title in KINDS.items()
     ]
-    rest = ours.cpu - tower.cpu - decode.cpu
     lines += [
         "",
-        "A thread decodes the next batches while the tower encodes one. On cores that are all busy, the rate is one "
-        f"over the CPU time of an\nimage, so `predict` can reach {tower.cpu:.1f} / {ours.cpu:.1f} = "
-        f"{tower.cpu / ours.cpu:.2f} of the tower's rate: decoding takes {decode.cpu:.1f} ms of the same cores, "
-        f"comparing with the classes\nand collecting batches {max(rest, 0):.1f} ms. With torch's own layers, the tower "
-        f"takes {plain.cpu:.1f} ms: `predict` reaches {ours.rate / plain.rate:.2f} of that tower's rate.",
+        "A thread decodes the next batches while the tower encodes one. Where all cores are busy, the rate is one over "
+        "the CPU time of an image,",
+        f"so `predict` can reach {tower:.1f} / {ours:.1f} = {tower / ours:.2f} of the tower's rate: decoding takes "
+        f"{decode:.1f} ms of the same cores, comparing with the classes and",
+        f"collecting batches {max(ours - tower - decode, 0):.1f} ms. The tower with torch's own layers takes "
+        f"{plain / ours:.2f} times the time of the whole `predict`.",
     ]
     (DOCS / "predict_rate.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
