@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,17 @@ def archives(tmp_path: Path) -> Path:
     for i in range(3):
         (folder / f"{i}.tar").write_bytes(web_dataset(2 + i, seed=i))
     return folder
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Let products of matrices run on n threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def settings_of(model_file: Path, **changes: Any) -> BulkSettings:
@@ -201,13 +214,9 @@ def test_rows_are_the_same_for_any_number_of_threads(model_file: Path, archives:
 def test_a_model_has_the_threads_of_its_process_and_leaves_them_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     save_model(path, SOTGLP(Backbone.load("tiny"), CLASSES).eval())
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
+    with threads(3):
         assert predict_module.load_context(settings_of(path)).n_threads == 3
         assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_scores_are_those_of_predict(model_file: Path, archives: Path) -> None:
@@ -215,8 +224,10 @@ def test_scores_are_those_of_predict(model_file: Path, archives: Path) -> None:
     folder.mkdir()
     for i in range(4):
         (folder / f"{i}.png").write_bytes(png(i))
-    context = predict_module.load_context(settings_of(model_file))
+    with threads(1):
+        context = predict_module.load_context(settings_of(model_file))
     found = predict_shard(context, find_shards([folder])[0])
-    expected = predict(context.models[0], ImageSet.from_flat_folder(folder), InferenceConfig(batch_size=2))
+    with threads(1):
+        expected = predict(context.models[0], ImageSet.from_flat_folder(folder), InferenceConfig(batch_size=2))
     np.testing.assert_array_equal(found.probabilities, expected.probabilities.max(axis=1))
     np.testing.assert_array_equal(found.ood_scores, expected.ood_scores)
