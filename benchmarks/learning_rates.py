@@ -28,15 +28,16 @@ from sotglp.training.fit import adapt
 Grid = dict[str, tuple[float, ...]]
 
 RATES_OF_PROMPTS: Grid = {"learning_rate": (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)}
+RATES_OF_ONE_PROMPT: Grid = {"learning_rate": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)}
 GRIDS: dict[str, Grid] = {
     "linear-probe": {"inverse_regularisation": (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)},
-    "tip-adapter": {"cache_weight": (0.3, 1.0, 3.0, 10.0, 30.0), "sharpness": (1.0, 3.0, 10.0, 30.0)},
-    "tip-adapter-f": {"learning_rate": (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)},
+    "tip-adapter": {"cache_weight": (0.3, 1.0, 3.0, 10.0, 30.0, 100.0), "sharpness": (1.0, 3.0, 10.0, 30.0)},
+    "tip-adapter-f": {"learning_rate": (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)},
     "clip-adapter": {"learning_rate": (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)},
-    "task-res": {"learning_rate": (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)},
+    "task-res": {"learning_rate": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)},
     "clap": {"learning_rate": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)},
-    "coop": RATES_OF_PROMPTS,
-    "locoop": RATES_OF_PROMPTS,
+    "coop": RATES_OF_ONE_PROMPT,
+    "locoop": RATES_OF_ONE_PROMPT,
     "plot": RATES_OF_PROMPTS,
     "gallop": RATES_OF_PROMPTS,
     "sot-glp": RATES_OF_PROMPTS,
