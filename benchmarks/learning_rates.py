@@ -38,7 +38,7 @@ GRIDS: dict[str, Grid] = {
     "clap": {"learning_rate": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)},
     "coop": RATES_OF_ONE_PROMPT,
     "locoop": RATES_OF_ONE_PROMPT,
-    "plot": RATES_OF_PROMPTS,
+    "plot": {"learning_rate": (*RATES_OF_PROMPTS["learning_rate"], 16.0, 32.0, 64.0, 128.0)},
     "gallop": RATES_OF_PROMPTS,
     "sot-glp": RATES_OF_PROMPTS,
     "sot-glp-projection-free": RATES_OF_PROMPTS,
@@ -121,9 +121,10 @@ def main() -> None:
         "# Learning rates of the comparison",
         "",
         f"`make rates` writes this page: mean accuracy in % over {len(datasets)} sets of photos, on training photos "
-        f"that were not drawn ({SHOTS} shots, seed {SEED}, backbone `{suite.backbone.name}`). The best value of each",
-        "method is bold and set in `benchmarks/shared.yaml` for all sets and numbers of shots. GDA, ProKeR, the pool",
-        "and LP++ choose their numbers on the shots by themselves; SOT-GLP with a residual trains as SOT-GLP does.",
+        f"that were not drawn ({SHOTS} shots, seed {SEED}, backbone `{suite.backbone.name}`).",
+        "The best value of each method is bold and set in `benchmarks/shared.yaml` for all sets and numbers of shots.",
+        "Grids were widened where the best value was at an edge. GDA, ProKeR, the pool and LP++ choose their numbers",
+        "on the shots by themselves; SOT-GLP with a residual trains as SOT-GLP does.",
         "",
         *table(found, datasets),
     ]
