@@ -182,18 +182,23 @@ def page(rows: list[dict[str, Any]]) -> str:
         whole, short = ([row for row in rows if (row["shots"], row["shortened"]) == (shots, kind)] for kind in (0, 1))
         for pair in zip(whole, short, strict=True):
             lines += [line(row["set"], shots, name_of(row), [row]) for row in pair]
+        if len(whole) == 1:
+            continue
         label = f"mean of {len(whole)}"
         lines += [line(label, shots, f"**{name_of(own[0])}**", own) for own in (whole, short)]
         differences = []
         for key, (_, decimals, factor) in COLUMNS.items():
             of_pairs = factor * np.array([a[key] - b[key] for a, b in zip(short, whole, strict=True)])
-            error = of_pairs.std(ddof=1) / len(of_pairs) ** 0.5 if len(of_pairs) > 1 else float("nan")
+            error = of_pairs.std(ddof=1) / len(of_pairs) ** 0.5
             differences.append(f"{of_pairs.mean():+.{decimals}f} ± {error:.{decimals}f}")
         lines.append(f"| {label} | {shots} | difference ± standard error | | {' | '.join(differences)} |")
     counts = {
         shots: sum(row["shots"] == shots for row in rows) // 2 for shots in sorted({row["shots"] for row in rows})
     }
-    cells = ", ".join(f"{n} sets with {shots} shots" for shots, n in counts.items()) + ", one draw each"
+    cells = (
+        ", ".join(f"{n} {'set' if n == 1 else 'sets'} with {shots} shots" for shots, n in counts.items())
+        + ", one draw each"
+    )
     return INTRODUCTION.format(cells=cells) + "\n".join(lines) + "\n"
 
 
