@@ -157,7 +157,7 @@ def test_parameters_told_together_keep_their_own_types_and_defaults(site: Path) 
     assert re.search(r" top_k int \| None See sotglp.SOTGLP . 10 ", rows)
     assert re.search(r" template str See sotglp.SOTGLP . (&#39;|'|\")A photo of a {}(&#39;|'|\") ", rows)
     assert re.search(r" momentum float See sotglp.settings.TrainConfig . 0\.9 ", rows)
-    assert re.search(r" learning_rate float \| Literal \[.*?auto.*?\] See sotglp.settings.TrainConfig ; ", rows)
+    assert re.search(r" epochs int \| Literal \[.*?auto.*?\] \| None See sotglp.settings.TrainConfig ; ", rows)
 
 
 def test_every_command_and_its_example_are_in_the_reference(site: Path) -> None:
