@@ -16,6 +16,7 @@ from scipy.stats import beta, betabinom
 
 from shared_sets import OTHERS, SEEDS, fit_shared, load_shared, settings_of
 from sotglp.backbone import Backbone
+from sotglp.backbone_defaults import default_ood_method
 from sotglp.console.progress import progress_bar
 from sotglp.features.cache_folder import default_cache_dir
 from sotglp.scoring.calibration import calibrate_crossed
@@ -49,7 +50,7 @@ def measure(backbone: Backbone, data: Path, name: str, seed: int) -> Judged:
     train, test, _ = load_shared(data, name)
     fitted = fit_shared(backbone, train, seed)
     training = settings_of(backbone, seed)
-    inference = InferenceConfig(ood_method="mahalanobis")
+    inference = InferenceConfig(ood_method=default_ood_method(backbone.name, has_shots=True))
     crossed = cross_fit(fitted.model, fitted.images, training, inference, cache_dir=default_cache_dir())
     predictions = predict_each([fitted.model, *crossed.models], test, inference, cache_dir=default_cache_dir())
     return Judged(

@@ -10,7 +10,7 @@ from sotglp.backbone_defaults import default_method, training_defaults
 from sotglp.features.cache_folder import default_cache_dir
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.method import find_method
-from sotglp.settings import ModelConfig, Preset, Settings, TrainConfig
+from sotglp.settings import Preset, Settings, TrainConfig
 from sotglp.training.fit import Fitted, adapt
 
 SEEDS = (1, 2, 3)
@@ -48,4 +48,4 @@ def model_of(backbone: Backbone) -> Settings:
 
 
 def fit_shared(backbone: Backbone, train: ImageSet, seed: int) -> Fitted:
-    return adapt(backbone, train, ModelConfig(), settings_of(backbone, seed), cache_dir=default_cache_dir())
+    return adapt(backbone, train, model_of(backbone), settings_of(backbone, seed), cache_dir=default_cache_dir())
