@@ -9,6 +9,7 @@ from scipy import stats
 
 from sotglp.benchmark.published import published_columns
 from sotglp.benchmark.results import Result
+from sotglp.benchmark.statistics import detectable_effect
 from sotglp.benchmark.table import Table, to_csv
 from sotglp.benchmark.tables import long_rows, tables
 from support.results import VIT, made
@@ -252,9 +253,12 @@ def test_paired_differences() -> None:
     p_values = [tests["coop"].pvalue, tests["plot"].pvalue, stats.ttest_1samp(free, 0).pvalue]
     for method, test in tests.items():
         interval = test.confidence_interval(0.95)
-        difference, bounds, p, p_rank, pairs = texts(table)[method]
+        difference, bounds, effect, detectable, p, p_rank, pairs = texts(table)[method]
         assert difference == f"{100 * (means['sot-glp'] - means[method]).mean():+.1f}"
         assert bounds == f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}"
+        differences = means["sot-glp"] - means[method]
+        assert effect.startswith(f"{differences.mean() / differences.std(ddof=1):+.2f} (")
+        assert float(detectable) == pytest.approx(100 * detectable_effect(7) * differences.std(ddof=1), abs=0.005)
         order = sorted(p_values)
         assert float(p) == pytest.approx(
             max(min(1, (3 - i) * other) for i, other in enumerate(order) if other <= test.pvalue), abs=6e-4
@@ -265,7 +269,7 @@ def test_paired_differences() -> None:
         assert pairs == "7 datasets"
     # One dataset in common: its seeds are paired.
     assert texts(table)["zero-shot"][0] == f"{100 * free.mean():+.1f}"
-    assert texts(table)["zero-shot"][3:] == ["–", "3 seeds"]
+    assert texts(table)["zero-shot"][5:] == ["–", "3 seeds"]
     assert "locoop" not in texts(table)
 
 
