@@ -195,8 +195,14 @@ def main() -> None:
     plot_coverages(coverages, n_left, arguments.docs / "pictures" / "coverage.png")
     plot_rates(rates, arguments.docs / "pictures" / "threshold.png")
     (arguments.docs / "decisions_measured.md").write_text(
-        "# Thresholds and sets\n\n`benchmarks/decisions.py` writes this file. "
-        f"[Unknown images](unknown.md) explains the quantities.\n\n{table(judged, drawn, errors)}\n"
+        "# Thresholds and sets\n\n"
+        "`python benchmarks/decisions.py --data ../shared/data` writes this page: `photo` with the default method and "
+        "score, 16 shots, three fits a set. [Unknown images](unknown.md) explains the quantities. *Split* calibrates "
+        "on 100 test images and judges on the others, 200 draws; *cross* calibrates on the shots by cross-fitting; its "
+        "numbers are the mean and the range of the fits.\n\n"
+        "![Coverage over draws of calibration images](pictures/coverage.png)\n\n"
+        "![Share of other images that pass a threshold, by calibration images](pictures/threshold.png)\n\n"
+        f"{table(judged, drawn, errors)}\n"
     )
 
 
