@@ -1,4 +1,4 @@
-"""What each method of benchmarks/shared.yaml is tuned to: `make rates`, about ten minutes on two cores.
+"""What each method of benchmarks/shared.yaml is tuned to: `make rates`, about half an hour.
 
 Every method has a grid of its learning rate, or of what stands in its place if it isn't trained by steps; methods
 that choose their numbers on the shots by themselves need none. Only training images are used: 8 shots of a seed that
