@@ -1,43 +1,18 @@
-"""Encode the images of a shard in order."""
+"""Decode the images of a shard in order."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from typing import NamedTuple
+from collections.abc import Generator
 
 from torch import Tensor
 
 from sotglp.backbone import Backbone
 from sotglp.errors import UnreadableImageError
-from sotglp.features.rows import EncodedImages
-from sotglp.features.views import encode_pixels
 from sotglp.images.value_range import ValueRanges
 from sotglp.settings import InferenceConfig
 from sotglp.shards.notes import ShardNotes
 from sotglp.shards.pixels import PixelBatch, pixel_batches
 from sotglp.shards.shard import Shard
-
-
-class EncodedBatch(NamedTuple):
-    """Names, labels (None for none) and features of B images of a shard that follow each other."""
-
-    names: list[str]
-    labels: list[str | None]
-    encoded: EncodedImages
-
-
-def encode_shard(
-    backbone: Backbone,
-    shard: Shard,
-    inference: InferenceConfig,
-    *,
-    ranges: ValueRanges,
-    notes: ShardNotes,
-    unreadable: list[UnreadableImageError] | None = None,
-) -> Iterator[EncodedBatch]:
-    """Encode the images of a shard, while the next ones are read and decoded; arguments of :func:`decode_shard`."""
-    for batch, pixels in decode_shard(backbone, shard, inference, ranges=ranges, notes=notes, unreadable=unreadable):
-        yield EncodedBatch(batch.names, batch.labels, encode_pixels(backbone, pixels, inference.precision))
 
 
 def decode_shard(

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from sotglp.console.progress import progress_bar
 from sotglp.errors import SotglpError, SotglpWarning, UnreadableImageError
-from sotglp.features.shards import EncodedBatch, encode_shard
+from sotglp.features.shards import decode_shard
+from sotglp.features.views import encode_pixels
 from sotglp.images.image_set import ImageSet
 from sotglp.methods.base import AdaptedModel
 from sotglp.scoring.arrays import join_batches
@@ -22,6 +23,7 @@ from sotglp.scoring.outcomes import Outcomes, outcomes_of
 from sotglp.scoring.predict import predict, predict_encoded, text_of
 from sotglp.settings import InferenceConfig
 from sotglp.shards.notes import ShardNotes
+from sotglp.shards.pixels import PixelBatch
 from sotglp.shards.shard import Shard
 
 
@@ -57,14 +59,13 @@ def evaluate_shards(
     n_images = 0
     with progress_bar("evaluating", len(shards), "shards", show=inference.show_progress) as advance:
         for shard in shards:
-            batches = encode_shard(
+            batches = decode_shard(
                 model.backbone, shard, inference, ranges=model.value_ranges, notes=notes, unreadable=unreadable
             )
-            for batch in batches:
+            for batch, pixels in batches:
+                encoded = encode_pixels(model.backbone, pixels, inference.precision)
                 targets = _targets(batch, shard, index_of)
-                own, *others = predict_encoded(
-                    models, texts, np.arange(len(targets)), batch.encoded, inference, n_scored=1
-                )
+                own, *others = predict_encoded(models, texts, np.arange(len(targets)), encoded, inference, n_scored=1)
                 parts.append(outcomes_of(own, targets, calibration=calibration))
                 beside += [other.probabilities.argmax(axis=1) == targets for other in others]
                 n_images += len(targets)
@@ -86,7 +87,7 @@ def evaluate_shards(
     return result
 
 
-def _targets(batch: EncodedBatch, shard: Shard, index_of: Mapping[str, int]) -> NDArray[np.int64]:
+def _targets(batch: PixelBatch, shard: Shard, index_of: Mapping[str, int]) -> NDArray[np.int64]:
     for name, label in zip(batch.names, batch.labels, strict=True):
         if label is None:
             raise SotglpError(
