@@ -23,8 +23,7 @@ class AdaptedBackbone(Backbone):
     def __init__(self, frozen: Backbone, image: LowRankUpdates | None, text: LowRankUpdates | None) -> None:
         clip = _sharing_copy(frozen.clip)
         super().__init__(clip, **_settings_of(frozen))
-        if frozen.preprocess_settings is not None:
-            self.set_preprocess(frozen.preprocess_settings)
+        _take_preprocess(self, frozen)
         self._frozen = (frozen,)  # in a tuple, so that it is no submodule
         self.adapts_images = image is not None
         for updates, tower in zip((image, text), towers(clip), strict=True):
@@ -55,8 +54,7 @@ class AdaptedBackbone(Backbone):
         clip = _sharing_copy(self.clip)
         merge_updates(clip)
         merged = Backbone(clip, **_settings_of(self))
-        if self.preprocess_settings is not None:
-            merged.set_preprocess(self.preprocess_settings)
+        _take_preprocess(merged, self)
         return merged
 
 
@@ -64,6 +62,12 @@ def _sharing_copy(clip: nn.Module) -> nn.Module:
     """Copy the modules of a model, which share the weights with the original's."""
     memo: dict[int, Any] = {id(shared): shared for shared in (*clip.parameters(), *clip.buffers())}
     return copy.deepcopy(clip, memo)
+
+
+def _take_preprocess(backbone: Backbone, other: Backbone) -> None:
+    """Set the preprocessing of a backbone to the other's, unless that was given as code."""
+    if other.preprocess_settings is not None:
+        backbone.set_preprocess(other.preprocess_settings)
 
 
 def _settings_of(backbone: Backbone) -> dict[str, Any]:
