@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
-from scipy import stats
 from torch import Tensor
 
 from sotglp.backbone import Backbone
 from sotglp.backbone_defaults import training_defaults
+from sotglp.benchmark.statistics import summary
 from sotglp.demo.comparison import SETTINGS, draw_shots_of_task, draw_test_sets, measure_prompts
 from sotglp.demo.painted import SHOTS, TEST_PER_CLASS, TEST_SEED
 from sotglp.demo.task import few_shot_task
@@ -164,12 +164,10 @@ def tables(rows: list[dict[str, Any]]) -> str:
     for variant in VARIANTS:
         values = np.array([means[variant, name] for name in names])
         less = values - np.array([means["published", name] for name in names])
-        half = stats.t.ppf(0.975, len(less) - 1) * less.std(ddof=1) / len(less) ** 0.5
-        gain = (
-            ""
-            if variant == "published"
-            else f"{less.mean():+.2f} ({less.mean() - half:.2f} to {less.mean() + half:.2f})"
-        )
+        found = summary(less)
+        gain = "" if variant == "published" else f"{found.mean:+.2f}"
+        if gain and found.low is not None:
+            gain += f" ({found.low:.2f} to {found.high:.2f})"
         lines.append(f"| {variant} | {' | '.join(f'{v:.1f}' for v in values)} | {values.mean():.2f} | {gain} |")
     lines += ["", "| variant | painted accuracy | mass on parts | overlap |", "|---|---|---|---|"]
     for variant in VARIANTS:
