@@ -99,9 +99,10 @@ def write_page(page: Path, found: dict[str, list[tuple[float, float]]], chosen: 
     lines = [
         "# Engines, measured",
         "",
-        f"`python benchmarks/engines.py --n {chosen.n} --shard {chosen.shard} --rounds {chosen.rounds}` writes this page:",
-        f"`sotglp predict --out` of {chosen.n} images of {SIDE} pixels (EuroSAT) in {chosen.n // chosen.shard} tar shards,",
-        f"backbone `tiny`, one thread a process, {os.cpu_count()} cores shared with other programs; best of",
+        f"`python benchmarks/engines.py --n {chosen.n} --shard {chosen.shard} --rounds {chosen.rounds}` writes this",
+        f"page: `sotglp predict --out` of {chosen.n} images of {SIDE} pixels (EuroSAT) in",
+        f"{chosen.n // chosen.shard} tar shards, backbone `tiny`, one thread a process, {os.cpu_count()} cores shared",
+        "with other programs; best of",
         f"{chosen.rounds} rounds that take turns. All engines wrote the same bytes. Seconds include the start of",
         "Python, of the workers and of Ray; images/s leave out Python's imports in the first process alone.",
         "",

@@ -10,6 +10,12 @@ from sotglp.backbone import blocks
 from sotglp.backbone.blocks import add_mlp, learned_linear, linear
 
 
+@pytest.fixture(autouse=True)
+def onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use oneDNN on processors without AVX-512 too."""
+    monkeypatch.setattr(blocks, "_ONEDNN", blocks.onednn_product())
+
+
 def frozen_block(activation: type[nn.Module], scale: float | None = None) -> ResidualAttentionBlock:
     torch.manual_seed(0)
     block = ResidualAttentionBlock(48, 4, ls_init_value=scale, act_layer=activation).requires_grad_(False)

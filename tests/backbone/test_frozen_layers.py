@@ -13,6 +13,12 @@ from sotglp.backbone import blocks
 from sotglp.backbone.frozen_layers import FrozenLinear, FusedConvolution
 
 
+@pytest.fixture(autouse=True)
+def onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use oneDNN on processors without AVX-512 too."""
+    monkeypatch.setattr(blocks, "_ONEDNN", blocks.onednn_product())
+
+
 def frozen(layer: nn.Module) -> nn.Module:
     return layer.requires_grad_(False).eval()
 

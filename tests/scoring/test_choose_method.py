@@ -14,6 +14,7 @@ from sotglp.methods.method import AUTO_METHODS, FUSED, candidates_on, find_metho
 from sotglp.methods.registry import build_model
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.scoring.choose_method import FOLDS, REPEATS, choose_method, closed_form_correct, n_steps
+from sotglp.scoring.cross_fit import fold_training
 from sotglp.settings import InferenceConfig, Preset
 from sotglp.training.fit import adapt
 
@@ -36,10 +37,15 @@ def test_a_choice_compares_all_candidates_on_every_shot(tiny_backbone: Backbone,
 def test_the_cost_is_in_fits_and_closed_forms_are_free(tiny_backbone: Backbone, images: ImageSet) -> None:
     assert choose_method(tiny_backbone, images, candidates("gda", "proker")).cost == 0
     settings = candidates("gda", "sot-glp")
-    # An incomplete last batch is dropped: 9 shots have 2 steps of 4, and two thirds of them 1.
-    whole = n_steps(settings["sot-glp"][1], len(images))
-    of_fold = n_steps(settings["sot-glp"][1], len(images) - len(images) // FOLDS)
-    assert choose_method(tiny_backbone, images, settings).cost == FOLDS * of_fold / whole
+    config, n_fold = settings["sot-glp"][1], len(images) - len(images) // FOLDS
+    of_fold = n_steps(fold_training(config, len(images), FOLDS), n_fold)
+    cost = choose_method(tiny_backbone, images, settings).cost
+    assert cost == FOLDS * of_fold / n_steps(config, len(images))
+
+
+def test_models_of_folds_take_about_half_the_steps_of_a_fit(tiny_backbone: Backbone, images: ImageSet) -> None:
+    every = candidates_on("tiny", Preset(), QUICK | {"epochs": 60})
+    assert choose_method(tiny_backbone, images, {name: every[name] for name in ("gda", "sot-glp")}).cost < 0.6
 
 
 def test_choice_and_fit_encode_each_image_once(tiny_backbone: Backbone, images: ImageSet, sent: list[int]) -> None:

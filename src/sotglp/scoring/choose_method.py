@@ -22,12 +22,12 @@ from sotglp.methods.base import AdaptedModel
 from sotglp.methods.registry import build_model
 from sotglp.methods.zero_shot import ZeroShot
 from sotglp.scoring.choice import Choice, choose, clear_among
-from sotglp.scoring.cross_fit import cross_fit
+from sotglp.scoring.cross_fit import cross_fit, fold_training
 from sotglp.scoring.kept_choices import KeptChoices
 from sotglp.settings import Settings, TrainConfig
 
 FOLDS = 3
-"""Most folds. Their fits take two to three times the steps of one fit, most with hardly more shots than a batch."""
+"""Most folds. The models of trained candidates take half the steps of a fit for all folds, by ``fold_training``."""
 
 FACTORS = (1.0, 0.25, 4.0)
 """Candidates for the learning rate, as multiples of the configured one."""
@@ -87,8 +87,8 @@ def choose_method(
     """Choose the method for labelled shots by the accuracy on shots that its models were not fitted on.
 
     Methods without training are fitted on folds of features that are encoded once. Methods with training are trained on
-    the folds, which takes two to three times the steps of one fit. If a class has a single image, nothing can be held
-    out: the preferred method is chosen, with a SotglpWarning.
+    the folds, for half the steps of one fit (:func:`sotglp.scoring.cross_fit.fold_training`). If a class has a single
+    image, nothing can be held out: the preferred method is chosen, with a SotglpWarning.
 
     Parameters
     ----------
@@ -114,9 +114,10 @@ def choose_method(
             correct[name] = closed_form_correct(model, features, targets, config.seed)
             continue
         steps[name] = n_steps(config, len(images))
-        of_folds[name] = n_folds * n_steps(config, len(images) - len(images) // n_folds)
+        shortened = fold_training(config, len(images), n_folds)
+        of_folds[name] = n_folds * n_steps(shortened, len(images) - len(images) // n_folds)
         correct[name] = trained_correct(
-            model, images, config, n_folds, cache_dir=cache_dir, show_progress=show_progress
+            model, images, config, n_folds, shorten=True, cache_dir=cache_dir, show_progress=show_progress
         )
     whole = max(steps.values(), default=0)
     cost = sum(of_folds.values()) / whole if whole else 0.0
@@ -200,10 +201,14 @@ def trained_correct(
     config: TrainConfig,
     n_folds: int,
     *,
+    shorten: bool = False,
     cache_dir: CacheDir,
     show_progress: bool,
 ) -> NDArray[np.float64]:
-    """Compute whether each of n shots is predicted correctly by a model like this one, trained on other folds, (n,)."""
+    """Compute whether each of n shots is predicted correctly by a model like this one, trained on other folds, (n,).
+
+    ``shorten`` is that of :func:`sotglp.scoring.cross_fit.cross_fit`; learning rates are compared without it.
+    """
     model.value_ranges = images.ranges
     crossed = cross_fit(
         model,
@@ -211,7 +216,7 @@ def trained_correct(
         config.model_copy(update={"remember": False}),
         config.inference_config().model_copy(update={"show_progress": show_progress}),
         n_folds=n_folds,
-        shorten=False,
+        shorten=shorten,
         cache_dir=cache_dir,
     )
     is_correct: NDArray[np.bool_] = crossed.predictions.probabilities.argmax(axis=1) == images.targets(images.classes)
