@@ -2,11 +2,12 @@
 
 Random weights, random images, ImageNet's first class names. Ours and the plain one (plain.py) take turns in one process
 for each row, so that a machine whose speed varies treats them alike. So does ours with torch's own matrix products
-instead of oneDNN's. Times are medians of CPU seconds of one thread, which other processes disturb least; memory is the
-peak above what the loaded model takes.
+where it uses oneDNN's, on processors with AVX-512. Times are medians of CPU seconds of one thread, which other
+processes disturb least; memory is the peak above what the loaded model takes.
 
 Each row is appended to docs/speed.jsonl, from which docs/speed.md and docs/pictures/speed.png are written: an
-interrupted run continues with the rows that are missing, and ``--rows text:20 image`` measures these rows again.
+interrupted run continues with the rows that this kind of processor has none of, and ``--rows text:20 image`` measures
+these rows again.
 
 The plain way can't hold the text of many classes, so it goes forward and backward in groups of PLAIN_CLASSES. That is
 the same arithmetic with less memory: ratios of time are unchanged, those of memory too small.
@@ -279,7 +280,7 @@ def row(wanted: Row, backbone: str) -> dict[str, Any]:
         "stored": {"ours": case.step_stored},
     }
     work = {name: run for name, run in works[part].items() if name != "plain" or has_plain}
-    if part in ("text", "image") and has_plain:
+    if part in ("text", "image") and has_plain and blocks._ONEDNN is not None:
         work["torch"] = with_torchs_products(work["ours"])
     repeats = {name: 1 if (name == "plain" and part in ("text", "step")) or n_classes > 500 else 3 for name in work}
     found: dict[str, Any] = {"threads": torch.get_num_threads(), "peak": matrix_peak()}
@@ -330,12 +331,15 @@ def main() -> None:
         print(json.dumps(measured or row(wanted, chosen.backbone)))
         return
     found = read_rows()
-    for wanted in ROWS:
+    vectors = torch.backends.cpu.get_cpu_capability()
+    for wanted in (one._replace(vectors=vectors) for one in ROWS):
         if wanted.is_named(chosen.rows) if chosen.rows else wanted not in found:
             found[wanted] = run(wanted, chosen.backbone)
             with RESULTS.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"row": wanted._asdict(), "backbone": chosen.backbone, **found[wanted]}) + "\n")
-    write_report({wanted: found[wanted] for wanted in ROWS if wanted in found}, chosen.backbone, DOCS)
+    processors = sorted({wanted.vectors for wanted in found}, reverse=True)
+    every = [wanted._replace(vectors=one) for wanted in ROWS for one in processors]
+    write_report({wanted: found[wanted] for wanted in every if wanted in found}, chosen.backbone, DOCS)
 
 
 def read_rows() -> dict[Row, dict[str, Any]]:

@@ -14,12 +14,16 @@ from sotglp.files.atomic import write_file
 
 
 class Row(NamedTuple):
-    """A measured part of a step: classes, images of a batch, and whether the activation is QuickGELU."""
+    """A measured part of a step: classes, images of a batch, whether the activation is QuickGELU, and the processor.
+
+    ``vectors`` is what torch calls the processor's capability: sotglp's products differ between AVX2 and AVX512.
+    """
 
     part: str
     classes: int
     batch: int
     quick_gelu: bool = False
+    vectors: str = "AVX512"
 
     def is_named(self, names: Sequence[str]) -> bool:
         """Return whether one of the names, PART or PART:CLASSES, is this row's."""
@@ -36,7 +40,7 @@ PARTS = {
     "stored": "whole step, stored features",
 }
 COLUMNS = (
-    "part | activation | classes | images | threads",
+    "part | processor | activation | classes | images | threads",
     "s | plain, s | times faster | MKL, s | times faster | MiB | plain, MiB | times smaller",
 )
 HEAD = """# Speed and memory of a step
@@ -47,7 +51,8 @@ HEAD = """# Speed and memory of a step
 turns in one process for each row. Seconds are CPU seconds, which other work on the machine disturbs least; times are
 medians (of one where a run is long), threads are PyTorch's in the process that measured the row, and memory is the
 peak above the loaded model. "Plain" beside stored features is the plain step that encodes its images again. OpenAI's
-weights use QuickGELU.
+weights use QuickGELU. The processors are an AMD EPYC with AVX-512 (Zen 5) and one with AVX2 alone (Zen 3), where ours
+uses PyTorch's own products too; compare rows of one processor.
 
 ![Seconds and memory of a step against the number of classes](pictures/speed.png)
 
@@ -61,9 +66,11 @@ CHANGES = """
 ## What changed, and what did not pay
 
 On AMD processors, MKL, which PyTorch calls for float32 products, reaches less than half of what oneDNN does: 105
-against 240 GFLOP/s on one thread of a Zen 5 (with AVX2 alone, both reach the same). The frozen linear layers of
-open_clip's text tower and ViT use oneDNN now (`sotglp.backbone.blocks`). Before and after took turns in one
-process on one thread (medians of CPU seconds of 2 to 4 rounds):
+against 240 GFLOP/s on one thread of a Zen 5. The frozen linear layers of open_clip's text tower and ViT use oneDNN
+there (`sotglp.backbone.blocks`). With AVX2 alone (Zen 3) MKL is the faster one: 95 against 81 GFLOP/s in the learned
+projection, 94 against 64 in its gradient, and the image tower of `photo` takes 12 to 18 % longer with oneDNN; so
+PyTorch's own products stay. Before and after took turns in one process on one thread of the Zen 5 (medians of CPU
+seconds of 2 to 4 rounds):
 
 | | before | now | times faster |
 |---|---:|---:|---:|
@@ -106,6 +113,7 @@ def _rows(found: Found) -> list[str]:
             ours = row["stored"] if part == "stored" and key.part == "step" else row["ours"]
             cells = [
                 title,
+                key.vectors,
                 _activation(key) if part != "head" else "-",
                 "-" if part == "image" else key.classes,
                 "-" if part == "text" else key.batch,
@@ -137,19 +145,19 @@ def _sentences(found: Found) -> list[str]:
             rate = row["operations"] / row["ours"]["seconds"]
             what = f"{key.batch} images" if key.part == "image" else f"the text of {key.classes} classes"
             lines.append(
-                f"- {what}, {_activation(key)}: {rate / 1e9:.0f} GFLOP/s in matrix products, "
-                f"{rate / row['peak']:.0%} of {row['peak'] / 1e9:.0f} (product of two 2048 x 2048 matrices by oneDNN)."
+                f"- {what}, {_activation(key)}, {key.vectors}: {rate / 1e9:.0f} GFLOP/s in matrix products, "
+                f"{rate / row['peak']:.0%} of {row['peak'] / 1e9:.0f} (product of two 2048 x 2048 matrices)."
             )
         if "open_clip" in row:
             ratio = row["open_clip"]["seconds"] / row["ours"]["seconds"]
             lines.append(
-                f"- {key.batch} images with patch tokens, {_activation(key)}: {ratio:.2f} of the images/s of "
-                "open_clip's encode_image."
+                f"- {key.batch} images with patch tokens, {_activation(key)}, {key.vectors}: {ratio:.2f} of the "
+                "images/s of open_clip's encode_image."
             )
         if key.part == "evaluation":
             lines.append(
-                f"- Evaluation of {row['rows']} stored rows against {key.classes} classes: {row['seconds']:.0f} s, "
-                f"{row['rows'] / row['seconds']:.0f} images/s, {row['MiB']:.0f} MiB."
+                f"- Evaluation of {row['rows']} stored rows against {key.classes} classes, {key.vectors}: "
+                f"{row['seconds']:.0f} s, {row['rows'] / row['seconds']:.0f} images/s, {row['MiB']:.0f} MiB."
             )
     return lines
 
@@ -168,8 +176,11 @@ def _plot(found: Found, path: Path) -> None:
     from matplotlib import pyplot
 
     points: dict[str, list[tuple[int, float, float]]] = {"ours": [], "plain": []}
-    for key, row in found.items():
-        if key.batch != 32 or key.part not in ("step", "stored") or key.quick_gelu:
+    steps = [key for key in found if key.batch == 32 and key.part in ("step", "stored") and not key.quick_gelu]
+    processors = [key.vectors for key in steps]
+    for key in steps:
+        row = found[key]
+        if key.vectors != max(processors, key=processors.count):
             continue
         ours = row["stored" if key.part == "step" else "ours"]
         points["ours"].append((key.classes, ours["seconds"], ours["MiB"] / 1024))
@@ -194,5 +205,6 @@ def _plot(found: Found, path: Path) -> None:
         axis.set(xscale="log", yscale="log", xlabel="classes", ylabel=label)
         axis.grid(alpha=0.3, which="both")
     axes[0].legend()
-    figure.suptitle("A training step of 32 images on one CPU core")
+    vectors = max(processors, key=processors.count)
+    figure.suptitle(f"A training step of 32 images on one CPU core ({vectors})")
     figure.savefig(path, dpi=120)

@@ -31,7 +31,7 @@ def learned_linear(tokens: Tensor, weight: Tensor) -> Tensor:
 
 
 def uses_onednn(tokens: Tensor, weight: Tensor, *, learned: bool = False) -> bool:
-    """Return whether :func:`linear` calls oneDNN: for float32 on a CPU, outside mixed precision and tracing.
+    """Return whether :func:`linear` calls oneDNN: float32 on a CPU with AVX-512, outside mixed precision and tracing.
 
     ``learned`` is for weights that may take a gradient, as in :func:`learned_linear`.
     """
@@ -72,7 +72,7 @@ def onednn_product() -> Any:
     return torch.ops.mkldnn._linear_pointwise
 
 
-_ONEDNN = onednn_product() if torch.backends.cpu.get_cpu_capability() == "AVX512" else None
+_ONEDNN: Any = onednn_product() if torch.backends.cpu.get_cpu_capability() == "AVX512" else None
 
 
 class _OneDnnLinear(torch.autograd.Function):

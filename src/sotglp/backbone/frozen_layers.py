@@ -18,9 +18,9 @@ LIMIT = 6.0
 class FusedConvolution(nn.Conv2d):
     """A convolution and the ReLU6 after it, if there is one.
 
-    On a CPU, oneDNN computes both in one pass with a weight in its own layout. torch puts the weight into that layout
-    in each call; with one thread and few images, it has MKL multiply 1 x 1 kernels instead. Values agree within
-    float32.
+    On a CPU with AVX-512, oneDNN computes both in one pass with a weight in its own layout. torch puts the weight into
+    that layout in each call; with one thread and few images, it has MKL multiply 1 x 1 kernels instead. Values agree
+    within float32.
 
     Parameters
     ----------
