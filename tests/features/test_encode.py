@@ -62,13 +62,24 @@ def test_a_second_run_looks_them_up(tiny_backbone: Backbone, images: ImageSet, t
     assert sum(sent) == 36
 
 
-def test_without_a_cache_nothing_is_encoded_before_it_is_asked_for(
+def test_without_a_cache_few_batches_are_encoded_before_they_are_asked_for(
     tiny_backbone: Backbone, images: ImageSet, sent: list[int]
 ) -> None:
-    batches = encode_images(tiny_backbone, images, InferenceConfig(batch_size=6))
+    batches = encode_images(tiny_backbone, images, InferenceConfig(batch_size=1))
     assert sent == []
     next(batches)
-    assert sent == [6]
+    assert 1 <= len(sent) <= torch.get_num_threads() + 2 < len(images)
+
+
+def test_features_are_the_same_bits_on_any_number_of_cores(tiny_backbone: Backbone, images: ImageSet) -> None:
+    found, before = [], torch.get_num_threads()
+    for n_threads in (1, 2, 3):
+        torch.set_num_threads(n_threads)
+        batches = list(encode_images(tiny_backbone, images, InferenceConfig(batch_size=2)))
+        found.append([torch.cat(parts) for parts in zip(*(encoded[:2] for _, encoded in batches), strict=True)])
+    torch.set_num_threads(before)
+    for others in found[1:]:
+        assert all(torch.equal(*pair) for pair in zip(found[0], others, strict=True))
 
 
 @pytest.mark.parametrize("cached", [False, True])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sotglp.backbone.precision import choose_device, half_dtype
 from sotglp.console.output import UNKNOWN
-from sotglp.engines.threads import map_ahead
+from sotglp.engines.threads import map_ahead, products_on_one_thread
 from sotglp.errors import SotglpError, UnreadableImageError
 from sotglp.features.shards import decode_shard
 from sotglp.features.views import encode_pixels
@@ -146,7 +146,7 @@ class ShardPredictions:
 def load_context(settings: BulkSettings) -> BulkContext:
     """Load the model, once for all shards of a process."""
     n_threads = torch.get_num_threads()
-    with _products_on_one_thread():
+    with products_on_one_thread():
         loaded = load_model(
             Path(settings.model_file), pretrained=settings.pretrained, device=choose_device(settings.device)
         )
@@ -188,7 +188,7 @@ def predict_shard(context: BulkContext, shard: Shard, report: Callable[[int], No
     predicted = map_ahead(
         partial(_predict_batch, context), batches, n_threads=context.n_threads, n_ahead=context.n_threads + 1
     )
-    with _products_on_one_thread(), closing(batches), closing(predicted):
+    with products_on_one_thread(), closing(batches), closing(predicted):
         for names, row_columns, members in predicted:
             paths += names
             columns.append(row_columns)
@@ -224,17 +224,6 @@ def _predict_batch(
     best = decided.probabilities.argmax(axis=1)
     sets = [] if decided.sets is None else [tuple(members.nonzero()[0].tolist()) for members in decided.sets]
     return batch.names, (best, decided.probabilities.max(axis=1), by_model[0].ood_scores, rejected), sets
-
-
-@contextmanager
-def _products_on_one_thread() -> Iterator[None]:
-    """Let this thread, and those that it starts, compute each product of matrices on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def shard_predictor(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from itertools import islice
 from typing import TypeVar
+
+import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -47,3 +50,33 @@ def map_ahead(
         finally:
             for unused in pending:
                 unused.cancel()
+
+
+def map_on_cores(
+    function: Callable[[Item], Result], items: Iterable[Item], device: torch.device, *, n_items: int | None = None
+) -> Generator[Result]:
+    """Yield the result of each item in order, computed with torch on a GPU or the cores of a CPU.
+
+    Where there are at least as many items as cores, each core computes an item alone; else all compute each item
+    together. The former takes less time, since cores don't wait for each other in every layer. Meanwhile, the code that
+    uses the results computes on one core too. Gradients and mixed precision are settings of a thread, which
+    ``function`` makes itself. ``n_items`` None stands for many.
+    """
+    n_threads = torch.get_num_threads() if device.type == "cpu" else 1
+    if n_threads == 1 or (n_items is not None and n_items < n_threads):
+        yield from map(function, items)
+        return
+    results = map_ahead(function, items, n_threads=n_threads, n_ahead=n_threads + 1)
+    with products_on_one_thread(), closing(results):
+        yield from results
+
+
+@contextmanager
+def products_on_one_thread() -> Iterator[None]:
+    """Let this thread, and those that it starts, compute each of torch's products of matrices on one core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sotglp.backbone import Backbone
 from sotglp.backbone.precision import autocast, half_dtype
+from sotglp.engines.threads import map_on_cores
 from sotglp.errors import UnreadableImageError
 from sotglp.features.rows import EncodedImages
 from sotglp.images.image_set import ImageSet
@@ -73,18 +74,21 @@ class Views:
         batches: Iterable[NDArray[np.int64]],
         view: int = 0,
         unreadable: list[UnreadableImageError] | None = None,
+        *,
+        ahead: bool = True,
     ) -> Iterator[Batch]:
         """Decode, transform and encode one view of the images, in batches of indices; see :func:`load_batches`.
 
-        Images that are encoded already take their place in the batches.
+        Images that are encoded already take their place in the batches. ``ahead`` lets each core of a CPU encode
+        another batch, by :func:`map_on_cores`; without it, no batch is encoded before it is asked for.
         """
         if not self._has_stored:
-            yield from self._encode_pixels(list(batches), view, unreadable)
+            yield from self._encode_pixels(list(batches), view, unreadable, ahead=ahead)
             return
         is_stored = np.array([isinstance(image, StoredImage) for image in self.images.images])
         for batch in batches:
             kept, rest = batch[is_stored[batch]], batch[~is_stored[batch]]
-            parts = list(self._encode_pixels([rest], view, unreadable)) if len(rest) else []
+            parts = list(self._encode_pixels([rest], view, unreadable, ahead=False)) if len(rest) else []
             if len(kept):
                 parts.append((kept, self._stored(kept)))
             if parts:
@@ -105,7 +109,12 @@ class Views:
             return EncodedImages(features, self.backbone.project_patches(tokens), projected=True)
 
     def _encode_pixels(
-        self, batches: list[NDArray[np.int64]], view: int, unreadable: list[UnreadableImageError] | None
+        self,
+        batches: list[NDArray[np.int64]],
+        view: int,
+        unreadable: list[UnreadableImageError] | None,
+        *,
+        ahead: bool,
     ) -> Iterator[Batch]:
         loaded = load_batches(
             self.images,
@@ -117,12 +126,19 @@ class Views:
             digests=self.digests,
             unreadable=unreadable,
         )
-        for indices, pixels in loaded:
-            encoded = encode_pixels(self.backbone, pixels, self.precision)
-            if self.projected:
+        if ahead:
+            yield from map_on_cores(self._encode_batch, loaded, self.backbone.device, n_items=len(batches))
+        else:
+            yield from map(self._encode_batch, loaded)
+
+    def _encode_batch(self, loaded: tuple[NDArray[np.int64], Tensor]) -> Batch:
+        indices, pixels = loaded
+        encoded = encode_pixels(self.backbone, pixels, self.precision)
+        if self.projected:
+            with torch.set_grad_enabled(self.backbone.training):
                 patches = self.backbone.project_patches(encoded.patch_tokens)
-                encoded = encoded._replace(patch_tokens=patches, projected=True)
-            yield indices, encoded
+            encoded = encoded._replace(patch_tokens=patches, projected=True)
+        return indices, encoded
 
     def encode(
         self, view: int, indices: Sequence[int], unreadable: list[UnreadableImageError] | None = None

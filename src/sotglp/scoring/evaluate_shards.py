@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from sotglp.backbone import Backbone
 from sotglp.console.progress import progress_bar
+from sotglp.engines.threads import map_on_cores
 from sotglp.errors import SotglpError, SotglpWarning, UnreadableImageError
+from sotglp.features.rows import EncodedImages
 from sotglp.features.shards import decode_shard
 from sotglp.features.views import encode_pixels
 from sotglp.images.image_set import ImageSet
@@ -21,7 +26,7 @@ from sotglp.scoring.calibration import Calibration
 from sotglp.scoring.evaluate import accuracy_by_class, evaluate_outcomes
 from sotglp.scoring.outcomes import Outcomes, outcomes_of
 from sotglp.scoring.predict import predict, predict_encoded, text_of
-from sotglp.settings import InferenceConfig
+from sotglp.settings import InferenceConfig, Precision
 from sotglp.shards.notes import ShardNotes
 from sotglp.shards.pixels import PixelBatch
 from sotglp.shards.shard import Shard
@@ -62,8 +67,8 @@ def evaluate_shards(
             batches = decode_shard(
                 model.backbone, shard, inference, ranges=model.value_ranges, notes=notes, unreadable=unreadable
             )
-            for batch, pixels in batches:
-                encoded = encode_pixels(model.backbone, pixels, inference.precision)
+            encode = partial(_encode, model.backbone, inference.precision)
+            for batch, encoded in map_on_cores(encode, batches, model.backbone.device):
                 targets = _targets(batch, shard, index_of)
                 own, *others = predict_encoded(models, texts, np.arange(len(targets)), encoded, inference, n_scored=1)
                 parts.append(outcomes_of(own, targets, calibration=calibration))
@@ -85,6 +90,13 @@ def evaluate_shards(
     result["accuracy_zero_shot"] = None if zero_shot_right is None else float(zero_shot_right.mean())
     result["per_class"] = accuracy_by_class(outcomes.predicted, outcomes.targets, model.class_names)
     return result
+
+
+def _encode(
+    backbone: Backbone, precision: Precision, decoded: tuple[PixelBatch, Tensor]
+) -> tuple[PixelBatch, EncodedImages]:
+    batch, pixels = decoded
+    return batch, encode_pixels(backbone, pixels, precision)
 
 
 def _targets(batch: PixelBatch, shard: Shard, index_of: Mapping[str, int]) -> NDArray[np.int64]:

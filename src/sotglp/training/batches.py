@@ -79,7 +79,7 @@ class FeatureSource:
         rows = [[own[start : start + size] for start in range(0, len(own), size)] for own in own_rows]
         flat = [batch[part] for batch, parts in zip(batches, rows, strict=True) for part in parts]
         if self._bank is None:
-            encoded = self._views.encode_batches(flat, epoch)
+            encoded = self._views.encode_batches(flat, epoch, ahead=False)
         else:
             encoded = self._look_up(self._bank, flat, epoch)
         for batch, parts in zip(batches, rows, strict=True):
