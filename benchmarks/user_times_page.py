@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+
+import torch
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -30,7 +33,8 @@ def write_page(rows: list[dict[str, Any]]) -> None:
         "`benchmarks/user_times.py` writes this page: wall seconds and, in brackets, CPU seconds of the whole process, "
         "imports included,\nwith an empty feature cache; medians, and the number of runs of each. Logistic regression "
         "is scikit-learn's on features of the same\ntower. *Before* is the checkout of `--before`. Memory is the "
-        "largest resident set. On a shared machine, compare CPU seconds.",
+        "largest resident set. On a shared machine, compare CPU seconds. The processor has "
+        f"{torch.backends.cpu.get_cpu_capability()} and {os.cpu_count()} cores.",
     ]
     for backbone in dict.fromkeys(row["backbone"] for row in rows):
         n_classes, n_shots = SIZES[backbone]
