@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from user_times_page import SIZES, VIT, write_page
+from user_times_page import DOCS, SIZES, VIT, write_page
 
 DATASET = "flowers102"
 CASES = ("fit", "calibrate", "predict", "evaluate", "explain", "report", "serve")
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--vit-images", type=int, nargs="+", default=[1, 20], help="the same for ViT-B/16")
     parser.add_argument("--backbones", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
-    parser.add_argument("--rows", type=Path, default=Path("user_times.jsonl"))
+    parser.add_argument("--rows", type=Path, default=DOCS / "user_times.jsonl")
     parser.add_argument("--work", type=Path, help="folder for images, weights and models; default a temporary one")
     chosen = parser.parse_args()
     pythons = {"after": Path(sys.executable)}
