@@ -1,4 +1,6 @@
-"""Transport plans in training: `python benchmarks/plan_training.py --data ../shared/data`, about 50 CPU minutes.
+"""Transport plans in training: `python benchmarks/plan_training.py --data ../shared/data`.
+
+There are 54 pairs of a variant and a set, each of which takes 2 to 7 CPU minutes.
 
 Follows the second part of docs/plan_protocol.md and prints its tables. Each variant of SOT-GLP is trained with a rate
 that is chosen by cross-fitting on the shots of seed 1. Fits are appended to `--rows`, so that an interrupted run
@@ -35,6 +37,7 @@ from sotglp.settings import ModelConfig, TrainConfig
 from sotglp.training.fit import adapt
 from sotglp.transport import sinkhorn
 
+DOCS = Path(__file__).parent.parent / "docs"
 SETS = ("ship/trash", "ship/clothing", "ship/grocery", "pacs_photo", "rsscn7", "flowers102", "eurosat", "cifar10")
 PAINTED = "painted"
 SEEDS = (1, 2, 3)
@@ -189,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument(
-        "--rows", type=Path, nargs="+", default=[Path("plan_training.jsonl")], help="the first is written"
+        "--rows", type=Path, nargs="+", default=[DOCS / "plan_training.jsonl"], help="the first is written"
     )
     parser.add_argument("--sets", nargs="+", default=[*SETS, PAINTED], choices=[*SETS, PAINTED])
     chosen = parser.parse_args()

@@ -25,9 +25,6 @@ FAMILIES = (
 # fmt: on
 """Modules of timm whose models qualify, for configurations; a loaded tower is examined itself."""
 
-CPU_PART = 2
-"""Images that a CPU with several threads encodes at once: feature maps of few images fit its caches, of many not."""
-
 POOLS = frozenset({"adaptive_avg_pool2d", "mean"})
 
 HEAD = frozenset(
@@ -88,18 +85,15 @@ class ConvolutionalReader:
         """Encode images (B, 3, H, W) into ``visual(images)``, (B, d), and patches in the joint space, (B, P, d).
 
         A CPU chooses its convolutions by the number of images, and the features of an image must not depend on the
-        other images of its batch: there, all parts have the same number, the last one filled up. One thread encodes one
-        image after the other, as fast as two at once.
+        other images of its batch: there, each is encoded alone.
         """
         images = images.to(next(self._visual.trunk.parameters()).dtype)
         if images.device.type != "cpu":
             return self._encode(images)
-        size = min(CPU_PART, torch.get_num_threads())
-        filled = torch.cat([images, *[images[-1:]] * (-len(images) % size)])
         parts = [
-            self._encode(part.contiguous(memory_format=torch.channels_last)) for part in filled.split(size)
+            self._encode(image.contiguous(memory_format=torch.channels_last)) for image in images.split(1)
         ]  # in this format, convolutions are up to twice as fast
-        features, patches = (torch.cat(tensors)[: len(images)] for tensors in zip(*parts, strict=True))
+        features, patches = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return features, patches
 
     def project(self, patch_tokens: Tensor) -> Tensor:
