@@ -28,9 +28,9 @@ DATASET = "pacs_photo"
 THREADS = 2
 BATCH = 32
 KINDS = {
-    "tower": "tower alone, pixels in memory, each core a batch of its own",
-    "together": "the same, the cores together one batch",
-    "plain": "the same with torch's own layers, together",
+    "tower": "tower alone, pixels in memory, one batch per core",
+    "together": "the same, all cores on each batch",
+    "plain": "the same with torch's own layers, all cores on each batch",
     "decode": "decoding alone",
     "torch": "`predict`, files",
     "onnx": "ONNX, files",
@@ -179,7 +179,8 @@ def write_page(speeds: dict[str, Speed], rounds: int) -> None:
         "",
         f"`benchmarks/predict_rate.py` writes this page: `photo` fitted to {DATASET}, its test photos, {THREADS} "
         f"threads, the best of {rounds} rounds that\ntake turns. The machine was shared: images/s depend on what other "
-        "programs did at that time, so compare CPU times, of all threads.",
+        "programs did at that time, so compare CPU times, of all threads. The processor has "
+        f"{torch.backends.cpu.get_cpu_capability()}.",
         "",
         "| | CPU, ms/image | of the tower's | images/s |",
         "|---|---:|---:|---:|",
@@ -190,15 +191,13 @@ def write_page(speeds: dict[str, Speed], rounds: int) -> None:
     ]
     lines += [
         "",
-        "Each core encodes a batch of its own in `predict`, while a thread decodes the next ones. Where all cores are "
+        "`predict` encodes one batch per core, while a thread decodes the next ones. Where all cores are "
         "busy, the rate is one over the CPU\ntime of an image, so `predict` can reach "
         f"{tower.cpu:.1f} / {ours.cpu:.1f} = {tower.cpu / ours.cpu:.2f} of the tower's rate: decoding takes "
         f"{decode.cpu:.1f} ms of the same cores, comparing with the\nclasses and collecting batches "
         f"{max(ours.cpu - tower.cpu - decode.cpu, 0):.1f} ms. Measured, it has {ours.rate / tower.rate:.2f} of that "
         f"rate, and {ours.rate / together.rate:.2f} of the rate of cores that share each batch.",
     ]
-    processor = torch.backends.cpu.get_cpu_capability()
-    lines.insert(3, f"The processor has {processor}.")
     (DOCS / "predict_rate.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

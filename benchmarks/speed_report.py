@@ -178,9 +178,10 @@ def _plot(found: Found, path: Path) -> None:
     points: dict[str, list[tuple[int, float, float]]] = {"ours": [], "plain": []}
     steps = [key for key in found if key.batch == 32 and key.part in ("step", "stored") and not key.quick_gelu]
     processors = [key.vectors for key in steps]
+    vectors = max(processors, key=processors.count, default="")
     for key in steps:
         row = found[key]
-        if key.vectors != max(processors, key=processors.count):
+        if key.vectors != vectors:
             continue
         ours = row["stored" if key.part == "step" else "ours"]
         points["ours"].append((key.classes, ours["seconds"], ours["MiB"] / 1024))
@@ -205,6 +206,5 @@ def _plot(found: Found, path: Path) -> None:
         axis.set(xscale="log", yscale="log", xlabel="classes", ylabel=label)
         axis.grid(alpha=0.3, which="both")
     axes[0].legend()
-    vectors = max(processors, key=processors.count)
     figure.suptitle(f"A training step of 32 images on one CPU core ({vectors})")
     figure.savefig(path, dpi=120)
